@@ -1,0 +1,150 @@
+// The engine: runs requests over one model and one paged KV cache.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "paddock/export.h"
+#include "paddock/kv_cache.h"
+#include "paddock/model.h"
+#include "paddock/sampling.h"
+#include "paddock/stats.h"
+
+namespace paddock {
+
+enum class Precision {
+  kFast,       ///< whatever is quickest within the documented accuracy
+  kReference,  ///< float32 throughout, every sum in one fixed order; for proofs
+};
+
+struct EngineOptions {
+  int32_t threads = 0;          ///< 0: the physical cores this process may use
+  std::string device = "auto";  ///< "auto", "cpu" or "cuda[:N]"
+  Precision precision = Precision::kFast;
+  int64_t context = 0;  ///< longest sequence admitted, in positions. 0: the model's context if any
+                        ///< layer sees everything, else no limit but 2^31 - 1
+  int32_t batch_size = 512;   ///< most tokens in one forward pass
+  int32_t max_sequences = 1;  ///< requests and sessions alive at once
+  KvOptions kv;
+  std::string isa;  ///< force CPU kernels: "portable", "avx2", "avx512"; empty: the best
+};
+
+enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };
+/// "stop", "length", "context", "kv_full", "cancelled", "deadline" or "error".
+PADDOCK_API const char* finish_reason_name(FinishReason reason) noexcept;
+
+struct TokenLogprob {
+  TokenId id;
+  double logprob;  ///< natural log of the model's own probability, before sampling options
+};
+
+/// One generated token, as streamed. Valid during the callback only.
+struct TokenEvent {
+  TokenId id;
+  std::string_view text;  ///< text that became final with it (may be empty): whole UTF-8
+                          ///< characters, never a part of a stop string
+  double logprob = 0;                 ///< if logprobs were asked for
+  std::span<const TokenLogprob> top;  ///< the n best, likewise
+};
+
+struct GenerateOptions {
+  int32_t max_tokens = 128;
+  SamplingOptions sampling;
+  std::vector<std::string> stop;    ///< strings that end the text; not part of it
+  bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
+  bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say
+  bool parse_special = false;       ///< for text prompts: special-token text becomes tokens
+  std::optional<int32_t> logprobs;  ///< n: log-probabilities of the chosen and the n best tokens
+  /// Called for each token; return false to cancel. Runs on the thread that drives the engine.
+  std::function<bool(const TokenEvent&)> on_token;
+  /// Checked before each layer of every forward pass, also inside a prefill.
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+};
+
+struct Timings {
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+  int64_t prefill_tokens = 0;
+  int64_t decode_tokens = 0;
+};
+
+struct GenerateResult {
+  std::string text;
+  std::vector<TokenId> tokens;  ///< generated ids, the stop token left out
+  int64_t prompt_tokens = 0;
+  FinishReason finish_reason = FinishReason::kError;
+  std::string error;                                    ///< with kError: what went wrong
+  std::vector<TokenLogprob> logprobs;                   ///< one per token, if asked for
+  std::vector<std::vector<TokenLogprob>> top_logprobs;  ///< likewise
+  Timings timings;
+};
+
+using RequestId = int64_t;
+using SessionId = int64_t;
+
+/// Runs requests. Used by one thread at a time; cancel() and the statistics are safe from any
+/// thread. All memory (pool, activations, tables, staging) is reserved by the constructor.
+class PADDOCK_API Engine {
+ public:
+  /// Errors: kInvalidArgument (an option, with its value and range), kOutOfMemory (needed and
+  /// available bytes), kDevice.
+  explicit Engine(std::shared_ptr<const Model> model, const EngineOptions& options = {});
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // ---- one request at a time
+  GenerateResult generate(std::string_view prompt, const GenerateOptions& options = {});
+  GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options = {});
+
+  // ---- many at once: add, then step until idle
+  /// Queues a request. Error kInvalidArgument for an empty or too long prompt, unknown ids, bad
+  /// options; kOutOfMemory if the prompt can never fit the pool.
+  RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options = {});
+  /// One forward pass over whatever is ready. False if there was nothing to do.
+  bool step();
+  /// The result of a finished request, once.
+  std::optional<GenerateResult> take(RequestId id);
+  /// Ends a request (or the running generate() call with no argument) as soon as possible.
+  void cancel(RequestId id);
+  void cancel();
+
+  // ---- a conversation: a sequence that outlives one request
+  SessionId open_session();
+  void close_session(SessionId session);
+  /// Feeds only `tokens` after what the session holds, then generates. A sampled stop token stays
+  /// pending and is fed first with the next call, so the next turn continues exactly there.
+  GenerateResult generate(SessionId session, std::span<const TokenId> tokens,
+                          const GenerateOptions& options = {});
+  int64_t session_length(SessionId session) const;  ///< positions held, pending token included
+
+  // ---- raw forward passes
+  /// Appends `tokens` to a session without sampling; returns the logits [vocab_size] after the last
+  /// one, valid until the next call of the engine. Fed in chunks of the batch size.
+  std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
+  /// Logits after each of `tokens`, fed in chunks of the batch size as one sequence of its own:
+  /// on_logits(position, row of vocab_size floats) in order; return false to stop.
+  void forward(
+      std::span<const TokenId> tokens,
+      const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits);
+
+  KvStats kv_stats() const;              ///< any thread, any time
+  void check_integrity() const;          ///< throws Error kInternal if a conservation law is broken
+  const EngineOptions& options() const;  ///< as resolved: threads, context, budget filled in
+  const Model& model() const;
+  uint64_t memory_bytes()
+      const;  ///< reserved by this engine: weights it repacked, pool, activations
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace paddock

@@ -1,0 +1,34 @@
+// Options of the paged KV cache.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "paddock/eviction.h"
+#include "paddock/export.h"
+
+namespace paddock {
+
+/// Element type of cached keys and values. kAuto: f16, or f32 with Precision::kReference.
+enum class KvType { kAuto, kF32, kF16, kBF16 };
+PADDOCK_API const char* kv_type_name(KvType type) noexcept;
+/// "f32", "f16" or "bf16"; Error kInvalidArgument otherwise.
+PADDOCK_API KvType parse_kv_type(std::string_view name);
+
+struct KvOptions {
+  /// Bytes of the whole page pool. 0: what one sequence of the admitted length needs under its
+  /// policy plus one prefill chunk. A pool that cannot be had, or a rule that cannot fit, is
+  /// refused when the engine is made, with both numbers.
+  uint64_t budget_bytes = 0;
+  KvType type = KvType::kAuto;
+  int32_t block_size = 16;  ///< positions per block, 1..4096
+  /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
+  std::string policy = "full";
+  /// A policy of the host's own, for all layers; overrides `policy` when set.
+  std::shared_ptr<const EvictionPolicy> custom_policy;
+};
+
+}  // namespace paddock

@@ -1,0 +1,14 @@
+// Everything a host needs.
+#pragma once
+
+#include "paddock/chat.h"
+#include "paddock/engine.h"
+#include "paddock/error.h"
+#include "paddock/eviction.h"
+#include "paddock/kv_cache.h"
+#include "paddock/log.h"
+#include "paddock/model.h"
+#include "paddock/sampling.h"
+#include "paddock/stats.h"
+#include "paddock/tokenizer.h"
+#include "paddock/version.h"

@@ -1,0 +1,137 @@
+// The operations a device offers to the forward pass. Written against by src/model/llama.cpp; nothing
+// above this header knows which device runs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "paged_kv.h"
+#include "paddock/engine.h"
+
+namespace paddock {
+
+/// Weights in a backend's own form; only the backend that made them looks inside.
+struct LinearWeight {
+  virtual ~LinearWeight() = default;
+};
+struct VectorWeight {
+  virtual ~VectorWeight() = default;
+};
+struct EmbeddingWeight {
+  virtual ~EmbeddingWeight() = default;
+};
+
+/// A float32 matrix of activations in device memory: row t starts at data + t * stride.
+struct Buffer {
+  float* data = nullptr;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  /// Columns [begin, begin + n) of the same rows.
+  Buffer columns(int64_t begin, int64_t n) const { return {data + begin, n, stride}; }
+};
+
+/// One sequence's consecutive tokens in the flat batch, as one layer's attention sees them.
+struct SequenceView {
+  int32_t first_token;
+  int32_t n_tokens;
+  int32_t first_position;
+  std::span<const BlockEntry> entries;  // in position order
+  const int32_t* angle_rows;            // [n_rotations, n_tokens]
+  int32_t n_rotations;
+  Visibility visibility;
+};
+
+struct LayerPlan {
+  std::span<const KvDestination> destinations;  // [n_tokens]
+  std::span<const SequenceView> sequences;
+};
+
+/// Everything a step needs, decided on the host before it starts.
+struct StepPlan {
+  std::span<const int32_t> tokens;           // [n_tokens] ids
+  std::span<const int32_t> angle_positions;  // [n_rows] effective positions; row i < n_tokens is
+                                             // token i's own position
+  std::span<const LayerPlan> layers;
+
+  int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
+};
+
+/// What an engine will ask for at most; a backend reserves for it once.
+struct BackendLimits {
+  int32_t max_tokens = 0;      // in one step
+  int32_t max_angle_rows = 0;
+  int32_t max_sequences = 0;
+  int64_t max_entries = 0;     // of one sequence in one layer
+  int32_t n_heads = 0;
+  int64_t max_cols = 0;        // widest input of a linear layer
+  int64_t n_pages = 0;
+  PageGeometry geometry{};
+  DType kv_type = DType::kF16;
+  std::vector<double> inverse_frequencies;  // [head_dim/2]
+  float attention_factor = 1.0F;            // on cos and sin
+  bool rope_interleaved = false;
+};
+
+/// One device. An object belongs to one engine and is used by one thread at a time.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // ---- weights
+  /// Names the form this backend gives weights: backends of equal keys can share them.
+  virtual std::string weights_key() const = 0;
+  /// Parts share their input and are multiplied in one operation. Bytes it will reserve are added to
+  /// `bytes`.
+  virtual std::unique_ptr<LinearWeight> make_linear(std::span<const TensorView* const> parts,
+                                                    uint64_t& bytes) = 0;
+  virtual std::unique_ptr<VectorWeight> make_vector(const TensorView& tensor, uint64_t& bytes) = 0;
+  virtual std::unique_ptr<EmbeddingWeight> make_embedding(const TensorView& tensor,
+                                                          uint64_t& bytes) = 0;
+  /// True if make_linear copies, so that the mapped original may leave memory.
+  virtual bool repacks() const = 0;
+  /// Bytes make_linear would reserve for a tensor.
+  virtual uint64_t linear_bytes(const TensorView& tensor) const = 0;
+
+  // ---- memory
+  /// Bytes reserve() will take beside weights and buffers.
+  virtual uint64_t reserve_bytes(const BackendLimits& limits) const = 0;
+  /// Takes the page pool and all scratch. Error kOutOfMemory.
+  virtual void reserve(const BackendLimits& limits) = 0;
+  /// A zeroed activation matrix that lives as long as the backend.
+  virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
+
+  // ---- one step; n is the number of rows
+  virtual void begin_step(const StepPlan& plan) = 0;
+  virtual void end_step() = 0;
+  virtual void embed(const EmbeddingWeight& weight, Buffer out) = 0;
+  virtual void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) = 0;
+  /// outputs[i] (=, or += when accumulate) x W_i^T for each part i.
+  virtual void linear(const LinearWeight& weight, Buffer x, int32_t n,
+                      std::span<const Buffer> outputs, bool accumulate) = 0;
+  /// Rotates k at each token's own position and writes k and v into the layer's pages.
+  virtual void rope_store(int32_t layer, Buffer k, Buffer v) = 0;
+  /// Rotates q per entry and attends over the layer's tables.
+  virtual void attention(int32_t layer, Buffer q, Buffer out) = 0;
+  /// out[t][i] = silu(gate_up[t][i]) * gate_up[t][out.cols + i]
+  virtual void swiglu(Buffer gate_up, int32_t n, Buffer out) = 0;
+  /// out[i] = x[rows[i]]
+  virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
+  /// Row `row` of a buffer in host memory, valid until the next operation.
+  virtual std::span<const float> host_row(Buffer x, int32_t row) = 0;
+};
+
+struct BackendOptions {
+  Precision precision = Precision::kFast;
+  int32_t threads = 1;
+  std::string isa;  // CPU only; empty: the best
+};
+
+/// Error kInvalidArgument for an unknown or unsupported isa.
+std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
+
+}  // namespace paddock

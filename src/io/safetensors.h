@@ -1,0 +1,33 @@
+// safetensors files and Hugging Face folders. Format: huggingface/safetensors README.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace paddock::safetensors {
+
+/// Parses one file's header; views point into `bytes`. Refuses overlaps, holes, wrapped products,
+/// ends beyond the file, duplicate names, unsupported dtypes of weights (by name). Tensors of the
+/// dtypes I64, I32, U8, BOOL are ignored. Errors: kBadFile, kUnsupported.
+std::vector<TensorView> parse(std::span<const std::byte> bytes);
+
+/// The weights of a folder: model.safetensors, or the shards of model.safetensors.index.json (base
+/// names only). Keeps the maps alive.
+class Folder {
+ public:
+  static std::shared_ptr<const Folder> open(const std::filesystem::path& folder);
+  const std::vector<TensorView>& tensors() const { return tensors_; }
+  void release(std::span<const std::byte> part) const noexcept;
+
+ private:
+  struct Maps;
+  std::shared_ptr<Maps> maps_;
+  std::vector<TensorView> tensors_;
+};
+
+}  // namespace paddock::safetensors

@@ -1,0 +1,32 @@
+// Which policy rules which layer: the parsed form of a SPEC such as "0-3=full,*=sink:4+1020".
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "paddock/eviction.h"
+
+namespace paddock {
+
+class PolicyMap {
+ public:
+  /// Parses a SPEC for a model of n_layers. Refused, each with a sentence that names the part and
+  /// the fix: a rule that reaches no layer, a layer beyond the model, a layer without a rule, bad
+  /// syntax.
+  static PolicyMap parse(std::string_view spec, int32_t n_layers);
+  /// One policy for all layers.
+  static PolicyMap uniform(std::shared_ptr<const EvictionPolicy> policy, int32_t n_layers);
+
+  const EvictionPolicy& layer(int32_t layer) const { return *layers_[layer]; }
+  int32_t size() const { return static_cast<int32_t>(layers_.size()); }
+  /// True if some layer sees everything.
+  bool has_unbounded_layer() const;
+
+ private:
+  std::vector<std::shared_ptr<const EvictionPolicy>> layers_;
+};
+
+}  // namespace paddock

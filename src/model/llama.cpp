@@ -1,0 +1,113 @@
+#include "model/llama.h"
+
+#include <array>
+
+namespace paddock {
+
+Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weights,
+             Backend& backend, int32_t max_tokens, int32_t max_logit_rows)
+    : config_(config),
+      weights_(std::move(weights)),
+      backend_(backend),
+      max_logit_rows_(max_logit_rows) {
+  const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
+  const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
+  hidden_ = backend.make_buffer(max_tokens, config.hidden_size);
+  normed_ = backend.make_buffer(max_tokens, config.hidden_size);
+  q_ = backend.make_buffer(max_tokens, q_cols);
+  k_ = backend.make_buffer(max_tokens, kv_cols);
+  v_ = backend.make_buffer(max_tokens, kv_cols);
+  attended_ = backend.make_buffer(max_tokens, q_cols);
+  gate_up_ = backend.make_buffer(max_tokens, 2 * int64_t{config.intermediate_size});
+  activated_ = backend.make_buffer(max_tokens, config.intermediate_size);
+  logit_hidden_ = backend.make_buffer(max_logit_rows, config.hidden_size);
+  logits_ = backend.make_buffer(max_logit_rows, config.vocab_size);
+}
+
+uint64_t Llama::activation_bytes(const LlamaConfig& c, int32_t max_tokens,
+                                 int32_t max_logit_rows) {
+  const uint64_t q_cols = uint64_t(c.n_heads) * c.head_dim;
+  const uint64_t kv_cols = uint64_t(c.n_kv_heads) * c.head_dim;
+  const uint64_t per_token =
+      2 * uint64_t(c.hidden_size) + 2 * q_cols + 2 * kv_cols + 3 * uint64_t(c.intermediate_size);
+  const uint64_t per_row = uint64_t(c.hidden_size) + c.vocab_size;
+  return sizeof(float) * (per_token * max_tokens + per_row * max_logit_rows);
+}
+
+bool Llama::run(const StepPlan& plan, StopCheck* stop) {
+  const int32_t n = plan.n_tokens();
+  backend_.begin_step(plan);
+  backend_.embed(*weights_->embedding, hidden_);
+  bool completed = true;
+  for (int32_t i = 0; i < config_.n_layers; ++i) {
+    if (stop != nullptr && stop->should_stop()) {
+      completed = false;
+      break;
+    }
+    attention_block(weights_->layers[i], i, n);
+    mlp_block(weights_->layers[i], n);
+  }
+  backend_.end_step();
+  return completed;
+}
+
+void Llama::attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n) {
+  backend_.rms_norm(hidden_, *layer.attn_norm, config_.norm_eps, n, normed_);
+  backend_.linear(*layer.qkv, normed_, n, std::array{q_, k_, v_}, false);
+  backend_.rope_store(index, k_, v_);
+  backend_.attention(index, q_, attended_);
+  backend_.linear(*layer.o, attended_, n, std::array{hidden_}, true);
+}
+
+void Llama::mlp_block(const LlamaWeights::Layer& layer, int32_t n) {
+  const int64_t width = config_.intermediate_size;
+  backend_.rms_norm(hidden_, *layer.ffn_norm, config_.norm_eps, n, normed_);
+  backend_.linear(*layer.gate_up, normed_, n,
+                  std::array{gate_up_.columns(0, width), gate_up_.columns(width, width)}, false);
+  backend_.swiglu(gate_up_, n, activated_);
+  backend_.linear(*layer.down, activated_, n, std::array{hidden_}, true);
+}
+
+void Llama::compute_logits(std::span<const int32_t> rows) {
+  const auto n = static_cast<int32_t>(rows.size());
+  backend_.gather(hidden_, rows, logit_hidden_);
+  backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n, logit_hidden_);
+  backend_.linear(*weights_->output, logit_hidden_, n, std::array{logits_}, false);
+}
+
+std::span<const float> Llama::logits_row(int32_t i) { return backend_.host_row(logits_, i); }
+
+std::shared_ptr<const LlamaWeights> make_weights(const LlamaTensors& tensors, Backend& backend) {
+  auto weights = std::make_shared<LlamaWeights>();
+  uint64_t& bytes = weights->bytes;
+  const auto linear = [&](std::initializer_list<const TensorView*> parts) {
+    return backend.make_linear({parts.begin(), parts.size()}, bytes);
+  };
+  weights->embedding = backend.make_embedding(tensors.embedding, bytes);
+  weights->output_norm = backend.make_vector(tensors.output_norm, bytes);
+  weights->output = linear({&tensors.output});
+  weights->layers.reserve(tensors.layers.size());
+  for (const LlamaTensors::Layer& t : tensors.layers) {
+    LlamaWeights::Layer layer;
+    layer.attn_norm = backend.make_vector(t.attn_norm, bytes);
+    layer.qkv = linear({&t.q, &t.k, &t.v});
+    layer.o = linear({&t.o});
+    layer.ffn_norm = backend.make_vector(t.ffn_norm, bytes);
+    layer.gate_up = linear({&t.gate, &t.up});
+    layer.down = linear({&t.down});
+    weights->layers.push_back(std::move(layer));
+  }
+  return weights;
+}
+
+uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend) {
+  uint64_t bytes = backend.linear_bytes(tensors.output);
+  for (const LlamaTensors::Layer& t : tensors.layers) {
+    for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) {
+      bytes += backend.linear_bytes(*w);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace paddock
