@@ -1,5 +1,5 @@
-// The operations a device offers to the forward pass. Written against by src/model/llama.cpp; nothing
-// above this header knows which device runs.
+// The operations a device offers to the forward pass. Written against by src/model/llama.cpp;
+// nothing above this header knows which device runs.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "core/tensor.h"
-#include "paged_kv.h"
 #include "paddock/engine.h"
+#include "paged_kv.h"
 
 namespace paddock {
 
@@ -63,12 +63,12 @@ struct StepPlan {
 
 /// What an engine will ask for at most; a backend reserves for it once.
 struct BackendLimits {
-  int32_t max_tokens = 0;      // in one step
+  int32_t max_tokens = 0;  // in one step
   int32_t max_angle_rows = 0;
   int32_t max_sequences = 0;
-  int64_t max_entries = 0;     // of one sequence in one layer
+  int64_t max_entries = 0;  // of one sequence in one layer
   int32_t n_heads = 0;
-  int64_t max_cols = 0;        // widest input of a linear layer
+  int64_t max_cols = 0;  // widest input of a linear layer
   int64_t n_pages = 0;
   PageGeometry geometry{};
   DType kv_type = DType::kF16;
@@ -85,8 +85,8 @@ class Backend {
   // ---- weights
   /// Names the form this backend gives weights: backends of equal keys can share them.
   virtual std::string weights_key() const = 0;
-  /// Parts share their input and are multiplied in one operation. Bytes it will reserve are added to
-  /// `bytes`.
+  /// Parts share their input and are multiplied in one operation. Bytes it will reserve are added
+  /// to `bytes`.
   virtual std::unique_ptr<LinearWeight> make_linear(std::span<const TensorView* const> parts,
                                                     uint64_t& bytes) = 0;
   virtual std::unique_ptr<VectorWeight> make_vector(const TensorView& tensor, uint64_t& bytes) = 0;

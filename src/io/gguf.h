@@ -36,6 +36,7 @@ struct TensorInfo {
   std::vector<uint64_t> dims;  // GGUF order: dims[0] is the contiguous row length
   uint32_t type;               // GGUF tensor type id, may be one the library cannot run
   uint64_t offset;             // from the start of the data section
+  uint64_t bytes = 0;          // of its data; 0 if the type is unknown
 };
 
 /// The parsed header of one file. Views point into the bytes given to parse().
@@ -52,7 +53,7 @@ struct Header {
 
 /// Parses and validates a header: counts, lengths, types, alignment, offsets, tensor ends within
 /// the file. Allocates only in proportion to bytes it has seen. Errors: kBadFile, kUnsupported.
-Header parse(std::span<const std::byte> bytes, bool vocabulary_only = false);
+Header parse(std::span<const std::byte> bytes);
 
 /// One model, possibly split over several files (NAME-00001-of-0000N.gguf; give any of them).
 class File {

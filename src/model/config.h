@@ -38,8 +38,9 @@ struct LlamaConfig {
   float norm_eps = 1e-5f;
   bool tied_embeddings = false;
   RopeConfig rope;
-  std::vector<int32_t> stop_tokens;  // from config.json and generation_config.json; GGUF: empty
-  std::string name;                  // for people; may be empty
+  std::vector<int32_t> stop_tokens;   // from config.json and generation_config.json; GGUF: empty
+  std::string name;                   // for people; may be empty
+  std::vector<std::string> warnings;  // for people: what the file lacks
 };
 
 /// Reads and validates a GGUF header's hyper-parameters. vocab_size comes from the embedding

@@ -24,8 +24,7 @@ Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weig
   logits_ = backend.make_buffer(max_logit_rows, config.vocab_size);
 }
 
-uint64_t Llama::activation_bytes(const LlamaConfig& c, int32_t max_tokens,
-                                 int32_t max_logit_rows) {
+uint64_t Llama::activation_bytes(const LlamaConfig& c, int32_t max_tokens, int32_t max_logit_rows) {
   const uint64_t q_cols = uint64_t(c.n_heads) * c.head_dim;
   const uint64_t kv_cols = uint64_t(c.n_kv_heads) * c.head_dim;
   const uint64_t per_token =
@@ -77,12 +76,17 @@ void Llama::compute_logits(std::span<const int32_t> rows) {
 
 std::span<const float> Llama::logits_row(int32_t i) { return backend_.host_row(logits_, i); }
 
-std::shared_ptr<const LlamaWeights> make_weights(const LlamaTensors& tensors, Backend& backend) {
+std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend) {
   auto weights = std::make_shared<LlamaWeights>();
   uint64_t& bytes = weights->bytes;
   const auto linear = [&](std::initializer_list<const TensorView*> parts) {
-    return backend.make_linear({parts.begin(), parts.size()}, bytes);
+    auto made = backend.make_linear({parts.begin(), parts.size()}, bytes);
+    if (backend.repacks()) {
+      for (const TensorView* part : parts) model.release(*part);
+    }
+    return made;
   };
+  const LlamaTensors& tensors = model.tensors;
   weights->embedding = backend.make_embedding(tensors.embedding, bytes);
   weights->output_norm = backend.make_vector(tensors.output_norm, bytes);
   weights->output = linear({&tensors.output});

@@ -7,6 +7,7 @@
 
 #include "backend/backend.h"
 #include "model/config.h"
+#include "model/model_data.h"
 #include "model/weights.h"
 
 namespace paddock {
@@ -56,8 +57,8 @@ class Llama {
   Buffer logits_;        // [max_logit_rows, vocab_size]
 };
 
-/// Gives every tensor to the backend in its own form.
-std::shared_ptr<const LlamaWeights> make_weights(const LlamaTensors& tensors, Backend& backend);
+/// Gives every tensor to the backend in its own form; originals that were repacked leave memory.
+std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend);
 /// Bytes make_weights would reserve.
 uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend);
 

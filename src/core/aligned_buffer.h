@@ -1,0 +1,36 @@
+// Large zeroed memory, aligned to pages, really there once the constructor returns.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace paddock {
+
+/// Owns `bytes` of zeroed anonymous memory, aligned to 4096 bytes at least and backed by huge pages
+/// where the system offers them. All of it is resident after construction, so that nothing can fail
+/// later. Error kOutOfMemory naming `what` and the size.
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  AlignedBuffer(uint64_t bytes, const char* what);
+  ~AlignedBuffer();
+  AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    AlignedBuffer(std::move(other)).swap(*this);
+    return *this;
+  }
+
+  uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  void swap(AlignedBuffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+  }
+  uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace paddock

@@ -1,0 +1,461 @@
+// What one step of the engine is: admit, plan, run, commit, sample.
+#include "engine/engine_impl.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/checked.h"
+#include "core/fail.h"
+#include "core/thread_pool.h"
+
+namespace paddock {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void add_logprobs(GenerateResult& result, std::span<const float> logits, TokenId id, int32_t n) {
+  const LogSoftmax normalizer(logits.data(), static_cast<int64_t>(logits.size()));
+  result.logprobs.push_back({id, normalizer.logprob(logits[id])});
+  std::vector<TokenLogprob>& top = result.top_logprobs.emplace_back();
+  top.resize(n);
+  for (size_t i = 0; i < logits.size() && n > 0; ++i) {
+    // Insertion into a short sorted list: larger first, lower id first among equals.
+    const double value = normalizer.logprob(logits[i]);
+    if (static_cast<int32_t>(i) >= n && value <= top.back().logprob) continue;
+    int32_t at = std::min(static_cast<int32_t>(i), n - 1);
+    for (; at > 0 && value > top[at - 1].logprob; --at) top[at] = top[at - 1];
+    top[at] = {static_cast<TokenId>(i), value};
+  }
+}
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Rows of logits computed at a time when every position's are wanted.
+constexpr int32_t kLogitTile = 32;
+
+BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+                         const StepPlanner& planner, int32_t max_tokens) {
+  BackendLimits limits;
+  limits.max_tokens = max_tokens;
+  limits.max_angle_rows = planner.max_angle_rows();
+  limits.max_sequences = setup.options.max_sequences;
+  limits.max_entries =
+      CacheManager::max_entries(setup.policies, config.n_layers, setup.options.kv.block_size,
+                                setup.options.context, setup.chunk);
+  limits.n_heads = config.n_heads;
+  limits.max_cols =
+      std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
+  limits.n_pages = setup.n_pages;
+  limits.geometry = setup.geometry;
+  limits.kv_type = setup.kv_type;
+  limits.inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim);
+  limits.attention_factor = static_cast<float>(rope_attention_factor(config.rope));
+  limits.rope_interleaved = config.rope.interleaved;
+  return limits;
+}
+
+/// Refuses before anything large is taken.
+void check_memory(uint64_t weights, uint64_t pool, uint64_t rest) {
+  const uint64_t available = available_memory();
+  const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
+                                      rest, "memory", ErrorCode::kOutOfMemory);
+  if (available == 0 || needed <= available) return;
+  fail(ErrorCode::kOutOfMemory,
+       "the engine needs {} bytes ({} for packed weights, {} for the KV pool, {} for activations "
+       "and "
+       "tables) but only {} are available; lower the context, the KV budget or the batch size",
+       needed, weights, pool, rest, available);
+}
+
+}  // namespace
+
+Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved)
+    : model(std::move(shared_model)), setup(std::move(resolved)) {
+  const EngineOptions& o = setup.options;
+  const detail::ModelData& data = model->data();
+  const LlamaConfig& config = data.config;
+  const int32_t max_tokens = std::max(o.batch_size, o.max_sequences);
+  const int32_t logit_rows = std::max(o.max_sequences, std::min(kLogitTile, max_tokens));
+
+  backend = make_cpu_backend({o.precision, o.threads, o.isa});
+  cache = std::make_unique<CacheManager>(
+      CacheConfig{config.n_layers, o.kv.block_size, static_cast<int32_t>(setup.n_pages),
+                  setup.geometry.page_bytes(), o.max_sequences, o.context, setup.chunk},
+      setup.policies);
+  planner = std::make_unique<StepPlanner>(*cache, config.n_layers, max_tokens, o.max_sequences);
+  const BackendLimits limits = limits_for(setup, config, *planner, max_tokens);
+
+  const std::string key = backend->weights_key();
+  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
+  const uint64_t reserved = backend->reserve_bytes(limits);
+  const uint64_t activations = Llama::activation_bytes(config, max_tokens, logit_rows);
+  const uint64_t pool = o.kv.budget_bytes;
+  check_memory(packed, pool, reserved - pool + activations);
+
+  weights = data.weights(key, [&] { return make_weights(data, *backend); });
+  backend->reserve(limits);
+  llama = std::make_unique<Llama>(config, weights, *backend, max_tokens, logit_rows);
+  memory_bytes = weights->bytes + reserved + activations;
+
+  requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
+  stepping_.reserve(o.max_sequences);
+  logit_rows_.reserve(static_cast<size_t>(logit_rows));
+}
+
+// ---- requests
+// ------------------------------------------------------------------------------------
+
+void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* what) const {
+  const int32_t vocab = model->info().vocab_size;
+  if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "the {} has no tokens", what);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab) {
+      fail(ErrorCode::kInvalidArgument, "token {} of the {} is {}; ids go from 0 to {}", i, what,
+           tokens[i], vocab - 1);
+    }
+  }
+}
+
+int64_t Engine::Impl::pages_for(int64_t positions) const {
+  return CacheManager::pages_needed(setup.policies, setup.policies.size(),
+                                    setup.options.kv.block_size, positions,
+                                    std::min<int64_t>(setup.chunk, positions));
+}
+
+RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
+                            Session* session) {
+  check_tokens(prompt, "prompt");
+  const int64_t held = session != nullptr ? cache->length(session->sequence) : 0;
+  const auto total = held + static_cast<int64_t>(prompt.size());
+  const int64_t context = setup.options.context;
+  if (total > context) {
+    fail(
+        ErrorCode::kInvalidArgument,
+        "the prompt ends at position {} but the context admits {} positions; shorten it, raise the "
+        "context, or bound the cache with a policy such as sink:4+1020",
+        total, context);
+  }
+  const int64_t prompt_pages = pages_for(total);
+  if (prompt_pages > setup.n_pages) {
+    fail(ErrorCode::kOutOfMemory,
+         "the prompt needs {} pages ({} bytes) of KV cache but the pool has {} ({} bytes); raise "
+         "the "
+         "KV budget or bound the cache with a policy such as sink:4+1020",
+         prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
+         setup.options.kv.budget_bytes);
+  }
+  auto request = std::make_unique<Request>(next_request_, prompt, options, *model);
+  request->session = session;
+  request->base = held;
+  request->claimed_pages = pages_for(std::min<int64_t>(context, total + options.max_tokens));
+  if (session != nullptr) {
+    request->sequence = session->sequence;
+    session->busy = true;
+  }
+  const std::lock_guard lock(requests_mutex_);
+  requests.push_back(std::move(request));
+  return next_request_++;
+}
+
+bool Engine::Impl::try_admit(Request& request) {
+  // A request is let in when what all admitted ones may come to need fits the pool, so that none of
+  // them can starve another. Alone it is always let in, and may end as "kv_full".
+  int64_t claimed = request.claimed_pages;
+  bool others = false;
+  int32_t live = static_cast<int32_t>(sessions.size());
+  for (const auto& [id, session] : sessions) {
+    if (!session->busy) claimed += session->claimed_pages;
+  }
+  for (const auto& other : requests) {
+    if (!other->admitted) continue;
+    others = true;
+    claimed += other->claimed_pages;
+    if (other->session == nullptr) ++live;
+  }
+  if (others && claimed > setup.n_pages) return false;
+  if (request.session == nullptr) {
+    if (live >= setup.options.max_sequences) {
+      if (others) return false;
+      finish(request, FinishReason::kError,
+             "all sequences of the engine are held by open sessions; raise max_sequences");
+      return true;
+    }
+    request.sequence = cache->open();
+  }
+  request.admitted = true;
+  return true;
+}
+
+bool Engine::Impl::overdue(const Request& request) const {
+  return request.options.deadline && Clock::now() >= *request.options.deadline;
+}
+
+void Engine::Impl::cancel(std::optional<RequestId> id) {
+  if (!id) cancel_feed_ = true;
+  const std::lock_guard lock(requests_mutex_);
+  for (const auto& request : requests) {
+    if (!id || request->id == *id) request->cancelled = true;
+  }
+}
+
+bool Engine::Impl::should_stop() {
+  if (stepping_.empty()) return cancel_feed_;
+  return std::any_of(stepping_.begin(), stepping_.end(), [&](const Request* request) {
+    return request->cancelled || overdue(*request);
+  });
+}
+
+void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) {
+  request.text.finish();
+  request.result.text = request.text.text();
+  request.result.finish_reason = reason;
+  request.result.error = std::move(error);
+  request.finished = true;
+}
+
+void Engine::Impl::retire() {
+  const std::lock_guard lock(requests_mutex_);
+  for (const auto& request : requests) {
+    if (!request->finished) continue;
+    if (request->session != nullptr) {
+      Session& session = *request->session;
+      session.pending.assign(request->input.begin() + static_cast<int64_t>(request->fed),
+                             request->input.end());
+      session.claimed_pages = pages_for(std::max<int64_t>(1, cache->length(session.sequence)));
+      session.busy = false;
+    } else if (request->sequence) {
+      cache->close(*request->sequence);
+    }
+    finished.emplace(request->id, std::move(request->result));
+  }
+  std::erase_if(requests, [](const auto& request) { return request->finished; });
+}
+
+GenerateResult Engine::Impl::run(RequestId id) {
+  while (!finished.contains(id)) step();
+  GenerateResult result = std::move(finished.at(id));
+  finished.erase(id);
+  return result;
+}
+
+// ---- one step
+// ------------------------------------------------------------------------------------
+
+bool Engine::Impl::step() {
+  if (requests.empty()) return false;
+  for (const auto& request : requests) {
+    if (request->cancelled) {
+      finish(*request, FinishReason::kCancelled);
+    } else if (overdue(*request)) {
+      finish(*request, FinishReason::kDeadline);
+    }
+  }
+  for (const auto& request : requests) {
+    if (!request->admitted && !request->finished && !try_admit(*request)) break;
+  }
+  plan_step();
+  if (!stepping_.empty()) run_plan();
+  stepping_.clear();
+  retire();
+  return true;
+}
+
+void Engine::Impl::plan_step() {
+  stepping_.clear();
+  planner->clear();
+  int32_t room = std::max(setup.options.batch_size, setup.options.max_sequences);
+  for (const bool decoding : {true, false}) {
+    for (const auto& request : requests) {
+      if (!request->admitted || request->finished || request->decoding() != decoding) continue;
+      room -= plan_tokens(*request, std::min(room, setup.chunk));
+      if (room == 0) return;
+    }
+  }
+}
+
+int32_t Engine::Impl::plan_tokens(Request& request, int32_t most) {
+  const auto n = static_cast<int32_t>(std::min<size_t>(request.unfed(), most));
+  if (!cache->reserve(*request.sequence, n)) {
+    finish(request, FinishReason::kKvFull);
+    return 0;
+  }
+  const auto fresh = std::span(request.input).subspan(request.fed, n);
+  const int32_t first = planner->add(*request.sequence, fresh);
+  request.planned = n;
+  request.last_row = fresh.size() == request.unfed() ? first + n - 1 : -1;
+  stepping_.push_back(&request);
+  return n;
+}
+
+void Engine::Impl::run_plan() {
+  const Clock::time_point start = Clock::now();
+  const bool completed = llama->run(planner->build(), this);
+  for (Request* request : stepping_) {
+    if (completed) {
+      cache->commit(*request->sequence);
+    } else {
+      cache->rollback(*request->sequence);
+    }
+  }
+  if (!completed) return;  // whoever asked to stop is ended by the next step; the others go on
+
+  logit_rows_.clear();
+  for (const Request* request : stepping_) {
+    if (request->last_row >= 0) logit_rows_.push_back(request->last_row);
+  }
+  if (!logit_rows_.empty()) llama->compute_logits(logit_rows_);
+  const double seconds = seconds_since(start);
+
+  int32_t row = 0;
+  for (Request* request : stepping_) {
+    Timings& timings = request->result.timings;
+    (request->decoding() ? timings.decode_seconds : timings.prefill_seconds) += seconds;
+    (request->decoding() ? timings.decode_tokens : timings.prefill_tokens) += request->planned;
+    request->fed += request->planned;
+    if (request->last_row >= 0) accept(*request, llama->logits_row(row++));
+  }
+}
+
+void Engine::Impl::accept(Request& request, std::span<const float> logits) {
+  GenerateResult& result = request.result;
+  if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);
+  const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));
+  if (bad >= 0) {
+    return finish(request, FinishReason::kError,
+                  fmt::format("the logit of token {} after position {} is {}", bad,
+                              request.base + request.input.size() - 1, logits[bad]));
+  }
+  const TokenId id = request.sampler.choose(logits);
+  request.sampler.observe(id);
+  request.input.push_back(id);
+
+  const std::vector<TokenId>& stops = model->stop_tokens();
+  if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), id)) {
+    request.text.finish();
+    const std::string_view rest = request.text.take();
+    if (!rest.empty() && request.options.on_token) request.options.on_token({id, rest, 0, {}});
+    return finish(request, FinishReason::kStop);
+  }
+
+  result.tokens.push_back(id);
+  TokenEvent event{id, {}, 0, {}};
+  if (request.options.logprobs) {
+    add_logprobs(result, logits, id, *request.options.logprobs);
+    event.logprob = result.logprobs.back().logprob;
+    event.top = result.top_logprobs.back();
+  }
+  request.text.push(id);
+  std::optional<FinishReason> reason;
+  if (request.text.stopped()) {
+    reason = FinishReason::kStop;
+  } else if (static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {
+    reason = FinishReason::kLength;
+  } else if (request.base + static_cast<int64_t>(request.input.size()) >= setup.options.context) {
+    reason = FinishReason::kContext;
+  }
+  if (reason) request.text.finish();
+  event.text = request.text.take();
+  if (request.options.on_token && !request.options.on_token(event) && !reason) {
+    reason = FinishReason::kCancelled;
+  }
+  if (reason) finish(request, *reason);
+}
+
+// ---- sessions and raw passes
+// ---------------------------------------------------------------------
+
+Session& Engine::Impl::session(SessionId id) {
+  const auto it = sessions.find(id);
+  if (it == sessions.end()) fail(ErrorCode::kInvalidArgument, "session {} is not open", id);
+  if (it->second->busy) fail(ErrorCode::kInvalidArgument, "session {} is running a request", id);
+  return *it->second;
+}
+
+SessionId Engine::Impl::open_session() {
+  auto session = std::make_unique<Session>();
+  session->sequence = cache->open();
+  sessions.emplace(next_session_, std::move(session));
+  return next_session_++;
+}
+
+void Engine::Impl::close_session(SessionId id) {
+  cache->close(session(id).sequence);
+  sessions.erase(id);
+}
+
+std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
+  Session& target = session(id);
+  check_tokens(tokens, "input");
+  std::vector<TokenId> joined;
+  if (!target.pending.empty()) {
+    joined = std::move(target.pending);
+    target.pending.clear();
+    joined.insert(joined.end(), tokens.begin(), tokens.end());
+    tokens = joined;
+  }
+  int32_t last = 0;
+  feed_sequence(target.sequence, tokens, [&](int64_t, int32_t n) {
+    last = n - 1;
+    return true;
+  });
+  target.claimed_pages = pages_for(cache->length(target.sequence));
+  llama->compute_logits({&last, 1});
+  return llama->logits_row(0);
+}
+
+void Engine::Impl::forward(std::span<const TokenId> tokens,
+                           const std::function<bool(int64_t, std::span<const float>)>& on_logits) {
+  check_tokens(tokens, "input");
+  const SequenceId sequence = cache->open();
+  struct Closer {
+    CacheManager& cache;
+    SequenceId sequence;
+    ~Closer() { cache.close(sequence); }
+  } closer{*cache, sequence};
+  feed_sequence(sequence, tokens, [&](int64_t first, int32_t n) {
+    for (int32_t begin = 0; begin < n; begin += kLogitTile) {
+      logit_rows_.resize(std::min(kLogitTile, n - begin));
+      std::iota(logit_rows_.begin(), logit_rows_.end(), begin);
+      llama->compute_logits(logit_rows_);
+      for (size_t i = 0; i < logit_rows_.size(); ++i) {
+        const int64_t position = first + begin + static_cast<int64_t>(i);
+        if (!on_logits(position, llama->logits_row(static_cast<int32_t>(i)))) return false;
+      }
+    }
+    return true;
+  });
+}
+
+void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
+                                 const std::function<bool(int64_t first, int32_t n)>& on_chunk) {
+  cancel_feed_ = false;
+  const int64_t start = cache->length(sequence);
+  if (start + static_cast<int64_t>(tokens.size()) > setup.options.context) {
+    fail(ErrorCode::kInvalidArgument,
+         "{} tokens after position {} exceed the context of {} positions", tokens.size(), start,
+         setup.options.context);
+  }
+  for (size_t fed = 0; fed < tokens.size();) {
+    const auto n = static_cast<int32_t>(std::min<size_t>(tokens.size() - fed, setup.chunk));
+    if (!cache->reserve(sequence, n)) {
+      fail(ErrorCode::kOutOfMemory,
+           "the KV pool of {} pages is full at position {}; raise the KV budget or bound the cache "
+           "with a policy such as sink:4+1020",
+           setup.n_pages, start + static_cast<int64_t>(fed));
+    }
+    planner->clear();
+    planner->add(sequence, tokens.subspan(fed, n));
+    if (!llama->run(planner->build(), this)) {
+      cache->rollback(sequence);
+      fail(ErrorCode::kCancelled, "cancelled at position {}", start + static_cast<int64_t>(fed));
+    }
+    cache->commit(sequence);
+    if (!on_chunk(start + static_cast<int64_t>(fed), n)) return;
+    fed += n;
+  }
+}
+
+}  // namespace paddock

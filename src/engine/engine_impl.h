@@ -1,0 +1,84 @@
+// The engine's inside: admission, steps, and the loops over them.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "backend/backend.h"
+#include "engine/request.h"
+#include "engine/step_planner.h"
+#include "kv/cache_manager.h"
+#include "model/llama.h"
+#include "model/model_data.h"
+#include "paddock/engine.h"
+
+namespace paddock {
+
+/// What the constructor decides before anything is reserved.
+struct EngineSetup {
+  EngineOptions options;  // resolved: threads, context, budget, KV type
+  PolicyMap policies;
+  int32_t chunk;  // most tokens of one sequence in one step
+  PageGeometry geometry;
+  DType kv_type;
+  int64_t n_pages;
+};
+
+/// Checks every option and fills in the defaults. Errors: kInvalidArgument, kOutOfMemory.
+EngineSetup resolve(const Model& model, const EngineOptions& options);
+
+struct Engine::Impl final : StopCheck {
+  Impl(std::shared_ptr<const Model> model, EngineSetup setup);
+
+  RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options, Session* session);
+  bool step();
+  GenerateResult run(RequestId id);
+  Session& session(SessionId id);
+  SessionId open_session();
+  void close_session(SessionId id);
+  std::span<const float> feed(SessionId id, std::span<const TokenId> tokens);
+  void forward(std::span<const TokenId> tokens,
+               const std::function<bool(int64_t, std::span<const float>)>& on_logits);
+  void cancel(std::optional<RequestId> id);
+  bool should_stop() override;
+
+  std::shared_ptr<const Model> model;
+  EngineSetup setup;
+  std::unique_ptr<Backend> backend;
+  std::shared_ptr<const LlamaWeights> weights;
+  std::unique_ptr<CacheManager> cache;
+  std::unique_ptr<Llama> llama;
+  std::unique_ptr<StepPlanner> planner;
+  uint64_t memory_bytes = 0;
+
+  std::vector<std::unique_ptr<Request>> requests;  // queued and running, oldest first
+  std::map<RequestId, GenerateResult> finished;
+  std::map<SessionId, std::unique_ptr<Session>> sessions;
+
+ private:
+  void check_tokens(std::span<const TokenId> tokens, const char* what) const;
+  int64_t pages_for(int64_t positions) const;
+  bool try_admit(Request& request);
+  void plan_step();
+  int32_t plan_tokens(Request& request, int32_t most);
+  void run_plan();
+  void accept(Request& request, std::span<const float> logits);
+  void finish(Request& request, FinishReason reason, std::string error = {});
+  bool overdue(const Request& request) const;
+  void retire();
+  /// Feeds tokens to a sequence in chunks; after each, on_chunk(first position, n) may end it.
+  void feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
+                     const std::function<bool(int64_t first, int32_t n)>& on_chunk);
+
+  std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
+  RequestId next_request_ = 1;
+  SessionId next_session_ = 1;
+  std::vector<Request*> stepping_;
+  std::vector<int32_t> logit_rows_;
+  mutable std::mutex requests_mutex_;  // guards the list of requests against cancel()
+};
+
+}  // namespace paddock

@@ -1,0 +1,56 @@
+#include "engine/request.h"
+
+#include <algorithm>
+
+#include "core/fail.h"
+#include "model/model_data.h"
+
+namespace paddock {
+namespace {
+
+/// Memory taken up front for a request's own results; longer ones grow as they go.
+constexpr size_t kReservedTokens = 1 << 16;
+constexpr size_t kBytesPerToken = 8;
+
+void validate(const GenerateOptions& options, int32_t vocab_size) {
+  if (options.max_tokens < 0) {
+    fail(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be 0 or more", options.max_tokens);
+  }
+  if (options.logprobs && (*options.logprobs < 0 || *options.logprobs > vocab_size)) {
+    fail(ErrorCode::kInvalidArgument, "logprobs is {}; it must be from 0 to the vocabulary's {}",
+         *options.logprobs, vocab_size);
+  }
+  for (const std::string& stop : options.stop) {
+    if (stop.empty()) fail(ErrorCode::kInvalidArgument, "a stop string is empty");
+  }
+  options.sampling.validate(vocab_size);
+}
+
+const GenerateOptions& validated(const GenerateOptions& options, const Model& model) {
+  validate(options, model.info().vocab_size);
+  return options;
+}
+
+}  // namespace
+
+Request::Request(RequestId request_id, std::span<const TokenId> prompt,
+                 const GenerateOptions& request_options, const Model& model)
+    : id(request_id),
+      options(validated(request_options, model)),
+      input(prompt.begin(), prompt.end()),
+      prompt_tokens(prompt.size()),
+      sampler(options.sampling, model.info().vocab_size),
+      text(model.data().tokenizer, options.stop) {
+  const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
+  input.reserve(prompt.size() + expected + 1);
+  result.tokens.reserve(expected + 1);
+  text.reserve(expected * kBytesPerToken);
+  if (options.logprobs) {
+    result.logprobs.reserve(expected);
+    result.top_logprobs.reserve(expected);
+  }
+  result.prompt_tokens = static_cast<int64_t>(prompt.size());
+  for (const TokenId token : prompt) sampler.observe(token);
+}
+
+}  // namespace paddock

@@ -1,0 +1,52 @@
+// A request on its way through the engine, and a session between requests.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/sampler.h"
+#include "engine/text_stream.h"
+#include "kv/cache_manager.h"
+#include "paddock/engine.h"
+
+namespace paddock {
+
+/// A sequence that outlives its requests.
+struct Session {
+  SequenceId sequence;
+  std::vector<TokenId> pending;  // belong to the text but are not in the cache yet
+  int64_t claimed_pages = 0;
+  bool busy = false;  // a request is using it
+};
+
+struct Request {
+  Request(RequestId id, std::span<const TokenId> prompt, const GenerateOptions& options,
+          const Model& model);
+
+  RequestId id;
+  GenerateOptions options;
+  std::vector<TokenId> input;  // the prompt, then what was sampled: everything to be fed
+  size_t fed = 0;              // of input, in the cache
+  size_t prompt_tokens;
+  std::optional<SequenceId> sequence;  // once admitted
+  Session* session = nullptr;          // whose sequence it uses, if any
+  int64_t base = 0;                    // positions its session held before it
+  int64_t claimed_pages = 0;           // what it may come to need
+  bool admitted = false;
+  Sampler sampler;
+  TextStream text;
+  GenerateResult result;
+  std::atomic<bool> cancelled{false};
+  bool finished = false;
+
+  // within one step
+  int32_t planned = 0;    // tokens of this step
+  int32_t last_row = -1;  // flat index of its last token if logits are wanted
+
+  size_t unfed() const { return input.size() - fed; }
+  bool decoding() const { return fed >= prompt_tokens; }
+};
+
+}  // namespace paddock

@@ -1,0 +1,117 @@
+// Engine options: checked, completed, and turned into sizes before anything is reserved.
+#include <algorithm>
+#include <limits>
+
+#include "core/checked.h"
+#include "core/fail.h"
+#include "core/thread_pool.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+namespace {
+
+constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max();
+
+void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
+  if (value < least || value > most) {
+    fail(ErrorCode::kInvalidArgument, "{} is {}; it must be from {} to {}", name, value, least,
+         most);
+  }
+}
+
+void check_device(const std::string& device) {
+  if (device == "auto" || device == "cpu") return;
+  if (device == "cuda" || device.starts_with("cuda:")) {
+    fail(ErrorCode::kDevice,
+         "device '{}' is not available: this build has no CUDA backend; use cpu", device);
+  }
+  fail(ErrorCode::kInvalidArgument, "device '{}' is unknown; use auto, cpu or cuda", device);
+}
+
+DType element_type(KvType type) {
+  switch (type) {
+    case KvType::kF32:
+      return DType::kF32;
+    case KvType::kBF16:
+      return DType::kBF16;
+    default:
+      return DType::kF16;
+  }
+}
+
+/// Positions that the pool must hold at the very least: what bounded layers need while they
+/// prefill, one block where every layer sees everything (such a sequence may end as "kv_full").
+int64_t least_positions(const EngineSetup& s) {
+  int64_t least = s.options.kv.block_size;
+  for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
+    const TokenVisibility v = s.policies.layer(layer).visibility(layer);
+    if (v.bounded()) least = std::max<int64_t>(least, int64_t{v.sinks} + v.window + s.chunk);
+  }
+  return std::min(least, s.options.context);
+}
+
+int64_t pool_pages(const EngineSetup& s) {
+  const EngineOptions& o = s.options;
+  const auto needed = [&](int64_t positions, int64_t chunk) {
+    return CacheManager::pages_needed(s.policies, s.policies.size(), o.kv.block_size, positions,
+                                      std::min<int64_t>(chunk, positions));
+  };
+  const int64_t page_bytes = s.geometry.page_bytes();
+  int64_t pages = 0;
+  if (o.kv.budget_bytes == 0) {
+    pages = static_cast<int64_t>(checked_mul(needed(o.context, s.chunk), o.max_sequences,
+                                             "pages of the KV pool", ErrorCode::kOutOfMemory));
+  } else {
+    pages = static_cast<int64_t>(
+        std::min<uint64_t>(o.kv.budget_bytes / page_bytes, std::numeric_limits<int32_t>::max()));
+    const int64_t least = needed(least_positions(s), s.chunk);
+    if (pages < least) {
+      fail(ErrorCode::kOutOfMemory,
+           "the KV budget of {} bytes holds {} pages, but policy '{}' needs at least {} pages ({} "
+           "bytes, prefill chunks of {} tokens included); raise the budget or lower the batch size",
+           o.kv.budget_bytes, pages, o.kv.policy, least, least * page_bytes, s.chunk);
+    }
+  }
+  if (pages > std::numeric_limits<int32_t>::max()) {
+    fail(ErrorCode::kOutOfMemory,
+         "a context of {} positions needs {} pages of {} bytes; lower the context or bound the "
+         "cache with a policy such as sink:4+1020",
+         o.context, pages, page_bytes);
+  }
+  return pages;
+}
+
+}  // namespace
+
+EngineSetup resolve(const Model& model, const EngineOptions& options) {
+  const LlamaConfig& config = model.data().config;
+  EngineOptions o = options;
+  check_range("threads", o.threads, 0, 1024);
+  check_range("batch_size", o.batch_size, 1, 65536);
+  check_range("max_sequences", o.max_sequences, 1, 4096);
+  check_range("kv.block_size", o.kv.block_size, 1, 4096);
+  check_range("context", o.context, 0, kMaxPositions);
+  check_device(o.device);
+  o.device = "cpu";
+  if (o.threads == 0) o.threads = usable_cores();
+  if (o.kv.type == KvType::kAuto) {
+    o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
+  }
+  PolicyMap policies = o.kv.custom_policy != nullptr
+                           ? PolicyMap::uniform(o.kv.custom_policy, config.n_layers)
+                           : PolicyMap::parse(o.kv.policy, config.n_layers);
+  if (o.kv.custom_policy != nullptr) o.kv.policy = o.kv.custom_policy->name();
+  if (o.context == 0) {
+    o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
+  }
+  const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
+  const DType kv_type = element_type(o.kv.type);
+  const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
+                              dtype_traits(kv_type).block_bytes};
+  EngineSetup setup{std::move(o), std::move(policies), chunk, geometry, kv_type, 0};
+  setup.n_pages = pool_pages(setup);
+  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * geometry.page_bytes();
+  return setup;
+}
+
+}  // namespace paddock
