@@ -87,7 +87,12 @@ void Engine::forward(
   impl_->forward(tokens, on_logits);
 }
 
-KvStats Engine::kv_stats() const { return impl_->cache->stats(); }
+KvStats Engine::kv_stats() const {
+  KvStats stats = impl_->cache->stats();
+  stats.type = kv_type_name(impl_->setup.options.kv.type);
+  return stats;
+}
+
 void Engine::check_integrity() const { impl_->cache->check_integrity(); }
 const EngineOptions& Engine::options() const { return impl_->setup.options; }
 const Model& Engine::model() const { return *impl_->model; }

@@ -1,0 +1,121 @@
+#include "kv/policy_map.h"
+
+#include <charconv>
+
+#include "core/fail.h"
+
+namespace paddock {
+namespace {
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+int32_t parse_layer(std::string_view part, std::string_view text, int32_t n_layers) {
+  int32_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) {
+    fail(ErrorCode::kInvalidArgument, "policy '{}': '{}' is not a layer; write 3, 0-3, 0-3+29 or *",
+         part, text);
+  }
+  if (value >= n_layers) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}': there is no layer {}; the model's go from 0 to {}", part, value,
+         n_layers - 1);
+  }
+  return value;
+}
+
+/// Calls fn(layer) for every layer that LAYERS names.
+template <typename Fn>
+void for_each_layer(std::string_view part, std::string_view layers, int32_t n_layers,
+                    const Fn& fn) {
+  if (layers == "*") {
+    for (int32_t i = 0; i < n_layers; ++i) fn(i);
+    return;
+  }
+  for (;;) {
+    const size_t plus = layers.find('+');
+    const std::string_view range = layers.substr(0, plus);
+    const size_t dash = range.find('-');
+    const int32_t first = parse_layer(part, range.substr(0, dash), n_layers);
+    const int32_t last = dash == std::string_view::npos
+                             ? first
+                             : parse_layer(part, range.substr(dash + 1), n_layers);
+    if (last < first) {
+      fail(ErrorCode::kInvalidArgument, "policy '{}': the range {} runs backwards", part, range);
+    }
+    for (int32_t i = first; i <= last; ++i) fn(i);
+    if (plus == std::string_view::npos) return;
+    layers.remove_prefix(plus + 1);
+  }
+}
+
+/// Reads a policy's answers once and checks them; later it is not asked again.
+void check_visibility(const EvictionPolicy& policy, int32_t layer) {
+  const TokenVisibility v = policy.visibility(layer);
+  if (v.sinks < 0 || v.window < 1 ||
+      (v.bounded() && int64_t{v.sinks} + v.window >= int64_t{kUnlimited})) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}' answers {} sinks and a window of {} for layer {}; sinks must be 0 or more, "
+         "the "
+         "window 1 or more, and their sum below {}",
+         policy.name(), v.sinks, v.window, layer, kUnlimited);
+  }
+}
+
+}  // namespace
+
+PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
+  if (spec.empty())
+    fail(ErrorCode::kInvalidArgument, "the policy is empty; write full or sink:4+252");
+  if (!is_digit(spec[0]) && spec[0] != '*') return uniform(make_policy(spec), n_layers);
+
+  PolicyMap map;
+  map.layers_.resize(n_layers);
+  for (std::string_view rest = spec;;) {
+    const size_t comma = rest.find(',');
+    const std::string_view part = rest.substr(0, comma);
+    const size_t equals = part.find('=');
+    if (equals == std::string_view::npos) {
+      fail(ErrorCode::kInvalidArgument, "policy '{}': the part '{}' is not of the form LAYERS=RULE",
+           spec, part);
+    }
+    const auto policy = make_policy(part.substr(equals + 1));
+    bool reached = false;
+    for_each_layer(part, part.substr(0, equals), n_layers, [&](int32_t layer) {
+      if (map.layers_[layer] != nullptr) return;  // the first match wins
+      check_visibility(*policy, layer);
+      map.layers_[layer] = policy;
+      reached = true;
+    });
+    if (!reached) {
+      fail(ErrorCode::kInvalidArgument,
+           "policy '{}': the rule '{}' reaches no layer, because rules before it took them all",
+           spec, part);
+    }
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  for (int32_t i = 0; i < n_layers; ++i) {
+    if (map.layers_[i] == nullptr) {
+      fail(ErrorCode::kInvalidArgument, "policy '{}' gives layer {} no rule; end it with ',*=full'",
+           spec, i);
+    }
+  }
+  return map;
+}
+
+PolicyMap PolicyMap::uniform(std::shared_ptr<const EvictionPolicy> policy, int32_t n_layers) {
+  PolicyMap map;
+  for (int32_t i = 0; i < n_layers; ++i) check_visibility(*policy, i);
+  map.layers_.assign(n_layers, std::move(policy));
+  return map;
+}
+
+bool PolicyMap::has_unbounded_layer() const {
+  for (int32_t i = 0; i < size(); ++i) {
+    if (!layers_[i]->visibility(i).bounded()) return true;
+  }
+  return false;
+}
+
+}  // namespace paddock
