@@ -1,0 +1,48 @@
+// From ids back to text: all at once, or one id at a time.
+#include <utility>
+
+#include "core/fail.h"
+#include "paddock/tokenizer.h"
+#include "text/utf8.h"
+
+namespace paddock {
+namespace {
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+}  // namespace
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  std::string text;
+  for (const TokenId id : ids) {
+    if (!skip_special || !is_special(id)) text += token_bytes(id);
+  }
+  return text;
+}
+
+StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
+    : tokenizer_(std::move(tokenizer)), skip_special_(skip_special) {
+  if (tokenizer_ == nullptr) fail(ErrorCode::kInvalidArgument, "StreamDecoder: no tokenizer");
+}
+
+std::string StreamDecoder::push(TokenId id) {
+  if (!skip_special_ || !tokenizer_->is_special(id)) held_ += tokenizer_->token_bytes(id);
+  std::string ready;
+  std::string_view rest = held_;
+  while (!rest.empty()) {
+    const Utf8Char c = next_utf8(rest);
+    if (c.state == Utf8Char::State::kIncomplete) break;
+    ready += c.state == Utf8Char::State::kValid ? rest.substr(0, c.length) : kReplacement;
+    rest.remove_prefix(c.length);
+  }
+  held_.erase(0, held_.size() - rest.size());
+  return ready;
+}
+
+std::string StreamDecoder::finish() {
+  // What is held is the beginning of one character: one mark for all of it.
+  const bool incomplete = !std::exchange(held_, {}).empty();
+  return std::string(incomplete ? kReplacement : std::string_view());
+}
+
+}  // namespace paddock

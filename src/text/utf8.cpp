@@ -1,0 +1,81 @@
+#include "text/utf8.h"
+
+#include <cstring>
+
+namespace paddock {
+
+Utf8Char next_utf8(std::string_view bytes) {
+  using State = Utf8Char::State;
+  const auto at = [&](size_t i) { return static_cast<uint8_t>(bytes[i]); };
+  const uint8_t lead = at(0);
+  if (lead < 0x80) return {State::kValid, 1, lead};
+  int following = 0;
+  uint32_t code = 0;
+  uint8_t low = 0x80, high = 0xBF;  // range of the second byte
+  if (lead >= 0xC2 && lead <= 0xDF) {
+    following = 1;
+    code = lead & 0x1Fu;
+  } else if (lead >= 0xE0 && lead <= 0xEF) {
+    following = 2;
+    code = lead & 0x0Fu;
+    if (lead == 0xE0) low = 0xA0;
+    if (lead == 0xED) high = 0x9F;
+  } else if (lead >= 0xF0 && lead <= 0xF4) {
+    following = 3;
+    code = lead & 0x07u;
+    if (lead == 0xF0) low = 0x90;
+    if (lead == 0xF4) high = 0x8F;
+  } else {
+    return {State::kInvalid, 1, 0};
+  }
+  for (int i = 1; i <= following; ++i) {
+    if (static_cast<size_t>(i) >= bytes.size()) {
+      return {State::kIncomplete, static_cast<uint8_t>(i), 0};
+    }
+    const uint8_t byte = at(static_cast<size_t>(i));
+    if (byte < low || byte > high) return {State::kInvalid, static_cast<uint8_t>(i), 0};
+    code = code << 6 | (byte & 0x3Fu);
+    low = 0x80;
+    high = 0xBF;
+  }
+  return {State::kValid, static_cast<uint8_t>(following + 1), code};
+}
+
+size_t find_invalid_utf8(std::string_view bytes) {
+  size_t i = 0;
+  while (i < bytes.size()) {
+    uint64_t eight = 0;
+    if (bytes.size() - i >= sizeof eight) {
+      std::memcpy(&eight, bytes.data() + i, sizeof eight);
+      if ((eight & 0x8080808080808080u) == 0) {
+        i += sizeof eight;
+        continue;
+      }
+    }
+    const Utf8Char c = next_utf8(bytes.substr(i, 4));
+    if (c.state != Utf8Char::State::kValid) return i;
+    i += c.length;
+  }
+  return std::string_view::npos;
+}
+
+void append_utf8(std::string& out, uint32_t code) {
+  const auto put = [&](uint32_t byte) { out.push_back(static_cast<char>(byte)); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xC0 | code >> 6);
+    put(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    put(0xE0 | code >> 12);
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  } else {
+    put(0xF0 | code >> 18);
+    put(0x80 | (code >> 12 & 0x3F));
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  }
+}
+
+}  // namespace paddock
