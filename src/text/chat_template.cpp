@@ -1,0 +1,150 @@
+// ChatTemplate: a format together with the tokenizer that has its special tokens.
+#include <algorithm>
+#include <utility>
+
+#include "core/fail.h"
+#include "paddock/chat.h"
+#include "text/chat_format.h"
+#include "text/vocabulary.h"
+
+namespace paddock {
+namespace {
+
+std::string all_names() {
+  std::string list;
+  for (const ChatFormat format : kChatFormats) {
+    if (!list.empty()) list += ", ";
+    list += chat_format_name(format);
+  }
+  return list;
+}
+
+ChatFormat choose_format(const Tokenizer& tokenizer, const std::string& name) {
+  if (!name.empty()) {
+    for (const ChatFormat format : kChatFormats) {
+      if (name == chat_format_name(format)) return format;
+    }
+    fail(ErrorCode::kInvalidArgument, "there is no chat template {}; there are {}", quote(name),
+         all_names());
+  }
+  const std::string& jinja = tokenizer.chat_template();
+  if (jinja.empty()) {
+    fail(ErrorCode::kUnsupported, "the model has no chat template; name one of {}", all_names());
+  }
+  const auto format = recognise_chat_template(jinja);
+  if (!format) {
+    fail(ErrorCode::kUnsupported,
+         "the model's chat template is not one the library knows; name the nearest of {}",
+         all_names());
+  }
+  return *format;
+}
+
+}  // namespace
+
+struct ChatTemplate::Impl {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  ChatFormat format;
+  std::string name;
+  std::string date;
+  std::optional<TokenId> bos;
+
+  TokenId special(std::string_view text) const {
+    const auto id = tokenizer->find(text);
+    if (!id || !tokenizer->is_special(*id)) {
+      fail(ErrorCode::kInvalidArgument,
+           "chat template {} needs the special token {}, which the vocabulary lacks", name, text);
+    }
+    return *id;
+  }
+
+  ChatScript script(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
+    ChatScript script(format, date);
+    script.conversation(messages);
+    if (add_generation_prompt) script.generation_prompt();
+    return script;
+  }
+
+  std::vector<TokenId> encode(const ChatScript& script) const {
+    std::vector<TokenId> ids;
+    for (const ChatPiece& piece : script.pieces()) {
+      switch (piece.kind) {
+        case ChatPiece::Kind::kBos:
+          ids.push_back(*bos);
+          break;
+        case ChatPiece::Kind::kSpecial:
+          ids.push_back(special(piece.text));
+          break;
+        case ChatPiece::Kind::kText: {
+          const auto text = tokenizer->encode(piece.text);
+          ids.insert(ids.end(), text.begin(), text.end());
+          break;
+        }
+      }
+    }
+    return ids;
+  }
+};
+
+ChatTemplate::ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer, const ChatOptions& options)
+    : impl_(std::make_unique<Impl>()) {
+  if (tokenizer == nullptr) fail(ErrorCode::kInvalidArgument, "ChatTemplate: no tokenizer");
+  impl_->format = choose_format(*tokenizer, options.template_name);
+  impl_->name = chat_format_name(impl_->format);
+  impl_->date = options.date;
+  impl_->tokenizer = std::move(tokenizer);
+  for (const std::string_view text : special_tokens_of(impl_->format)) impl_->special(text);
+  if (begins_with_bos(impl_->format)) {
+    impl_->bos = impl_->tokenizer->bos();
+    if (!impl_->bos) impl_->bos = impl_->special("<|begin_of_text|>");
+  }
+}
+
+ChatTemplate::~ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+
+std::vector<std::string> ChatTemplate::names() {
+  std::vector<std::string> names;
+  for (const ChatFormat format : kChatFormats) names.emplace_back(chat_format_name(format));
+  return names;
+}
+
+const std::string& ChatTemplate::name() const { return impl_->name; }
+
+std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
+                                 bool add_generation_prompt) const {
+  std::string text;
+  const ChatScript script = impl_->script(messages, add_generation_prompt);
+  for (const ChatPiece& piece : script.pieces()) {
+    if (piece.kind == ChatPiece::Kind::kBos) {
+      text += impl_->tokenizer->token_bytes(*impl_->bos);
+    } else {
+      text += piece.text;
+    }
+  }
+  return text;
+}
+
+std::vector<TokenId> ChatTemplate::encode(const std::vector<ChatMessage>& messages,
+                                          bool add_generation_prompt) const {
+  return impl_->encode(impl_->script(messages, add_generation_prompt));
+}
+
+std::vector<TokenId> ChatTemplate::encode_next(const ChatMessage& next, bool turn_ended) const {
+  ChatScript script(impl_->format, impl_->date);
+  if (turn_ended) {
+    script.after_end_of_turn();
+  } else {
+    script.end_of_turn();
+  }
+  script.message(next);
+  script.generation_prompt();
+  return impl_->encode(script);
+}
+
+TokenId ChatTemplate::end_of_turn() const {
+  return impl_->special(special_tokens_of(impl_->format).front());
+}
+
+}  // namespace paddock
