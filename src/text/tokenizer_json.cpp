@@ -22,20 +22,25 @@ class TokenizerDocument final : public StrictJson {
   Vocabulary vocabulary;
   std::string merge_texts;         // all sides of all merges, one after the other
   std::vector<size_t> merge_ends;  // two a merge, in order
+  bool has_vocab = false, has_merges = false;
 
  private:
   bool takes(const std::vector<std::string>& path, bool is_object) override {
     if (path.size() != 2 || path[0] != "model") return false;
     in_vocab_ = path[1] == "vocab" && is_object;
-    return in_vocab_ || (path[1] == "merges" && !is_object);
+    const bool merges = path[1] == "merges" && !is_object;
+    has_vocab |= in_vocab_;
+    has_merges |= merges;
+    return in_vocab_ || merges;
   }
   void taken_begin(size_t depth, bool is_object) override {
     if (in_vocab_) fail(ErrorCode::kBadFile, "tokenizer.json: an entry of model.vocab is no id");
     if (depth > 2 || is_object) bad_merge();
-    sides_ = 0;
   }
   void taken_end(size_t /*depth*/) override {
     if (sides_ != 2) bad_merge();
+    sides_ = 0;
+    ++merges_read_;
   }
   void taken_value(size_t depth, const std::string& key, Json&& value) override {
     if (in_vocab_) {
@@ -59,6 +64,7 @@ class TokenizerDocument final : public StrictJson {
     if (space == std::string::npos || text.find(' ', space + 1) != std::string::npos) bad_merge();
     add_side(std::string_view(text).substr(0, space));
     add_side(std::string_view(text).substr(space + 1));
+    ++merges_read_;
   }
   void add_side(std::string_view text) {
     const auto bytes = bytes_from_alphabet(text);
@@ -70,11 +76,12 @@ class TokenizerDocument final : public StrictJson {
     fail(
         ErrorCode::kBadFile,
         "tokenizer.json: merge {} is neither \"a b\" nor [\"a\", \"b\"] in the byte-level alphabet",
-        merge_ends.size() / 2);
+        merges_read_);
   }
 
   bool in_vocab_ = false;
-  int sides_ = 0;
+  int sides_ = 0;  // of the pair being read
+  size_t merges_read_ = 0;
 };
 
 // A member that may be absent, null or of one type; anything else is an error.
@@ -240,6 +247,10 @@ TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes) {
   const Json document = reader.parse(bytes, "tokenizer.json");
   if (!document.is_object()) fail(ErrorCode::kBadFile, "tokenizer.json: no object");
   check_model(document);
+  if (!reader.has_vocab || !reader.has_merges) {
+    fail(ErrorCode::kBadFile, "tokenizer.json: model.{} is missing or no {}",
+         reader.has_vocab ? "merges" : "vocab", reader.has_vocab ? "array" : "object");
+  }
   TokenizerSource source;
   source.pre_tokenizer = read_pre_tokenizer(document);
   source.ignore_merges = flag(document["model"], "ignore_merges", false);
