@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <new>
 #include <utility>
 
 #include "core/fail.h"
@@ -67,6 +68,15 @@ BpeTokenizer::BpeTokenizer(TokenizerSource source)
 }
 
 std::vector<TokenId> BpeTokenizer::encode(std::string_view text, EncodeOptions options) const {
+  try {
+    return encode_checked(text, options);
+  } catch (const std::bad_alloc&) {
+    fail(ErrorCode::kOutOfMemory, "no memory to tokenize a text of {} bytes", text.size());
+  }
+}
+
+std::vector<TokenId> BpeTokenizer::encode_checked(std::string_view text,
+                                                  EncodeOptions options) const {
   if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     fail(ErrorCode::kInvalidArgument, "text of {} bytes: at most {} can be tokenized at once",
          text.size(), std::numeric_limits<int32_t>::max());

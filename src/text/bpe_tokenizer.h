@@ -55,6 +55,7 @@ class BpeTokenizer final : public Tokenizer {
   const std::string& chat_template() const override { return source_.chat_template; }
 
  private:
+  std::vector<TokenId> encode_checked(std::string_view text, EncodeOptions options) const;
   void check_id(TokenId id) const;
 
   TokenizerSource source_;

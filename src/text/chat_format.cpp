@@ -111,6 +111,9 @@ class Reducer {
         if (c == '\\' && next == 'n') {
           out_ += '\n';
           read = 2;
+        } else if (c == '\\') {
+          out_ += rest_.substr(0, 2);
+          read = std::min<size_t>(2, rest_.size());
         } else if (c == quote) {
           quote = 0;
         } else {
@@ -153,6 +156,23 @@ int occurrences(std::string_view text, std::string_view what) {
   return n;
 }
 
+// For the Llama formats, which all begin with BOS. Some files leave it out of the template, because
+// the tokenizer adds it.
+bool bos_comes_first(std::string_view reduced) {
+  const int mentions =
+      occurrences(reduced, "bos_token") + occurrences(reduced, "<|begin_of_text|>");
+  if (mentions == 0) return true;
+  if (mentions > 1) return false;
+  for (const std::string_view bos : {"bos_token", "<|begin_of_text|>"}) {
+    if (reduced.starts_with(bos)) return true;
+    if (occurrences(reduced, fmt::format("ifloop.first{}endif", bos)) == 1 ||
+        occurrences(reduced, fmt::format("ifloop.index0==0setcontent={}contentendif", bos)) == 1) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 const char* chat_format_name(ChatFormat format) {
@@ -177,7 +197,7 @@ std::optional<ChatFormat> recognise_chat_template(std::string_view jinja) {
   const auto has = [&](std::string_view what) { return reduced->find(what) != std::string::npos; };
 
   if (has("<|start_header_id|>message[role]<|end_header_id|>\n\nmessage[content]|trim<|eot_id|>") &&
-      has("<|start_header_id|>assistant<|end_header_id|>\n\n") && has("bos_token")) {
+      has("<|start_header_id|>assistant<|end_header_id|>\n\n") && bos_comes_first(*reduced)) {
     const std::string_view dated = "Cutting Knowledge Date: December 2023\nToday Date: ";
     if (!has("system") && !has("tool") && !has("Date")) return ChatFormat::kLlama3;
     // Fine-tuned models have default system messages here, or a date with tools only.

@@ -73,6 +73,14 @@ Vocabulary read_ranks(std::string_view text, size_t expected_tokens) {
                      (text.empty() || text.ends_with('\n') ? 0 : 1);
   Vocabulary vocabulary;
   std::string bytes;
+  const auto check_number = [&] {
+    if (expected_tokens != 0 && lines != expected_tokens) {
+      fail(ErrorCode::kUnsupported,
+           "tokenizer.model: {} tokens; the only tiktoken vocabulary supported is Llama 3's, of {}",
+           lines, expected_tokens);
+    }
+  };
+  if (lines == 0) check_number();
   for (size_t line = 0; line < lines; ++line) {
     const std::string_view entry = text.substr(0, text.find('\n'));
     text.remove_prefix(std::min(text.size(), entry.size() + 1));
@@ -80,21 +88,16 @@ Vocabulary read_ranks(std::string_view text, size_t expected_tokens) {
     size_t rank = 0;
     if (space == std::string_view::npos || !decode_base64(entry.substr(0, space), bytes) ||
         !decode_rank(entry.substr(space + 1), rank)) {
-      if (line == 0 && entry.starts_with('\n')) break;
       fail(line == 0 ? ErrorCode::kUnsupported : ErrorCode::kBadFile,
            "tokenizer.model: line {} is not \"base64 rank\" as tiktoken writes it{}", line + 1,
            line == 0 ? " (SentencePiece models are not supported)" : "");
     }
+    if (line == 0) check_number();  // now that it is a file of this kind
     if (rank >= lines) {
       fail(ErrorCode::kBadFile, "tokenizer.model: line {}: rank {} is outside [0, {})", line + 1,
            rank, lines);
     }
     vocabulary.add(static_cast<int64_t>(rank), bytes, TokenKind::kNormal);
-  }
-  if (expected_tokens != 0 && lines != expected_tokens) {
-    fail(ErrorCode::kUnsupported,
-         "tokenizer.model: {} tokens; the only tiktoken vocabulary supported is Llama 3's, of {}",
-         lines, expected_tokens);
   }
   for (size_t i = 0; i < kSpecialTokens; ++i) {
     const size_t named = std::size(kNamedSpecials);

@@ -18,7 +18,7 @@ from jinja2 import sandbox
 HEADER = "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}"
 PROMPT = "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 DATED = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{% if messages[0]['role'] == 'system' %}"
     "{% set system_message = messages[0]['content'] | trim %}{% set messages = messages[1:] %}"
     "{% else %}{% set system_message = '' %}{% endif %}"
     "{{ '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023\\n"
@@ -27,8 +27,8 @@ DATED = (
 )
 TEMPLATES = {
     "llama3": "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}" + HEADER + "{% endfor %}" + PROMPT,
-    "llama3.1": "{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}" + DATED,
-    "llama3.2": "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    "llama3.1": "{{ bos_token }}{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}" + DATED,
+    "llama3.2": "{{ bos_token }}{% if not date_string is defined %}{% if strftime_now is defined %}"
     "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = '26 Jul 2024' %}"
     "{% endif %}{% endif %}" + DATED,
     "chatml": "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"

@@ -74,6 +74,23 @@ TEST(TokenizerGolden, SmolLm2) {
             (std::vector<TokenId>{1, 4093, 198}));
 }
 
+TEST(TokenizerGolden, SmolLm2Chat) {
+  PADDOCK_PATH_FROM("PADDOCK_TEST_MODEL", path)
+  const auto tokenizer = Tokenizer::load(path);
+  const ChatTemplate chat(tokenizer);
+  ASSERT_EQ(chat.name(), "smollm2");
+  EXPECT_EQ(chat.end_of_turn(), 2);
+  for (const auto& test : read_data("chat_golden.json").at("cases")) {
+    std::vector<ChatMessage> messages;
+    for (const auto& m : test.at("messages")) messages.push_back({m.at("role"), m.at("content")});
+    const std::string text = test.at("rendered").at("smollm2").at(1);
+    EXPECT_EQ(chat.render(messages, true), text);
+    if (test.at("messages").dump().find("<|") == std::string::npos) {
+      EXPECT_EQ(chat.encode(messages, true), tokenizer->encode(text, {.parse_special = true}));
+    }
+  }
+}
+
 TEST(TokenizerGolden, Llama3) {
   PADDOCK_PATH_FROM("PADDOCK_TEST_LLAMA3_VOCAB", path)
   const auto tokenizer = Tokenizer::load(path);

@@ -45,6 +45,14 @@ std::shared_ptr<const Tokenizer> tokenizer_with(const std::string& chat_template
   return make_tokenizer(std::move(source));
 }
 
+// A golden template with one place changed.
+std::string changed(const std::string& name, const std::string& from, const std::string& to) {
+  std::string jinja = template_of(name);
+  const size_t at = jinja.find(from);
+  EXPECT_NE(at, std::string::npos) << name << " " << from;
+  return jinja.replace(at, from.size(), to);
+}
+
 ErrorCode code_of(const std::function<void()>& call, std::string* message = nullptr) {
   try {
     call();
@@ -173,15 +181,16 @@ TEST(Chat, RecognisesPublishedVariants) {
   for (const auto& [name, jinja] : variants) {
     EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), name) << jinja;
   }
+  // BOS spelled out, or left to the tokenizer.
+  for (const char* name : {"llama3", "llama3.1", "llama3.2"}) {
+    for (const char* bos : {"{{ '<|begin_of_text|>' }}", ""}) {
+      const std::string jinja = changed(name, "{{ bos_token }}", bos);
+      EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), name) << jinja;
+    }
+  }
 }
 
 TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
-  const auto changed = [](const std::string& name, const std::string& from, const std::string& to) {
-    std::string jinja = template_of(name);
-    const size_t at = jinja.find(from);
-    EXPECT_NE(at, std::string::npos) << name << " " << from;
-    return jinja.replace(at, from.size(), to);
-  };
   const std::vector<std::string> unknown = {
       "{{ messages }}",
       "{",
@@ -190,6 +199,8 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       template_of("chatml") + "x",
       changed("llama3", " | trim", ""),
       changed("llama3", "{{ bos_token }}", "{{ bos_token }}\n\n"),
+      changed("llama3", "{{ bos_token }}", "{{ bos_token + bos_token }}"),
+      changed("llama3", "{% if loop.first %}{{ bos_token }}{% endif %}", "{{ bos_token }}"),
       changed("llama3", "<|eot_id|>", "<|end_of_text|>"),
       changed("llama3", "{% for", "{% set default = 'system' %}{% for"),
       changed("llama3.1", "system_message = ''", "system_message = 'Be kind.'"),
