@@ -32,8 +32,8 @@ struct EngineOptions {
                         ///< layer sees everything, else no limit but 2^31 - 1
   int32_t batch_size = 512;   ///< most tokens in one forward pass
   int32_t max_sequences = 1;  ///< requests and sessions alive at once
-  KvOptions kv;
-  std::string isa;  ///< force CPU kernels: "portable", "avx2", "avx512"; empty: the best
+  KvOptions kv{};
+  std::string isa{};  ///< force CPU kernels: "portable", "avx2", "avx512"; empty: the best
 };
 
 enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };

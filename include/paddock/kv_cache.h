@@ -28,7 +28,7 @@ struct KvOptions {
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   std::string policy = "full";
   /// A policy of the host's own, for all layers; overrides `policy` when set.
-  std::shared_ptr<const EvictionPolicy> custom_policy;
+  std::shared_ptr<const EvictionPolicy> custom_policy{};
 };
 
 }  // namespace paddock

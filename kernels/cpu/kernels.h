@@ -118,12 +118,14 @@ struct Kernels {
                    float* y);
   /// out[t][i] = silu(gate_up[t][i]) * gate_up[t][n + i]; rows of gate_up have 2n floats.
   void (*swiglu)(const float* gate_up, int64_t n, int64_t n_tokens, float* out);
+  void (*swiglu_reference)(const float* gate_up, int64_t n, int64_t n_tokens, float* out);
   /// Rotates k at its own position and writes k and v into pages, tokens [begin, end).
   void (*rope_store)(const RopeStoreArgs& args, int64_t begin, int64_t end);
 
-  /// Number of independent attention tasks of a batch, and floats of scratch one worker needs.
+  /// Number of independent attention tasks of a batch.
   int64_t (*attention_tasks)(const AttentionArgs& args);
-  int64_t (*attention_scratch)(const AttentionArgs& args);
+  /// Floats of scratch one worker needs.
+  int64_t (*attention_scratch)(int64_t head_dim, int64_t heads_per_kv);
   /// Runs tasks [begin, end) with float32 arithmetic.
   void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch);
   void (*attention_reference)(const AttentionArgs& args, int64_t begin, int64_t end,

@@ -66,7 +66,6 @@ struct BackendLimits {
   int32_t max_tokens = 0;  // in one step
   int32_t max_angle_rows = 0;
   int32_t max_sequences = 0;
-  int64_t max_entries = 0;  // of one sequence in one layer
   int32_t n_heads = 0;
   int64_t max_cols = 0;  // widest input of a linear layer
   int64_t n_pages = 0;

@@ -193,7 +193,35 @@ class CpuBackend final : public Backend {
           [&](int64_t begin, int64_t end) { kernels_.rope_store(args, begin, end); });
   }
 
-  void attention(int32_t layer, Buffer q, Buffer out) override;
+  void attention(int32_t layer, Buffer q, Buffer out) override {
+    sequences_.clear();
+    for (const SequenceView& s : plan_->layers[layer].sequences) {
+      sequences_.push_back({s.first_token, s.n_tokens, s.first_position, s.entries.data(),
+                            static_cast<int32_t>(s.entries.size()), s.angle_rows, s.n_rotations,
+                            s.visibility});
+    }
+    cpu::AttentionArgs args{};
+    args.q = q.data;
+    args.out = out.data;
+    args.n_heads = limits_.n_heads;
+    args.scale = 1.0F / std::sqrt(static_cast<float>(limits_.geometry.head_dim));
+    args.angles = reinterpret_cast<const float*>(angles_.data());
+    args.interleaved = limits_.rope_interleaved;
+    args.pool = page_pool_.data();
+    args.geometry = limits_.geometry;
+    args.kv_type = limits_.kv_type;
+    args.sequences = sequences_.data();
+    args.n_sequences = static_cast<int32_t>(sequences_.size());
+    const auto kernel = reference_ ? kernels_.attention_reference : kernels_.attention;
+    const int64_t tasks = kernels_.attention_tasks(args);
+    const int64_t scratch = worker_scratch(limits_);
+    // Tasks differ in length, so workers take the next one as they come free.
+    std::atomic<int64_t> next{0};
+    pool_.run([&](int worker) {
+      float* own = reinterpret_cast<float*>(scratch_.data()) + worker * scratch;
+      for (int64_t i = next++; i < tasks; i = next++) kernel(args, i, i + 1, own);
+    });
+  }
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
     const auto kernel = reference_ ? kernels_.swiglu_reference : kernels_.swiglu;
@@ -316,7 +344,13 @@ class CpuBackend final : public Backend {
     }
     return static_cast<uint64_t>(most);
   }
-  uint64_t scratch_bytes(const BackendLimits& limits) const;
+  int64_t worker_scratch(const BackendLimits& limits) const {
+    return kernels_.attention_scratch(limits.geometry.head_dim,
+                                      limits.n_heads / limits.geometry.n_kv_heads);
+  }
+  uint64_t scratch_bytes(const BackendLimits& limits) const {
+    return sizeof(float) * static_cast<uint64_t>(worker_scratch(limits) * pool_.size());
+  }
 
   const cpu::Kernels& kernels_;
   bool reference_;

@@ -58,12 +58,4 @@ class ThreadPool {
   std::condition_variable wake_;
 };
 
-/// Cores this process may use: the CPU affinity mask, a cgroup's CPU quota and the number of
-/// physical cores, whichever is least; at least 1.
-int usable_cores();
-
-/// Bytes this process could still use: the least of free memory of the machine and what its cgroups
-/// leave (v1 and v2); 0 if unknown.
-uint64_t available_memory();
-
 }  // namespace paddock

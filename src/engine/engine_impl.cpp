@@ -7,7 +7,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
-#include "core/thread_pool.h"
+#include "core/system.h"
 
 namespace paddock {
 namespace {
@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 void add_logprobs(GenerateResult& result, std::span<const float> logits, TokenId id, int32_t n) {
-  const LogSoftmax normalizer(logits.data(), static_cast<int64_t>(logits.size()));
+  const LogSoftmax normalizer(logits);
   result.logprobs.push_back({id, normalizer.logprob(logits[id])});
   std::vector<TokenLogprob>& top = result.top_logprobs.emplace_back();
   top.resize(n);
@@ -42,9 +42,6 @@ BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
   limits.max_tokens = max_tokens;
   limits.max_angle_rows = planner.max_angle_rows();
   limits.max_sequences = setup.options.max_sequences;
-  limits.max_entries =
-      CacheManager::max_entries(setup.policies, config.n_layers, setup.options.kv.block_size,
-                                setup.options.context, setup.chunk);
   limits.n_heads = config.n_heads;
   limits.max_cols =
       std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});

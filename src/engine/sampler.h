@@ -5,12 +5,12 @@
 #include <span>
 #include <vector>
 
-#include "paddock/engine.h"
 #include "paddock/sampling.h"
 #include "sampling.h"
 
 namespace paddock {
 
+/// Memory is taken by the constructor; observe() and choose() allocate nothing.
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int32_t vocab_size);
@@ -22,10 +22,26 @@ class Sampler {
   TokenId choose(std::span<const float> logits);
 
  private:
+  bool penalizes() const;
+  void apply_penalties();
+
   SamplingOptions options_;
   uint64_t choices_ = 0;
   std::vector<TokenId> window_;  // ring of the last penalty_window tokens
   size_t window_next_ = 0;
+  std::vector<TokenId> sorted_window_;
+  std::vector<float> adjusted_;        // [vocab_size] logits with bias and penalties, if any
+  std::vector<Candidate> candidates_;  // [vocab_size] or empty when greedy
+};
+
+/// log-softmax of raw logits in double, summed in index order.
+class LogSoftmax {
+ public:
+  explicit LogSoftmax(std::span<const float> logits);
+  double logprob(float logit) const { return logit - normalizer_; }
+
+ private:
+  double normalizer_;
 };
 
 }  // namespace paddock

@@ -4,7 +4,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
-#include "core/thread_pool.h"
+#include "core/system.h"
 #include "engine/engine_impl.h"
 
 namespace paddock {

@@ -1,0 +1,250 @@
+// The attention kernel, compiled once per instruction set and once as the reference. The including
+// file defines, in its own namespace, before it includes this one:
+//   F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c)            a * b + c
+//   F16Lanes exp_lanes(F16Lanes x)                               for x <= 0
+//   void convert(const uint8_t* from, DType type, int64_t n, float* to)   n elements to float32
+//
+// and holds two kernels:
+//   swiglu: out = silu(gate) * up
+//   attention: out = softmax(q K^T * scale) V, over what each query sees, by online softmax over
+//   tiles (Milakov and Gimelshein, arXiv 1805.02867).
+
+struct LaneRange {
+  int32_t begin, end;  // lanes of a tile
+};
+
+/// One entry's part in a tile.
+struct TilePart {
+  const BlockEntry* entry;
+  LaneRange lanes;
+};
+
+/// Gathers the lanes [lanes.begin, lanes.end) of a tile from an entry's page.
+inline void gather(const AttentionArgs& args, const TilePart& part, int32_t head,
+                   int64_t tile_position, AttentionScratch& scratch) {
+  const PageGeometry& g = args.geometry;
+  const uint8_t* page = args.pool + part.entry->page * g.page_bytes();
+  const auto slot =
+      static_cast<int32_t>(tile_position + part.lanes.begin - part.entry->first_position);
+  const int32_t n = part.lanes.end - part.lanes.begin;
+  for (int32_t d = 0; d < g.head_dim; ++d) {
+    convert(page + g.k_offset(head, d, slot) * g.element_bytes, args.kv_type, n,
+            scratch.keys + int64_t{d} * kTile + part.lanes.begin);
+  }
+  convert(page + g.v_offset(head, slot, 0) * g.element_bytes, args.kv_type, int64_t{n} * g.head_dim,
+          scratch.values + int64_t{part.lanes.begin} * g.head_dim);
+}
+
+/// scores[row][lane] = query[row] . keys[.][lane] for kRows rows, all lanes of the tile.
+template <int kRows>
+inline void score_rows(const float* query, int64_t dim, const float* keys, float* scores) {
+  F16Lanes acc[kRows][kTile / kLanes] = {};
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int v = 0; v < kTile / kLanes; ++v) {
+      const F16Lanes k = load_lanes(keys + d * kTile + v * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        acc[r][v] = madd(all_lanes(query[r * dim + d]), k, acc[r][v]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kTile / kLanes; ++v) {
+      store_lanes(scores + r * kTile + v * kLanes, acc[r][v]);
+    }
+  }
+}
+
+/// output[row] = output[row] * rescale + sum over lanes of weights[lane] * values[lane].
+inline void add_values(const float* weights, LaneRange lanes, const float* values, int64_t dim,
+                       float rescale, float* output) {
+  int64_t d = 0;
+  for (; d + 4 * kLanes <= dim; d += 4 * kLanes) {
+    F16Lanes acc[4];
+    for (int v = 0; v < 4; ++v) acc[v] = load_lanes(output + d + v * kLanes) * rescale;
+    for (int32_t l = lanes.begin; l < lanes.end; ++l) {
+      const F16Lanes w = all_lanes(weights[l]);
+      for (int v = 0; v < 4; ++v) {
+        acc[v] = madd(w, load_lanes(values + l * dim + d + v * kLanes), acc[v]);
+      }
+    }
+    for (int v = 0; v < 4; ++v) store_lanes(output + d + v * kLanes, acc[v]);
+  }
+  for (; d + kLanes <= dim; d += kLanes) {
+    F16Lanes acc = load_lanes(output + d) * rescale;
+    for (int32_t l = lanes.begin; l < lanes.end; ++l) {
+      acc = madd(all_lanes(weights[l]), load_lanes(values + l * dim + d), acc);
+    }
+    store_lanes(output + d, acc);
+  }
+  for (; d < dim; ++d) {
+    float acc = output[d] * rescale;
+    for (int32_t l = lanes.begin; l < lanes.end; ++l) acc += weights[l] * values[l * dim + d];
+    output[d] = acc;
+  }
+}
+
+/// Takes one tile's scores into a row's running softmax. Lanes outside [lanes) have no weight.
+inline void take_tile(float* scores, LaneRange lanes, const float* values, int64_t dim,
+                      float* largest, float* sum, float* output) {
+  if (lanes.begin >= lanes.end) return;
+  float top = *largest;
+  for (int32_t l = lanes.begin; l < lanes.end; ++l) top = scores[l] > top ? scores[l] : top;
+  F16Lanes total = {};
+  for (int32_t v = 0; v < kTile; v += kLanes) {
+    F16Lanes weights = exp_lanes(load_lanes(scores + v) - all_lanes(top));
+    for (int32_t l = 0; l < kLanes; ++l) {
+      if (v + l < lanes.begin || v + l >= lanes.end) weights[l] = 0.0F;
+    }
+    store_lanes(scores + v, weights);
+    total = total + weights;
+  }
+  const float rescale = exp_lanes(all_lanes(*largest - top))[0];
+  *sum = *sum * rescale + sum_lanes(total);
+  *largest = top;
+  add_values(scores, lanes, values, dim, rescale, output);
+}
+
+class AttentionRun {
+ public:
+  AttentionRun(const AttentionArgs& args, const AttentionTask& task, float* base)
+      : args_(args),
+        task_(task),
+        sequence_(*task.sequence),
+        scratch_(args, base),
+        dim_(args.geometry.head_dim),
+        heads_(args.n_heads / args.geometry.n_kv_heads),
+        rows_(task.n * heads_) {}
+
+  void run() {
+    for (int64_t i = 0; i < rows_ * dim_; ++i) scratch_.output[i] = 0.0F;
+    for (int32_t r = 0; r < rows_; ++r) {
+      scratch_.largest[r] = -3.0e38F;
+      scratch_.sum[r] = 0.0F;
+    }
+    int32_t at = 0;    // the entry, and
+    int64_t next = 0;  // the next of its positions to be taken
+    if (sequence_.n_entries > 0) next = begin_of(0);
+    while (at < sequence_.n_entries) {
+      // What lies in this tile, of one rotation and without a hole, is taken together.
+      const int64_t tile = next / kTile * kTile;
+      const int32_t rotation = sequence_.entries[at].rotation;
+      const auto first = static_cast<int32_t>(next - tile);
+      LaneRange lanes{first, first};
+      while (at < sequence_.n_entries && next == tile + lanes.end && lanes.end < kTile &&
+             sequence_.entries[at].rotation == rotation) {
+        const int64_t end = end_of(at) < tile + kTile ? end_of(at) : tile + kTile;
+        const LaneRange part{lanes.end, static_cast<int32_t>(end - tile)};
+        if (seen(tile, part)) {
+          gather(args_, {&sequence_.entries[at], part}, task_.kv_head, tile, scratch_);
+        }
+        lanes.end = part.end;
+        next = end;
+        if (next == end_of(at) && ++at < sequence_.n_entries) next = begin_of(at);
+      }
+      if (seen(tile, lanes)) take(tile, lanes, rotation);
+    }
+    write();
+  }
+
+ private:
+  int64_t begin_of(int32_t i) const {
+    return int64_t{sequence_.entries[i].first_position} + sequence_.entries[i].slot_begin;
+  }
+  int64_t end_of(int32_t i) const {
+    return int64_t{sequence_.entries[i].first_position} + sequence_.entries[i].slot_end;
+  }
+  int32_t position(int32_t token) const { return sequence_.first_position + task_.first + token; }
+
+  /// Lanes of `lanes` that a query at t sees; all of them lie on one side of the sink boundary.
+  LaneRange visible(int64_t tile, LaneRange lanes, int32_t t) const {
+    const BlockEntry as_entry{0, static_cast<int32_t>(tile), static_cast<uint16_t>(lanes.begin),
+                              static_cast<uint16_t>(lanes.end), 0};
+    const SlotRange live = live_slots(as_entry, sequence_.visibility, t);
+    return {live.begin, live.end};
+  }
+  /// Whether any query of the task sees any of the lanes.
+  bool seen(int64_t tile, LaneRange lanes) const {
+    for (int32_t i = 0; i < task_.n; ++i) {
+      const LaneRange live = visible(tile, lanes, position(i));
+      if (live.begin < live.end) return true;
+    }
+    return false;
+  }
+
+  void take(int64_t tile, LaneRange lanes, int32_t rotation) {
+    if (rotation != rotation_) rotate(rotation);
+    int32_t r = 0;
+    for (; r + 4 <= rows_; r += 4) {
+      score_rows<4>(scratch_.query + r * dim_, dim_, scratch_.keys, scratch_.scores + r * kTile);
+    }
+    for (; r < rows_; ++r) {
+      score_rows<1>(scratch_.query + r * dim_, dim_, scratch_.keys, scratch_.scores + r * kTile);
+    }
+    for (r = 0; r < rows_; ++r) {
+      take_tile(scratch_.scores + r * kTile, visible(tile, lanes, position(r / heads_)),
+                scratch_.values, dim_, scratch_.largest + r, scratch_.sum + r,
+                scratch_.output + r * dim_);
+    }
+  }
+
+  void rotate(int32_t rotation) {
+    rotation_ = rotation;
+    for (int32_t r = 0; r < rows_; ++r) {
+      const int32_t token = task_.first + r / heads_;
+      const int32_t row = sequence_.angle_rows[int64_t{rotation} * sequence_.n_tokens + token];
+      rotate_query(args_, args_.q + element(r), row, scratch_.query + r * dim_);
+    }
+  }
+
+  /// Offset of row r (query token, head) in q and out.
+  int64_t element(int32_t r) const {
+    const int64_t token = sequence_.first_token + task_.first + r / heads_;
+    const int64_t head = int64_t{task_.kv_head} * heads_ + r % heads_;
+    return (token * args_.n_heads + head) * dim_;
+  }
+
+  void write() {
+    for (int32_t r = 0; r < rows_; ++r) {
+      const float scale = 1.0F / scratch_.sum[r];
+      float* out = args_.out + element(r);
+      for (int64_t d = 0; d < dim_; ++d) out[d] = scratch_.output[r * dim_ + d] * scale;
+    }
+  }
+
+  const AttentionArgs& args_;
+  const AttentionTask& task_;
+  const AttentionSequence& sequence_;
+  AttentionScratch scratch_;
+  int64_t dim_;
+  int32_t heads_;
+  int32_t rows_;
+  int32_t rotation_ = -1;
+};
+
+/// out[t][i] = gate / (1 + exp(-gate)) * up
+void swiglu(const float* gate_up, int64_t n, int64_t n_tokens, float* out) {
+  for (int64_t t = 0; t < n_tokens; ++t) {
+    const float* gate = gate_up + t * 2 * n;
+    const float* up = gate + n;
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const auto width = static_cast<size_t>(n - i < kLanes ? n - i : kLanes);
+      F16Lanes g = {};
+      F16Lanes u = {};
+      std::memcpy(&g, gate + i, width * sizeof(float));
+      std::memcpy(&u, up + i, width * sizeof(float));
+      // exp_lanes takes no positive numbers: use exp(-|g|) on either side of zero.
+      const F16Lanes negative = g < 0.0F ? g : -g;
+      const F16Lanes e = exp_lanes(negative);
+      const F16Lanes sigmoid = (g < 0.0F ? e : all_lanes(1.0F)) / (e + 1.0F);
+      const F16Lanes y = g * sigmoid * u;
+      std::memcpy(out + t * n + i, &y, width * sizeof(float));
+    }
+  }
+}
+
+void attention(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch) {
+  for (int64_t i = begin; i < end; ++i) {
+    const AttentionTask task = attention_task(args, i);
+    AttentionRun(args, task, scratch).run();
+  }
+}

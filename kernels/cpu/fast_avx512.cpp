@@ -1,0 +1,56 @@
+// The fast kernels for AVX-512 (F, BW, VL, DQ) with VNNI.
+#include <immintrin.h>
+
+#include <initializer_list>
+
+#include "cpu/attention_tile.h"
+#include "cpu/isa.h"
+#include "cpu/linear_pack.h"
+#include "cpu/vec.h"
+
+namespace paddock::cpu::avx512 {
+namespace {
+
+constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
+
+F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) {
+  return reinterpret_cast<F16Lanes>(_mm512_fmadd_ps(
+      reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+}
+
+F16Lanes halves(const uint8_t* p) {
+  return reinterpret_cast<F16Lanes>(
+      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+}
+
+I16Lanes dot(I16Lanes acc, __m512i w, int32_t x4) {
+  return reinterpret_cast<I16Lanes>(
+      _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), w, _mm512_set1_epi32(x4)));
+}
+I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4) {
+  return dot(acc, _mm512_loadu_si512(w), x4);
+}
+I16Lanes dot4_low(I16Lanes acc, const uint8_t* w, int32_t x4) {
+  return dot(acc, _mm512_and_si512(_mm512_loadu_si512(w), _mm512_set1_epi8(15)), x4);
+}
+I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
+  const __m512i high = _mm512_srli_epi16(_mm512_loadu_si512(w), 4);
+  return dot(acc, _mm512_and_si512(high, _mm512_set1_epi8(15)), x4);
+}
+
+void convert(const uint8_t* from, DType type, int64_t n, float* to) {
+  int64_t i = 0;
+  if (type == DType::kF16) {
+    for (; i + kLanes <= n; i += kLanes) store_lanes(to + i, halves(from + 2 * i));
+  }
+  for (; i < n; ++i) to[i] = load_element(from, type, i);
+}
+
+// clang-format off: the order matters
+#include "cpu/exp_lanes.h"
+}  // namespace
+#include "cpu/attention_body.h"
+#include "cpu/linear_body.h"
+// clang-format on
+
+}  // namespace paddock::cpu::avx512

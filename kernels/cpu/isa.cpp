@@ -1,0 +1,76 @@
+// Which instruction sets this build and this machine have, and the table of kernels for each.
+#include "cpu/isa.h"
+
+#include "cpu/linear_pack.h"
+
+namespace paddock::cpu {
+namespace {
+
+Kernels table(Isa isa, decltype(Kernels::linear) linear, decltype(Kernels::swiglu) swiglu,
+              decltype(Kernels::attention) attention) {
+  Kernels k{};
+  k.isa = isa;
+  k.packed_format = packed_format;
+  k.packed_linear_bytes = packed_linear_bytes;
+  k.pack_linear = pack_linear;
+  k.input_bytes = input_bytes;
+  k.pack_input = pack_input;
+  k.linear = linear;
+  k.linear_reference = reference::linear;
+  k.rms_norm = reference::rms_norm;
+  k.swiglu = swiglu;
+  k.swiglu_reference = reference::swiglu;
+  k.rope_store = rope_store;
+  k.attention_tasks = attention_tasks;
+  k.attention_scratch = attention_scratch;
+  k.attention = attention;
+  k.attention_reference = reference::attention;
+  return k;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+bool isa_supported(Isa isa) {
+  if (isa == Isa::kPortable) return true;
+#if defined(__x86_64__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (isa == Isa::kAvx2) return avx2;
+  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+#else
+  return false;
+#endif
+}
+
+Isa best_isa() {
+  if (isa_supported(Isa::kAvx512)) return Isa::kAvx512;
+  return isa_supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+}
+
+const Kernels& kernels(Isa isa) {
+  static const Kernels portable =
+      table(Isa::kPortable, portable::linear, portable::swiglu, portable::attention);
+#if defined(__x86_64__)
+  static const Kernels avx2 = table(Isa::kAvx2, avx2::linear, avx2::swiglu, avx2::attention);
+  static const Kernels avx512 =
+      table(Isa::kAvx512, avx512::linear, avx512::swiglu, avx512::attention);
+  if (isa == Isa::kAvx512 && isa_supported(isa)) return avx512;
+  if (isa == Isa::kAvx2 && isa_supported(isa)) return avx2;
+#endif
+  return portable;
+}
+
+}  // namespace paddock::cpu

@@ -1,0 +1,308 @@
+#include "cpu/linear_pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "half.h"
+
+namespace paddock::cpu {
+namespace {
+
+/// One row's block taken apart: unsigned values and what turns them back into weights.
+struct Unpacked {
+  uint8_t q[256];
+  uint16_t d = 0, m = 0;  // f16 bits
+  uint8_t scale[16] = {}, min[16] = {};
+  float f_scale[16] = {}, f_min[16] = {};
+};
+
+uint16_t u16_at(const uint8_t* p) {
+  uint16_t v = 0;
+  std::memcpy(&v, p, 2);
+  return v;
+}
+
+void k_scales(const uint8_t* s, Unpacked& u) {
+  for (int j = 0; j < 8; ++j) {
+    u.scale[j] = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
+    u.min[j] = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6) << 4;
+  }
+}
+
+void unpack_32(DType type, const uint8_t* b, Unpacked& u) {
+  const bool has_min = type == DType::kQ4_1 || type == DType::kQ5_1;
+  u.d = u16_at(b);
+  u.m = has_min ? u16_at(b + 2) : uint16_t{0};
+  const uint8_t* at = b + (has_min ? 4 : 2);
+  if (type == DType::kQ8_0) {
+    for (int i = 0; i < 32; ++i) u.q[i] = static_cast<uint8_t>(at[i] + 128);
+    return;
+  }
+  uint32_t fifth = 0;
+  const bool five = type == DType::kQ5_0 || type == DType::kQ5_1;
+  if (five) {
+    std::memcpy(&fifth, at, 4);
+    at += 4;
+  }
+  for (int i = 0; i < 32; ++i) {
+    const int q = (i < 16 ? at[i] & 15 : at[i - 16] >> 4) | static_cast<int>((fifth >> i) & 1U)
+                                                                << 4;
+    u.q[i] = static_cast<uint8_t>(type == DType::kQ5_0 ? q - 16 + 128 : q);
+  }
+  if (type == DType::kQ5_1) {
+    std::fill_n(u.f_scale, 2, f16_to_f32(u.d));
+    std::fill_n(u.f_min, 2, f16_to_f32(u.m));
+  }
+}
+
+void unpack_q45_k(bool five, const uint8_t* b, Unpacked& u) {
+  u.d = u16_at(b);
+  u.m = u16_at(b + 2);
+  k_scales(b + 4, u);
+  const uint8_t* qs = b + (five ? 48 : 16);
+  for (int i = 0; i < 256; ++i) {
+    const int j = i / 32;
+    const uint8_t byte = qs[32 * (j / 2) + i % 32];
+    int q = j % 2 == 0 ? byte & 15 : byte >> 4;
+    if (five) q |= (b[16 + i % 32] >> j & 1) << 4;
+    u.q[i] = static_cast<uint8_t>(q);
+  }
+  for (int s = 0; s < 16; ++s) {
+    u.f_scale[s] = f16_to_f32(u.d) * static_cast<float>(u.scale[s / 2]);
+    u.f_min[s] = -(f16_to_f32(u.m) * static_cast<float>(u.min[s / 2]));
+  }
+}
+
+void unpack_q6_k(const uint8_t* b, Unpacked& u) {
+  u.d = u16_at(b + 208);
+  std::memcpy(u.scale, b + 192, 16);
+  for (int i = 0; i < 256; ++i) {
+    const int n = i / 128;
+    const int g = i % 128 / 32;
+    const int l = i % 32;
+    const uint8_t byte = b[64 * n + 32 * (g & 1) + l];
+    const int low = g < 2 ? byte & 15 : byte >> 4;
+    u.q[i] = static_cast<uint8_t>(low | ((b[128 + 32 * n + l] >> (2 * g)) & 3) << 4);
+  }
+}
+
+void unpack_q3_k(const uint8_t* b, Unpacked& u) {
+  u.d = u16_at(b + 108);
+  for (int j = 0; j < 16; ++j) {
+    const uint8_t* s = b + 96;
+    const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
+    const int high = (s[8 + j % 4] >> (2 * (j / 4))) & 3;
+    u.scale[j] = static_cast<uint8_t>((low | high << 4) - 32);
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int r = i % 128;
+    const int q = (b[32 + 32 * (i / 128) + r % 32] >> (2 * (r / 32))) & 3;
+    u.q[i] = static_cast<uint8_t>(q | (b[i % 32] >> (i / 32) & 1) << 2);
+  }
+}
+
+void unpack_q2_k(const uint8_t* b, Unpacked& u) {
+  const float d = f16_to_f32(u16_at(b + 80));
+  const float m = f16_to_f32(u16_at(b + 82));
+  for (int s = 0; s < 16; ++s) {
+    u.f_scale[s] = d * static_cast<float>(b[s] & 15);
+    u.f_min[s] = -(m * static_cast<float>(b[s] >> 4));
+  }
+  for (int i = 0; i < 256; ++i) {
+    const int r = i % 128;
+    u.q[i] = static_cast<uint8_t>((b[16 + 32 * (i / 128) + r % 32] >> (2 * (r / 32))) & 3);
+  }
+}
+
+void unpack(DType type, const uint8_t* block, Unpacked& u) {
+  switch (type) {
+    case DType::kQ4_K:
+      return unpack_q45_k(false, block, u);
+    case DType::kQ5_K:
+      return unpack_q45_k(true, block, u);
+    case DType::kQ6_K:
+      return unpack_q6_k(block, u);
+    case DType::kQ3_K:
+      return unpack_q3_k(block, u);
+    case DType::kQ2_K:
+      return unpack_q2_k(block, u);
+    default:
+      return unpack_32(type, block, u);
+  }
+}
+
+/// 4 chunks of 16 bytes a row: low nibbles values 0..15, high nibbles 16..31.
+void put_nibbles(const uint8_t* q, int64_t row, uint8_t* out) {
+  for (int i = 0; i < 16; ++i) {
+    out[i / 4 * 64 + row * 4 + i % 4] = static_cast<uint8_t>(q[i] | q[i + 16] << 4);
+  }
+}
+
+void put_bytes(const uint8_t* q, int n, int64_t row, uint8_t* out) {
+  for (int i = 0; i < n; ++i) out[i / 4 * 64 + row * 4 + i % 4] = q[i];
+}
+
+void put_block(int32_t format, const Unpacked& u, int64_t row, int values, uint8_t* out) {
+  const auto put_u16 = [&](uint8_t* at, uint16_t v) { std::memcpy(at + 2 * row, &v, 2); };
+  const auto put_f32 = [&](uint8_t* at, float v) { std::memcpy(at + 4 * row, &v, 4); };
+  switch (format) {
+    case kNibbles4_0:
+      put_u16(out, u.d);
+      return put_nibbles(u.q, row, out + 32);
+    case kNibbles4_1:
+      put_u16(out, u.d);
+      put_u16(out + 32, u.m);
+      return put_nibbles(u.q, row, out + 64);
+    case kBytes:
+      put_u16(out, u.d);
+      return put_bytes(u.q, 32, row, out + 32);
+    case kSuper4:
+      put_u16(out, u.d);
+      put_u16(out + 32, u.m);
+      for (int j = 0; j < 8; ++j) {
+        uint8_t* sub = out + 64 + j * 288;
+        sub[row] = u.scale[j];
+        sub[16 + row] = u.min[j];
+        put_nibbles(u.q + 32 * j, row, sub + 32);
+      }
+      return;
+    case kSuper8Q6:
+    case kSuper8Q3:
+      put_u16(out, u.d);
+      for (int j = 0; j < 16; ++j) {
+        uint8_t* sub = out + 32 + j * 272;
+        sub[row] = u.scale[j];
+        put_bytes(u.q + 16 * j, 16, row, sub + 16);
+      }
+      return;
+    case kExpanded:
+      for (int j = 0; j < values / 16; ++j) {
+        uint8_t* sub = out + j * 384;
+        put_f32(sub, u.f_scale[j]);
+        put_f32(sub + 64, u.f_min[j]);
+        put_bytes(u.q + 16 * j, 16, row, sub + 128);
+      }
+      return;
+    default:
+      return;
+  }
+}
+
+void pack_floats(int32_t format, const uint8_t* row, int64_t cols, int64_t lane, uint8_t* out) {
+  const int64_t size = format == kFloat32 ? 4 : 2;
+  for (int64_t k = 0; k < cols; ++k) {
+    std::memcpy(out + (k * kGroupRows + lane) * size, row + k * size, static_cast<size_t>(size));
+  }
+}
+
+void quantize_block(const float* x, int8_t* q, InputBlock& block) {
+  float largest = 0.0F;
+  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+  block.scale = largest / 127.0F;
+  const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+  block.sum[0] = 0;
+  block.sum[1] = 0;
+  // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, without a library call.
+  constexpr float kRound = 12582912.0F;
+  for (int i = 0; i < 32; ++i) {
+    const float rounded = (x[i] * inverse + kRound) - kRound;
+    q[i] = static_cast<int8_t>(rounded);
+  }
+  for (int i = 0; i < 16; ++i) block.sum[0] += q[i];
+  for (int i = 16; i < 32; ++i) block.sum[1] += q[i];
+  block.scaled_sum = block.scale * static_cast<float>(block.sum[0] + block.sum[1]);
+  // A value that is not finite must not vanish in the rounding: the scale carries it on.
+  if (!(largest <= 3.4e38F)) {
+    block.scale = largest;
+    block.scaled_sum = largest;
+    std::memset(q, 1, 32);
+  }
+}
+
+}  // namespace
+
+int32_t packed_format(DType type) {
+  switch (type) {
+    case DType::kF32:
+      return kFloat32;
+    case DType::kF16:
+      return kFloat16;
+    case DType::kBF16:
+      return kBFloat16;
+    case DType::kQ4_0:
+      return kNibbles4_0;
+    case DType::kQ4_1:
+      return kNibbles4_1;
+    case DType::kQ5_0:
+    case DType::kQ8_0:
+      return kBytes;
+    case DType::kQ4_K:
+      return kSuper4;
+    case DType::kQ6_K:
+      return kSuper8Q6;
+    case DType::kQ3_K:
+      return kSuper8Q3;
+    case DType::kQ5_1:
+    case DType::kQ5_K:
+    case DType::kQ2_K:
+      return kExpanded;
+  }
+  return kFloat32;
+}
+
+int64_t packed_linear_bytes(int32_t format, int64_t rows, int64_t cols) {
+  const BlockShape shape = block_shape(format);
+  return (rows + kGroupRows - 1) / kGroupRows * (cols / shape.values) * shape.bytes;
+}
+
+void pack_linear(DType type, const void* weights, const PackedLinear& packed, uint8_t* data,
+                 int64_t group_begin, int64_t group_end) {
+  const auto* source = static_cast<const uint8_t*>(weights);
+  const int64_t stride = row_bytes(type, packed.cols);
+  const BlockShape shape = block_shape(packed.format);
+  const int64_t group_bytes = packed.cols / shape.values * shape.bytes;
+  const DTypeTraits traits = dtype_traits(type);
+  for (int64_t g = group_begin; g < group_end; ++g) {
+    uint8_t* group = data + g * group_bytes;
+    for (int64_t lane = 0; lane < kGroupRows; ++lane) {
+      const int64_t row = g * kGroupRows + lane;
+      if (row >= packed.rows) break;  // padding stays zero
+      const uint8_t* at = source + row * stride;
+      if (is_float_format(packed.format)) {
+        pack_floats(packed.format, at, packed.cols, lane, group);
+        continue;
+      }
+      uint8_t* out = group;
+      for (int64_t k = 0; k < packed.cols; k += traits.block_values, at += traits.block_bytes) {
+        Unpacked u;
+        unpack(type, at, u);
+        put_block(packed.format, u, lane, traits.block_values, out);
+        out += traits.block_values / shape.values * shape.bytes;
+      }
+    }
+  }
+}
+
+int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols) {
+  if (is_float_format(format)) return n_tokens * cols * static_cast<int64_t>(sizeof(float));
+  const int64_t values = (n_tokens * cols + 63) / 64 * 64;
+  return values + n_tokens * ((cols + 31) / 32) * static_cast<int64_t>(sizeof(InputBlock));
+}
+
+void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int64_t token_begin,
+                int64_t token_end) {
+  for (int64_t t = token_begin; t < token_end; ++t) {
+    const float* row = x + t * x_stride;
+    if (is_float_format(input.format)) {
+      std::memcpy(const_cast<float*>(input_floats(input, t)), row,
+                  static_cast<size_t>(input.cols) * sizeof(float));
+      continue;
+    }
+    auto* q = const_cast<int8_t*>(input_values(input, t));
+    auto* blocks = const_cast<InputBlock*>(input_blocks(input, t));
+    for (int64_t k = 0; k < input.cols; k += 32) quantize_block(row + k, q + k, blocks[k / 32]);
+  }
+}
+
+}  // namespace paddock::cpu

@@ -1,0 +1,98 @@
+// How weights and activations are packed for the fast linear kernels. Packing is portable: every
+// instruction set reads the same bytes.
+//
+// Weights lie in groups of 16 rows, SIMD lane = row. Integer formats keep their values unsigned;
+// "chunk" c of a block holds, row by row, the 4 bytes for values 4c .. 4c+3 (64 bytes):
+//   kNibbles   per 32 values: f16 scale[16], [f16 minimum[16]], 4 chunks; low nibbles are values
+//              0..15, high nibbles 16..31                                  (Q4_0, Q4_1)
+//   kBytes     per 32 values: f16 scale[16], 8 chunks of value + 128       (Q8_0, Q5_0)
+//   kSuper4    per 256 values: f16 scale[16], f16 minimum[16], then per 32: u8 scale[16],
+//              u8 minimum[16], 4 chunks as kNibbles                        (Q4_K)
+//   kSuper8    per 256 values: f16 scale[16], then per 16: i8 scale[16], 4 chunks of value + offset
+//                                                                          (Q6_K, Q3_K)
+//   kExpanded  per 16 values: f32 scale[16], f32 minimum[16], 4 chunks     (Q5_1, Q5_K, Q2_K)
+//   kFloat32, kFloat16, kBFloat16   per column: 16 values
+// Every form holds the file's exact values.
+//
+// Activations for integer formats, per token: int8 values [cols], then per 32 values an f32 scale,
+// the int32 sums of its two halves, and their total times the scale.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace paddock::cpu {
+
+inline constexpr int64_t kGroupRows = 16;
+
+enum PackedFormat : int32_t {
+  kNibbles4_0,
+  kNibbles4_1,
+  kBytes,
+  kSuper4,
+  kSuper8Q6,
+  kSuper8Q3,
+  kExpanded,
+  kFloat32,
+  kFloat16,
+  kBFloat16,
+};
+
+inline bool is_float_format(int32_t format) { return format >= kFloat32; }
+
+/// Values per packed block and bytes of one block of 16 rows.
+struct BlockShape {
+  int64_t values;
+  int64_t bytes;
+};
+constexpr BlockShape block_shape(int32_t format) {
+  switch (format) {
+    case kNibbles4_0:
+      return {32, 32 + 256};
+    case kNibbles4_1:
+      return {32, 64 + 256};
+    case kBytes:
+      return {32, 32 + 512};
+    case kSuper4:
+      return {256, 64 + 8 * (32 + 256)};
+    case kSuper8Q6:
+    case kSuper8Q3:
+      return {256, 32 + 16 * (16 + 256)};
+    case kExpanded:
+      return {16, 128 + 256};
+    case kFloat32:
+      return {1, 64};
+    default:
+      return {1, 32};
+  }
+}
+
+/// What the integer kernels read beside a token's int8 values, per 32 of them.
+struct InputBlock {
+  float scale;
+  int32_t sum[2];    // of values 0..15 and 16..31
+  float scaled_sum;  // scale * (sum[0] + sum[1])
+};
+
+/// Pointers into the packed activations of token t.
+inline const int8_t* input_values(const PackedInput& input, int64_t t) {
+  return reinterpret_cast<const int8_t*>(input.data) + t * input.cols;
+}
+inline const InputBlock* input_blocks(const PackedInput& input, int64_t t) {
+  const int64_t values = (input.n_tokens * input.cols + 63) / 64 * 64;
+  return reinterpret_cast<const InputBlock*>(input.data + values) + t * (input.cols / 32);
+}
+inline const float* input_floats(const PackedInput& input, int64_t t) {
+  return reinterpret_cast<const float*>(input.data) + t * input.cols;
+}
+
+int32_t packed_format(DType type);
+int64_t packed_linear_bytes(int32_t format, int64_t rows, int64_t cols);
+void pack_linear(DType type, const void* weights, const PackedLinear& packed, uint8_t* data,
+                 int64_t group_begin, int64_t group_end);
+int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols);
+void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int64_t token_begin,
+                int64_t token_end);
+
+}  // namespace paddock::cpu

@@ -1,0 +1,130 @@
+// The reference kernels: float32, products and sums rounded one by one (this file is compiled
+// without contraction), so that every machine gives the same bits; and the small kernels both modes
+// share.
+#include <cmath>
+
+#include "cpu/attention_tile.h"
+#include "cpu/isa.h"
+#include "cpu/vec.h"
+
+namespace paddock::cpu {
+namespace reference {
+namespace {
+
+F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) { return a * b + c; }
+
+F16Lanes exp_lanes(F16Lanes x) {
+  for (int i = 0; i < kLanes; ++i) x[i] = std::exp(x[i]);
+  return x;
+}
+
+void convert(const uint8_t* from, DType type, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, type, i);
+}
+
+/// Dot products of one row with kTokens inputs: sixteen partial sums over k, then a fixed tree.
+template <int kTokens>
+void dot_rows(const float* w, int64_t cols, const float* x, int64_t x_stride, float* out) {
+  F16Lanes acc[kTokens] = {};
+  int64_t k = 0;
+  for (; k + kLanes <= cols; k += kLanes) {
+    const F16Lanes weights = load_lanes(w + k);
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = madd(weights, load_lanes(x + t * x_stride + k), acc[t]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    for (int64_t i = k; i < cols; ++i) acc[t][i - k] += w[i] * x[t * x_stride + i];
+    out[t] = sum_lanes(acc[t]);
+  }
+}
+
+}  // namespace
+
+void linear(DType type, const void* weights, int64_t cols, const float* x, int64_t x_stride,
+            int64_t n_tokens, float* y, int64_t y_stride, bool accumulate, int64_t row_begin,
+            int64_t row_end, float* scratch) {
+  constexpr int kTokens = 4;
+  const int64_t bytes = row_bytes(type, cols);
+  for (int64_t r = row_begin; r < row_end; ++r) {
+    dequantize_row(type, static_cast<const uint8_t*>(weights) + r * bytes, cols, scratch);
+    for (int64_t t = 0; t < n_tokens;) {
+      float sums[kTokens];
+      int n = 1;
+      if (t + kTokens <= n_tokens) {
+        dot_rows<kTokens>(scratch, cols, x + t * x_stride, x_stride, sums);
+        n = kTokens;
+      } else {
+        dot_rows<1>(scratch, cols, x + t * x_stride, x_stride, sums);
+      }
+      for (int i = 0; i < n; ++i, ++t) {
+        float& out = y[t * y_stride + r];
+        out = accumulate ? out + sums[i] : sums[i];
+      }
+    }
+  }
+}
+
+void rms_norm(const float* x, const float* w, float eps, int64_t n, int64_t n_tokens, float* y) {
+  for (int64_t t = 0; t < n_tokens; ++t, x += n, y += n) {
+    float square = 0.0F;
+    dot_rows<1>(x, n, x, 0, &square);
+    const float scale = 1.0F / std::sqrt(square / static_cast<float>(n) + eps);
+    for (int64_t i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
+  }
+}
+
+#include "cpu/attention_body.h"
+
+}  // namespace reference
+
+int64_t attention_tasks(const AttentionArgs& args) {
+  int64_t tasks = 0;
+  for (int32_t i = 0; i < args.n_sequences; ++i) tasks += query_tiles(args.sequences[i]);
+  return tasks * args.geometry.n_kv_heads;
+}
+
+int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv) {
+  return AttentionScratch::floats(head_dim, heads_per_kv);
+}
+
+namespace {
+
+void store_element(uint8_t* base, DType type, int64_t i, float value) {
+  if (type == DType::kF32) {
+    reinterpret_cast<float*>(base)[i] = value;
+  } else {
+    reinterpret_cast<uint16_t*>(base)[i] =
+        type == DType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
+  }
+}
+
+}  // namespace
+
+void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end) {
+  const PageGeometry& g = args.geometry;
+  const int32_t half = g.head_dim / 2;
+  for (int64_t t = begin; t < end; ++t) {
+    const KvDestination to = args.destinations[t];
+    uint8_t* page = args.pool + to.page * g.page_bytes();
+    const float* cosines = args.angles + int64_t{args.angle_rows[t]} * 2 * half;
+    const float* sines = cosines + half;
+    for (int32_t h = 0; h < g.n_kv_heads; ++h) {
+      const float* k = args.k + t * args.k_stride + int64_t{h} * g.head_dim;
+      const float* v = args.v + t * args.v_stride + int64_t{h} * g.head_dim;
+      for (int32_t i = 0; i < half; ++i) {
+        const int32_t a = args.interleaved ? 2 * i : i;
+        const int32_t b = args.interleaved ? 2 * i + 1 : i + half;
+        const float x = k[a] * cosines[i] - k[b] * sines[i];
+        const float y = k[a] * sines[i] + k[b] * cosines[i];
+        store_element(page, args.kv_type, g.k_offset(h, a, to.slot), x);
+        store_element(page, args.kv_type, g.k_offset(h, b, to.slot), y);
+      }
+      for (int32_t d = 0; d < g.head_dim; ++d) {
+        store_element(page, args.kv_type, g.v_offset(h, to.slot, d), v[d]);
+      }
+    }
+  }
+}
+
+}  // namespace paddock::cpu

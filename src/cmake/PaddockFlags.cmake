@@ -1,0 +1,14 @@
+# Flags of our own targets; nothing of this reaches a consumer.
+if(PADDOCK_SANITIZE)
+  add_compile_options(-fsanitize=${PADDOCK_SANITIZE} -fno-omit-frame-pointer
+                      -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${PADDOCK_SANITIZE})
+endif()
+
+function(paddock_flags target)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow
+                         $<$<CXX_COMPILER_ID:GNU>:-Wno-psabi>
+                         $<$<BOOL:${PADDOCK_WERROR}>:-Werror>)
+endfunction()

@@ -1,0 +1,202 @@
+#include "io/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/checked.h"
+#include "core/fail.h"
+#include "io/mapped_file.h"
+#include "text/strict_json.h"
+
+namespace paddock::safetensors {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+struct Folder::Maps {
+  std::vector<MappedFile> files;
+};
+
+namespace {
+
+constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the format's own reader allows
+
+struct Known {
+  const char* name;
+  uint64_t bytes;
+  bool weight;  // else ignored
+  DType dtype;
+};
+constexpr Known kKnown[] = {{"F32", 4, true, DType::kF32},   {"F16", 2, true, DType::kF16},
+                            {"BF16", 2, true, DType::kBF16}, {"I64", 8, false, DType::kF32},
+                            {"I32", 4, false, DType::kF32},  {"U8", 1, false, DType::kF32},
+                            {"BOOL", 1, false, DType::kF32}};
+
+uint64_t unsigned_value(const Json& value, const std::string& name, const char* what) {
+  if (!value.is_number_unsigned()) {
+    fail(ErrorCode::kBadFile, "safetensors: tensor '{}': {} is not a whole number", name, what);
+  }
+  return value.get<uint64_t>();
+}
+
+const Json& member(const Json& entry, const char* key, const std::string& name) {
+  const auto it = entry.find(key);
+  if (it == entry.end()) {
+    fail(ErrorCode::kBadFile, "safetensors: tensor '{}' has no '{}'", name, key);
+  }
+  return *it;
+}
+
+struct Extent {
+  uint64_t begin, end;
+};
+
+/// Reads one entry; false if its type is of no interest here.
+bool read_entry(const std::string& name, const Json& entry, std::span<const std::byte> data,
+                TensorView& view, Extent& extent) {
+  if (!entry.is_object()) fail(ErrorCode::kBadFile, "safetensors: '{}' is not an object", name);
+  const Json& dtype = member(entry, "dtype", name);
+  const Json& shape = member(entry, "shape", name);
+  const Json& offsets = member(entry, "data_offsets", name);
+  if (!dtype.is_string() || !shape.is_array() || !offsets.is_array() || offsets.size() != 2) {
+    fail(ErrorCode::kBadFile, "safetensors: tensor '{}' is malformed", name);
+  }
+  const auto type = dtype.get<std::string>();
+  const auto known = std::find_if(std::begin(kKnown), std::end(kKnown),
+                                  [&](const Known& k) { return type == k.name; });
+  if (known == std::end(kKnown)) {
+    fail(ErrorCode::kUnsupported,
+         "safetensors: tensor '{}' has type {}; supported weights are F32, F16 and BF16", name,
+         type);
+  }
+  uint64_t values = 1;
+  for (const Json& dim : shape) {
+    const uint64_t n = unsigned_value(dim, name, "a dimension");
+    if (n > INT64_MAX) fail(ErrorCode::kBadFile, "safetensors: tensor '{}' is too large", name);
+    values = checked_mul(values, n, "safetensors: a tensor's size");
+    view.shape.push_back(static_cast<int64_t>(n));
+  }
+  const uint64_t bytes = checked_mul(values, known->bytes, "safetensors: a tensor's size");
+  extent = {unsigned_value(offsets[0], name, "an offset"),
+            unsigned_value(offsets[1], name, "an offset")};
+  if (extent.begin > extent.end || extent.end > data.size()) {
+    fail(ErrorCode::kBadFile,
+         "safetensors: tensor '{}' lies at [{}, {}) but the data section has {} bytes", name,
+         extent.begin, extent.end, data.size());
+  }
+  if (extent.end - extent.begin != bytes) {
+    fail(ErrorCode::kBadFile, "safetensors: tensor '{}' takes {} bytes where its shape needs {}",
+         name, extent.end - extent.begin, bytes);
+  }
+  view.name = name;
+  view.dtype = known->dtype;
+  view.data = data.subspan(extent.begin, bytes);
+  return known->weight;
+}
+
+void check_extents(std::vector<Extent> extents, uint64_t data_bytes) {
+  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+  });
+  uint64_t at = 0;
+  for (const Extent& e : extents) {
+    if (e.begin != at) {
+      fail(ErrorCode::kBadFile, "safetensors: {} at data byte {}",
+           e.begin < at ? "tensors overlap" : "there is a hole", std::min(at, e.begin));
+    }
+    at = e.end;
+  }
+  if (at != data_bytes) {
+    fail(ErrorCode::kBadFile, "safetensors: {} bytes after the last tensor belong to nobody",
+         data_bytes - at);
+  }
+}
+
+/// Shard names of an index, each a plain file name.
+std::set<std::string> shards(std::span<const std::byte> bytes) {
+  const Json index = StrictJson().parse(bytes, "model.safetensors.index.json");
+  const auto map = index.find("weight_map");
+  if (map == index.end() || !map->is_object()) {
+    fail(ErrorCode::kBadFile, "model.safetensors.index.json has no 'weight_map'");
+  }
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : map->items()) {
+    if (!file.is_string()) {
+      fail(ErrorCode::kBadFile, "model.safetensors.index.json: '{}' names no file", tensor);
+    }
+    const auto name = file.get<std::string>();
+    if (name.empty() || name == "." || name == ".." ||
+        name.find_first_of("/\\") != std::string::npos || name.find('\0') != std::string::npos) {
+      fail(ErrorCode::kBadFile, "model.safetensors.index.json: '{}' is not a plain file name",
+           name);
+    }
+    names.insert(name);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::vector<TensorView> parse(std::span<const std::byte> bytes) {
+  uint64_t header_bytes = 0;
+  if (bytes.size() < sizeof(header_bytes)) {
+    fail(ErrorCode::kBadFile, "safetensors: a file of {} bytes has no header", bytes.size());
+  }
+  std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
+  if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - sizeof(header_bytes)) {
+    fail(ErrorCode::kBadFile, "safetensors: a header of {} bytes in a file of {}", header_bytes,
+         bytes.size());
+  }
+  const auto text = bytes.subspan(sizeof(header_bytes), header_bytes);
+  if (text.empty() || text[0] != std::byte{'{'}) {
+    fail(ErrorCode::kBadFile, "safetensors: the header does not begin with '{{'");
+  }
+  const Json header = StrictJson().parse(text, "the safetensors header");
+  const auto data = bytes.subspan(sizeof(header_bytes) + header_bytes);
+  std::vector<TensorView> tensors;
+  std::vector<Extent> extents;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") continue;
+    TensorView view;
+    Extent extent{};
+    const bool wanted = read_entry(name, entry, data, view, extent);
+    extents.push_back(extent);
+    if (wanted) tensors.push_back(std::move(view));
+  }
+  check_extents(std::move(extents), data.size());
+  return tensors;
+}
+
+std::shared_ptr<const Folder> Folder::open(const fs::path& path) {
+  auto folder = std::make_shared<Folder>();
+  folder->maps_ = std::make_shared<Maps>();
+  std::set<std::string> names;
+  const fs::path index = path / "model.safetensors.index.json";
+  if (fs::exists(path / "model.safetensors")) {
+    names.insert("model.safetensors");
+  } else if (fs::exists(index)) {
+    names = shards(MappedFile(index).bytes());
+  } else {
+    fail(ErrorCode::kNotFound,
+         "'{}' has neither model.safetensors nor model.safetensors.index.json", path.string());
+  }
+  for (const std::string& name : names) {
+    folder->maps_->files.emplace_back(path / name);
+    try {
+      for (TensorView& view : parse(folder->maps_->files.back().bytes())) {
+        folder->tensors_.push_back(std::move(view));
+      }
+    } catch (const Error& e) {
+      throw Error(e.code(), fmt::format("'{}': {}", (path / name).string(), e.what()));
+    }
+  }
+  return folder;
+}
+
+void Folder::release(std::span<const std::byte> part) const noexcept {
+  for (const MappedFile& file : maps_->files) file.release(part);
+}
+
+}  // namespace paddock::safetensors
