@@ -1,0 +1,173 @@
+// paddock chat: a conversation whose history stays in the cache; each turn feeds only its new
+// tokens.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <iostream>
+
+#include "common.h"
+
+namespace cli {
+namespace {
+
+struct Args {
+  EngineArgs engine;
+  SamplingArgs sampling;
+  std::string system, prompt, template_name, date;
+  int max_tokens = 512;
+  bool single_turn = false;
+};
+
+class Conversation {
+ public:
+  Conversation(const Args& args, paddock::Engine& engine, const paddock::GenerateOptions& options)
+      : args_(args),
+        engine_(engine),
+        options_(options),
+        format_(engine.model().tokenizer(), chat_options(args)),
+        session_(engine.open_session()) {}
+
+  /// Answers one message, streaming.
+  paddock::GenerateResult answer(const std::string& text) {
+    std::vector<paddock::TokenId> tokens;
+    if (started_) {
+      tokens = format_.encode_next({"user", text}, turn_ended_);
+    } else {
+      std::vector<paddock::ChatMessage> messages;
+      if (!args_.system.empty()) messages.push_back({"system", args_.system});
+      messages.push_back({"user", text});
+      tokens = format_.encode(messages, true);
+    }
+    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
+    started_ = true;
+    // A sampled end-of-turn token stays pending in the session and comes before the next message.
+    turn_ended_ = result.finish_reason == paddock::FinishReason::kStop;
+    return result;
+  }
+
+  void clear() {
+    engine_.close_session(session_);
+    session_ = engine_.open_session();
+    started_ = false;
+  }
+
+  int64_t length() const { return engine_.session_length(session_); }
+
+ private:
+  static paddock::ChatOptions chat_options(const Args& args) {
+    paddock::ChatOptions options;
+    options.template_name = args.template_name;
+    if (!args.date.empty()) options.date = args.date;
+    return options;
+  }
+
+  const Args& args_;
+  paddock::Engine& engine_;
+  paddock::GenerateOptions options_;
+  paddock::ChatTemplate format_;
+  paddock::SessionId session_;
+  bool started_ = false;
+  bool turn_ended_ = true;
+};
+
+constexpr const char* kCommands =
+    "/stats  tokens held\n/kv     the cache, layer by layer\n/policy what each layer keeps\n"
+    "/clear  forget the conversation\n/quit   end\n";
+
+/// True if the program should go on.
+bool slash_command(const std::string& line, const paddock::Engine& engine,
+                   Conversation& conversation) {
+  if (line == "/quit") return false;
+  if (line == "/stats") {
+    fmt::print(stderr, "{} tokens, {} bytes of KV cache in use\n", conversation.length(),
+               engine.kv_stats().total.bytes);
+  } else if (line == "/kv") {
+    fmt::print(stderr, "{}", paddock::to_table(engine.kv_stats()));
+  } else if (line == "/policy") {
+    fmt::print(stderr, "{}\n", engine.options().kv.policy);
+  } else if (line == "/clear") {
+    conversation.clear();
+  } else {
+    fmt::print(stderr, "{}", line == "/help" ? "" : "unknown command '" + line + "'; there are\n");
+    fmt::print(stderr, "{}", kCommands);
+  }
+  return true;
+}
+
+int run(const Args& args) {
+  if (args.single_turn && args.prompt.empty()) {
+    throw UsageError("--single-turn: needs a message with -p");
+  }
+  paddock::GenerateOptions options;
+  options.sampling = args.sampling.options();
+  options.max_tokens = args.max_tokens;
+  const paddock::EngineOptions engine_options = args.engine.engine_options();
+  const auto model = args.engine.load_model();
+  const auto engine = make_engine(model, engine_options);
+  const InterruptGuard guard(*engine);
+  if (!args.engine.json) {
+    options.on_token = [](const paddock::TokenEvent& event) {
+      print(event.text);
+      return !InterruptGuard::interrupted();
+    };
+  }
+  std::unique_ptr<Conversation> conversation;
+  try {
+    conversation = std::make_unique<Conversation>(args, *engine, options);
+  } catch (const paddock::Error& e) {
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
+    throw;
+  }
+  const auto answer = [&](const std::string& text) {
+    const paddock::GenerateResult result = conversation->answer(text);
+    if (args.engine.json) {
+      print(Json{{"text", result.text},
+                 {"prompt_tokens", result.prompt_tokens},
+                 {"tokens", result.tokens},
+                 {"finish_reason", paddock::finish_reason_name(result.finish_reason)}}
+                .dump() +
+            "\n");
+    } else {
+      print("\n");
+    }
+    if (result.finish_reason == paddock::FinishReason::kError) {
+      throw paddock::Error(paddock::ErrorCode::kInternal, result.error);
+    }
+  };
+  if (!args.prompt.empty()) {
+    answer(args.prompt);
+    if (args.single_turn) return 0;
+  }
+  const bool terminal = isatty(STDIN_FILENO) == 1;
+  for (std::string line; !InterruptGuard::interrupted();) {
+    if (terminal) fmt::print(stderr, "> ");
+    if (!std::getline(std::cin, line)) break;
+    if (line.empty()) continue;
+    if (line[0] == '/') {
+      if (!slash_command(line, *engine, *conversation)) break;
+      continue;
+    }
+    answer(line);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_chat(CLI::App& app, int& exit_code) {
+  auto args = std::make_shared<Args>();
+  CLI::App* command = app.add_subcommand("chat", "a conversation with history");
+  args->engine.add_to(*command);
+  args->sampling.add_to(*command);
+  command->add_option("--system", args->system, "the system message");
+  command->add_option("-p,--prompt", args->prompt, "the first message");
+  command->add_flag("--single-turn", args->single_turn, "answer -p once and end");
+  command->add_option("--chat-template", args->template_name,
+                      "name of a chat format (default: the model's own)");
+  command->add_option("--date", args->date, "\"Today Date\" of Llama 3.1 and 3.2");
+  command->add_option("-n,--predict", args->max_tokens, "most tokens of one answer")
+      ->capture_default_str();
+  command->callback([args, &exit_code] { exit_code = run(*args); });
+}
+
+}  // namespace cli

@@ -1,0 +1,245 @@
+#include "common.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <thread>
+
+namespace cli {
+namespace {
+
+std::atomic<int> g_signals{0};
+
+void on_signal(int) {
+  if (g_signals.fetch_add(1) > 0) _exit(130);
+}
+
+void check(bool ok, const char* option, const std::string& value, const char* right) {
+  if (!ok) throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
+}
+
+}  // namespace
+
+void EngineArgs::add_to(CLI::App& command) {
+  command.add_option("-m,--model", model, "GGUF file or Hugging Face folder")->required();
+  command.add_option("-t,--threads", threads, "worker threads (default: physical cores)");
+  command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
+  command.add_option("--precision", precision, "fast or reference")->capture_default_str();
+  command.add_option("-c,--ctx-size", context, "longest sequence admitted, in positions");
+  command.add_option("-b,--batch-size", batch, "most tokens in one forward pass")
+      ->capture_default_str();
+  command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)");
+  command.add_option("--kv-block-size", kv_block, "positions per block")->capture_default_str();
+  command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB");
+  command.add_option("--kv-policy", kv_policy, "what each layer keeps: full, window:W, sink:S+W")
+      ->capture_default_str();
+  command.add_option("--isa", isa, "force CPU kernels: portable, avx2 or avx512");
+  command.add_flag("--json", json, "one JSON object on stdout");
+}
+
+std::shared_ptr<const paddock::Model> EngineArgs::load_model() const {
+  auto loaded = paddock::Model::load(model);
+  for (const std::string& warning : loaded->info().warnings) {
+    fmt::print(stderr, "paddock: warning: {}\n", warning);
+  }
+  return loaded;
+}
+
+paddock::EngineOptions EngineArgs::engine_options() const {
+  paddock::EngineOptions o;
+  check(threads >= 0, "--threads", std::to_string(threads), "1 or more");
+  check(context >= 0, "--ctx-size", std::to_string(context), "1 or more");
+  check(batch >= 1, "--batch-size", std::to_string(batch), "1 or more");
+  check(kv_block >= 1, "--kv-block-size", std::to_string(kv_block), "1 or more");
+  check(precision == "fast" || precision == "reference", "--precision", precision,
+        "fast or reference");
+  o.threads = threads;
+  o.device = device;
+  o.precision = precision == "fast" ? paddock::Precision::kFast : paddock::Precision::kReference;
+  o.context = context;
+  o.batch_size = batch;
+  o.isa = isa;
+  o.kv.block_size = kv_block;
+  o.kv.policy = kv_policy;
+  if (!kv_type.empty()) {
+    check(kv_type == "f32" || kv_type == "f16" || kv_type == "bf16", "--kv-type", kv_type,
+          "f32, f16 or bf16");
+    o.kv.type = paddock::parse_kv_type(kv_type);
+  }
+  if (!kv_budget.empty()) o.kv.budget_bytes = parse_size(kv_budget);
+  return o;
+}
+
+void SamplingArgs::add_to(CLI::App& command) {
+  command.add_option("--temp", temperature, "temperature; 0 is greedy")->capture_default_str();
+  command.add_option("--top-k", top_k, "0: off")->capture_default_str();
+  command.add_option("--top-p", top_p, "1: off")->capture_default_str();
+  command.add_option("--min-p", min_p, "0: off")->capture_default_str();
+  command.add_option("--repeat-penalty", repeat, "1: off")->capture_default_str();
+  command.add_option("--frequency-penalty", frequency, "0: off")->capture_default_str();
+  command.add_option("--presence-penalty", presence, "0: off")->capture_default_str();
+  command.add_option("--logit-bias", logit_bias, "ID=BIAS, may repeat");
+  command.add_option("--seed", seed, "default: random, reported");
+}
+
+paddock::SamplingOptions SamplingArgs::options() const {
+  check(temperature >= 0 && std::isfinite(temperature), "--temp", fmt::format("{}", temperature),
+        "0 or more");
+  check(top_k >= 0, "--top-k", std::to_string(top_k), "0 (off) or more");
+  check(top_p > 0 && top_p <= 1, "--top-p", fmt::format("{}", top_p), "above 0 and at most 1");
+  check(min_p >= 0 && min_p <= 1, "--min-p", fmt::format("{}", min_p), "from 0 to 1");
+  check(repeat > 0 && std::isfinite(repeat), "--repeat-penalty", fmt::format("{}", repeat),
+        "above 0");
+  paddock::SamplingOptions o;
+  o.temperature = static_cast<float>(temperature);
+  o.top_k = top_k;
+  o.top_p = static_cast<float>(top_p);
+  o.min_p = static_cast<float>(min_p);
+  o.repeat_penalty = static_cast<float>(repeat);
+  o.frequency_penalty = static_cast<float>(frequency);
+  o.presence_penalty = static_cast<float>(presence);
+  for (const std::string& text : logit_bias) {
+    const size_t at = text.find('=');
+    try {
+      size_t id_end = 0;
+      size_t bias_end = 0;
+      const int id = std::stoi(text.substr(0, at), &id_end);
+      const float bias = std::stof(text.substr(at + 1), &bias_end);
+      if (at == std::string::npos || id_end != at || at + 1 + bias_end != text.size()) throw 0;
+      o.logit_bias.emplace_back(id, bias);
+    } catch (...) {
+      throw UsageError(fmt::format("--logit-bias {}: must be ID=BIAS, such as 42=-1.5", text));
+    }
+  }
+  if (seed) {
+    o.seed = *seed;
+  } else if (temperature > 0) {
+    o.seed = std::random_device{}();
+    fmt::print(stderr, "seed: {}\n", o.seed);
+  }
+  return o;
+}
+
+std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
+                                             const paddock::EngineOptions& options) {
+  try {
+    return std::make_unique<paddock::Engine>(model, options);
+  } catch (const paddock::Error& e) {
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
+    throw;
+  }
+}
+
+uint64_t parse_size(const std::string& text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const std::string unit(end, text.data() + text.size());
+  static const std::pair<const char*, uint64_t> kUnits[] = {{"", 1},
+                                                            {"B", 1},
+                                                            {"KiB", 1ULL << 10},
+                                                            {"MiB", 1ULL << 20},
+                                                            {"GiB", 1ULL << 30},
+                                                            {"TiB", 1ULL << 40},
+                                                            {"KB", 1000},
+                                                            {"MB", 1000000},
+                                                            {"GB", 1000000000}};
+  for (const auto& [name, scale] : kUnits) {
+    if (unit != name || error != std::errc() || value == 0) continue;
+    uint64_t bytes = 0;
+    if (!__builtin_mul_overflow(value, scale, &bytes)) return bytes;
+  }
+  throw UsageError(
+      fmt::format("--kv-budget {}: must be a size such as 256MiB, 2GiB or 4096", text));
+}
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.is_open() || file.bad()) {
+    throw paddock::Error(paddock::ErrorCode::kIo,
+                         fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
+  }
+  return text;
+}
+
+std::vector<paddock::TokenId> read_tokens(const std::string& path) {
+  const Json json = Json::parse(read_file(path), nullptr, false);
+  const auto refuse = [&](const std::string& why) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("--tokens-file {}: {}", path, why));
+  };
+  if (!json.is_array()) refuse("must hold a JSON array of token ids");
+  std::vector<paddock::TokenId> tokens;
+  for (const Json& id : json) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) {
+      refuse(fmt::format("'{}' is not a token id", id.dump()));
+    }
+    tokens.push_back(id.get<int32_t>());
+  }
+  return tokens;
+}
+
+std::vector<paddock::TokenId> parse_tokens(const std::string& text) {
+  std::vector<paddock::TokenId> tokens;
+  const char* at = text.data();
+  const char* end = at + text.size();
+  for (;;) {
+    paddock::TokenId id = 0;
+    const auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || id < 0 || (next != end && *next != ',')) {
+      throw UsageError(
+          fmt::format("--tokens {}: must be ids joined by commas, such as 1,2,3", text));
+    }
+    tokens.push_back(id);
+    if (next == end) return tokens;
+    at = next + 1;
+  }
+}
+
+void print(std::string_view text) {
+  if (fwrite(text.data(), 1, text.size(), stdout) != text.size() || fflush(stdout) != 0) {
+    throw paddock::Error(paddock::ErrorCode::kIo,
+                         fmt::format("cannot write to stdout: {}", std::strerror(errno)));
+  }
+}
+
+struct InterruptGuard::Watcher {
+  explicit Watcher(paddock::Engine& engine)
+      : thread([this, &engine] {
+          while (!done) {
+            if (g_signals > 0) engine.cancel();
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          }
+        }) {}
+  ~Watcher() {
+    done = true;
+    thread.join();
+  }
+  std::atomic<bool> done{false};
+  std::thread thread;
+};
+
+InterruptGuard::InterruptGuard(paddock::Engine& engine)
+    : watcher_(std::make_unique<Watcher>(engine)) {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+InterruptGuard::~InterruptGuard() = default;
+
+bool InterruptGuard::interrupted() { return g_signals > 0; }
+
+bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
+
+}  // namespace cli

@@ -1,0 +1,94 @@
+// What the subcommands share: options, errors with exit codes, files, interrupts.
+#pragma once
+
+#include <paddock/paddock.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace cli {
+
+using Json = nlohmann::ordered_json;
+
+/// Wrong usage: exit 2 with one line.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// Options of every command that runs a model.
+struct EngineArgs {
+  std::string model;
+  int threads = 0;
+  std::string device = "auto";
+  std::string precision = "fast";
+  long long context = 0;
+  int batch = 512;
+  std::string kv_type;
+  int kv_block = 16;
+  std::string kv_budget;
+  std::string kv_policy = "full";
+  std::string isa;
+  bool json = false;
+
+  void add_to(CLI::App& command);
+  std::shared_ptr<const paddock::Model> load_model() const;
+  paddock::EngineOptions engine_options() const;
+};
+
+struct SamplingArgs {
+  double temperature = 0.8;
+  int top_k = 40;
+  double top_p = 0.95, min_p = 0.05;
+  double repeat = 1.0, frequency = 0.0, presence = 0.0;
+  std::vector<std::string> logit_bias;
+  std::optional<uint64_t> seed;
+
+  void add_to(CLI::App& command);
+  /// With a random seed, said on stderr, if none was given and temperature is not 0.
+  paddock::SamplingOptions options() const;
+};
+
+/// Makes an engine; trouble with an option's value is wrong usage.
+std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
+                                             const paddock::EngineOptions& options);
+
+/// "256MiB", "2GiB", "100MB", "4096" in bytes.
+uint64_t parse_size(const std::string& text);
+
+/// The whole file, byte for byte.
+std::string read_file(const std::string& path);
+/// A JSON array of token ids.
+std::vector<paddock::TokenId> read_tokens(const std::string& path);
+/// "1,2,3".
+std::vector<paddock::TokenId> parse_tokens(const std::string& text);
+
+/// Writes to stdout; throws if it is closed or full.
+void print(std::string_view text);
+
+/// From now on Ctrl-C and SIGTERM end the engine's work; a second one ends the process.
+class InterruptGuard {
+ public:
+  explicit InterruptGuard(paddock::Engine& engine);
+  ~InterruptGuard();
+  static bool interrupted();
+
+ private:
+  struct Watcher;
+  std::unique_ptr<Watcher> watcher_;
+};
+
+bool stderr_is_terminal();
+
+// One per subcommand: adds it to `app`; its callback does the work and sets `exit_code`.
+void add_generate(CLI::App& app, int& exit_code);
+void add_chat(CLI::App& app, int& exit_code);
+void add_tokenize(CLI::App& app, int& exit_code);
+void add_logits(CLI::App& app, int& exit_code);
+void add_perplexity(CLI::App& app, int& exit_code);
+void add_inspect(CLI::App& app, int& exit_code);
+void add_bench(CLI::App& app, int& exit_code);
+
+}  // namespace cli

@@ -1,0 +1,134 @@
+// paddock generate: completes a raw prompt, streaming.
+#include <fmt/format.h>
+
+#include "common.h"
+
+namespace cli {
+namespace {
+
+struct Args {
+  EngineArgs engine;
+  SamplingArgs sampling;
+  std::string prompt, file;
+  int max_tokens = 128;
+  std::vector<std::string> stop;
+  std::optional<int> logprobs;
+  double timeout = 0;
+  bool no_special = false, ignore_stop = false, kv_stats = false;
+};
+
+Json timings_json(const paddock::Timings& t) {
+  const auto rate = [](int64_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0.0; };
+  return {{"prefill_seconds", t.prefill_seconds},
+          {"prefill_tokens", t.prefill_tokens},
+          {"prefill_tokens_per_second", rate(t.prefill_tokens, t.prefill_seconds)},
+          {"decode_seconds", t.decode_seconds},
+          {"decode_tokens", t.decode_tokens},
+          {"decode_tokens_per_second", rate(t.decode_tokens, t.decode_seconds)}};
+}
+
+Json logprobs_json(const paddock::GenerateResult& result) {
+  Json out = Json::array();
+  for (size_t i = 0; i < result.logprobs.size(); ++i) {
+    Json top = Json::array();
+    for (const paddock::TokenLogprob& t : result.top_logprobs[i]) {
+      top.push_back({{"id", t.id}, {"logprob", t.logprob}});
+    }
+    out.push_back({{"id", result.logprobs[i].id},
+                   {"logprob", result.logprobs[i].logprob},
+                   {"top", std::move(top)}});
+  }
+  return out;
+}
+
+int run(const Args& args) {
+  if (args.max_tokens < 0) {
+    throw UsageError(fmt::format("-n {}: must be 0 or more", args.max_tokens));
+  }
+  if (!(args.timeout >= 0)) {
+    throw UsageError(fmt::format("--timeout {}: must be 0 (none) or more", args.timeout));
+  }
+  if (args.logprobs && *args.logprobs < 0) {
+    throw UsageError(fmt::format("--logprobs {}: must be 0 or more", *args.logprobs));
+  }
+  const paddock::EngineOptions engine_options = args.engine.engine_options();
+  paddock::GenerateOptions options;
+  options.sampling = args.sampling.options();
+  options.max_tokens = args.max_tokens;
+  options.stop = args.stop;
+  options.logprobs = args.logprobs;
+  options.ignore_stop_tokens = args.ignore_stop;
+
+  const auto model = args.engine.load_model();
+  const std::string prompt = args.file.empty() ? args.prompt : read_file(args.file);
+  const std::vector<paddock::TokenId> tokens =
+      model->tokenizer()->encode(prompt, {.add_bos = true, .parse_special = !args.no_special});
+  const auto engine = make_engine(model, engine_options);
+  const InterruptGuard guard(*engine);
+  if (args.timeout > 0) {
+    options.deadline = std::chrono::steady_clock::now() +
+                       std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                           std::chrono::duration<double>(args.timeout));
+  }
+  if (!args.engine.json) {
+    options.on_token = [](const paddock::TokenEvent& event) {
+      print(event.text);
+      return !InterruptGuard::interrupted();
+    };
+  }
+  // A session keeps its pages after the last token, so that the table shows what is held.
+  const paddock::SessionId session = engine->open_session();
+  const paddock::GenerateResult result = engine->generate(session, tokens, options);
+  const paddock::KvStats stats = engine->kv_stats();
+
+  if (args.engine.json) {
+    Json out = {{"text", result.text},
+                {"prompt_tokens", result.prompt_tokens},
+                {"tokens", result.tokens},
+                {"finish_reason", paddock::finish_reason_name(result.finish_reason)},
+                {"seed", options.sampling.seed},
+                {"timings", timings_json(result.timings)},
+                {"kv", Json::parse(paddock::to_json(stats))}};
+    if (args.logprobs) out["logprobs"] = logprobs_json(result);
+    if (!result.error.empty()) out["error"] = result.error;
+    print(out.dump() + "\n");
+  } else {
+    print("\n");
+  }
+  if (args.kv_stats) fmt::print(stderr, "\n{}", paddock::to_table(stats));
+  if (result.finish_reason == paddock::FinishReason::kError) {
+    fmt::print(stderr, "paddock: error: {}\n", result.error);
+    return 1;
+  }
+  if (!args.engine.json && result.finish_reason == paddock::FinishReason::kKvFull) {
+    fmt::print(stderr,
+               "paddock: the KV cache is full; raise --kv-budget or bound it with --kv-policy\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app, int& exit_code) {
+  auto args = std::make_shared<Args>();
+  CLI::App* command = app.add_subcommand("generate", "complete a raw prompt");
+  args->engine.add_to(*command);
+  CLI::Option_group* input = command->add_option_group("prompt");
+  input->add_option("-p,--prompt", args->prompt, "the prompt");
+  input->add_option("-f,--file", args->file, "a file that holds the prompt, byte for byte");
+  input->require_option(1);
+  command->add_option("-n,--predict", args->max_tokens, "most tokens to generate")
+      ->capture_default_str();
+  args->sampling.add_to(*command);
+  command->add_option("--stop", args->stop, "a string that ends the text; may repeat")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--logprobs", args->logprobs, "log-probabilities of the N best tokens");
+  command->add_option("--timeout", args->timeout, "seconds until the text is cut off");
+  command->add_flag("--no-special", args->no_special, "special-token text is plain text");
+  command->add_flag("--ignore-eos", args->ignore_stop, "run on through stop tokens");
+  command->add_flag("--kv-stats", args->kv_stats, "print the per-layer table on stderr");
+  command->callback([args, &exit_code] { exit_code = run(*args); });
+}
+
+}  // namespace cli

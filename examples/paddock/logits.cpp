@@ -1,0 +1,109 @@
+// paddock logits: one forward pass over ids as given, logits of every position to a NumPy file.
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "common.h"
+
+namespace cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Header of a NumPy 1.0 file: little-endian float32, C order. Format: numpy.lib.format.
+std::string npy_header(size_t rows, size_t cols) {
+  std::string dict =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);
+  const size_t padding = 64 - (10 + dict.size() + 1) % 64;
+  dict += std::string(padding % 64, ' ') + "\n";
+  std::string header("\x93NUMPY\x01\x00", 8);
+  header += static_cast<char>(dict.size() & 0xFF);
+  header += static_cast<char>(dict.size() >> 8);
+  return header + dict;
+}
+
+/// A file that appears under its name only when it is complete.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
+    file_.open(partial_, std::ios::binary | std::ios::trunc);
+    if (!file_) refuse();
+  }
+  ~OutputFile() {
+    std::error_code ignored;
+    if (!done_) fs::remove(partial_, ignored);
+  }
+  void write(const void* data, size_t bytes) {
+    file_.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+    if (!file_) refuse();
+  }
+  void finish() {
+    file_.close();
+    if (!file_) refuse();
+    std::error_code error;
+    fs::rename(partial_, path_, error);
+    if (error) refuse();
+    done_ = true;
+  }
+
+ private:
+  [[noreturn]] void refuse() {
+    throw paddock::Error(paddock::ErrorCode::kIo,
+                         fmt::format("cannot write '{}': {}", path_, std::strerror(errno)));
+  }
+  std::string path_, partial_;
+  std::ofstream file_;
+  bool done_ = false;
+};
+
+}  // namespace
+
+void add_logits(CLI::App& app, int& exit_code) {
+  struct Args {
+    EngineArgs engine;
+    std::string prompt, tokens, tokens_file, output;
+  };
+  auto args = std::make_shared<Args>();
+  CLI::App* command = app.add_subcommand("logits", "logits of every position, as a NumPy file");
+  args->engine.add_to(*command);
+  CLI::Option_group* input = command->add_option_group("input");
+  input->add_option("-p,--prompt", args->prompt, "text; no BOS is added");
+  input->add_option("--tokens", args->tokens, "ids joined by commas");
+  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids");
+  input->require_option(1);
+  command->add_option("-o,--output", args->output, "the .npy file to write")->required();
+  command->callback([args, &exit_code] {
+    std::vector<paddock::TokenId> tokens;
+    if (!args->tokens.empty()) tokens = parse_tokens(args->tokens);
+    const paddock::EngineOptions options = args->engine.engine_options();
+    const auto model = args->engine.load_model();
+    if (!args->tokens_file.empty()) tokens = read_tokens(args->tokens_file);
+    if (!args->prompt.empty()) {
+      tokens = model->tokenizer()->encode(args->prompt, {.parse_special = true});
+    }
+    const auto engine = make_engine(model, options);
+    const InterruptGuard guard(*engine);
+    OutputFile file(args->output);
+    const std::string header =
+        npy_header(tokens.size(), static_cast<size_t>(model->info().vocab_size));
+    file.write(header.data(), header.size());
+    engine->forward(tokens, [&](int64_t, std::span<const float> row) {
+      file.write(row.data(), row.size_bytes());
+      return true;
+    });
+    file.finish();
+    if (args->engine.json) {
+      print(Json{{"tokens", tokens.size()},
+                 {"vocab_size", model->info().vocab_size},
+                 {"file", args->output}}
+                .dump() +
+            "\n");
+    }
+    exit_code = 0;
+  });
+}
+
+}  // namespace cli
