@@ -211,6 +211,8 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       changed("chatml", "message.content", "message.content | trim"),
       changed("smollm2", "named SmolLM", "named Bob"),
       changed("smollm2", "!= 'system'", "== 'user'"),
+      changed("smollm2", "{% for",
+              "{% if messages[0]['role'] == 'system' %}{{ 'x' }}{% endif %}{% for"),
   };
   for (const std::string& jinja : unknown) {
     std::string message;
