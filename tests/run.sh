@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Builds Paddock and passes all its tests. Installs what it needs (Debian 12). The last line counts.
+set -u
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/examples/packages.sh"
+need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
+  libgtest-dev python3 python3-pip ca-certificates git || exit 1
+
+passed=0 failed=0 skipped=0
+note() { echo "== $*"; }
+step() { # step NAME COMMAND...: one more test that is not of ctest
+  local name=$1 log
+  shift
+  log=$(mktemp)
+  note "$name"
+  if "$@" >"$log" 2>&1; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    tail -n 40 "$log"
+    echo "FAILED: $name"
+  fi
+  rm -f "$log"
+}
+
+# Tests on real files are skipped where these cannot be had, but never in CI.
+for item in smollm2:PADDOCK_TEST_MODEL llama3-vocabulary:PADDOCK_TEST_LLAMA3_VOCAB; do
+  variable=${item#*:}
+  [ -n "${!variable:-}" ] && continue
+  if path=$(bash "$root/examples/fetch_model.sh" "${item%%:*}"); then
+    export "$variable=$path"
+  else
+    echo "WARNING: tests that need ${item%%:*} will be skipped"
+    [ -n "${CI:-}" ] && failed=$((failed + 1))
+  fi
+done
+
+# build FOLDER OPTION...; its messages only where it fails
+build() {
+  local folder=$1 log
+  shift
+  log=$(mktemp)
+  if cmake -S "$root" -B "$folder" -G Ninja "$@" >"$log" 2>&1 &&
+    cmake --build "$folder" >>"$log" 2>&1; then
+    rm -f "$log"
+    return 0
+  fi
+  grep -E 'error|Error|FAILED' "$log" | head -n 40
+  rm -f "$log"
+  return 1
+}
+
+run_ctest() { # run_ctest FOLDER OPTION...: adds to the counts
+  local folder=$1 report
+  shift
+  report=$folder/report.xml
+  ctest --test-dir "$folder" -j2 --output-on-failure --output-junit "$report" "$@"
+  eval "$(python3 - "$report" <<'PYTHON'
+import sys, xml.etree.ElementTree as tree
+cases = tree.parse(sys.argv[1]).getroot().findall("testcase")
+count = lambda test: sum(1 for case in cases if test(case))
+skipped = count(lambda c: c.find("skipped") is not None or c.get("status") == "notrun")
+failed = count(lambda c: c.find("failure") is not None)
+print(f"ran={len(cases)} bad={failed} left={skipped}")
+PYTHON
+)"
+  passed=$((passed + ran - bad - left)) failed=$((failed + bad)) skipped=$((skipped + left))
+}
+
+note "release build and all tests"
+if build "$root/build/tests" -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=ON -DPADDOCK_WERROR=ON; then
+  run_ctest "$root/build/tests"
+else
+  failed=$((failed + 1))
+fi
+
+if [ -n "${CI:-}" ] || [ "${1:-}" = --full ]; then
+  step "clang: library and tool without warnings" build "$root/build/clang" \
+    -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
+    -DPADDOCK_WERROR=ON
+  note "address and undefined behaviour sanitizers"
+  if build "$root/build/asan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
+    -DPADDOCK_SANITIZE=address,undefined; then
+    run_ctest "$root/build/asan" -LE "real|install"
+  else
+    failed=$((failed + 1))
+  fi
+  note "thread sanitizer"
+  if build "$root/build/tsan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
+    -DPADDOCK_SANITIZE=thread; then
+    run_ctest "$root/build/tsan" -L threads
+  else
+    failed=$((failed + 1))
+  fi
+fi
+
+[ "$skipped" -gt 0 ] && echo "NOTE: $skipped tests were skipped (see above)"
+if [ -n "${CI:-}" ] && [ "$skipped" -gt 0 ]; then
+  echo "FAILED: nothing may be skipped in CI"
+  failed=$((failed + 1))
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
