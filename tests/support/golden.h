@@ -1,0 +1,79 @@
+// Golden models and token lists, and logits of ours to hold against them.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <paddock/paddock.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "support/npy.h"
+
+namespace paddock::test {
+
+inline std::string golden(const std::string& name) {
+  return std::string(PADDOCK_TEST_DATA) + "/golden/" + name;
+}
+
+inline nlohmann::json golden_json(const std::string& name) {
+  std::ifstream file(golden(name));
+  return nlohmann::json::parse(file);
+}
+
+inline std::vector<TokenId> golden_tokens() {
+  return golden_json("tokens.json").get<std::vector<TokenId>>();
+}
+
+inline EngineOptions reference_options() {
+  EngineOptions options;
+  options.threads = 2;
+  options.precision = Precision::kReference;
+  return options;
+}
+
+/// Logits of every position; check_integrity() afterwards.
+inline Matrix all_logits(Engine& engine, std::span<const TokenId> tokens) {
+  Matrix out;
+  engine.forward(tokens, [&](int64_t position, std::span<const float> row) {
+    EXPECT_EQ(position, out.rows);
+    ++out.rows;
+    out.cols = static_cast<int64_t>(row.size());
+    out.values.insert(out.values.end(), row.begin(), row.end());
+    return true;
+  });
+  engine.check_integrity();
+  return out;
+}
+
+inline Matrix all_logits(const std::string& model, const EngineOptions& options) {
+  Engine engine(Model::load(golden(model)), options);
+  return all_logits(engine, golden_tokens());
+}
+
+/// Largest difference over the largest magnitude of `expected`.
+inline double relative_error(const Matrix& actual, const Matrix& expected) {
+  EXPECT_EQ(actual.rows, expected.rows);
+  EXPECT_EQ(actual.cols, expected.cols);
+  if (actual.values.size() != expected.values.size()) return INFINITY;
+  double error = 0;
+  double largest = 0;
+  for (size_t i = 0; i < expected.values.size(); ++i) {
+    const double e = std::fabs(double{actual.values[i]} - expected.values[i]);
+    if (!(e <= error)) error = e;  // NaN counts
+    largest = std::max(largest, std::fabs(double{expected.values[i]}));
+  }
+  EXPECT_GT(largest, 0.5) << "the expected logits are trivial";
+  return error / largest;
+}
+
+/// Path of a real file from the environment; skips visibly without it, but fails in CI.
+#define PADDOCK_REAL_FILE(path, variable)                                         \
+  const char* path = std::getenv(variable);                                       \
+  if (path == nullptr) {                                                          \
+    if (std::getenv("CI") != nullptr) FAIL() << variable << " must be set in CI"; \
+    GTEST_SKIP() << variable << " is not set";                                    \
+  }
+
+}  // namespace paddock::test
