@@ -1,0 +1,244 @@
+// Linear layers of every type and instruction set against float64 loops, and the bits they owe.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "cpu/linear_pack.h"
+
+namespace paddock::cpu {
+namespace {
+
+constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,
+                            DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
+                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512};
+
+/// Random blocks whose f16 fields are small finite numbers.
+std::vector<uint8_t> random_weights(DType type, int64_t rows, int64_t cols, std::mt19937& random) {
+  const DTypeTraits traits = dtype_traits(type);
+  std::vector<uint8_t> bytes(static_cast<size_t>(rows * row_bytes(type, cols)));
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
+  const auto put_f16 = [&](uint8_t* at) {
+    const auto h = static_cast<uint16_t>(0x2000 + random() % 0x0800 + (random() % 2) * 0x8000);
+    std::memcpy(at, &h, 2);
+  };
+  for (size_t at = 0; at < bytes.size(); at += traits.block_bytes) {
+    uint8_t* block = bytes.data() + at;
+    switch (type) {
+      case DType::kF32: {
+        const float f = static_cast<float>(random() % 2001) / 1000.0F - 1.0F;
+        std::memcpy(block, &f, 4);
+        break;
+      }
+      case DType::kBF16: {
+        const auto h = static_cast<uint16_t>(0x3E00 + random() % 0x0180 + (random() % 2) * 0x8000);
+        std::memcpy(block, &h, 2);
+        break;
+      }
+      case DType::kF16:
+        put_f16(block);
+        break;
+      case DType::kQ2_K:
+        put_f16(block + 80), put_f16(block + 82);
+        break;
+      case DType::kQ3_K:
+        put_f16(block + 108);
+        break;
+      case DType::kQ6_K:
+        put_f16(block + 208);
+        break;
+      case DType::kQ4_K:
+      case DType::kQ5_K:
+      case DType::kQ4_1:
+      case DType::kQ5_1:
+        put_f16(block), put_f16(block + 2);
+        break;
+      default:
+        put_f16(block);
+    }
+  }
+  return bytes;
+}
+
+struct Case {
+  DType type;
+  int64_t rows, cols;
+  std::vector<uint8_t> weights;
+  std::vector<float> decoded;  // [rows, cols]
+};
+
+Case make_case(DType type, int64_t rows, int64_t cols, uint32_t seed) {
+  std::mt19937 random(seed);
+  Case c{type, rows, cols, random_weights(type, rows, cols, random), {}};
+  c.decoded.resize(static_cast<size_t>(rows * cols));
+  for (int64_t r = 0; r < rows; ++r) {
+    dequantize_row(type, c.weights.data() + r * row_bytes(type, cols), cols,
+                   c.decoded.data() + r * cols);
+  }
+  return c;
+}
+
+std::vector<float> random_input(int64_t n, int64_t cols) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(static_cast<size_t>(n * cols));
+  for (float& v : x) v = normal(random);
+  x[1] = 40.0F;  // an outlier
+  return x;
+}
+
+std::vector<float> fast(const Kernels& k, const Case& c, const std::vector<float>& x, int64_t n,
+                        bool accumulate = false) {
+  const int32_t format = k.packed_format(c.type);
+  std::vector<uint8_t> packed(static_cast<size_t>(k.packed_linear_bytes(format, c.rows, c.cols)) +
+                              64);
+  std::vector<uint8_t> input(static_cast<size_t>(k.input_bytes(format, n, c.cols)) + 64);
+  const auto align = [](std::vector<uint8_t>& v) {
+    return v.data() + (64 - reinterpret_cast<uintptr_t>(v.data()) % 64) % 64;
+  };
+  const PackedLinear w{c.type, format, c.rows, c.cols, align(packed)};
+  const PackedInput in{align(input), format, n, c.cols};
+  const int64_t groups = (c.rows + 15) / 16;
+  k.pack_linear(c.type, c.weights.data(), w, align(packed), 0, groups);
+  k.pack_input(x.data(), c.cols, in, 0, n);
+  const int64_t stride = c.rows + 3;
+  std::vector<float> y(static_cast<size_t>(n * stride), 2.5F);
+  // In two parts, as two threads would.
+  k.linear(w, in, y.data(), stride, accumulate, 0, groups / 2);
+  k.linear(w, in, y.data(), stride, accumulate, groups / 2, groups);
+  std::vector<float> out;
+  for (int64_t t = 0; t < n; ++t) {
+    out.insert(out.end(), y.begin() + t * stride, y.begin() + t * stride + c.rows);
+    for (int64_t i = c.rows; i < stride; ++i) EXPECT_EQ(y[t * stride + i], 2.5F) << "overrun";
+  }
+  return out;
+}
+
+/// The activations as the integer kernels round them: 8 bits per 32 values.
+std::vector<float> rounded(const std::vector<float>& x) {
+  std::vector<float> out(x.size());
+  for (size_t b = 0; b < x.size(); b += 32) {
+    float largest = 0;
+    for (size_t i = b; i < b + 32; ++i) largest = std::max(largest, std::fabs(x[i]));
+    for (size_t i = b; i < b + 32; ++i) {
+      out[i] = std::nearbyint(x[i] * (127.0F / largest)) * (largest / 127.0F);
+    }
+  }
+  return out;
+}
+
+class Linear : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override {
+    if (!isa_supported(GetParam()))
+      GTEST_SKIP() << isa_name(GetParam()) << " is not supported here";
+  }
+};
+
+TEST_P(Linear, EqualsFloat64Loop) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    const bool is_float = dtype_traits(type).block_values == 1;
+    const Case c = make_case(type, 37, 512, 11 + static_cast<uint32_t>(type));
+    for (const int64_t n : {1, 2, 3, 5, 8, 9, 17}) {
+      const std::vector<float> x = random_input(n, c.cols);
+      const std::vector<float> seen = is_float ? x : rounded(x);
+      const std::vector<float> y = fast(k, c, x, n);
+      double magnitude = 0;
+      for (int64_t t = 0; t < n; ++t) {
+        for (int64_t r = 0; r < c.rows; ++r) {
+          double sum = 0;
+          double size = 0;
+          for (int64_t i = 0; i < c.cols; ++i) {
+            const double p = double{c.decoded[r * c.cols + i]} * seen[t * c.cols + i];
+            sum += p;
+            size += std::fabs(p);
+          }
+          magnitude += std::fabs(sum);
+          ASSERT_NEAR(y[t * c.rows + r], sum, 2e-6 * size)
+              << dtype_traits(type).name << " n " << n << " row " << r;
+        }
+      }
+      EXPECT_GT(magnitude, 1.0);
+    }
+  }
+}
+
+TEST_P(Linear, OneTokenGetsTheSameBitsInAnyBatch) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    const Case c = make_case(type, 48, 512, 3);
+    const int64_t n = 19;
+    const std::vector<float> x = random_input(n, c.cols);
+    const std::vector<float> together = fast(k, c, x, n);
+    for (int64_t t = 0; t < n; ++t) {
+      const std::vector<float> row(x.begin() + t * c.cols, x.begin() + (t + 1) * c.cols);
+      const std::vector<float> alone = fast(k, c, row, 1);
+      ASSERT_EQ(std::memcmp(alone.data(), together.data() + t * c.rows, alone.size() * 4), 0)
+          << dtype_traits(type).name << " token " << t;
+    }
+  }
+}
+
+TEST_P(Linear, AccumulatesOntoWhatIsThere) {
+  const Kernels& k = kernels(GetParam());
+  const Case c = make_case(DType::kQ4_1, 21, 64, 9);
+  const std::vector<float> x = random_input(3, c.cols);
+  const std::vector<float> plain = fast(k, c, x, 3);
+  const std::vector<float> onto = fast(k, c, x, 3, true);
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_EQ(onto[i], plain[i] + 2.5F);
+}
+
+TEST_P(Linear, FloatColumnsMayBeAnyNumber) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const Case c = make_case(type, 5, 13, 2);
+    const std::vector<float> x = random_input(2, c.cols);
+    const std::vector<float> y = fast(k, c, x, 2);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      double sum = 0;
+      for (int64_t i = 0; i < c.cols; ++i) sum += double{c.decoded[r * c.cols + i]} * x[i];
+      EXPECT_NEAR(y[r], sum, 1e-4);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, Linear, testing::ValuesIn(kIsas),
+                         [](const auto& tested) { return std::string(isa_name(tested.param)); });
+
+TEST(LinearReference, EqualsFloat64AndIgnoresTheBatch) {
+  const Kernels& k = kernels(Isa::kPortable);
+  std::vector<float> scratch(1024);
+  for (const DType type : kTypes) {
+    const Case c = make_case(type, 7, 512, 21);
+    const int64_t n = 9;
+    const std::vector<float> x = random_input(n, c.cols);
+    std::vector<float> y(static_cast<size_t>(n * c.rows));
+    k.linear_reference(type, c.weights.data(), c.cols, x.data(), c.cols, n, y.data(), c.rows, false,
+                       0, c.rows, scratch.data());
+    for (int64_t t = 0; t < n; ++t) {
+      for (int64_t r = 0; r < c.rows; ++r) {
+        double sum = 0;
+        double size = 0;
+        for (int64_t i = 0; i < c.cols; ++i) {
+          const double p = double{c.decoded[r * c.cols + i]} * x[t * c.cols + i];
+          sum += p;
+          size += std::fabs(p);
+        }
+        ASSERT_NEAR(y[t * c.rows + r], sum, 1e-6 * size);
+        float alone = 0;
+        k.linear_reference(type, c.weights.data() + r * row_bytes(type, c.cols), c.cols,
+                           x.data() + t * c.cols, c.cols, 1, &alone, 1, false, 0, 1,
+                           scratch.data());
+        ASSERT_EQ(alone, y[t * c.rows + r]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace paddock::cpu
