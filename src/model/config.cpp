@@ -16,11 +16,10 @@ void check(const char* what, int64_t value, int64_t least, int64_t most) {
   }
 }
 
-int32_t small(const gguf::File& file, std::string_view key, int64_t value) {
+int32_t small(std::string_view key, int64_t value) {
   if (value < 1 || value > (1 << 24)) {
     fail(ErrorCode::kBadFile, "GGUF: {} is {}; it must be from 1 to {}", key, value, 1 << 24);
   }
-  (void)file;
   return static_cast<int32_t>(value);
 }
 
@@ -108,16 +107,16 @@ LlamaConfig config_from_gguf(const gguf::File& file) {
     }
   }
   LlamaConfig c;
-  const auto required = [&](const char* key) { return small(file, key, file.require_int(key)); };
+  const auto required = [&](const char* key) { return small(key, file.require_int(key)); };
   c.name = file.get_string("general.name").value_or("");
   c.n_layers = required("llama.block_count");
   c.hidden_size = required("llama.embedding_length");
   c.intermediate_size = required("llama.feed_forward_length");
   c.n_heads = required("llama.attention.head_count");
-  c.n_kv_heads = small(file, "llama.attention.head_count_kv",
+  c.n_kv_heads = small("llama.attention.head_count_kv",
                        file.get_int("llama.attention.head_count_kv").value_or(c.n_heads));
   c.head_dim =
-      small(file, "llama.attention.key_length",
+      small("llama.attention.key_length",
             file.get_int("llama.attention.key_length").value_or(c.hidden_size / c.n_heads));
   const int64_t value_dim = file.get_int("llama.attention.value_length").value_or(c.head_dim);
   if (value_dim != c.head_dim) {
@@ -139,7 +138,7 @@ LlamaConfig config_from_gguf(const gguf::File& file) {
   if (embedding == nullptr || embedding->dims.size() != 2) {
     fail(ErrorCode::kBadFile, "the matrix 'token_embd.weight' is missing");
   }
-  c.vocab_size = small(file, "rows of token_embd.weight", static_cast<int64_t>(embedding->dims[1]));
+  c.vocab_size = small("rows of token_embd.weight", static_cast<int64_t>(embedding->dims[1]));
   c.tied_embeddings = find_tensor(file, "output.weight", &owner) == nullptr;
   read_scaling(file, c);
   read_divisors(file, c);

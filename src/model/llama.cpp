@@ -6,10 +6,7 @@ namespace paddock {
 
 Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weights,
              Backend& backend, int32_t max_tokens, int32_t max_logit_rows)
-    : config_(config),
-      weights_(std::move(weights)),
-      backend_(backend),
-      max_logit_rows_(max_logit_rows) {
+    : config_(config), weights_(std::move(weights)), backend_(backend) {
   const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
   const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
   hidden_ = backend.make_buffer(max_tokens, config.hidden_size);

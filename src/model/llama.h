@@ -45,7 +45,6 @@ class Llama {
   const LlamaConfig& config_;
   std::shared_ptr<const LlamaWeights> weights_;
   Backend& backend_;
-  int32_t max_logit_rows_;
   Buffer hidden_;        // [max_tokens, hidden_size] the residual stream
   Buffer normed_;        // [max_tokens, hidden_size]
   Buffer q_;             // [max_tokens, n_heads * head_dim]

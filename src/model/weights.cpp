@@ -14,8 +14,7 @@ namespace {
 /// Tensors by name; each may be taken once, what is left over is refused.
 class Binder {
  public:
-  Binder(const LlamaConfig& config, std::vector<TensorView> tensors)
-      : config_(config), tensors_(std::move(tensors)) {
+  explicit Binder(std::vector<TensorView> tensors) : tensors_(std::move(tensors)) {
     by_name_.reserve(tensors_.size());
     for (size_t i = 0; i < tensors_.size(); ++i) {
       if (!by_name_.emplace(tensors_[i].name, i).second) {
@@ -61,7 +60,6 @@ class Binder {
     return tensor;
   }
 
-  const LlamaConfig& config_;
   std::vector<TensorView> tensors_;
   std::unordered_map<std::string, size_t> by_name_;
 };
@@ -103,7 +101,7 @@ LlamaTensors bind(const LlamaConfig& c, Binder& binder, const Names& names) {
 }  // namespace
 
 LlamaTensors bind_gguf(const LlamaConfig& config, std::vector<TensorView> tensors) {
-  Binder binder(config, std::move(tensors));
+  Binder binder(std::move(tensors));
   binder.ignore("rope_freqs.weight");  // read with the configuration
   return bind(config, binder,
               {"token_embd.weight", "output_norm.weight", "output.weight",
@@ -113,7 +111,7 @@ LlamaTensors bind_gguf(const LlamaConfig& config, std::vector<TensorView> tensor
 }
 
 LlamaTensors bind_safetensors(const LlamaConfig& config, std::vector<TensorView> tensors) {
-  Binder binder(config, std::move(tensors));
+  Binder binder(std::move(tensors));
   binder.ignore("model.rotary_emb.inv_freq");  // older exports carry derived values
   for (int32_t i = 0; i < config.n_layers; ++i) {
     binder.ignore(fmt::format("model.layers.{}.self_attn.rotary_emb.inv_freq", i));
