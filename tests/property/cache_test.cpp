@@ -1,0 +1,187 @@
+// The cache's books: random schedules against brute force, conservation after each step, SPEC
+// parsing.
+#include <gtest/gtest.h>
+
+#include <random>
+#include <set>
+
+#include "kv/cache_manager.h"
+#include "paddock/error.h"
+
+namespace paddock {
+namespace {
+
+constexpr int32_t kLayers = 3;
+
+/// Positions of a layer's table that a query at t meets.
+std::set<int64_t> met(const CacheManager& cache, SequenceId id, int32_t layer, int32_t t) {
+  std::set<int64_t> positions;
+  for (const BlockEntry& e : cache.table(id, layer)) {
+    const SlotRange live = live_slots(e, cache.visibility(layer), t);
+    for (int32_t slot = live.begin; slot < live.end; ++slot) {
+      EXPECT_TRUE(positions.insert(int64_t{e.first_position} + slot).second) << "listed twice";
+    }
+  }
+  return positions;
+}
+
+std::set<int64_t> should_meet(const Visibility& v, int64_t t) {
+  std::set<int64_t> positions;
+  for (int64_t p = 0; p <= t; ++p) {
+    if (p < v.sinks || t - p < v.window) positions.insert(p);
+  }
+  return positions;
+}
+
+TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
+  std::mt19937 random(2026);
+  const char* specs[] = {"full",
+                         "window:1",
+                         "window:5",
+                         "sink:1+1",
+                         "sink:4+12",
+                         "sink:17+3",
+                         "0=full,1=window:9,*=sink:3+30",
+                         "0-1=sink:16+16,2=window:64"};
+  for (const char* spec : specs) {
+    for (const int32_t block : {1, 7, 16, 64}) {
+      const PolicyMap policies = PolicyMap::parse(spec, kLayers);
+      constexpr int32_t kChunk = 20;
+      constexpr int64_t kPositions = 150;
+      const int64_t one = CacheManager::pages_needed(policies, kLayers, block, kPositions, kChunk);
+      CacheManager cache({kLayers, block, static_cast<int32_t>(2 * one), 64, 3, kPositions, kChunk},
+                         policies);
+      std::vector<SequenceId> live;
+      for (int step = 0; step < 120; ++step) {
+        const auto dice = random() % 10;
+        if (live.size() < 2 && dice < 2) {
+          live.push_back(cache.open());
+        } else if (!live.empty() && dice == 9) {
+          cache.close(live.back());
+          live.pop_back();
+        } else if (!live.empty()) {
+          const SequenceId id = live[random() % live.size()];
+          const int64_t length = cache.length(id);
+          const auto n =
+              static_cast<int32_t>(std::min<int64_t>(1 + random() % kChunk, kPositions - length));
+          if (n == 0) continue;
+          ASSERT_TRUE(cache.reserve(id, n)) << spec << ": two sequences fit by pages_needed";
+          cache.check_integrity();
+          if (dice == 8) {
+            cache.rollback(id);
+          } else {
+            std::vector<KvDestination> to(static_cast<size_t>(n));
+            for (int32_t layer = 0; layer < kLayers; ++layer) {
+              for (int32_t i = 0; i < n; ++i) {
+                const auto t = static_cast<int32_t>(length + i);
+                ASSERT_EQ(met(cache, id, layer, t), should_meet(cache.visibility(layer), t))
+                    << spec << " block " << block << " layer " << layer << " t " << t;
+              }
+              cache.destinations(id, layer, to);
+              for (int32_t i = 0; i < n; ++i) {
+                EXPECT_EQ(to[i].slot, (length + i) % block);
+              }
+            }
+            cache.commit(id);
+          }
+        }
+        cache.check_integrity();
+      }
+      for (const SequenceId id : live) cache.close(id);
+      cache.check_integrity();
+      EXPECT_EQ(cache.free_pages(), 2 * one);
+    }
+  }
+}
+
+TEST(CacheManager, AFailedReserveChangesNothing) {
+  CacheManager cache({2, 4, 4, 64, 1, 100, 50}, PolicyMap::parse("full", 2));
+  const SequenceId id = cache.open();
+  EXPECT_FALSE(cache.reserve(id, 9));  // 3 blocks in 2 layers
+  EXPECT_EQ(cache.free_pages(), 4);
+  EXPECT_TRUE(cache.reserve(id, 8));
+  cache.commit(id);
+  EXPECT_FALSE(cache.reserve(id, 1));
+  cache.check_integrity();
+  EXPECT_EQ(cache.length(id), 8);
+}
+
+TEST(CacheManager, CountersAddUp) {
+  CacheManager cache({2, 4, 64, 100, 1, 1000, 16}, PolicyMap::parse("0=full,1=sink:2+6", 2));
+  const SequenceId id = cache.open();
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(cache.reserve(id, 3));
+    cache.commit(id);
+  }
+  const KvStats stats = cache.stats();
+  EXPECT_EQ(stats.tokens_written, 60);
+  EXPECT_EQ(stats.layers[0].pages_active, 15);
+  EXPECT_EQ(stats.layers[0].tokens_resident, 60);
+  EXPECT_EQ(stats.layers[0].tokens_read, 60 * 61 / 2);
+  EXPECT_EQ(stats.layers[1].tokens_read, 8 * 9 / 2 + 52 * 8);
+  // The sinks' page, and the pages of positions 55..59.
+  EXPECT_EQ(stats.layers[1].pages_active, 3);
+  EXPECT_EQ(stats.layers[1].pages_removed[static_cast<size_t>(RemovalReason::kWindow)], 12);
+  EXPECT_EQ(stats.total.pages_active, 18);
+  EXPECT_EQ(stats.total.bytes, 1800);
+  EXPECT_EQ(stats.pages_free, 46);
+}
+
+TEST(PolicyMap, FirstMatchWins) {
+  const PolicyMap map = PolicyMap::parse("0-1+3=window:8,*=sink:2+6@original", 5);
+  EXPECT_EQ(map.layer(0).name(), "window:8");
+  EXPECT_EQ(map.layer(2).name(), "sink:2+6@original");
+  EXPECT_EQ(map.layer(3).name(), "window:8");
+  EXPECT_FALSE(map.has_unbounded_layer());
+}
+
+TEST(PolicyMap, RefusesHostileSpecs) {
+  for (const char* spec : {"",
+                           "nope",
+                           "window",
+                           "window:0",
+                           "window:-1",
+                           "window:99999999999",
+                           "window:1+2",
+                           "sink:4",
+                           "sink:0+8",
+                           "sink:2147483647+1",
+                           "full:3",
+                           "full@every:4",
+                           "window:8@compact@original",
+                           "sink:4+8@sideways",
+                           "0=full",
+                           "0-2=full,3=full,9=full",
+                           "0-1=full",
+                           "2-0=full,*=full",
+                           "*=full,0=window:4",
+                           "x=full",
+                           "0=full,",
+                           "0=,*=full",
+                           "0+=full,*=full",
+                           "-1=full,*=full",
+                           "window:8 ",
+                           "window:0x8",
+                           "99999999999=full,*=full"}) {
+    try {
+      PolicyMap::parse(spec, 4);
+      ADD_FAILURE() << "'" << spec << "' was accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << spec;
+      EXPECT_GT(std::string(e.what()).size(), 20U) << spec;
+    }
+  }
+}
+
+class Liar final : public EvictionPolicy {
+ public:
+  std::string name() const override { return "liar"; }
+  TokenVisibility visibility(int32_t) const override { return {-1, 0}; }
+};
+
+TEST(PolicyMap, RefusesALyingPolicy) {
+  EXPECT_THROW(PolicyMap::uniform(std::make_shared<Liar>(), 2), Error);
+}
+
+}  // namespace
+}  // namespace paddock

@@ -1,0 +1,269 @@
+// The engine's promises: sessions, stops, limits, cancellation, and no allocation during decode.
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "io/mapped_file.h"
+#include "io/safetensors.h"
+#include "support/golden.h"
+#include "support/temporary_folder.h"
+
+namespace {
+std::atomic<bool> g_counting{false};
+std::atomic<int64_t> g_allocations{0};
+}  // namespace
+
+// Counts every allocation of the program while asked to.
+[[gnu::noinline]] void* operator new(size_t size) {
+  if (g_counting) ++g_allocations;
+  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace paddock::test {
+namespace {
+
+std::shared_ptr<const Model> tiny() {
+  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
+  return model;
+}
+
+EngineOptions small_engine(const std::string& policy = "full") {
+  EngineOptions options;
+  options.threads = 2;
+  options.kv.policy = policy;
+  return options;
+}
+
+GenerateOptions greedy(int32_t n) {
+  GenerateOptions options;
+  options.max_tokens = n;
+  options.sampling.temperature = 0;
+  options.ignore_stop_tokens = true;
+  return options;
+}
+
+ErrorCode code_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    EXPECT_GT(std::string(e.what()).size(), 15U);
+    return e.code();
+  }
+  ADD_FAILURE() << "no error was thrown";
+  return ErrorCode::kInternal;
+}
+
+TEST(Engine, AllocatesNothingWhileItDecodes) {
+  for (const std::string policy : {"full", "window:24", "sink:3+21"}) {
+    Engine engine(tiny(), small_engine(policy));
+    const std::vector<TokenId> prompt = golden_tokens();
+    GenerateOptions options = greedy(60);
+    options.sampling.temperature = 0.7F;
+    options.sampling.repeat_penalty = 1.1F;
+    const RequestId id = engine.add(std::span(prompt).first(20), options);
+    engine.step();  // the prefill, and the first token
+    engine.step();
+    g_allocations = 0;
+    g_counting = true;
+    for (int i = 0; i < 50; ++i) engine.step();
+    g_counting = false;
+    EXPECT_EQ(g_allocations, 0) << policy;
+    while (engine.step()) {
+    }
+    EXPECT_EQ(engine.take(id)->tokens.size(), 60U);
+    engine.check_integrity();
+  }
+}
+
+TEST(Engine, ASecondTurnFeedsOnlyItsNewTokens) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  for (const std::string policy : {"full", "sink:2+10"}) {
+    Engine engine(tiny(), small_engine(policy));
+    const SessionId session = engine.open_session();
+    const GenerateResult first = engine.generate(session, std::span(tokens).first(9), greedy(5));
+    const int64_t written = engine.kv_stats().tokens_written;
+    EXPECT_EQ(written, 9 + 4);  // the last sampled token is pending
+    EXPECT_EQ(engine.session_length(session), 9 + 5);
+    const GenerateResult second =
+        engine.generate(session, std::span(tokens).subspan(20, 6), greedy(4));
+    EXPECT_EQ(engine.kv_stats().tokens_written - written, 1 + 6 + 3);
+    engine.check_integrity();
+
+    // The same as one text in one go.
+    std::vector<TokenId> joined(tokens.begin(), tokens.begin() + 9);
+    joined.insert(joined.end(), first.tokens.begin(), first.tokens.end());
+    joined.insert(joined.end(), tokens.begin() + 20, tokens.begin() + 26);
+    Engine fresh(tiny(), small_engine(policy));
+    EXPECT_EQ(fresh.generate(joined, greedy(4)).tokens, second.tokens) << policy;
+  }
+}
+
+TEST(Engine, EndsForEveryReason) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  const auto prompt = std::span(tokens).first(10);
+  EngineOptions options = small_engine();
+  options.context = 16;
+  Engine engine(tiny(), options);
+  EXPECT_EQ(engine.generate(prompt, greedy(3)).finish_reason, FinishReason::kLength);
+  const GenerateResult full = engine.generate(prompt, greedy(100));
+  EXPECT_EQ(full.finish_reason, FinishReason::kContext);
+  EXPECT_EQ(full.tokens.size(), 6U);
+
+  GenerateOptions stop = greedy(100);
+  stop.ignore_stop_tokens = false;
+  stop.sampling.logit_bias = {{2, 1e9F}};  // the end-of-sequence token
+  Engine folder(Model::load(golden("gqa1-default")), small_engine());
+  const GenerateResult stopped = folder.generate(prompt, stop);
+  EXPECT_EQ(stopped.finish_reason, FinishReason::kStop);
+  EXPECT_TRUE(stopped.tokens.empty());
+
+  GenerateOptions late = greedy(5);
+  late.deadline = std::chrono::steady_clock::now();
+  EXPECT_EQ(engine.generate(prompt, late).finish_reason, FinishReason::kDeadline);
+
+  GenerateOptions cancel = greedy(100);
+  int seen = 0;
+  cancel.on_token = [&](const TokenEvent&) { return ++seen < 3; };
+  const GenerateResult cancelled = engine.generate(prompt, cancel);
+  EXPECT_EQ(cancelled.finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(cancelled.tokens.size(), 3U);
+
+  EngineOptions tight = small_engine();
+  tight.kv.budget_bytes = 2 * 2 * engine.kv_stats().page_bytes;  // two blocks in each of two layers
+  Engine small(tiny(), tight);
+  const GenerateResult out_of_room = small.generate(prompt, greedy(100));
+  EXPECT_EQ(out_of_room.finish_reason, FinishReason::kKvFull);
+  EXPECT_EQ(out_of_room.tokens.size(), 32U - 10 + 1);
+  small.check_integrity();
+  EXPECT_EQ(code_of([&] { small.generate(std::span(tokens).first(40), greedy(1)); }),
+            ErrorCode::kOutOfMemory);
+  EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
+}
+
+/// A copy of the golden folder whose embedding of token 5 is not a number.
+std::string poisoned_folder(const TemporaryFolder& folder) {
+  std::filesystem::copy(golden("gqa1-default"), folder.path(),
+                        std::filesystem::copy_options::recursive);
+  const std::filesystem::path path = folder.path() + "/model.safetensors";
+  size_t offset = 0;
+  {
+    const MappedFile file(path);
+    for (const TensorView& tensor : safetensors::parse(file.bytes())) {
+      if (tensor.name != "model.embed_tokens.weight") continue;
+      offset = static_cast<size_t>(tensor.data.data() - file.bytes().data()) +
+               5 * static_cast<size_t>(tensor.cols()) * sizeof(float);
+    }
+  }
+  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(offset));
+  const float nan = NAN;
+  file.write(reinterpret_cast<const char*>(&nan), sizeof(nan));
+  return folder.path();
+}
+
+TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {
+  const TemporaryFolder folder;
+  EngineOptions options = small_engine();
+  options.max_sequences = 2;
+  Engine engine(Model::load(poisoned_folder(folder)), options);
+  GenerateOptions without = greedy(3);
+  without.sampling.logit_bias = {{5, -INFINITY}};
+  const RequestId bad = engine.add(std::vector<TokenId>{3, 5, 9}, without);
+  const RequestId good = engine.add(std::vector<TokenId>{3, 4, 9}, without);
+  while (engine.step()) engine.check_integrity();
+  const auto failed = engine.take(bad);
+  EXPECT_EQ(failed->finish_reason, FinishReason::kError);
+  EXPECT_NE(failed->error.find("logit"), std::string::npos) << failed->error;
+  EXPECT_EQ(engine.take(good)->finish_reason, FinishReason::kLength);
+}
+
+TEST(Engine, CancelFromAnotherThreadAndSnapshotsMeanwhile) {
+  Engine engine(tiny(), small_engine("sink:4+12"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::atomic<bool> started{false};
+  std::thread other([&] {
+    while (!started) std::this_thread::yield();
+    for (int i = 0; i < 200; ++i) {
+      const KvStats stats = engine.kv_stats();
+      EXPECT_EQ(stats.total.pages_active + stats.pages_free, stats.pool_pages);
+    }
+    engine.cancel();
+  });
+  GenerateOptions options = greedy(1000000);
+  options.on_token = [&](const TokenEvent&) {
+    started = true;
+    return true;
+  };
+  const GenerateResult result = engine.generate(std::span(tokens).first(8), options);
+  other.join();
+  EXPECT_EQ(result.finish_reason, FinishReason::kCancelled);
+  engine.check_integrity();
+}
+
+TEST(Engine, BoundedPoliciesRunPastTheContextInFlatMemory) {
+  Engine engine(tiny(), small_engine("sink:4+28"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  const RequestId id = engine.add(tokens, greedy(3000));  // the model was trained for 128
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.take(id)->tokens.size(), 3000U);
+  const KvStats stats = engine.kv_stats();
+  EXPECT_LE(stats.layers[0].pages_peak, (4 + 28 + 512 + 15) / 16 + 2);
+  EXPECT_GT(stats.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kWindow)], 150);
+  engine.check_integrity();
+}
+
+TEST(Engine, RefusesBadOptionsWithASentence) {
+  const auto with = [](const std::function<void(EngineOptions&)>& change) {
+    return code_of([&] {
+      EngineOptions options;
+      change(options);
+      Engine engine(tiny(), options);
+    });
+  };
+  using O = EngineOptions;
+  EXPECT_EQ(with([](O& o) { o.threads = -1; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.batch_size = 0; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.context = -5; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.device = "gpu"; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.device = "cuda"; }), ErrorCode::kDevice);
+  EXPECT_EQ(with([](O& o) { o.isa = "mmx"; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.kv.block_size = 0; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.kv.budget_bytes = 100; }), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(with([](O& o) {
+              o.kv.policy = "window:1000";
+              o.kv.budget_bytes = 1 << 16;
+            }),
+            ErrorCode::kOutOfMemory);
+  EXPECT_EQ(with([](O& o) { o.context = INT64_C(1) << 40; }), ErrorCode::kInvalidArgument);
+}
+
+TEST(Engine, StopStringsMayStraddleTokensAndAreNeverShown) {
+  PADDOCK_REAL_FILE(path, "PADDOCK_TEST_MODEL")
+  EngineOptions engine_options = small_engine();
+  engine_options.context = 256;
+  Engine engine(Model::load(path), engine_options);
+  GenerateOptions options = greedy(40);
+  const std::string prompt = "The capital of France is";
+  const std::string whole = engine.generate(prompt, options).text;
+  const size_t cut = whole.find("ited Sta");  // the middle of " United States"
+  ASSERT_NE(cut, std::string::npos) << whole;
+  options.stop = {"ited Sta", "never"};
+  std::string streamed;
+  options.on_token = [&](const TokenEvent& event) {
+    streamed += event.text;
+    return true;
+  };
+  const GenerateResult result = engine.generate(prompt, options);
+  EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+  EXPECT_EQ(result.text, whole.substr(0, cut));
+  EXPECT_EQ(streamed, result.text);
+}
+
+}  // namespace
+}  // namespace paddock::test
