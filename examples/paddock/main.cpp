@@ -20,6 +20,11 @@ int main(int argc, char** argv) {
   cli::add_inspect(app, exit_code);
   cli::add_bench(app, exit_code);
   try {
+    if (argc > 1 && argv[1][0] != '-' && app.get_subcommand_no_throw(argv[1]) == nullptr) {
+      std::string names;
+      for (const CLI::App* command : app.get_subcommands({})) names += " " + command->get_name();
+      throw cli::UsageError(fmt::format("there is no command '{}'; there are:{}", argv[1], names));
+    }
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& e) {
     return app.exit(e);
