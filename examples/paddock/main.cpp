@@ -6,6 +6,20 @@
 
 #include "common.h"
 
+namespace {
+
+void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    if (command->get_name() == argv[1]) return;
+    names += " " + command->get_name();
+  }
+  throw cli::UsageError(fmt::format("there is no command '{}'; there are:{}", argv[1], names));
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   CLI::App app{"Runs Llama 3 decoders over a paged KV cache with pluggable eviction", "paddock"};
@@ -20,11 +34,7 @@ int main(int argc, char** argv) {
   cli::add_inspect(app, exit_code);
   cli::add_bench(app, exit_code);
   try {
-    if (argc > 1 && argv[1][0] != '-' && app.get_subcommand_no_throw(argv[1]) == nullptr) {
-      std::string names;
-      for (const CLI::App* command : app.get_subcommands({})) names += " " + command->get_name();
-      throw cli::UsageError(fmt::format("there is no command '{}'; there are:{}", argv[1], names));
-    }
+    refuse_unknown_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp& e) {
     return app.exit(e);

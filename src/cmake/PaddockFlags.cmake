@@ -5,6 +5,10 @@ if(PADDOCK_SANITIZE)
   add_link_options(-fsanitize=${PADDOCK_SANITIZE})
 endif()
 
+if(PADDOCK_BUILD_FUZZERS)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
 # -Wrestrict of GCC 12 raises false alarms on std::string (its bug 105651); -Wpsabi speaks of vectors
 # passed between files, which ours never are.
 function(paddock_flags target)
