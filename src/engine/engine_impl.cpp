@@ -7,6 +7,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/log.h"
 #include "core/system.h"
 
 namespace paddock {
@@ -96,6 +97,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   backend->reserve(limits);
   llama = std::make_unique<Llama>(config, weights, *backend, max_tokens, logit_rows);
   memory_bytes = weights->bytes + reserved + activations;
+  log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
+      memory_bytes, setup.n_pages, o.kv.policy);
 
   requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
   stepping_.reserve(o.max_sequences);
@@ -333,8 +336,9 @@ void Engine::Impl::accept(Request& request, std::span<const float> logits) {
   if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), id)) {
     request.text.finish();
     const std::string_view rest = request.text.take();
-    if (!rest.empty() && request.options.on_token) request.options.on_token({id, rest, 0, {}});
-    return finish(request, FinishReason::kStop);
+    if (!rest.empty()) deliver(request, {id, rest, 0, {}});
+    if (!request.finished) finish(request, FinishReason::kStop);
+    return;
   }
 
   result.tokens.push_back(id);
@@ -355,10 +359,20 @@ void Engine::Impl::accept(Request& request, std::span<const float> logits) {
   }
   if (reason) request.text.finish();
   event.text = request.text.take();
-  if (request.options.on_token && !request.options.on_token(event) && !reason) {
-    reason = FinishReason::kCancelled;
+  if (!deliver(request, event) && !reason) reason = FinishReason::kCancelled;
+  if (reason && !request.finished) finish(request, *reason);
+}
+
+bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
+  if (!request.options.on_token) return true;
+  try {
+    return request.options.on_token(event);
+  } catch (const std::exception& e) {
+    finish(request, FinishReason::kError, fmt::format("on_token threw: {}", e.what()));
+  } catch (...) {
+    finish(request, FinishReason::kError, "on_token threw something that is no std::exception");
   }
-  if (reason) finish(request, *reason);
+  return false;
 }
 
 // ---- sessions and raw passes

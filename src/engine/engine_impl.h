@@ -66,6 +66,8 @@ struct Engine::Impl final : StopCheck {
   int32_t plan_tokens(Request& request, int32_t most);
   void run_plan();
   void accept(Request& request, std::span<const float> logits);
+  /// Calls the host's callback; what it throws ends this request alone. False: stop.
+  bool deliver(Request& request, const TokenEvent& event);
   void finish(Request& request, FinishReason reason, std::string error = {});
   bool overdue(const Request& request) const;
   void retire();

@@ -9,6 +9,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/log.h"
 #include "io/mapped_file.h"
 #include "model/model_data.h"
 #include "text/tokenizer_source.h"
@@ -173,6 +174,11 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOpti
     stops.insert(data->tokenizer->stop_tokens().begin(), data->tokenizer->stop_tokens().end());
   }
   data->stop_tokens.assign(stops.begin(), stops.end());
+  for (const std::string& warning : data->info.warnings) {
+    log(LogLevel::kWarning, "{}: {}", path, warning);
+  }
+  log(LogLevel::kInfo, "loaded {}: {} layers, {} parameters, {}", path, data->info.n_layers,
+      data->info.n_parameters, data->info.weight_types);
   report(options, 1.0);
   return std::shared_ptr<const Model>(new Model(std::move(data)));
 }

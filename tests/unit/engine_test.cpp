@@ -182,6 +182,26 @@ TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {
   EXPECT_EQ(engine.take(good)->finish_reason, FinishReason::kLength);
 }
 
+TEST(Engine, ACallbackThatThrowsEndsItsRequestAlone) {
+  EngineOptions options = small_engine();
+  options.max_sequences = 2;
+  Engine engine(tiny(), options);
+  const std::vector<TokenId> tokens = golden_tokens();
+  GenerateOptions throws = greedy(6);
+  throws.on_token = [](const TokenEvent&) -> bool {
+    throw std::runtime_error("the printer is on fire");
+  };
+  const RequestId bad = engine.add(std::span(tokens).first(5), throws);
+  const RequestId good = engine.add(std::span(tokens).first(7), greedy(6));
+  while (engine.step()) engine.check_integrity();
+  const auto failed = engine.take(bad);
+  EXPECT_EQ(failed->finish_reason, FinishReason::kError);
+  EXPECT_NE(failed->error.find("printer"), std::string::npos);
+  Engine alone(tiny(), options);
+  EXPECT_EQ(engine.take(good)->tokens,
+            alone.generate(std::span(tokens).first(7), greedy(6)).tokens);
+}
+
 TEST(Engine, CancelFromAnotherThreadAndSnapshotsMeanwhile) {
   Engine engine(tiny(), small_engine("sink:4+12"));
   const std::vector<TokenId> tokens = golden_tokens();
