@@ -75,7 +75,8 @@ void refuse_gguf(const std::string& file, const char* what) {
 }
 
 TEST(GgufHostile, AWellFormedFileIsRead) {
-  const gguf::Header header = gguf::parse(as_bytes(gguf_file(key_u32("k", 7), 1, {{}}, 16)));
+  const std::string file = gguf_file(key_u32("k", 7), 1, {{}}, 16);  // the header points into it
+  const gguf::Header header = gguf::parse(as_bytes(file));
   ASSERT_EQ(header.tensors.size(), 1U);
   EXPECT_EQ(header.tensors[0].bytes, 16U);
   EXPECT_EQ(std::get<uint64_t>(*header.find("k")), 7U);
