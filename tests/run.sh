@@ -6,6 +6,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
   libgtest-dev python3 python3-pip ca-certificates git || exit 1
 
+# With --full, and always in CI: a second compiler, sanitizers and the consumer projects too.
+full=${CI:-}
+[ "${1:-}" = --full ] && full=yes
 passed=0 failed=0 skipped=0
 note() { echo "== $*"; }
 step() { # step NAME COMMAND...: one more test that is not of ctest
@@ -69,13 +72,13 @@ PYTHON
 
 note "release build and all tests"
 if build "$root/build/tests" -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=ON -DPADDOCK_WERROR=ON; then
-  # The consumer projects build the library three times over: on request.
-  if [ "${1:-}" = --full ]; then run_ctest "$root/build/tests"; else run_ctest "$root/build/tests" -LE install; fi
+  # The consumer projects build the library three times over: not at every call.
+  if [ -n "$full" ]; then run_ctest "$root/build/tests"; else run_ctest "$root/build/tests" -LE install; fi
 else
   failed=$((failed + 1))
 fi
 
-if [ -n "${CI:-}" ] || [ "${1:-}" = --full ]; then
+if [ -n "$full" ]; then
   step "clang: library and tool without warnings" build "$root/build/clang" \
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
     -DPADDOCK_WERROR=ON
@@ -86,8 +89,6 @@ if [ -n "${CI:-}" ] || [ "${1:-}" = --full ]; then
   else
     failed=$((failed + 1))
   fi
-fi
-if [ "${1:-}" = --full ]; then
   note "thread sanitizer"
   if build "$root/build/tsan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
     -DPADDOCK_SANITIZE=thread; then
