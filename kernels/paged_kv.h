@@ -9,10 +9,12 @@
 
 #include <cstdint>
 
+// Without a copy of their own in object files: these functions are compiled for several instruction
+// sets, and a linker would keep any one of the copies for all.
 #if defined(__CUDACC__)
 #define PADDOCK_HD __host__ __device__
 #else
-#define PADDOCK_HD
+#define PADDOCK_HD [[gnu::always_inline]]
 #endif
 
 namespace paddock {

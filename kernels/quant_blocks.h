@@ -1,5 +1,5 @@
-// The quantized blocks of GGUF files, taken apart. Sizes are in kernels/dtype.h; every d and m is an
-// f16, little-endian, and element order is as listed.
+// The quantized blocks of GGUF files, taken apart. Sizes are in kernels/dtype.h; every d and m is
+// an f16, little-endian, and element order is as listed.
 //   Q4_0 d, qs[16]             elements 0-15 low nibbles, 16-31 high ones; d * (q - 8)
 //   Q4_1 d, m, qs[16]          d * q + m
 //   Q5_0 d, qh[4], qs[16]      bit i of qh is bit 4 of element i; d * (q - 16)
@@ -37,19 +37,30 @@ struct QuantTraits {
 
 constexpr QuantTraits quant_traits(DType type) {
   switch (type) {
-    case DType::kQ4_0: return {Scales::kPer32, 4, 8};
-    case DType::kQ4_1: return {Scales::kPer32Min, 4, 0};
-    case DType::kQ5_0: return {Scales::kPer32, 5, 16};
-    case DType::kQ5_1: return {Scales::kPer32Min, 5, 0};
-    case DType::kQ8_0: return {Scales::kPer32, 8, 128};
-    case DType::kQ2_K: return {Scales::kSuper16Min, 4, 0};
-    case DType::kQ3_K: return {Scales::kSuper16, 4, 4};
-    case DType::kQ4_K: return {Scales::kSuper32Min, 4, 0};
-    case DType::kQ5_K: return {Scales::kSuper32Min, 5, 0};
-    case DType::kQ6_K: return {Scales::kSuper16, 6, 32};
+    case DType::kQ4_0:
+      return {Scales::kPer32, 4, 8};
+    case DType::kQ4_1:
+      return {Scales::kPer32Min, 4, 0};
+    case DType::kQ5_0:
+      return {Scales::kPer32, 5, 16};
+    case DType::kQ5_1:
+      return {Scales::kPer32Min, 5, 0};
+    case DType::kQ8_0:
+      return {Scales::kPer32, 8, 128};
+    case DType::kQ2_K:
+      return {Scales::kSuper16Min, 4, 0};
+    case DType::kQ3_K:
+      return {Scales::kSuper16, 4, 4};
+    case DType::kQ4_K:
+      return {Scales::kSuper32Min, 4, 0};
+    case DType::kQ5_K:
+      return {Scales::kSuper32Min, 5, 0};
+    case DType::kQ6_K:
+      return {Scales::kSuper16, 6, 32};
     case DType::kF32:
     case DType::kF16:
-    case DType::kBF16: break;
+    case DType::kBF16:
+      break;
   }
   return {Scales::kNone, 0, 0};
 }
@@ -154,8 +165,8 @@ inline void unpack_q6_k(const uint8_t* block, QuantBlock& out) {
     const int low_shift = j % 4 / 2 * 4;
     const int high_shift = j % 4 * 2;
     for (int l = 0; l < 32; ++l) {
-      out.q[32 * j + l] = static_cast<uint8_t>((low[l] >> low_shift & 15U) |
-                                               (high[l] >> high_shift & 3U) << 4);
+      out.q[32 * j + l] =
+          static_cast<uint8_t>((low[l] >> low_shift & 15U) | (high[l] >> high_shift & 3U) << 4);
     }
   }
 }
@@ -163,19 +174,30 @@ inline void unpack_q6_k(const uint8_t* block, QuantBlock& out) {
 /// Takes a block of a quantized type apart; does nothing for plain floats.
 inline void unpack_block(DType type, const uint8_t* block, QuantBlock& out) {
   switch (type) {
-    case DType::kQ4_0: return unpack_legacy(false, false, block, out);
-    case DType::kQ4_1: return unpack_legacy(true, false, block, out);
-    case DType::kQ5_0: return unpack_legacy(false, true, block, out);
-    case DType::kQ5_1: return unpack_legacy(true, true, block, out);
-    case DType::kQ8_0: return unpack_q8_0(block, out);
-    case DType::kQ2_K: return unpack_q2_k(block, out);
-    case DType::kQ3_K: return unpack_q3_k(block, out);
-    case DType::kQ4_K: return unpack_q45_k(false, block, out);
-    case DType::kQ5_K: return unpack_q45_k(true, block, out);
-    case DType::kQ6_K: return unpack_q6_k(block, out);
+    case DType::kQ4_0:
+      return unpack_legacy(false, false, block, out);
+    case DType::kQ4_1:
+      return unpack_legacy(true, false, block, out);
+    case DType::kQ5_0:
+      return unpack_legacy(false, true, block, out);
+    case DType::kQ5_1:
+      return unpack_legacy(true, true, block, out);
+    case DType::kQ8_0:
+      return unpack_q8_0(block, out);
+    case DType::kQ2_K:
+      return unpack_q2_k(block, out);
+    case DType::kQ3_K:
+      return unpack_q3_k(block, out);
+    case DType::kQ4_K:
+      return unpack_q45_k(false, block, out);
+    case DType::kQ5_K:
+      return unpack_q45_k(true, block, out);
+    case DType::kQ6_K:
+      return unpack_q6_k(block, out);
     case DType::kF32:
     case DType::kF16:
-    case DType::kBF16: return;
+    case DType::kBF16:
+      return;
   }
 }
 

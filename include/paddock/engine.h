@@ -50,7 +50,7 @@ struct TokenEvent {
   TokenId id;
   std::string_view text;  ///< text that became final with it (may be empty): whole UTF-8
                           ///< characters, never a part of a stop string
-  double logprob = 0;                 ///< if logprobs were asked for
+  double logprob = 0;     ///< if logprobs were asked for
   std::span<const TokenLogprob> top;  ///< the n best, likewise
 };
 
@@ -124,18 +124,35 @@ class PADDOCK_API Engine {
   GenerateResult generate(SessionId session, std::span<const TokenId> tokens,
                           const GenerateOptions& options = {});
   int64_t session_length(SessionId session) const;  ///< positions held, pending token included
+  /// Takes the session back to its first `length` positions (to regenerate an answer, to reject
+  /// drafted tokens), exactly as if the later ones had never been fed. Error kInvalidArgument, and
+  /// no change, where a rule has dropped what that length would see, or scores by what the later
+  /// positions did.
+  void truncate(SessionId session, int64_t length);
 
   // ---- raw forward passes
   /// Appends `tokens` to a session without sampling; returns the logits [vocab_size] after the last
   /// one, valid until the next call of the engine. Fed in chunks of the batch size.
   std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
   /// Logits after each of `tokens`, fed in chunks of the batch size as one sequence of its own:
-  /// on_logits(position, row of vocab_size floats) in order; return false to stop.
+  /// on_logits(position, row of vocab_size floats) in order; return false to stop. The first
+  /// `prompt_tokens` count as prompt for rules that decide where it ends.
   void forward(
       std::span<const TokenId> tokens,
-      const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits);
+      const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
+      int64_t prompt_tokens = 0);
 
-  KvStats kv_stats() const;              ///< any thread, any time
+  // ---- what the cache does
+  /// Other rules for every layer from now on; counters go on. Error kInvalidArgument for a rule
+  /// that is wrong or while requests or sessions are open, kOutOfMemory if the pool cannot hold it.
+  void set_kv_policy(std::string_view spec);
+  void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
+
+  KvStats kv_stats() const;  ///< any thread, any time
+  /// Resident blocks of a layer, all sequences, in position order; any thread.
+  std::vector<KvBlock> kv_blocks(int32_t layer) const;
+  /// Removals numbered `from` and later, as far back as the ring reaches; any thread.
+  std::vector<KvEvent> kv_events(uint64_t from = 0) const;
   void check_integrity() const;          ///< throws Error kInternal if a conservation law is broken
   const EngineOptions& options() const;  ///< as resolved: threads, context, budget filled in
   const Model& model() const;

@@ -1,12 +1,18 @@
 // What an eviction policy may decide, and nothing else. The cache manager owns the truth; a policy
-// only answers questions about host metadata. It never sees keys, values or a device.
+// answers questions about host metadata. It never sees keys, values or a device.
+//
+// A policy of your own is one class derived from EvictionPolicy, handed to the engine in
+// KvOptions::custom_policy: examples/custom_policy.cpp is one, paddock/testing.h checks it.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "paddock/export.h"
 
@@ -14,8 +20,8 @@ namespace paddock {
 
 inline constexpr int32_t kUnlimited = std::numeric_limits<int32_t>::max();
 
-/// What a query at position t sees in one layer: p <= t and (p < sinks or p > t - window).
-/// Exact to the token; a page leaves only when no later query can see any of it.
+/// What a query at position t sees in one layer, among what is resident: p <= t and
+/// (p < sinks or p > t - window). Exact to the token; a page leaves when no later query can see it.
 struct TokenVisibility {
   int32_t sinks = 0;            ///< the first positions of the sequence; >= 0
   int32_t window = kUnlimited;  ///< the newest positions, the query's own included; >= 1
@@ -29,8 +35,55 @@ enum class Positions {
   kCompact,   ///< survivors look contiguous (StreamingLLM): queries turn, keys never move
 };
 
-/// A policy for one set of layers. Implementations must be deterministic and may be shared by
-/// several sequences; calls come from the thread that drives the engine.
+/// What is measured for trim(). Nothing is, and nothing is paid, unless asked for.
+struct PolicyNeeds {
+  bool attention = false;  ///< BlockInfo::mass, recent_mass and last_used
+  bool key_norms = false;  ///< BlockInfo::key_norm
+};
+
+/// When a sequence is trimmed in a layer, and what stays. Steps of the engine are split at these
+/// lengths, so that the outcome does not depend on how a prompt is chunked.
+struct TrimSchedule {
+  int32_t budget = kUnlimited;  ///< positions that remain after a decision; kUnlimited: no trims
+  int32_t every = 64;           ///< decide when the length reaches a multiple; 0: once, where the
+                                ///< prompt ends (the cache is not bounded while it is read)
+  int32_t observe = 0;          ///< recent_mass counts this many queries before the decision;
+                                ///< 0: all since the last one
+  int32_t keep_first = 0;       ///< blocks with any of the first positions are protected,
+  int32_t keep_newest = 0;      ///< and those with any of the newest; the newest block always is
+};
+
+/// A resident block of one sequence in one layer.
+struct BlockInfo {
+  int64_t first_position = 0;
+  int32_t n_tokens = 0;
+  bool is_protected = false;  ///< naming it as a victim is a violation
+  double mass = 0;            ///< attention it received, summed over query heads and queries so far
+  double recent_mass = 0;     ///< likewise, of the queries that TrimSchedule::observe names
+  int64_t last_used = 0;      ///< newest query position that gave it at least its fair share:
+                              ///< n_heads * n_tokens / visible tokens; its own first until then
+  double key_norm = 0;        ///< sum over KV heads of ||key||_2, mean over its tokens
+};
+
+/// One sequence in one layer at a decision.
+struct LayerView {
+  int32_t layer = 0;
+  int32_t n_layers = 0;
+  int32_t n_heads = 0;  ///< query heads
+  int32_t block_size = 0;
+  int64_t length = 0;                 ///< positions of the sequence so far
+  int64_t tokens = 0;                 ///< of them, resident in this layer
+  std::span<const BlockInfo> blocks;  ///< in position order
+};
+
+struct Victim {
+  int32_t block = 0;  ///< index into LayerView::blocks
+  double score = 0;   ///< what it was ranked by, for the event log; a smaller one leaves first
+};
+
+/// A policy for one set of layers. Implementations must be deterministic and keep no state between
+/// decisions: one object serves several layers and sequences. Calls come from the thread that
+/// drives the engine; an exception is caught, counted, and overruled.
 class PADDOCK_API EvictionPolicy {
  public:
   virtual ~EvictionPolicy();
@@ -39,15 +92,36 @@ class PADDOCK_API EvictionPolicy {
   /// two policies of equal name must behave equally.
   virtual std::string name() const = 0;
 
-  /// What queries of `layer` see. Must not change during the life of a sequence.
-  virtual TokenVisibility visibility(int32_t layer) const = 0;
+  /// What queries of `layer` see; everything unless overridden. Asked once, when the policy is set,
+  /// like needs(), positions() and schedule().
+  virtual TokenVisibility visibility(int32_t layer) const;
 
   /// How queries meet what is left; kOriginal unless overridden.
   virtual Positions positions() const { return Positions::kOriginal; }
+
+  virtual PolicyNeeds needs() const { return {}; }
+
+  /// No trims unless overridden.
+  virtual TrimSchedule schedule(int32_t layer, int32_t n_layers) const;
+
+  /// Names blocks that may leave, most evictable first, until they hold `n_tokens` or more, and if
+  /// possible one block beyond (the runner-up, for the event log). Whole blocks leave from the
+  /// front until the budget is met. Never a protected block, none twice. Where too few are named
+  /// the oldest unprotected blocks follow. Equal scores: the less recently used, then the deeper
+  /// block first. At most O(blocks log blocks).
+  virtual void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const;
 };
 
-/// Makes a built-in policy from one RULE: `full`, `window:W`, `sink:S+W`, each with an optional
-/// `@original` or `@compact`. Error kInvalidArgument naming the rule, the value and what is right.
+/// Makes a built-in policy from one RULE, such as "full", "sink:4+252", "h2o:256@every:32"
+/// (docs/policies.md lists them). Error kInvalidArgument naming the rule, the value and the fix.
 PADDOCK_API std::shared_ptr<const EvictionPolicy> make_policy(std::string_view rule);
+
+/// The forms of all built-in rules, such as "sink:S+W".
+PADDOCK_API std::vector<std::string> policy_forms();
+
+/// Ranks the unprotected blocks of `view` by score(index into view.blocks), the smallest first, in
+/// the order and number that trim() asks for. A scored policy is this and one formula.
+PADDOCK_API void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims,
+                             const std::function<double(int32_t block)>& score);
 
 }  // namespace paddock

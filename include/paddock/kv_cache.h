@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "paddock/eviction.h"
 #include "paddock/export.h"
+#include "paddock/stats.h"
 
 namespace paddock {
 
@@ -26,9 +28,15 @@ struct KvOptions {
   KvType type = KvType::kAuto;
   int32_t block_size = 16;  ///< positions per block, 1..4096
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
+  /// docs/policies.md lists the rules.
   std::string policy = "full";
   /// A policy of the host's own, for all layers; overrides `policy` when set.
   std::shared_ptr<const EvictionPolicy> custom_policy{};
+  /// Removals that kv_events() can look back on; 0 to 1,000,000.
+  int32_t event_capacity = 4096;
+  /// Called at every removal, on the thread that drives the engine, in the middle of its work: it
+  /// must not call the engine. If it throws it is not called again.
+  std::function<void(const KvEvent&)> on_event{};
 };
 
 }  // namespace paddock

@@ -1,4 +1,4 @@
-// Snapshots of what the cache holds. Plain structs, by value.
+// Snapshots of what the cache holds, and the log of what left it. Plain structs, by value.
 #pragma once
 
 #include <array>
@@ -11,26 +11,40 @@
 
 namespace paddock {
 
-/// Why a page left a sequence's table.
+/// Why a page left a sequence's table. Six reasons, never one verb.
 enum class RemovalReason : int32_t {
+  kCapacity,     ///< a cached page that nobody referenced was reclaimed: lossless
   kWindow,       ///< no later query could see any of it (the rule's own visibility)
+  kPolicyTrim,   ///< a scored rule dropped it from a live sequence: changes the output
   kSequenceEnd,  ///< its sequence ended
+  kPreempt,      ///< its sequence was parked: lossless, slow
+  kUser,         ///< the host truncated the sequence
 };
-inline constexpr int32_t kRemovalReasons = 2;
-/// "window", "sequence_end".
+inline constexpr int32_t kRemovalReasons = 6;
+/// "capacity", "window", "policy_trim", "sequence_end", "preempt", "user".
 PADDOCK_API const char* removal_reason_name(RemovalReason reason) noexcept;
 
-/// One layer, or the total of all.
+/// One layer, or the total of all. Counters count since the engine was made.
 struct KvLayerStats {
   int32_t layer = -1;           ///< -1: total
   std::string policy;           ///< the layer's rule
   int64_t pages_active = 0;     ///< pages that some sequence's table lists
+  int64_t pages_cached = 0;     ///< pages kept for reuse that no table lists
+  int64_t pages_pinned = 0;     ///< active pages whose blocks the rule may not name (sinks, newest)
   int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
   int64_t tokens_resident = 0;  ///< positions whose keys and values lie in active pages
   int64_t bytes = 0;            ///< pages_active times the page size
-  int64_t pages_allocated = 0;  ///< since the engine was made
-  std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason, since then
-  int64_t tokens_read = 0;  ///< (query, key) pairs that attention met, per query head group
+  int64_t pages_allocated = 0;
+  std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
+  int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group
+  int64_t trim_decisions = 0;  ///< times a scored rule was asked
+  double attention_seconds = 0;
+};
+
+/// What the host's own view of memory says, beside the pool's figures.
+struct ProcessMemory {
+  uint64_t resident_bytes = 0;   ///< of this process, as the operating system reports (0: unknown)
+  uint64_t available_bytes = 0;  ///< left for it under the machine's and the cgroup's limits
 };
 
 struct KvStats {
@@ -40,16 +54,67 @@ struct KvStats {
   int64_t pool_pages = 0;  ///< the whole pool; any layer may use any page
   int64_t pool_bytes = 0;
   int64_t pages_free = 0;
-  int64_t steps = 0;  ///< forward passes so far: the cache's clock
+  int64_t steps = 0;  ///< forward passes committed so far: the cache's clock
   int64_t tokens_written = 0;
   int32_t sequences = 0;  ///< live ones
+
+  double policy_seconds = 0;      ///< spent inside trim()
+  int64_t policy_violations = 0;  ///< answers overruled: thrown, protected, twice, out of range
+  int64_t policy_shortfalls = 0;  ///< answers that named too few blocks and were filled up
+  int64_t policy_slow = 0;        ///< answers that took longer than a millisecond; only counted
+  std::string last_violation;     ///< what the latest one was
+
+  int64_t prefix_lookups = 0;   ///< blocks looked for among those kept for reuse,
+  int64_t prefix_hits = 0;      ///< of them found, warm-up and re-reads after a preemption excluded
+  int64_t reclaim_regrets = 0;  ///< blocks looked for in vain that had been reclaimed before
+
+  uint64_t events = 0;       ///< removals logged so far
+  uint64_t events_lost = 0;  ///< of them no longer in the ring
+  ProcessMemory memory;
   KvLayerStats total;
   std::vector<KvLayerStats> layers;
+};
+
+/// One block that left one layer of one sequence.
+struct KvEvent {
+  uint64_t number = 0;  ///< 0, 1, 2, ... without gaps; a gap between two reads means loss
+  int64_t step = 0;     ///< the cache's clock when it left
+  RemovalReason reason = RemovalReason::kWindow;
+  int32_t layer = 0;
+  int32_t sequence = 0;
+  int64_t first_position = 0;
+  int32_t n_tokens = 0;
+  int64_t length = 0;  ///< of the sequence at that moment
+  int64_t age_steps = 0;
+  int64_t idle_steps =
+      -1;  ///< steps since it last got its fair share of attention; -1: not measured
+  bool overruled = false;           ///< chosen by the manager in place of a wrong or short answer
+  double score = 0;                 ///< with kPolicyTrim: what it was ranked by,
+  double runner_up_score = 0;       ///< and the same of the block that would have been next,
+  int64_t runner_up_position = -1;  ///< which starts here; -1: none was named
+  std::string policy;               ///< the layer's rule
+};
+
+/// A resident block, as kv_blocks() lists it.
+struct KvBlock {
+  int32_t sequence = 0;
+  int64_t first_position = 0;  ///< of the part in view
+  int32_t n_tokens = 0;
+  int64_t query_shift = 0;  ///< a query at t meets it as if at min(t - query_shift, query_cap)
+  int64_t query_cap = 0;
+  int64_t born_step = 0;
+  double mass = 0;         ///< attention received, where the rule has it measured
+  int64_t last_used = -1;  ///< newest query position that gave it its fair share; -1: not measured
+  double key_norm = 0;     ///< likewise
 };
 
 /// The snapshot as one JSON object. Layer fields as above in snake_case, removals by reason name.
 PADDOCK_API std::string to_json(const KvStats& stats);
 /// A table for people: one row per layer and a total, ending in a newline.
 PADDOCK_API std::string to_table(const KvStats& stats);
+/// Prometheus text exposition format, version 0.0.4; names begin with paddock_kv_.
+PADDOCK_API std::string to_prometheus(const KvStats& stats);
+/// One event as one line of JSON, without a newline.
+PADDOCK_API std::string to_json(const KvEvent& event);
 
 }  // namespace paddock

@@ -121,6 +121,7 @@ class AttentionRun {
       scratch_.largest[r] = -3.0e38F;
       scratch_.sum[r] = 0.0F;
     }
+    n_parts_ = 0;
     int32_t at = 0;    // the entry, and
     int64_t next = 0;  // the next of its positions to be taken
     if (sequence_.n_entries > 0) next = begin_of(0);
@@ -130,6 +131,7 @@ class AttentionRun {
       const int32_t rotation = sequence_.entries[at].rotation;
       const auto first = static_cast<int32_t>(next - tile);
       LaneRange lanes{first, first};
+      const int32_t first_part = n_parts_;
       while (at < sequence_.n_entries && next == tile + lanes.end && lanes.end < kTile &&
              sequence_.entries[at].rotation == rotation) {
         const int64_t end = end_of(at) < tile + kTile ? end_of(at) : tile + kTile;
@@ -137,13 +139,23 @@ class AttentionRun {
         if (seen(tile, part)) {
           gather(args_, {&sequence_.entries[at], part}, task_.kv_head, tile, scratch_);
         }
+        if (sequence_.mass != nullptr) {
+          part_lanes_[n_parts_ - first_part] = part;
+          scratch_.part_entry[n_parts_++] = at;
+        }
         lanes.end = part.end;
         next = end;
         if (next == end_of(at) && ++at < sequence_.n_entries) next = begin_of(at);
       }
-      if (seen(tile, lanes)) take(tile, lanes, rotation);
+      if (seen(tile, lanes)) {
+        take(tile, lanes, rotation);
+        if (sequence_.mass != nullptr) measure(tile, first_part);
+      } else {
+        n_parts_ = first_part;
+      }
     }
     write();
+    if (sequence_.mass != nullptr) add_masses();
   }
 
  private:
@@ -187,6 +199,39 @@ class AttentionRun {
     }
   }
 
+  /// Keeps what each row has just given to the parts of this tile.
+  void measure(int64_t tile, int32_t first_part) {
+    for (int32_t p = first_part; p < n_parts_; ++p) {
+      const LaneRange lanes = part_lanes_[p - first_part];
+      for (int32_t r = 0; r < rows_; ++r) {
+        const LaneRange live = visible(tile, lanes, position(r / heads_));
+        float given = 0.0F;
+        for (int32_t l = live.begin; l < live.end; ++l) given += scratch_.scores[r * kTile + l];
+        scratch_.part_sums[int64_t{p} * rows_ + r] = given;
+        scratch_.part_largest[int64_t{p} * rows_ + r] = scratch_.largest[r];
+      }
+    }
+  }
+
+  /// Adds to the sequence's masses, now that every row's final sum is known.
+  void add_masses() {
+    for (int32_t p = 0; p < n_parts_; ++p) {
+      for (int32_t i = 0; i < task_.n; ++i) {
+        int64_t mass = 0;
+        for (int32_t r = i * heads_; r < (i + 1) * heads_; ++r) {
+          const float given = scratch_.part_sums[int64_t{p} * rows_ + r];
+          if (given == 0.0F) continue;
+          const float past = scratch_.part_largest[int64_t{p} * rows_ + r] - scratch_.largest[r];
+          mass += to_fixed(given * exp_lanes(all_lanes(past))[0] / scratch_.sum[r]);
+        }
+        if (mass == 0) continue;
+        int64_t* to = sequence_.mass + int64_t{task_.first + i} * sequence_.n_entries +
+                      scratch_.part_entry[p];
+        __atomic_fetch_add(to, mass, __ATOMIC_RELAXED);
+      }
+    }
+  }
+
   void rotate(int32_t rotation) {
     rotation_ = rotation;
     for (int32_t r = 0; r < rows_; ++r) {
@@ -219,6 +264,8 @@ class AttentionRun {
   int32_t heads_;
   int32_t rows_;
   int32_t rotation_ = -1;
+  int32_t n_parts_ = 0;
+  LaneRange part_lanes_[kTile];  // of the tile at hand
 };
 
 /// out[t][i] = gate / (1 + exp(-gate)) * up

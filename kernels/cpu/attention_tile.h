@@ -59,10 +59,14 @@ struct AttentionScratch {
     scores = output + rows * dim;
     largest = scores + rows * kTile;
     sum = largest + rows;
+    part_sums = sum + rows;
+    part_largest = part_sums + rows * args.max_parts;
+    part_entry = reinterpret_cast<int32_t*>(part_largest + rows * args.max_parts);
   }
-  static int64_t floats(int64_t head_dim, int64_t heads_per_kv) {
+  static int64_t floats(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts) {
     const int64_t rows = kQueryTile * heads_per_kv;
-    return (2 * head_dim * kTile + 2 * rows * head_dim + rows * kTile + 2 * rows + 15) / 16 * 16;
+    return (2 * head_dim * kTile + 2 * rows * head_dim + rows * kTile + 2 * rows +
+            (2 * rows + 1) * max_parts + 15) / 16 * 16;
   }
   float* keys;     // [head_dim][kTile]
   float* values;   // [kTile][head_dim]
@@ -71,6 +75,11 @@ struct AttentionScratch {
   float* scores;   // [rows][kTile]
   float* largest;  // [rows]
   float* sum;      // [rows]
+  // Only where masses are measured: what each row gave to each part of an entry within one tile,
+  // relative to the largest score so far.
+  float* part_sums;     // [max_parts][rows]
+  float* part_largest;  // [max_parts][rows]
+  int32_t* part_entry;  // [max_parts]
 };
 
 /// A query of one head, rotated by one row of the angle table and scaled.

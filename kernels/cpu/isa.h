@@ -32,7 +32,7 @@ void attention(const AttentionArgs& args, int64_t begin, int64_t end, float* scr
 }  // namespace reference
 
 int64_t attention_tasks(const AttentionArgs& args);
-int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv);
+int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts);
 void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end);
 
 }  // namespace paddock::cpu

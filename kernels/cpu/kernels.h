@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "block_use.h"
 #include "dtype.h"
 #include "paged_kv.h"
 
@@ -58,6 +59,9 @@ struct AttentionSequence {
   const int32_t* angle_rows;
   int32_t n_rotations;
   Visibility visibility;
+  /// [n_tokens, n_entries], zeroed: attention that each query gives to each entry, summed over heads
+  /// in units of 2^-32. Null: not measured.
+  int64_t* mass;
 };
 
 struct AttentionArgs {
@@ -72,6 +76,7 @@ struct AttentionArgs {
   DType kv_type;  // kF32, kF16, kBF16
   const AttentionSequence* sequences;
   int32_t n_sequences;
+  int32_t max_parts;  // room in scratch for measuring masses; see attention_scratch
 };
 
 struct RopeStoreArgs {
@@ -85,6 +90,8 @@ struct RopeStoreArgs {
   PageGeometry geometry;
   DType kv_type;
   const KvDestination* destinations;  // [n_tokens]
+  /// [n_tokens] sum over KV heads of ||key||_2, in kNormUnits; null: not measured.
+  int64_t* key_norms;
 };
 
 /// One instruction set's kernels.
@@ -124,13 +131,20 @@ struct Kernels {
 
   /// Number of independent attention tasks of a batch.
   int64_t (*attention_tasks)(const AttentionArgs& args);
-  /// Floats of scratch one worker needs.
-  int64_t (*attention_scratch)(int64_t head_dim, int64_t heads_per_kv);
+  /// Floats of scratch one worker needs. max_parts: 0 if masses are never measured, else what
+  /// attention_parts() gives for the longest table.
+  int64_t (*attention_scratch)(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts);
   /// Runs tasks [begin, end) with float32 arithmetic.
   void (*attention)(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch);
   void (*attention_reference)(const AttentionArgs& args, int64_t begin, int64_t end,
                               float* scratch);
 };
+
+/// Parts into which attention tiles can cut a table of n_entries; scratch is sized by it.
+int64_t attention_parts(int64_t n_entries, int64_t block_size);
+/// Sums a sequence's masses over its queries: `uses` [n_entries] gets each entry's mass and the
+/// newest query that gave it at least its fair share.
+void add_up_uses(const AttentionSequence& sequence, int32_t n_heads, BlockUse* uses);
 
 /// Error-free: falls back to portable if `isa` is not supported.
 const Kernels& kernels(Isa isa);

@@ -84,8 +84,32 @@ int64_t attention_tasks(const AttentionArgs& args) {
   return tasks * args.geometry.n_kv_heads;
 }
 
-int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv) {
-  return AttentionScratch::floats(head_dim, heads_per_kv);
+int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts) {
+  return AttentionScratch::floats(head_dim, heads_per_kv, max_parts);
+}
+
+int64_t attention_parts(int64_t n_entries, int64_t block_size) {
+  return n_entries * (block_size / kTile + 2);  // tiles that an entry can touch
+}
+
+void add_up_uses(const AttentionSequence& s, int32_t n_heads, BlockUse* uses) {
+  for (int32_t e = 0; e < s.n_entries; ++e) uses[e] = {0, -1, 0};
+  for (int32_t i = 0; i < s.n_tokens; ++i) {
+    const int32_t t = s.first_position + i;
+    int64_t visible = 0;
+    for (int32_t e = 0; e < s.n_entries; ++e) {
+      const SlotRange live = live_slots(s.entries[e], s.visibility, t);
+      visible += live.end - live.begin;
+    }
+    for (int32_t e = 0; e < s.n_entries; ++e) {
+      const SlotRange live = live_slots(s.entries[e], s.visibility, t);
+      const int64_t mass = s.mass[int64_t{i} * s.n_entries + e];
+      uses[e].mass += mass;
+      if (live.begin < live.end && is_fair_share(mass, n_heads, live.end - live.begin, visible)) {
+        uses[e].last_used = t;
+      }
+    }
+  }
 }
 
 namespace {
@@ -97,6 +121,18 @@ void store_element(uint8_t* base, DType type, int64_t i, float value) {
     reinterpret_cast<uint16_t*>(base)[i] =
         type == DType::kF16 ? f32_to_f16(value) : f32_to_bf16(value);
   }
+}
+
+/// Sum over KV heads of the keys' lengths; rotation does not change them.
+int64_t key_norms(const RopeStoreArgs& args, int64_t t) {
+  int64_t total = 0;
+  for (int32_t h = 0; h < args.geometry.n_kv_heads; ++h) {
+    const float* k = args.k + t * args.k_stride + int64_t{h} * args.geometry.head_dim;
+    float squares = 0.0F;
+    for (int32_t d = 0; d < args.geometry.head_dim; ++d) squares += k[d] * k[d];
+    total += norm_to_fixed(std::sqrt(squares));
+  }
+  return total;
 }
 
 }  // namespace
@@ -124,6 +160,7 @@ void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end) {
         store_element(page, args.kv_type, g.v_offset(h, to.slot, d), v[d]);
       }
     }
+    if (args.key_norms != nullptr) args.key_norms[t] = key_norms(args, t);
   }
 }
 

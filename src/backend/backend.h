@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "block_use.h"
 #include "core/tensor.h"
 #include "paddock/engine.h"
 #include "paged_kv.h"
@@ -44,11 +45,13 @@ struct SequenceView {
   const int32_t* angle_rows;            // [n_rotations, n_tokens]
   int32_t n_rotations;
   Visibility visibility;
+  BlockUse* uses;  // [n_entries] to be filled by attention(); null: nobody asks
 };
 
 struct LayerPlan {
   std::span<const KvDestination> destinations;  // [n_tokens]
   std::span<const SequenceView> sequences;
+  int64_t* key_norms;  // [n_tokens] to be filled by rope_store(); null: nobody asks
 };
 
 /// Everything a step needs, decided on the host before it starts.
@@ -67,7 +70,8 @@ struct BackendLimits {
   int32_t max_angle_rows = 0;
   int32_t max_sequences = 0;
   int32_t n_heads = 0;
-  int64_t max_cols = 0;  // widest input of a linear layer
+  int64_t max_cols = 0;              // widest input of a linear layer
+  int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for
   int64_t n_pages = 0;
   PageGeometry geometry{};
   DType kv_type = DType::kF16;
@@ -99,7 +103,8 @@ class Backend {
   // ---- memory
   /// Bytes reserve() will take beside weights and buffers.
   virtual uint64_t reserve_bytes(const BackendLimits& limits) const = 0;
-  /// Takes the page pool and all scratch. Error kOutOfMemory.
+  /// Takes the page pool and all scratch; a second call keeps the pool and what lies in it where
+  /// their sizes agree. Error kOutOfMemory.
   virtual void reserve(const BackendLimits& limits) = 0;
   /// A zeroed activation matrix that lives as long as the backend.
   virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
@@ -122,6 +127,12 @@ class Backend {
   virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
   /// Row `row` of a buffer in host memory, valid until the next operation.
   virtual std::span<const float> host_row(Buffer x, int32_t row) = 0;
+
+  // ---- pages, between steps
+  /// Copies a page of page_bytes() to host memory, in the order of kernels/paged_kv.h.
+  virtual void read_page(int32_t page, std::span<std::byte> out) const = 0;
+  /// Fills a free page with NaN: whoever still read it would be found out.
+  virtual void poison_page(int32_t page) = 0;
 };
 
 struct BackendOptions {

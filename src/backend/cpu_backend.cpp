@@ -108,15 +108,22 @@ class CpuBackend final : public Backend {
   // ---- memory
 
   uint64_t reserve_bytes(const BackendLimits& limits) const override {
-    return pool_bytes(limits) + angle_bytes(limits) + input_bytes(limits) + scratch_bytes(limits);
+    return pool_bytes(limits) + angle_bytes(limits) + input_bytes(limits) + scratch_bytes(limits) +
+           mass_bytes(limits);
   }
 
   void reserve(const BackendLimits& limits) override {
     limits_ = limits;
-    page_pool_ = AlignedBuffer(pool_bytes(limits), "the page pool");
-    angles_ = AlignedBuffer(angle_bytes(limits), "rotary angles");
-    input_ = AlignedBuffer(input_bytes(limits), "packed activations");
-    scratch_ = AlignedBuffer(scratch_bytes(limits), "attention scratch");
+    const auto fit = [](AlignedBuffer& buffer, uint64_t bytes, const char* what) {
+      if (buffer.size() == bytes) return;
+      buffer = AlignedBuffer();  // the old one first: both may not fit
+      buffer = AlignedBuffer(bytes, what);
+    };
+    fit(page_pool_, pool_bytes(limits), "the page pool");
+    fit(angles_, angle_bytes(limits), "rotary angles");
+    fit(input_, input_bytes(limits), "packed activations");
+    fit(scratch_, scratch_bytes(limits), "attention scratch");
+    fit(masses_, mass_bytes(limits), "attention masses");
     sequences_.reserve(limits.max_sequences);
     own_rows_.resize(limits.max_tokens);
     std::iota(own_rows_.begin(), own_rows_.end(), 0);
@@ -189,16 +196,23 @@ class CpuBackend final : public Backend {
     args.geometry = limits_.geometry;
     args.kv_type = limits_.kv_type;
     args.destinations = plan_->layers[layer].destinations.data();
+    args.key_norms = plan_->layers[layer].key_norms;
     split(plan_->n_tokens(),
           [&](int64_t begin, int64_t end) { kernels_.rope_store(args, begin, end); });
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
+    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
     sequences_.clear();
-    for (const SequenceView& s : plan_->layers[layer].sequences) {
+    auto* masses = reinterpret_cast<int64_t*>(masses_.data());
+    for (const SequenceView& s : views) {
+      const auto n_entries = static_cast<int32_t>(s.entries.size());
       sequences_.push_back({s.first_token, s.n_tokens, s.first_position, s.entries.data(),
-                            static_cast<int32_t>(s.entries.size()), s.angle_rows, s.n_rotations,
-                            s.visibility});
+                            n_entries, s.angle_rows, s.n_rotations, s.visibility, nullptr});
+      if (s.uses == nullptr) continue;
+      sequences_.back().mass = masses;
+      std::fill_n(masses, int64_t{s.n_tokens} * n_entries, int64_t{0});
+      masses += int64_t{s.n_tokens} * n_entries;
     }
     cpu::AttentionArgs args{};
     args.q = q.data;
@@ -212,6 +226,7 @@ class CpuBackend final : public Backend {
     args.kv_type = limits_.kv_type;
     args.sequences = sequences_.data();
     args.n_sequences = static_cast<int32_t>(sequences_.size());
+    args.max_parts = static_cast<int32_t>(max_parts(limits_));
     const auto kernel = reference_ ? kernels_.attention_reference : kernels_.attention;
     const int64_t tasks = kernels_.attention_tasks(args);
     const int64_t scratch = worker_scratch(limits_);
@@ -221,6 +236,11 @@ class CpuBackend final : public Backend {
       float* own = reinterpret_cast<float*>(scratch_.data()) + worker * scratch;
       for (int64_t i = next++; i < tasks; i = next++) kernel(args, i, i + 1, own);
     });
+    for (size_t i = 0; i < views.size(); ++i) {
+      if (views[i].uses != nullptr) {
+        cpu::add_up_uses(sequences_[i], limits_.n_heads, views[i].uses);
+      }
+    }
   }
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
@@ -240,6 +260,18 @@ class CpuBackend final : public Backend {
 
   std::span<const float> host_row(Buffer x, int32_t row) override {
     return {x.data + row * x.stride, static_cast<size_t>(x.cols)};
+  }
+
+  // ---- pages
+
+  void read_page(int32_t page, std::span<std::byte> out) const override {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    std::memcpy(out.data(), page_pool_.data() + page * bytes, static_cast<size_t>(bytes));
+  }
+
+  void poison_page(int32_t page) override {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    std::memset(page_pool_.data() + page * bytes, 0xFF, static_cast<size_t>(bytes));
   }
 
  private:
@@ -344,9 +376,16 @@ class CpuBackend final : public Backend {
     }
     return static_cast<uint64_t>(most);
   }
+  static int64_t max_parts(const BackendLimits& limits) {
+    return cpu::attention_parts(limits.max_measured_entries, limits.geometry.block_size);
+  }
   int64_t worker_scratch(const BackendLimits& limits) const {
-    return kernels_.attention_scratch(limits.geometry.head_dim,
-                                      limits.n_heads / limits.geometry.n_kv_heads);
+    return kernels_.attention_scratch(
+        limits.geometry.head_dim, limits.n_heads / limits.geometry.n_kv_heads, max_parts(limits));
+  }
+  static uint64_t mass_bytes(const BackendLimits& limits) {
+    return checked_mul(limits.max_measured_entries, uint64_t(limits.max_tokens) * sizeof(int64_t),
+                       "attention masses", ErrorCode::kOutOfMemory);
   }
   uint64_t scratch_bytes(const BackendLimits& limits) const {
     return sizeof(float) * static_cast<uint64_t>(worker_scratch(limits) * pool_.size());
@@ -357,6 +396,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   BackendLimits limits_;
   AlignedBuffer page_pool_, angles_, input_, scratch_;
+  AlignedBuffer masses_;  // of the layer at hand: [n_tokens, n_entries] for each measured sequence
   std::vector<AlignedBuffer> buffers_;
   std::vector<cpu::AttentionSequence> sequences_;
   std::vector<int32_t> own_rows_;  // angle row i belongs to token i

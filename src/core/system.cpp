@@ -129,6 +129,14 @@ int usable_cores() {
   return cores;
 }
 
+uint64_t resident_memory() {
+  // Second field of statm: resident pages.
+  const std::string text = read_text("/proc/self/statm");
+  const size_t at = text.find(' ');
+  const auto pages = at == std::string::npos ? std::nullopt : number(text.substr(at + 1));
+  return pages ? *pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)) : 0;
+}
+
 uint64_t available_memory() {
   std::optional<uint64_t> least = system_text::mem_available(read_text("/proc/meminfo"));
   const std::string cgroups = read_text("/proc/self/cgroup");

@@ -16,6 +16,9 @@ int usable_cores();
 /// (v1 and v2) leave; 0 if unknown.
 uint64_t available_memory();
 
+/// Bytes of this process that lie in memory now; 0 if unknown.
+uint64_t resident_memory();
+
 namespace system_text {  // parsers of the kernel's files, apart for tests
 
 /// "MemAvailable" of /proc/meminfo in bytes.

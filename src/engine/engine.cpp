@@ -83,15 +83,25 @@ std::span<const float> Engine::feed(SessionId session, std::span<const TokenId> 
 
 void Engine::forward(
     std::span<const TokenId> tokens,
-    const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits) {
-  impl_->forward(tokens, on_logits);
+    const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
+    int64_t prompt_tokens) {
+  impl_->forward(tokens, on_logits, prompt_tokens);
 }
 
-KvStats Engine::kv_stats() const {
-  KvStats stats = impl_->cache->stats();
-  stats.type = kv_type_name(impl_->setup.options.kv.type);
-  return stats;
+void Engine::truncate(SessionId session, int64_t length) { impl_->truncate(session, length); }
+
+void Engine::set_kv_policy(std::string_view spec) {
+  impl_->set_policies(PolicyMap::parse(spec, impl_->model->info().n_layers), std::string(spec));
 }
+
+void Engine::set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy) {
+  if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "the engine was given no policy");
+  impl_->set_policies(PolicyMap::uniform(policy, impl_->model->info().n_layers), policy->name());
+}
+
+KvStats Engine::kv_stats() const { return impl_->stats(); }
+std::vector<KvBlock> Engine::kv_blocks(int32_t layer) const { return impl_->cache->blocks(layer); }
+std::vector<KvEvent> Engine::kv_events(uint64_t from) const { return impl_->cache->events(from); }
 
 void Engine::check_integrity() const { impl_->cache->check_integrity(); }
 const EngineOptions& Engine::options() const { return impl_->setup.options; }

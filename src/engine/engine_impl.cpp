@@ -34,27 +34,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Rows of logits computed at a time when every position's are wanted.
-constexpr int32_t kLogitTile = 32;
-
-BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
-                         const StepPlanner& planner, int32_t max_tokens) {
-  BackendLimits limits;
-  limits.max_tokens = max_tokens;
-  limits.max_angle_rows = planner.max_angle_rows();
-  limits.max_sequences = setup.options.max_sequences;
-  limits.n_heads = config.n_heads;
-  limits.max_cols =
-      std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
-  limits.n_pages = setup.n_pages;
-  limits.geometry = setup.geometry;
-  limits.kv_type = setup.kv_type;
-  limits.inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim);
-  limits.attention_factor = static_cast<float>(rope_attention_factor(config.rope));
-  limits.rope_interleaved = config.rope.interleaved;
-  return limits;
-}
-
 /// Refuses before anything large is taken.
 void check_memory(uint64_t weights, uint64_t pool, uint64_t rest) {
   const uint64_t available = available_memory();
@@ -75,16 +54,27 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const EngineOptions& o = setup.options;
   const detail::ModelData& data = model->data();
   const LlamaConfig& config = data.config;
-  const int32_t max_tokens = std::max(o.batch_size, o.max_sequences);
+  const int32_t max_tokens = most_tokens(o);
   const int32_t logit_rows = std::max(o.max_sequences, std::min(kLogitTile, max_tokens));
 
   backend = make_cpu_backend({o.precision, o.threads, o.isa});
-  cache = std::make_unique<CacheManager>(
-      CacheConfig{config.n_layers, o.kv.block_size, static_cast<int32_t>(setup.n_pages),
-                  setup.geometry.page_bytes(), o.max_sequences, o.context, setup.chunk},
-      setup.policies);
-  planner = std::make_unique<StepPlanner>(*cache, config.n_layers, max_tokens, o.max_sequences);
-  const BackendLimits limits = limits_for(setup, config, *planner, max_tokens);
+  CacheConfig cache_config{config.n_layers,
+                           config.n_heads,
+                           o.kv.block_size,
+                           static_cast<int32_t>(setup.n_pages),
+                           setup.geometry.page_bytes(),
+                           o.max_sequences,
+                           o.context,
+                           setup.chunk,
+                           o.kv.event_capacity,
+                           o.kv.on_event,
+                           {}};
+#ifndef NDEBUG
+  cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };
+#endif
+  cache = std::make_unique<CacheManager>(cache_config, setup.policies);
+  planner = std::make_unique<StepPlanner>(*cache, max_tokens);
+  const BackendLimits limits = limits_for(setup, config, *planner);
 
   const std::string key = backend->weights_key();
   const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
@@ -120,8 +110,7 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
 }
 
 int64_t Engine::Impl::pages_for(int64_t positions) const {
-  return CacheManager::pages_needed(setup.policies, setup.policies.size(),
-                                    setup.options.kv.block_size, positions,
+  return CacheManager::pages_needed(setup.policies, setup.options.kv.block_size, positions,
                                     std::min<int64_t>(setup.chunk, positions));
 }
 
@@ -185,6 +174,7 @@ bool Engine::Impl::try_admit(Request& request) {
     }
     request.sequence = cache->open();
   }
+  cache->set_prompt(*request.sequence, request.base + static_cast<int64_t>(request.prompt_tokens));
   request.admitted = true;
   return true;
 }
@@ -277,7 +267,9 @@ void Engine::Impl::plan_step() {
 }
 
 int32_t Engine::Impl::plan_tokens(Request& request, int32_t most) {
-  const auto n = static_cast<int32_t>(std::min<size_t>(request.unfed(), most));
+  const auto room =
+      static_cast<size_t>(std::min<int64_t>(most, cache->most_next(*request.sequence)));
+  const auto n = static_cast<int32_t>(std::min(request.unfed(), room));
   if (!cache->reserve(*request.sequence, n)) {
     finish(request, FinishReason::kKvFull);
     return 0;
@@ -293,6 +285,7 @@ int32_t Engine::Impl::plan_tokens(Request& request, int32_t most) {
 void Engine::Impl::run_plan() {
   const Clock::time_point start = Clock::now();
   const bool completed = llama->run(planner->build(), this);
+  if (completed) planner->report(*cache);
   for (Request* request : stepping_) {
     if (completed) {
       cache->commit(*request->sequence);
@@ -300,6 +293,7 @@ void Engine::Impl::run_plan() {
       cache->rollback(*request->sequence);
     }
   }
+  if (completed) cache->tick();
   if (!completed) return;  // whoever asked to stop is ended by the next step; the others go on
 
   logit_rows_.clear();
@@ -373,100 +367,6 @@ bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
     finish(request, FinishReason::kError, "on_token threw something that is no std::exception");
   }
   return false;
-}
-
-// ---- sessions and raw passes
-// ---------------------------------------------------------------------
-
-Session& Engine::Impl::session(SessionId id) {
-  const auto it = sessions.find(id);
-  if (it == sessions.end()) fail(ErrorCode::kInvalidArgument, "session {} is not open", id);
-  if (it->second->busy) fail(ErrorCode::kInvalidArgument, "session {} is running a request", id);
-  return *it->second;
-}
-
-SessionId Engine::Impl::open_session() {
-  auto session = std::make_unique<Session>();
-  session->sequence = cache->open();
-  sessions.emplace(next_session_, std::move(session));
-  return next_session_++;
-}
-
-void Engine::Impl::close_session(SessionId id) {
-  cache->close(session(id).sequence);
-  sessions.erase(id);
-}
-
-std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
-  Session& target = session(id);
-  check_tokens(tokens, "input");
-  std::vector<TokenId> joined;
-  if (!target.pending.empty()) {
-    joined = std::move(target.pending);
-    target.pending.clear();
-    joined.insert(joined.end(), tokens.begin(), tokens.end());
-    tokens = joined;
-  }
-  int32_t last = 0;
-  feed_sequence(target.sequence, tokens, [&](int64_t, int32_t n) {
-    last = n - 1;
-    return true;
-  });
-  target.claimed_pages = pages_for(cache->length(target.sequence));
-  llama->compute_logits({&last, 1});
-  return llama->logits_row(0);
-}
-
-void Engine::Impl::forward(std::span<const TokenId> tokens,
-                           const std::function<bool(int64_t, std::span<const float>)>& on_logits) {
-  check_tokens(tokens, "input");
-  const SequenceId sequence = cache->open();
-  struct Closer {
-    CacheManager& cache;
-    SequenceId sequence;
-    ~Closer() { cache.close(sequence); }
-  } closer{*cache, sequence};
-  feed_sequence(sequence, tokens, [&](int64_t first, int32_t n) {
-    for (int32_t begin = 0; begin < n; begin += kLogitTile) {
-      logit_rows_.resize(std::min(kLogitTile, n - begin));
-      std::iota(logit_rows_.begin(), logit_rows_.end(), begin);
-      llama->compute_logits(logit_rows_);
-      for (size_t i = 0; i < logit_rows_.size(); ++i) {
-        const int64_t position = first + begin + static_cast<int64_t>(i);
-        if (!on_logits(position, llama->logits_row(static_cast<int32_t>(i)))) return false;
-      }
-    }
-    return true;
-  });
-}
-
-void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
-                                 const std::function<bool(int64_t first, int32_t n)>& on_chunk) {
-  cancel_feed_ = false;
-  const int64_t start = cache->length(sequence);
-  if (start + static_cast<int64_t>(tokens.size()) > setup.options.context) {
-    fail(ErrorCode::kInvalidArgument,
-         "{} tokens after position {} exceed the context of {} positions", tokens.size(), start,
-         setup.options.context);
-  }
-  for (size_t fed = 0; fed < tokens.size();) {
-    const auto n = static_cast<int32_t>(std::min<size_t>(tokens.size() - fed, setup.chunk));
-    if (!cache->reserve(sequence, n)) {
-      fail(ErrorCode::kOutOfMemory,
-           "the KV pool of {} pages is full at position {}; raise the KV budget or bound the cache "
-           "with a policy such as sink:4+1020",
-           setup.n_pages, start + static_cast<int64_t>(fed));
-    }
-    planner->clear();
-    planner->add(sequence, tokens.subspan(fed, n));
-    if (!llama->run(planner->build(), this)) {
-      cache->rollback(sequence);
-      fail(ErrorCode::kCancelled, "cancelled at position {}", start + static_cast<int64_t>(fed));
-    }
-    cache->commit(sequence);
-    if (!on_chunk(start + static_cast<int64_t>(fed), n)) return;
-    fed += n;
-  }
 }
 
 }  // namespace paddock

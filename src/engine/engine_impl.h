@@ -1,6 +1,7 @@
 // The engine's inside: admission, steps, and the loops over them.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <memory>
@@ -29,6 +30,17 @@ struct EngineSetup {
 
 /// Checks every option and fills in the defaults. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
+/// Error kOutOfMemory if a pool of `pages` cannot hold what the rules need at the very least.
+void check_pool(const EngineSetup& setup, int64_t pages);
+
+/// Rows of logits computed at a time when every position's are wanted.
+inline constexpr int32_t kLogitTile = 32;
+/// Most tokens of one step.
+inline int32_t most_tokens(const EngineOptions& o) {
+  return std::max(o.batch_size, o.max_sequences);
+}
+BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+                         const StepPlanner& planner);
 
 struct Engine::Impl final : StopCheck {
   Impl(std::shared_ptr<const Model> model, EngineSetup setup);
@@ -41,7 +53,11 @@ struct Engine::Impl final : StopCheck {
   void close_session(SessionId id);
   std::span<const float> feed(SessionId id, std::span<const TokenId> tokens);
   void forward(std::span<const TokenId> tokens,
-               const std::function<bool(int64_t, std::span<const float>)>& on_logits);
+               const std::function<bool(int64_t, std::span<const float>)>& on_logits,
+               int64_t prompt_tokens);
+  void truncate(SessionId id, int64_t length);
+  void set_policies(PolicyMap policies, std::string name);
+  KvStats stats() const;
   void cancel(std::optional<RequestId> id);
   bool should_stop() override;
 

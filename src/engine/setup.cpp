@@ -44,33 +44,28 @@ DType element_type(KvType type) {
 int64_t least_positions(const EngineSetup& s) {
   int64_t least = s.options.kv.block_size;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
-    const TokenVisibility v = s.policies.layer(layer).visibility(layer);
-    if (v.bounded()) least = std::max<int64_t>(least, int64_t{v.sinks} + v.window + s.chunk);
+    const LayerRule& rule = s.policies.layer(layer);
+    if (rule.bounded()) least = std::max<int64_t>(least, rule.most_tokens(s.chunk));
   }
   return std::min(least, s.options.context);
 }
 
+int64_t pages_needed(const EngineSetup& s, int64_t positions) {
+  return CacheManager::pages_needed(s.policies, s.options.kv.block_size, positions,
+                                    std::min<int64_t>(s.chunk, positions));
+}
+
 int64_t pool_pages(const EngineSetup& s) {
   const EngineOptions& o = s.options;
-  const auto needed = [&](int64_t positions, int64_t chunk) {
-    return CacheManager::pages_needed(s.policies, s.policies.size(), o.kv.block_size, positions,
-                                      std::min<int64_t>(chunk, positions));
-  };
   const int64_t page_bytes = s.geometry.page_bytes();
   int64_t pages = 0;
   if (o.kv.budget_bytes == 0) {
-    pages = static_cast<int64_t>(checked_mul(needed(o.context, s.chunk), o.max_sequences,
+    pages = static_cast<int64_t>(checked_mul(pages_needed(s, o.context), o.max_sequences,
                                              "pages of the KV pool", ErrorCode::kOutOfMemory));
   } else {
     pages = static_cast<int64_t>(
         std::min<uint64_t>(o.kv.budget_bytes / page_bytes, std::numeric_limits<int32_t>::max()));
-    const int64_t least = needed(least_positions(s), s.chunk);
-    if (pages < least) {
-      fail(ErrorCode::kOutOfMemory,
-           "the KV budget of {} bytes holds {} pages, but policy '{}' needs at least {} pages ({} "
-           "bytes, prefill chunks of {} tokens included); raise the budget or lower the batch size",
-           o.kv.budget_bytes, pages, o.kv.policy, least, least * page_bytes, s.chunk);
-    }
+    check_pool(s, pages);
   }
   if (pages > std::numeric_limits<int32_t>::max()) {
     fail(ErrorCode::kOutOfMemory,
@@ -83,6 +78,16 @@ int64_t pool_pages(const EngineSetup& s) {
 
 }  // namespace
 
+void check_pool(const EngineSetup& s, int64_t pages) {
+  const int64_t least = pages_needed(s, least_positions(s));
+  if (pages >= least) return;
+  const int64_t page_bytes = s.geometry.page_bytes();
+  fail(ErrorCode::kOutOfMemory,
+       "the KV budget of {} bytes holds {} pages, but policy '{}' needs at least {} pages ({} "
+       "bytes, prefill chunks of {} tokens included); raise the budget or lower the batch size",
+       pages * page_bytes, pages, s.options.kv.policy, least, least * page_bytes, s.chunk);
+}
+
 EngineSetup resolve(const Model& model, const EngineOptions& options) {
   const LlamaConfig& config = model.data().config;
   EngineOptions o = options;
@@ -91,6 +96,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);
+  check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
   check_device(o.device);
   o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
@@ -101,6 +107,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
                            ? PolicyMap::uniform(o.kv.custom_policy, config.n_layers)
                            : PolicyMap::parse(o.kv.policy, config.n_layers);
   if (o.kv.custom_policy != nullptr) o.kv.policy = o.kv.custom_policy->name();
+  policies.check_block_size(o.kv.block_size);
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
   }
@@ -112,6 +119,25 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   setup.n_pages = pool_pages(setup);
   setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * geometry.page_bytes();
   return setup;
+}
+
+BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+                         const StepPlanner& planner) {
+  BackendLimits limits;
+  limits.max_tokens = most_tokens(setup.options);
+  limits.max_angle_rows = planner.max_angle_rows();
+  limits.max_measured_entries = planner.max_measured_entries();
+  limits.max_sequences = setup.options.max_sequences;
+  limits.n_heads = config.n_heads;
+  limits.max_cols =
+      std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
+  limits.n_pages = setup.n_pages;
+  limits.geometry = setup.geometry;
+  limits.kv_type = setup.kv_type;
+  limits.inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim);
+  limits.attention_factor = static_cast<float>(rope_attention_factor(config.rope));
+  limits.rope_interleaved = config.rope.interleaved;
+  return limits;
 }
 
 }  // namespace paddock

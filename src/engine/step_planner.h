@@ -13,17 +13,20 @@ namespace paddock {
 /// Collects the tokens of one step. All memory is taken by the constructor.
 class StepPlanner {
  public:
-  StepPlanner(const CacheManager& cache, int32_t n_layers, int32_t max_tokens,
-              int32_t max_sequences);
+  StepPlanner(const CacheManager& cache, int32_t max_tokens);
 
   void clear();
   /// Adds tokens that the cache has reserved for `sequence`. Returns the flat index of the first.
   int32_t add(SequenceId sequence, std::span<const int32_t> tokens);
   /// The plan for everything added; views live until clear().
   const StepPlan& build();
+  /// Hands what the step measured to the cache, before its sequences are committed.
+  void report(CacheManager& cache) const;
 
   int32_t n_tokens() const { return static_cast<int32_t>(tokens_.size()); }
   int32_t max_angle_rows() const { return max_angle_rows_; }
+  /// Longest table whose use is measured; 0: none is.
+  int64_t max_measured_entries() const { return max_measured_entries_; }
 
  private:
   struct Part {
@@ -32,24 +35,38 @@ class StepPlanner {
     int32_t n_tokens;
     int32_t first_position;
   };
-  /// Layers whose tables use equal rotations share their angle rows.
+  /// Layers whose tables use equal rotations share their angle rows; a layer whose rule moves
+  /// queries by what each table lost has a group of its own.
   struct RotationGroup {
-    std::vector<Rotation> rotations;
-    std::vector<int32_t> rows;  // per part: [n_rotations, n_tokens of the part]
+    int32_t layer;                 // one that belongs to it
+    std::vector<int32_t> rows;     // per part: [n_rotations, n_tokens of the part]
+    std::vector<int32_t> offsets;  // [n_parts] where each part's rows begin
+  };
+  /// A row of the angle table that this step has made.
+  struct AngleRow {
+    int64_t step;
+    int32_t position, row;
   };
 
+  int32_t group_of(int32_t layer);
   void add_angle_rows(RotationGroup& group);
   int32_t angle_row(int32_t position, int32_t token);
 
   const CacheManager& cache_;
+  int32_t n_layers_;
   int32_t max_angle_rows_;
+  int64_t max_measured_entries_ = 0;
+  int64_t step_ = 0;
   std::vector<RotationGroup> groups_;
-  std::vector<int32_t> layer_group_;  // [n_layers]
+  std::vector<int32_t> layer_group_;   // [n_layers]
+  std::vector<AngleRow> angle_table_;  // open addressing; its size is a power of two
   std::vector<Part> parts_;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> angle_positions_;
   std::vector<std::vector<KvDestination>> destinations_;  // [n_layers][n_tokens]
   std::vector<std::vector<SequenceView>> views_;          // [n_layers][n_parts]
+  std::vector<std::vector<BlockUse>> uses_;               // [n_layers][entries of all parts]
+  std::vector<std::vector<int64_t>> key_norms_;           // [n_layers][n_tokens]
   std::vector<LayerPlan> layers_;
   StepPlan plan_;
 };

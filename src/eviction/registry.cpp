@@ -1,5 +1,7 @@
 // The built-in policies by name, and the parser of one RULE: NAME[:ARG[+ARG...]][@OPTION...].
+#include <algorithm>
 #include <charconv>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -7,15 +9,15 @@
 #include "eviction/rules.h"
 
 namespace paddock {
-
-EvictionPolicy::~EvictionPolicy() = default;
-
 namespace {
 
 struct ParsedRule {
   std::string_view text, name;
+  std::string_view tail;  // what follows NAME and its colon, up to the options
   std::vector<int32_t> arguments;
   std::optional<Positions> positions;
+  std::optional<int32_t> every, sinks, recent;
+  std::optional<int64_t> seed;
 };
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -28,64 +30,100 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
-int32_t parse_argument(std::string_view rule, std::string_view text) {
-  int32_t value = 0;
+int64_t parse_number(std::string_view rule, std::string_view text, int64_t least, int64_t most,
+                     const char* what) {
+  int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value < 1) {
-    fail(ErrorCode::kInvalidArgument,
-         "policy rule '{}': '{}' is not a number of tokens from 1 to 2147483647", rule, text);
+  if (error != std::errc() || end != text.data() + text.size() || value < least || value > most) {
+    fail(ErrorCode::kInvalidArgument, "policy rule '{}': '{}' is not {} from {} to {}", rule, text,
+         what, least, most);
   }
   return value;
+}
+
+int32_t parse_tokens(std::string_view rule, std::string_view text) {
+  return static_cast<int32_t>(
+      parse_number(rule, text, 1, std::numeric_limits<int32_t>::max(), "a number of tokens"));
+}
+
+void parse_option(ParsedRule& rule, std::string_view option) {
+  const size_t colon = option.find(':');
+  const std::string_view name = option.substr(0, colon);
+  const bool has_value = colon != std::string_view::npos;
+  const std::string_view value = has_value ? option.substr(colon + 1) : std::string_view();
+  const auto set = [&](std::optional<int32_t>& to) {
+    if (to) {
+      fail(ErrorCode::kInvalidArgument, "policy rule '{}': '@{}' is given twice", rule.text, name);
+    }
+    to = parse_tokens(rule.text, value);
+  };
+  if ((option == "original" || option == "compact") && !rule.positions) {
+    rule.positions = option == "compact" ? Positions::kCompact : Positions::kOriginal;
+  } else if (name == "every" && has_value) {
+    set(rule.every);
+  } else if (name == "sinks" && has_value) {
+    set(rule.sinks);
+  } else if (name == "recent" && has_value) {
+    set(rule.recent);
+  } else if (name == "seed" && has_value && !rule.seed) {
+    rule.seed = parse_number(rule.text, value, 0, std::numeric_limits<int64_t>::max(), "a seed");
+  } else {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': '@{}' is not an option here; there are @original and @compact (once), "
+         "and "
+         "for rules that trim by score @every:N, @sinks:N and @recent:N, for random @seed:N",
+         rule.text, option);
+  }
 }
 
 ParsedRule parse(std::string_view text) {
   ParsedRule rule;
   rule.text = text;
-  std::vector<std::string_view> parts = split(text, '@');
+  const std::vector<std::string_view> parts = split(text, '@');
+  for (size_t i = 1; i < parts.size(); ++i) parse_option(rule, parts[i]);
   const std::string_view head = parts[0];
-  for (size_t i = 1; i < parts.size(); ++i) {
-    if (parts[i] == "original" && !rule.positions) {
-      rule.positions = Positions::kOriginal;
-    } else if (parts[i] == "compact" && !rule.positions) {
-      rule.positions = Positions::kCompact;
-    } else if (parts[i].starts_with("every")) {
-      fail(ErrorCode::kInvalidArgument,
-           "policy rule '{}': '@{}' is for rules that trim by score; leave it out", text, parts[i]);
-    } else {
-      fail(ErrorCode::kInvalidArgument,
-           "policy rule '{}': '@{}' is not an option here; use @original or @compact, once", text,
-           parts[i]);
-    }
-  }
   const size_t colon = head.find(':');
   rule.name = head.substr(0, colon);
-  if (colon != std::string_view::npos) {
-    for (const std::string_view argument : split(head.substr(colon + 1), '+')) {
-      rule.arguments.push_back(parse_argument(text, argument));
-    }
-  }
+  if (colon != std::string_view::npos) rule.tail = head.substr(colon + 1);
   return rule;
 }
 
-void expect_arguments(const ParsedRule& rule, size_t n, const char* form) {
+void parse_arguments(ParsedRule& rule, size_t n, const char* form) {
+  if (!rule.tail.empty() || rule.text.find(':') == rule.name.size()) {
+    for (const std::string_view argument : split(rule.tail, '+')) {
+      rule.arguments.push_back(parse_tokens(rule.text, argument));
+    }
+  }
   if (rule.arguments.size() != n) {
     fail(ErrorCode::kInvalidArgument, "policy rule '{}' has {} arguments; write it as {}",
          rule.text, rule.arguments.size(), form);
   }
 }
 
-std::shared_ptr<const EvictionPolicy> full_rule(const ParsedRule& rule) {
-  expect_arguments(rule, 0, "full");
+void refuse_trim_options(const ParsedRule& rule) {
+  if (!rule.every && !rule.sinks && !rule.recent && !rule.seed) return;
+  fail(
+      ErrorCode::kInvalidArgument,
+      "policy rule '{}': @every, @sinks, @recent and @seed are for rules that trim by score; leave "
+      "them out",
+      rule.text);
+}
+
+std::shared_ptr<const EvictionPolicy> full_rule(ParsedRule& rule) {
+  parse_arguments(rule, 0, "full");
+  refuse_trim_options(rule);
   return make_full();
 }
 
-std::shared_ptr<const EvictionPolicy> window_rule(const ParsedRule& rule) {
-  expect_arguments(rule, 1, "window:W");
+std::shared_ptr<const EvictionPolicy> window_rule(ParsedRule& rule) {
+  parse_arguments(rule, 1, "window:W");
+  refuse_trim_options(rule);
   return make_window(rule.arguments[0], rule.positions.value_or(Positions::kOriginal));
 }
 
-std::shared_ptr<const EvictionPolicy> sink_rule(const ParsedRule& rule) {
-  expect_arguments(rule, 2, "sink:S+W");
+std::shared_ptr<const EvictionPolicy> sink_rule(ParsedRule& rule) {
+  parse_arguments(rule, 2, "sink:S+W");
+  refuse_trim_options(rule);
   const int64_t sum = int64_t{rule.arguments[0]} + rule.arguments[1];
   if (sum >= kUnlimited) {
     fail(ErrorCode::kInvalidArgument, "policy rule '{}': S + W is {}; it must be below {}",
@@ -95,26 +133,95 @@ std::shared_ptr<const EvictionPolicy> sink_rule(const ParsedRule& rule) {
                    rule.positions.value_or(Positions::kCompact));
 }
 
+// ---- rules that trim by score: NAME:B
+
+struct ScoredEntry {
+  const char* name;
+  const char* form;
+  std::shared_ptr<const ScoredRule> (*make)(const ScoredOptions& options);
+};
+constexpr ScoredEntry kScored[] = {
+    {"lru", "lru:B", make_lru},       {"h2o", "h2o:B", make_h2o},
+    {"tova", "tova:B", make_tova},    {"snapkv", "snapkv:B", make_snapkv},
+    {"knorm", "knorm:B", make_knorm}, {"random", "random:B", make_random}};
+
+std::shared_ptr<const ScoredRule> scored_rule(const ScoredEntry& entry, ParsedRule& rule) {
+  parse_arguments(rule, 1, entry.form);
+  const std::string_view name = entry.name;
+  if (rule.seed && name != "random") {
+    fail(ErrorCode::kInvalidArgument, "policy rule '{}': '@seed' is for random alone", rule.text);
+  }
+  if (rule.every && name == "snapkv") {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': snapkv decides once, where the prompt ends; leave '@every' out",
+         rule.text);
+  }
+  ScoredOptions options;
+  options.budget = rule.arguments[0];
+  options.every = rule.every;
+  options.sinks = rule.sinks;
+  options.recent = rule.recent;
+  options.seed = rule.seed;
+  options.compact = rule.positions == Positions::kCompact;
+  auto made = entry.make(options);
+  const TrimSchedule schedule = made->schedule(0, 1);
+  const int64_t kept = int64_t{schedule.keep_first} + schedule.keep_newest;
+  if (kept >= options.budget) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}' protects {} sinks and {} recent positions, which must be fewer than its "
+         "budget of {}",
+         rule.text, schedule.keep_first, schedule.keep_newest, options.budget);
+  }
+  return made;
+}
+
+const ScoredEntry* find_scored(std::string_view name) {
+  const auto* found = std::find_if(std::begin(kScored), std::end(kScored),
+                                   [&](const ScoredEntry& e) { return name == e.name; });
+  return found == std::end(kScored) ? nullptr : found;
+}
+
+std::shared_ptr<const EvictionPolicy> pyramid_rule(ParsedRule& rule) {
+  const size_t colon = rule.tail.find(':');
+  ParsedRule inner = rule;
+  inner.name = rule.tail.substr(0, colon);
+  inner.tail = colon == std::string_view::npos ? std::string_view() : rule.tail.substr(colon + 1);
+  const ScoredEntry* entry = find_scored(inner.name);
+  if (entry == nullptr || colon == std::string_view::npos) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': pyramid wraps a rule that trims by score; write it as pyramid:h2o:B",
+         rule.text);
+  }
+  return make_pyramid(scored_rule(*entry, inner));
+}
+
 struct Entry {
   const char* name;
   const char* form;
-  std::shared_ptr<const EvictionPolicy> (*make)(const ParsedRule& rule);
+  std::shared_ptr<const EvictionPolicy> (*make)(ParsedRule& rule);
 };
 constexpr Entry kRegistry[] = {{"full", "full", full_rule},
                                {"window", "window:W", window_rule},
-                               {"sink", "sink:S+W", sink_rule}};
+                               {"sink", "sink:S+W", sink_rule},
+                               {"pyramid", "pyramid:NAME:B", pyramid_rule}};
 
 }  // namespace
 
+std::vector<std::string> policy_forms() {
+  std::vector<std::string> forms;
+  for (const Entry& entry : kRegistry) forms.emplace_back(entry.form);
+  for (const ScoredEntry& entry : kScored) forms.emplace_back(entry.form);
+  return forms;
+}
+
 std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text) {
-  const ParsedRule rule = parse(text);
-  std::string forms;
+  ParsedRule rule = parse(text);
   for (const Entry& entry : kRegistry) {
     if (rule.name == entry.name) return entry.make(rule);
-    forms += fmt::format("{}{}", forms.empty() ? "" : ", ", entry.form);
   }
+  if (const ScoredEntry* entry = find_scored(rule.name)) return scored_rule(*entry, rule);
   fail(ErrorCode::kInvalidArgument, "policy rule '{}': there is no policy '{}'; there are {}", text,
-       rule.name, forms);
+       rule.name, fmt::join(policy_forms(), ", "));
 }
 
 }  // namespace paddock

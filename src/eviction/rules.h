@@ -1,8 +1,10 @@
-// Constructors of the built-in policies, used by the registry alone. Arguments are checked.
+// Constructors of the built-in policies, used by the registry alone. Arguments are checked there.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "paddock/eviction.h"
 
@@ -11,5 +13,50 @@ namespace paddock {
 std::shared_ptr<const EvictionPolicy> make_full();
 std::shared_ptr<const EvictionPolicy> make_window(int32_t window, Positions positions);
 std::shared_ptr<const EvictionPolicy> make_sink(int32_t sinks, int32_t window, Positions positions);
+
+/// What all rules that trim by score have in common: NAME:B and its options.
+struct ScoredOptions {
+  int32_t budget = 0;
+  std::optional<int32_t> every;   // @every:N
+  std::optional<int32_t> sinks;   // @sinks:N, protects the first positions
+  std::optional<int32_t> recent;  // @recent:N, protects the newest
+  std::optional<int64_t> seed;    // @seed:N, of `random`
+  bool compact = false;           // @compact
+};
+
+/// A rule that keeps the blocks of highest score within a budget. A new one overrides score().
+class ScoredRule : public EvictionPolicy {
+ public:
+  ScoredRule(const char* rule_name, const ScoredOptions& options)
+      : rule_name_(rule_name), options_(options) {}
+
+  std::string name() const override;
+  Positions positions() const override {
+    return options_.compact ? Positions::kCompact : Positions::kOriginal;
+  }
+  TrimSchedule schedule(int32_t, int32_t) const override { return schedule_for(options_.budget); }
+  void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override;
+
+  /// The schedule this rule would have with another budget: layers may differ (pyramid).
+  virtual TrimSchedule schedule_for(int32_t budget) const;
+  const ScoredOptions& options() const { return options_; }
+
+ protected:
+  /// Of one unprotected block; the smallest leaves first.
+  virtual double score(const LayerView& view, int32_t block) const = 0;
+
+ private:
+  const char* rule_name_;
+  ScoredOptions options_;
+};
+
+std::shared_ptr<const ScoredRule> make_lru(const ScoredOptions& options);
+std::shared_ptr<const ScoredRule> make_h2o(const ScoredOptions& options);
+std::shared_ptr<const ScoredRule> make_tova(const ScoredOptions& options);
+std::shared_ptr<const ScoredRule> make_snapkv(const ScoredOptions& options);
+std::shared_ptr<const ScoredRule> make_knorm(const ScoredOptions& options);
+std::shared_ptr<const ScoredRule> make_random(const ScoredOptions& options);
+/// `inner` with a budget that falls from layer to layer.
+std::shared_ptr<const EvictionPolicy> make_pyramid(std::shared_ptr<const ScoredRule> inner);
 
 }  // namespace paddock

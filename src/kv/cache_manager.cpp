@@ -1,66 +1,13 @@
+// Sequences and their tables: pages come, positions are listed, pages go.
 #include "kv/cache_manager.h"
 
 #include <algorithm>
-#include <limits>
-#include <mutex>
 
 #include "core/checked.h"
-#include "core/fail.h"
+#include "kv/cache_impl.h"
 
 namespace paddock {
 namespace {
-
-/// Entries of one sequence in one layer, in position order. Capacity is fixed.
-struct Table {
-  std::vector<BlockEntry> entries;
-};
-
-struct Sequence {
-  bool live = false;
-  int64_t length = 0;    // committed positions
-  int32_t reserved = 0;  // positions after them that reserve() found room for
-  std::vector<Table> layers;
-};
-
-/// What never changes about a layer.
-struct Layer {
-  Visibility visibility;
-  std::vector<Rotation> rotations;  // the last is neutral; with two, the first is the sinks'
-  std::string policy;
-
-  /// Where a block is cut into a part that holds sinks and a part that does not.
-  int32_t cut(int64_t first_position, int32_t block_size) const {
-    if (rotations.size() < 2) return 0;
-    return static_cast<int32_t>(
-        std::clamp<int64_t>(visibility.sinks - first_position, 0, block_size));
-  }
-};
-
-Layer make_layer(const EvictionPolicy& policy, int32_t index) {
-  const TokenVisibility v = policy.visibility(index);
-  Layer layer{{v.sinks, v.window}, {}, policy.name()};
-  // Without a window every block is seen whole, and a window alone needs no turned queries.
-  if (v.bounded() && v.sinks > 0) {
-    const bool compact = policy.positions() == Positions::kCompact;
-    layer.rotations.push_back({0, compact ? v.sinks + v.window - 1 : kUnlimited});
-  }
-  layer.rotations.push_back({});
-  return layer;
-}
-
-/// Most blocks that `n` consecutive positions can touch.
-int64_t blocks_touched(int64_t n, int64_t block_size) {
-  return (n + block_size - 2) / block_size + 1;
-}
-
-int64_t layer_pages(const EvictionPolicy& policy, int32_t layer, int64_t block_size,
-                    int64_t positions, int64_t chunk) {
-  const auto all = static_cast<int64_t>(ceil_div(positions, block_size));
-  const TokenVisibility v = policy.visibility(layer);
-  if (!v.bounded()) return all;
-  const auto sink_blocks = static_cast<int64_t>(ceil_div(v.sinks, block_size));
-  return std::min(all, sink_blocks + blocks_touched(v.window - 1 + chunk, block_size));
-}
 
 /// Keys met by the queries at positions [first, first + n): each sees min(t + 1, sinks + window).
 int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
@@ -75,65 +22,52 @@ int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
 
 }  // namespace
 
-struct CacheManager::Impl {
-  Impl(const CacheConfig& cache_config, const PolicyMap& policies)
-      : config(cache_config), pool(cache_config.n_pages) {
-    counters.resize(config.n_layers);
-    const int64_t entries =
-        std::min<int64_t>(max_entries(policies, config.n_layers, config.block_size,
-                                      config.max_positions, config.max_chunk),
-                          int64_t{config.n_pages} + 1);
-    for (int32_t i = 0; i < config.n_layers; ++i) {
-      layers.push_back(make_layer(policies.layer(i), i));
-    }
-    sequences.resize(config.max_sequences);
+CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map)
+    : config(cache_config), pool(cache_config.n_pages), ring(cache_config.event_capacity) {
+  counters.resize(config.n_layers);
+  sequences.resize(config.max_sequences);
+  for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
+  adopt(std::move(map));
+}
+
+/// Takes the rules over and reserves what tables and decisions will need under them.
+void CacheManager::Impl::adopt(PolicyMap map) {
+  map.check_block_size(config.block_size);
+  int64_t most = 0;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    const LayerRule& rule = map.layer(layer);
+    const int64_t entries = max_entries(rule, config);
     for (Sequence& sequence : sequences) {
-      sequence.layers.resize(config.n_layers);
-      for (Table& table : sequence.layers) table.entries.reserve(entries);
+      sequence.layers[layer].entries.reserve(entries);
+      sequence.layers[layer].records.reserve(entries);
+      if (rule.moves_queries()) sequence.layers[layer].rotations.reserve(entries);
     }
+    if (rule.trims()) most = std::max(most, entries);
   }
-
-  const Sequence& at(SequenceId id) const {
-    if (id < 0 || id >= config.max_sequences || !sequences[id].live) {
-      fail(ErrorCode::kInternal, "sequence {} is not open", id);
-    }
-    return sequences[id];
-  }
-  Sequence& at(SequenceId id) { return const_cast<Sequence&>(std::as_const(*this).at(id)); }
-
-  void extend(Table& table, int32_t layer, int64_t length, int64_t end);
-  void append_part(Table& table, int32_t layer, int32_t page, int64_t first, int32_t begin,
-                   int32_t end);
-  void drop_page(int32_t layer, int32_t page);
-  void release_past(Sequence& sequence, int32_t layer);
-  void shrink(Sequence& sequence, int32_t layer);
-  int64_t new_blocks(const Sequence& sequence, int32_t n) const {
-    const int64_t block = config.block_size;
-    return static_cast<int64_t>(ceil_div(sequence.length + n, block)) -
-           static_cast<int64_t>(ceil_div(sequence.length, block));
-  }
-
-  CacheConfig config;
-  std::vector<Layer> layers;
-  PagePool pool;
-  std::vector<Sequence> sequences;
-
-  // Guarded by `mutex`, so that stats() may be called from any thread.
-  mutable std::mutex mutex;
-  struct Counters {
-    int64_t active = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
-    std::array<int64_t, kRemovalReasons> removed{};
-  };
-  std::vector<Counters> counters;
-  int64_t pool_peak = 0;
-  int64_t steps = 0;
-  int64_t tokens_written = 0;
-  int32_t live = 0;
-};
+  view.reserve(most);
+  victims.reserve(most);
+  choices.reserve(most);
+  named.reserve(most);
+  policies = std::move(map);
+}
 
 CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies)
-    : impl_(std::make_unique<Impl>(config, policies)) {}
+    : impl_(std::make_unique<Impl>(config, std::move(policies))) {}
 CacheManager::~CacheManager() = default;
+
+void CacheManager::set_policies(PolicyMap policies) {
+  if (impl_->live > 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "the policy cannot change while {} sequences are open; finish requests and close sessions "
+         "first",
+         impl_->live);
+  }
+  const std::lock_guard lock(impl_->mutex);
+  impl_->adopt(std::move(policies));
+}
+
+// ---- sequences
+// -----------------------------------------------------------------------------------
 
 SequenceId CacheManager::open() {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
@@ -143,6 +77,13 @@ SequenceId CacheManager::open() {
     sequence.live = true;
     sequence.length = 0;
     sequence.reserved = 0;
+    sequence.prompt = 0;
+    for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+      Table& table = sequence.layers[layer];
+      table.tokens = table.dropped_at = 0;
+      table.rotations.clear();
+      if (rule(layer).moves_queries()) table.rotations.push_back({});
+    }
     ++impl_->live;
     return id;
   }
@@ -156,29 +97,58 @@ void CacheManager::close(SequenceId id) {
   Sequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    Impl::Counters& counters = impl_->counters[layer];
     Table& table = sequence.layers[layer];
-    int32_t last_page = -1;
-    for (const BlockEntry& entry : table.entries) {
-      counters.tokens -= entry.slot_end - entry.slot_begin;
-      if (entry.page == last_page) continue;  // the second part of one page
-      last_page = entry.page;
-      impl_->drop_page(layer, entry.page);
-      ++counters.removed[static_cast<size_t>(RemovalReason::kSequenceEnd)];
+    impl_->counters[layer].tokens -= table.tokens;
+    for (size_t i = 0; i < table.entries.size(); ++i) {
+      if (i > 0 && table.entries[i].page == table.entries[i - 1].page) continue;  // its second part
+      impl_->log_removal(id, layer, i, RemovalReason::kSequenceEnd);
+      impl_->drop_page(layer, table.entries[i].page, RemovalReason::kSequenceEnd);
     }
     table.entries.clear();
+    table.records.clear();
   }
   sequence.live = false;
   --impl_->live;
 }
 
+void CacheManager::set_prompt(SequenceId id, int64_t length) {
+  Sequence& sequence = impl_->at(id);
+  if (sequence.length == 0) sequence.prompt = length;
+}
+
+int64_t CacheManager::most_next(SequenceId id) const {
+  const Sequence& sequence = impl_->at(id);
+  int64_t most = impl_->config.max_chunk;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    most =
+        std::min(most, rule(layer).next_split(sequence.length, sequence.prompt) - sequence.length);
+  }
+  return most;
+}
+
+// ---- a step
+// --------------------------------------------------------------------------------------
+
+int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int32_t n) const {
+  const int64_t block = config.block_size;
+  return static_cast<int64_t>(ceil_div(sequence.length + n, block)) -
+         static_cast<int64_t>(ceil_div(sequence.length, block));
+}
+
+int32_t CacheManager::Impl::cut(int32_t layer, int64_t first_position) const {
+  const LayerRule& rule = policies.layer(layer);
+  if (rule.rotations.size() < 2) return 0;
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(rule.visibility.sinks - first_position, 0, config.block_size));
+}
+
 bool CacheManager::reserve(SequenceId id, int32_t n) {
   Sequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
-  if (sequence.reserved != 0 || n < 1 || n > config.max_chunk ||
+  if (sequence.reserved != 0 || n < 1 || n > most_next(id) ||
       sequence.length + n > config.max_positions) {
     fail(ErrorCode::kInternal, "cannot reserve {} positions after {} (limits {} and {})", n,
-         sequence.length, config.max_chunk, config.max_positions);
+         sequence.length, most_next(id), config.max_positions);
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   if (blocks * config.n_layers > impl_->pool.free_pages()) return false;
@@ -217,8 +187,10 @@ void CacheManager::Impl::extend(Table& table, int32_t layer, int64_t length, int
 /// Adds slots [begin, end) of a block to its last entry, or as new entries: sinks have their own.
 void CacheManager::Impl::append_part(Table& table, int32_t layer, int32_t page, int64_t first,
                                      int32_t begin, int32_t end) {
-  const int32_t cut = layers[layer].cut(first, config.block_size);
-  const auto plain = static_cast<int32_t>(layers[layer].rotations.size()) - 1;
+  const LayerRule& rule = policies.layer(layer);
+  const int32_t boundary = cut(layer, first);
+  // Tables whose queries move keep the neutral rotation first, the others keep it last.
+  const auto plain = rule.moves_queries() ? 0 : static_cast<int32_t>(rule.rotations.size()) - 1;
   const auto add = [&](int32_t from, int32_t to, int32_t part_begin, int32_t rotation) {
     if (from >= to) return;
     if (from > part_begin) {  // the part is there already
@@ -226,42 +198,65 @@ void CacheManager::Impl::append_part(Table& table, int32_t layer, int32_t page, 
     } else {
       table.entries.push_back({page, static_cast<int32_t>(first), static_cast<uint16_t>(from),
                                static_cast<uint16_t>(to), rotation});
+      BlockRecord& record = table.records.emplace_back();
+      record.born_step = steps;
+      record.last_used = first + from;
     }
+    table.tokens += to - from;
     counters[layer].tokens += to - from;
   };
-  add(begin, std::min(end, cut), 0, 0);
-  add(std::max(begin, cut), end, cut, plain);
+  add(begin, std::min(end, boundary), 0, 0);
+  add(std::max(begin, boundary), end, boundary, plain);
 }
 
-void CacheManager::Impl::drop_page(int32_t layer, int32_t page) {
-  if (pool.release(page)) --counters[layer].active;
+bool CacheManager::Impl::release_page(int32_t page) {
+  if (!pool.release(page)) return false;
+  if (config.on_free) config.on_free(page);
+  return true;
+}
+
+void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason reason) {
+  if (!release_page(page)) return;
+  --counters[layer].active;
+  ++counters[layer].removed[static_cast<size_t>(reason)];
 }
 
 void CacheManager::rollback(SequenceId id) {
   Sequence& sequence = impl_->at(id);
   if (sequence.reserved == 0) return;
   const std::lock_guard lock(impl_->mutex);
-  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->shrink(sequence, layer);
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    impl_->shrink(id, layer, sequence.length, true);
+  }
   sequence.reserved = 0;
 }
 
-/// Takes back every position at or beyond the committed length.
-void CacheManager::Impl::shrink(Sequence& sequence, int32_t layer) {
-  std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
+void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bool reserved) {
+  Table& table = at(id).layers[layer];
   Counters& count = counters[layer];
-  while (!entries.empty()) {
-    BlockEntry& last = entries.back();
-    const int64_t keep = sequence.length - last.first_position;
+  while (!table.entries.empty()) {
+    BlockEntry& last = table.entries.back();
+    const int64_t keep = length - last.first_position;
     if (last.slot_end <= keep) break;
     const auto end = static_cast<int32_t>(std::max<int64_t>(keep, last.slot_begin));
+    if (end == 0 && !reserved) {
+      log_removal(id, layer, table.entries.size() - 1, RemovalReason::kUser);
+    }
+    table.tokens -= last.slot_end - end;
     count.tokens -= last.slot_end - end;
     last.slot_end = static_cast<uint16_t>(end);
     if (end > last.slot_begin) break;
     if (last.slot_begin == 0) {
-      drop_page(layer, last.page);
-      --count.reserved;
+      if (reserved) {
+        release_page(last.page);
+        --count.active;
+        --count.reserved;
+      } else {
+        drop_page(layer, last.page, RemovalReason::kUser);
+      }
     }
-    entries.pop_back();
+    table.entries.pop_back();
+    table.records.pop_back();
   }
 }
 
@@ -269,42 +264,120 @@ void CacheManager::commit(SequenceId id) {
   Sequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   const int64_t blocks = impl_->new_blocks(sequence, sequence.reserved);
+  const int64_t n = sequence.reserved;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     Impl::Counters& count = impl_->counters[layer];
-    count.read += keys_met(impl_->layers[layer].visibility, sequence.length, sequence.reserved);
+    const LayerRule& layer_rule = rule(layer);
+    // Under a rule that trims, every query sees all that the table lists up to itself.
+    const int64_t held = sequence.layers[layer].tokens - n;
+    count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2
+                                     : keys_met(layer_rule.visibility, sequence.length, n);
     count.allocated += blocks;
     count.reserved -= blocks;
   }
-  impl_->tokens_written += sequence.reserved;
-  sequence.length += sequence.reserved;
+  impl_->tokens_written += n;
+  sequence.length += n;
   sequence.reserved = 0;
-  ++impl_->steps;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    impl_->release_past(sequence, layer);
+    impl_->release_past(id, layer);
+    impl_->after_commit(id, layer);
   }
 }
 
+void CacheManager::tick() {
+  const std::lock_guard lock(impl_->mutex);
+  ++impl_->steps;
+}
+
 /// Drops what no query at the sequence's length or later can see.
-void CacheManager::Impl::release_past(Sequence& sequence, int32_t layer) {
-  const Visibility& v = layers[layer].visibility;
+void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
+  const Visibility& v = policies.layer(layer).visibility;
   if (v.window == kUnlimited) return;
-  std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
+  const Sequence& sequence = at(id);
+  Table& table = sequences[id].layers[layer];
   const auto is_window = [&](const BlockEntry& e) {
     return int64_t{e.first_position} + e.slot_begin >= v.sinks;
   };
-  const auto first = std::find_if(entries.begin(), entries.end(), is_window);
-  auto keep = first;
-  for (; keep != entries.end(); ++keep) {
-    const int64_t begin = int64_t{keep->first_position} + keep->slot_begin;
-    const int64_t end = int64_t{keep->first_position} + config.block_size;
+  const auto first = static_cast<size_t>(
+      std::find_if(table.entries.begin(), table.entries.end(), is_window) - table.entries.begin());
+  size_t keep = first;
+  for (; keep < table.entries.size(); ++keep) {
+    const BlockEntry& e = table.entries[keep];
+    const int64_t begin = int64_t{e.first_position} + e.slot_begin;
+    const int64_t end = int64_t{e.first_position} + config.block_size;
     if (!is_past(v, sequence.length, begin, end - begin)) break;
-    counters[layer].tokens -= keep->slot_end - keep->slot_begin;
-    if (keep->slot_begin != 0) continue;  // the page stays for its sinks
-    drop_page(layer, keep->page);
-    ++counters[layer].removed[static_cast<size_t>(RemovalReason::kWindow)];
+    table.tokens -= e.slot_end - e.slot_begin;
+    counters[layer].tokens -= e.slot_end - e.slot_begin;
+    if (e.slot_begin != 0) continue;  // the page stays for its sinks
+    log_removal(id, layer, keep, RemovalReason::kWindow);
+    drop_page(layer, e.page, RemovalReason::kWindow);
   }
-  entries.erase(first, keep);
+  table.entries.erase(table.entries.begin() + static_cast<int64_t>(first),
+                      table.entries.begin() + static_cast<int64_t>(keep));
+  table.records.erase(table.records.begin() + static_cast<int64_t>(first),
+                      table.records.begin() + static_cast<int64_t>(keep));
 }
+
+// ---- back to an earlier length
+// -------------------------------------------------------------------
+
+void CacheManager::truncate(SequenceId id, int64_t length) {
+  Sequence& sequence = impl_->at(id);
+  if (length < 0 || length > sequence.length) {
+    fail(ErrorCode::kInvalidArgument, "cannot truncate a sequence of {} positions to {}",
+         sequence.length, length);
+  }
+  if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
+  if (length == sequence.length) return;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& layer_rule = rule(layer);
+    const Table& table = sequence.layers[layer];
+    if (layer_rule.needs.attention || layer_rule.needs.key_norms) {
+      if (length == 0) continue;
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} is under '{}', whose scores already count what the "
+           "later "
+           "positions did; feed the sequence anew",
+           length, layer, layer_rule.name);
+    }
+    if (table.dropped_at > length && length > 0) {
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} under '{}' dropped positions at length {} that were in "
+           "view before; feed the sequence anew",
+           length, layer, layer_rule.name, table.dropped_at);
+    }
+    // Positions that the next query, at `length`, has to find.
+    const Visibility& v = layer_rule.visibility;
+    if (v.window == kUnlimited) continue;
+    int64_t oldest = length - v.window + 1;
+    if (length % impl_->config.block_size != 0) oldest = std::min(oldest, length - 1);  // its page
+    oldest = std::max<int64_t>(v.sinks, oldest);
+    int64_t found = length;  // positions [found, length) are listed without a gap
+    for (size_t i = table.entries.size(); i-- > 0 && found > oldest;) {
+      const BlockEntry& e = table.entries[i];
+      const int64_t begin = int64_t{e.first_position} + e.slot_begin;
+      const int64_t end = int64_t{e.first_position} + e.slot_end;
+      if (end >= found && begin < found) found = begin;
+    }
+    if (found > oldest && oldest < length) {
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} under '{}' would see position {}, which has left; feed "
+           "the sequence anew",
+           length, layer, layer_rule.name, oldest);
+    }
+  }
+  const std::lock_guard lock(impl_->mutex);
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    impl_->shrink(id, layer, length, false);
+    if (length > 0) continue;
+    sequence.layers[layer].dropped_at = 0;
+    if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
+  }
+  sequence.length = length;
+}
+
+// ---- what a step reads
+// ---------------------------------------------------------------------------
 
 int64_t CacheManager::length(SequenceId id) const { return impl_->at(id).length; }
 
@@ -312,11 +385,13 @@ std::span<const BlockEntry> CacheManager::table(SequenceId id, int32_t layer) co
   return impl_->at(id).layers[layer].entries;
 }
 
-std::span<const Rotation> CacheManager::rotations(int32_t layer) const {
-  return impl_->layers[layer].rotations;
+std::span<const Rotation> CacheManager::rotations(SequenceId id, int32_t layer) const {
+  const LayerRule& layer_rule = rule(layer);
+  return layer_rule.moves_queries() ? impl_->at(id).layers[layer].rotations : layer_rule.rotations;
 }
 
-Visibility CacheManager::visibility(int32_t layer) const { return impl_->layers[layer].visibility; }
+const LayerRule& CacheManager::rule(int32_t layer) const { return impl_->policies.layer(layer); }
+const CacheConfig& CacheManager::config() const { return impl_->config; }
 
 void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const {
   const Sequence& sequence = impl_->at(id);
@@ -329,126 +404,23 @@ void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestin
   }
 }
 
-int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t n_layers, int32_t block_size,
-                                   int64_t positions, int64_t chunk) {
+// ---- sizes
+// ---------------------------------------------------------------------------------------
+
+int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
+                                   int64_t chunk) {
   int64_t pages = 0;
-  for (int32_t i = 0; i < n_layers; ++i) {
-    pages += layer_pages(policies.layer(i), i, block_size, positions, chunk);
+  for (int32_t i = 0; i < policies.size(); ++i) {
+    pages += policies.layer(i).most_pages(block_size, positions, chunk);
   }
   return pages;
 }
 
-int64_t CacheManager::max_entries(const PolicyMap& policies, int32_t n_layers, int32_t block_size,
-                                  int64_t positions, int64_t chunk) {
-  int64_t most = 0;
-  for (int32_t i = 0; i < n_layers; ++i) {
-    most = std::max(most, layer_pages(policies.layer(i), i, block_size, positions, chunk));
-  }
-  return most + 1;  // one page may be listed in two parts
+int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
+  const int64_t pages = rule.most_pages(config.block_size, config.max_positions, config.max_chunk);
+  return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts
 }
 
 int64_t CacheManager::free_pages() const { return impl_->pool.free_pages(); }
-
-KvStats CacheManager::stats() const {
-  const CacheConfig& config = impl_->config;
-  KvStats stats;
-  stats.block_size = config.block_size;
-  stats.page_bytes = config.page_bytes;
-  stats.pool_pages = config.n_pages;
-  stats.pool_bytes = int64_t{config.n_pages} * config.page_bytes;
-  const std::lock_guard lock(impl_->mutex);
-  stats.steps = impl_->steps;
-  stats.tokens_written = impl_->tokens_written;
-  stats.sequences = impl_->live;
-  KvLayerStats& total = stats.total;
-  for (int32_t i = 0; i < config.n_layers; ++i) {
-    const Impl::Counters& count = impl_->counters[i];
-    KvLayerStats layer{i,
-                       impl_->layers[i].policy,
-                       count.active,
-                       count.peak,
-                       count.tokens,
-                       count.active * config.page_bytes,
-                       count.allocated,
-                       count.removed,
-                       count.read};
-    total.pages_active += layer.pages_active;
-    total.tokens_resident += layer.tokens_resident;
-    total.bytes += layer.bytes;
-    total.pages_allocated += layer.pages_allocated;
-    total.tokens_read += layer.tokens_read;
-    for (size_t r = 0; r < layer.pages_removed.size(); ++r) {
-      total.pages_removed[r] += layer.pages_removed[r];
-    }
-    stats.layers.push_back(std::move(layer));
-  }
-  total.pages_peak = impl_->pool_peak;
-  stats.pages_free = config.n_pages - total.pages_active;
-  return stats;
-}
-
-void CacheManager::check_integrity() const {
-  const std::lock_guard lock(impl_->mutex);
-  const CacheConfig& config = impl_->config;
-  std::vector<int32_t> references(config.n_pages, 0);
-  int64_t active_pages = 0;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const Impl::Counters& count = impl_->counters[layer];
-    int64_t tokens = 0;
-    int64_t pages = 0;
-    for (const Sequence& sequence : impl_->sequences) {
-      const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
-      if (!sequence.live && !entries.empty()) {
-        fail(ErrorCode::kInternal, "layer {}: a closed sequence still lists pages", layer);
-      }
-      int64_t past = -1;  // last position listed so far
-      int32_t last_page = -1;
-      for (const BlockEntry& e : entries) {
-        if (e.page < 0 || e.page >= config.n_pages || e.slot_begin >= e.slot_end ||
-            e.slot_end > config.block_size || e.first_position % config.block_size != 0 ||
-            int64_t{e.first_position} + e.slot_begin <= past) {
-          fail(ErrorCode::kInternal, "layer {}: a table entry at position {} is malformed", layer,
-               e.first_position);
-        }
-        past = int64_t{e.first_position} + e.slot_end - 1;
-        tokens += e.slot_end - e.slot_begin;
-        if (e.page != last_page) {
-          ++references[e.page];
-          ++pages;
-          last_page = e.page;
-        }
-      }
-      const int64_t end = sequence.length + sequence.reserved;
-      if (sequence.live && past != end - 1 &&
-          !is_past(impl_->layers[layer].visibility, sequence.length, past + 1, end - past - 1)) {
-        fail(ErrorCode::kInternal,
-             "layer {}: a table ends at position {} although later ones, up to "
-             "{}, will be seen",
-             layer, past, end - 1);
-      }
-    }
-    int64_t removed = 0;
-    for (const int64_t n : count.removed) removed += n;
-    if (pages != count.active || tokens != count.tokens ||
-        count.allocated + count.reserved - removed != count.active) {
-      fail(ErrorCode::kInternal,
-           "layer {}: tables list {} pages and {} tokens; counters say {} and {}, {} allocated, {} "
-           "reserved, {} removed",
-           layer, pages, tokens, count.active, count.tokens, count.allocated, count.reserved,
-           removed);
-    }
-    active_pages += pages;
-  }
-  for (int32_t page = 0; page < config.n_pages; ++page) {
-    if (references[page] != impl_->pool.references(page)) {
-      fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,
-           references[page], impl_->pool.references(page));
-    }
-  }
-  if (active_pages + impl_->pool.free_pages() != config.n_pages) {
-    fail(ErrorCode::kInternal, "{} active and {} free pages do not make {}", active_pages,
-         impl_->pool.free_pages(), config.n_pages);
-  }
-}
 
 }  // namespace paddock

@@ -1,17 +1,18 @@
-// Host bookkeeping of the paged cache: pages, tables, visibility, counters. No tensor maths, no
-// model.
+// Host bookkeeping of the paged cache: pages, tables, visibility, trims, counters, events. No
+// tensor maths, no model.
 //
 // A step is planned, then committed: reserve() finds pages for new tokens or changes nothing;
-// commit() makes them part of the sequence and releases what no later query can see.
+// commit() makes them part of the sequence, releases what no later query can see, and trims.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "kv/page_pool.h"
+#include "block_use.h"
 #include "kv/policy_map.h"
 #include "paddock/stats.h"
 #include "paged_kv.h"
@@ -22,12 +23,16 @@ using SequenceId = int32_t;
 
 struct CacheConfig {
   int32_t n_layers;
+  int32_t n_heads;  // query heads, for a policy's eyes
   int32_t block_size;
   int32_t n_pages;  // of the pool
   int64_t page_bytes;
   int32_t max_sequences;  // tables are reserved for this many
   int64_t max_positions;  // longest sequence admitted
   int32_t max_chunk;      // most tokens of one sequence in one step
+  int32_t event_capacity = 4096;
+  std::function<void(const KvEvent&)> on_event{};
+  std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
 };
 
 class CacheManager {
@@ -35,37 +40,57 @@ class CacheManager {
   CacheManager(const CacheConfig& config, PolicyMap policies);
   ~CacheManager();
 
+  /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
+  /// open.
+  void set_policies(PolicyMap policies);
+
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
   SequenceId open();
   /// Ends a sequence: drops all its pages.
   void close(SequenceId id);
+  /// Says where the sequence's prompt ends, for rules that decide there. Before it is reached.
+  void set_prompt(SequenceId id, int64_t length);
 
+  /// Most tokens that one step may add to the sequence: steps end where a rule decides.
+  int64_t most_next(SequenceId id) const;
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
-  /// cannot hold them now: then nothing changed. n <= max_chunk, length + n <= max_positions.
+  /// cannot hold them now: then nothing changed. n <= most_next(), length + n <= max_positions.
   bool reserve(SequenceId id, int32_t n);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);
-  /// The reserved tokens are written: length grows, pages no later query sees are released.
+  /// What the reserved tokens' attention gave to each entry of table(), and their key norms (in
+  /// kNormUnits, summed over KV heads). Before commit(), for layers whose rule needs them.
+  void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
+               std::span<const int64_t> key_norms);
+  /// The reserved tokens are written: length grows, what the rules say leaves.
   void commit(SequenceId id);
+  /// One forward pass is over.
+  void tick();
+  /// Takes the sequence back to `length` positions, exactly as if the later ones had never been.
+  /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
+  void truncate(SequenceId id, int64_t length);
 
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;
-  std::span<const Rotation> rotations(int32_t layer) const;
-  Visibility visibility(int32_t layer) const;
+  std::span<const Rotation> rotations(SequenceId id, int32_t layer) const;
+  const LayerRule& rule(int32_t layer) const;
   /// Page and slot of each reserved token; `out` has as many elements as were reserved.
   void destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const;
 
   /// Pages that one sequence of `positions` needs at its worst, in all layers, fed in chunks of at
   /// most `chunk` tokens: static so that budgets can be computed before anything is made.
-  static int64_t pages_needed(const PolicyMap& policies, int32_t n_layers, int32_t block_size,
-                              int64_t positions, int64_t chunk);
-  /// Most table entries any layer of one sequence can have at once.
-  static int64_t max_entries(const PolicyMap& policies, int32_t n_layers, int32_t block_size,
-                             int64_t positions, int64_t chunk);
+  static int64_t pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
+                              int64_t chunk);
+  /// Most entries that a table of this layer has at once, in a pool of n_pages.
+  static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
+  const CacheConfig& config() const;
 
   int64_t free_pages() const;
-  KvStats stats() const;  // from any thread
+  KvStats stats() const;                             // from any thread
+  std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread
+  /// Events numbered `from` and later that are still in the ring, from any thread.
+  std::vector<KvEvent> events(uint64_t from) const;
   /// Checks every conservation law; throws Error kInternal naming the first that fails.
   void check_integrity() const;
 

@@ -1,5 +1,6 @@
 #include "kv/policy_map.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "core/fail.h"
@@ -49,19 +50,6 @@ void for_each_layer(std::string_view part, std::string_view layers, int32_t n_la
   }
 }
 
-/// Reads a policy's answers once and checks them; later it is not asked again.
-void check_visibility(const EvictionPolicy& policy, int32_t layer) {
-  const TokenVisibility v = policy.visibility(layer);
-  if (v.sinks < 0 || v.window < 1 ||
-      (v.bounded() && int64_t{v.sinks} + v.window >= int64_t{kUnlimited})) {
-    fail(ErrorCode::kInvalidArgument,
-         "policy '{}' answers {} sinks and a window of {} for layer {}; sinks must be 0 or more, "
-         "the "
-         "window 1 or more, and their sum below {}",
-         policy.name(), v.sinks, v.window, layer, kUnlimited);
-  }
-}
-
 }  // namespace
 
 PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
@@ -69,8 +57,7 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
     fail(ErrorCode::kInvalidArgument, "the policy is empty; write full or sink:4+252");
   if (!is_digit(spec[0]) && spec[0] != '*') return uniform(make_policy(spec), n_layers);
 
-  PolicyMap map;
-  map.layers_.resize(n_layers);
+  std::vector<std::shared_ptr<const EvictionPolicy>> chosen(n_layers);
   for (std::string_view rest = spec;;) {
     const size_t comma = rest.find(',');
     const std::string_view part = rest.substr(0, comma);
@@ -82,9 +69,8 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
     const auto policy = make_policy(part.substr(equals + 1));
     bool reached = false;
     for_each_layer(part, part.substr(0, equals), n_layers, [&](int32_t layer) {
-      if (map.layers_[layer] != nullptr) return;  // the first match wins
-      check_visibility(*policy, layer);
-      map.layers_[layer] = policy;
+      if (chosen[layer] != nullptr) return;  // the first match wins
+      chosen[layer] = policy;
       reached = true;
     });
     if (!reached) {
@@ -95,27 +81,31 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
     if (comma == std::string_view::npos) break;
     rest.remove_prefix(comma + 1);
   }
+  PolicyMap map;
   for (int32_t i = 0; i < n_layers; ++i) {
-    if (map.layers_[i] == nullptr) {
+    if (chosen[i] == nullptr) {
       fail(ErrorCode::kInvalidArgument, "policy '{}' gives layer {} no rule; end it with ',*=full'",
            spec, i);
     }
+    map.layers_.emplace_back(chosen[i], i, n_layers);
   }
   return map;
 }
 
-PolicyMap PolicyMap::uniform(std::shared_ptr<const EvictionPolicy> policy, int32_t n_layers) {
+PolicyMap PolicyMap::uniform(const std::shared_ptr<const EvictionPolicy>& policy,
+                             int32_t n_layers) {
   PolicyMap map;
-  for (int32_t i = 0; i < n_layers; ++i) check_visibility(*policy, i);
-  map.layers_.assign(n_layers, std::move(policy));
+  for (int32_t i = 0; i < n_layers; ++i) map.layers_.emplace_back(policy, i, n_layers);
   return map;
 }
 
 bool PolicyMap::has_unbounded_layer() const {
-  for (int32_t i = 0; i < size(); ++i) {
-    if (!layers_[i]->visibility(i).bounded()) return true;
-  }
-  return false;
+  return std::any_of(layers_.begin(), layers_.end(),
+                     [](const LayerRule& rule) { return !rule.bounded(); });
+}
+
+void PolicyMap::check_block_size(int32_t block_size) const {
+  for (const LayerRule& rule : layers_) rule.check_block_size(block_size);
 }
 
 }  // namespace paddock

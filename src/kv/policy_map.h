@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "paddock/eviction.h"
+#include "kv/layer_rule.h"
 
 namespace paddock {
 
@@ -18,15 +18,17 @@ class PolicyMap {
   /// syntax.
   static PolicyMap parse(std::string_view spec, int32_t n_layers);
   /// One policy for all layers.
-  static PolicyMap uniform(std::shared_ptr<const EvictionPolicy> policy, int32_t n_layers);
+  static PolicyMap uniform(const std::shared_ptr<const EvictionPolicy>& policy, int32_t n_layers);
 
-  const EvictionPolicy& layer(int32_t layer) const { return *layers_[layer]; }
+  const LayerRule& layer(int32_t layer) const { return layers_[layer]; }
   int32_t size() const { return static_cast<int32_t>(layers_.size()); }
-  /// True if some layer sees everything.
+  /// True if some layer sets no bound to what it holds.
   bool has_unbounded_layer() const;
+  /// Error kInvalidArgument if some rule cannot work with blocks of this size.
+  void check_block_size(int32_t block_size) const;
 
  private:
-  std::vector<std::shared_ptr<const EvictionPolicy>> layers_;
+  std::vector<LayerRule> layers_;
 };
 
 }  // namespace paddock

@@ -25,19 +25,34 @@ Json layer_json(const KvLayerStats& layer) {
     out["policy"] = layer.policy;
   }
   out["pages_active"] = layer.pages_active;
+  out["pages_cached"] = layer.pages_cached;
+  out["pages_pinned"] = layer.pages_pinned;
   out["pages_peak"] = layer.pages_peak;
   out["tokens_resident"] = layer.tokens_resident;
   out["bytes"] = layer.bytes;
   out["pages_allocated"] = layer.pages_allocated;
   out["pages_removed"] = std::move(removed);
   out["tokens_read"] = layer.tokens_read;
+  out["trim_decisions"] = layer.trim_decisions;
+  out["attention_seconds"] = layer.attention_seconds;
   return out;
 }
 
+/// What left, as "reason:pages" for every reason that occurred.
+std::string removals(const KvLayerStats& s) {
+  std::string text;
+  for (int32_t r = 0; r < kRemovalReasons; ++r) {
+    if (s.pages_removed[r] == 0) continue;
+    text += fmt::format("{}{}:{}", text.empty() ? "" : " ",
+                        removal_reason_name(static_cast<RemovalReason>(r)), s.pages_removed[r]);
+  }
+  return text.empty() ? "-" : text;
+}
+
 std::string row(const std::string& name, const KvLayerStats& s, const std::string& policy) {
-  return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9.2f} {:>9} {:>8} {:>8} {:>12}\n", name,
+  return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n", name,
                      policy, s.pages_active, s.pages_peak, s.tokens_resident, s.bytes / kMiB,
-                     s.pages_allocated, s.pages_removed[0], s.pages_removed[1], s.tokens_read);
+                     s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
 }
 
 }  // namespace
@@ -65,10 +80,18 @@ KvType parse_kv_type(std::string_view name) {
 
 const char* removal_reason_name(RemovalReason reason) noexcept {
   switch (reason) {
+    case RemovalReason::kCapacity:
+      return "capacity";
     case RemovalReason::kWindow:
       return "window";
+    case RemovalReason::kPolicyTrim:
+      return "policy_trim";
     case RemovalReason::kSequenceEnd:
       return "sequence_end";
+    case RemovalReason::kPreempt:
+      return "preempt";
+    case RemovalReason::kUser:
+      return "user";
   }
   return "unknown";
 }
@@ -79,24 +102,68 @@ std::string to_json(const KvStats& stats) {
               {"pool_bytes", stats.pool_bytes}, {"pages_free", stats.pages_free},
               {"steps", stats.steps},           {"tokens_written", stats.tokens_written},
               {"sequences", stats.sequences}};
+  out["policy_seconds"] = stats.policy_seconds;
+  out["policy_violations"] = stats.policy_violations;
+  out["policy_shortfalls"] = stats.policy_shortfalls;
+  out["policy_slow"] = stats.policy_slow;
+  if (!stats.last_violation.empty()) out["last_violation"] = stats.last_violation;
+  out["prefix_lookups"] = stats.prefix_lookups;
+  out["prefix_hits"] = stats.prefix_hits;
+  out["reclaim_regrets"] = stats.reclaim_regrets;
+  out["events"] = stats.events;
+  out["events_lost"] = stats.events_lost;
+  out["process_resident_bytes"] = stats.memory.resident_bytes;
+  out["process_available_bytes"] = stats.memory.available_bytes;
   out["total"] = layer_json(stats.total);
   out["layers"] = Json::array();
   for (const KvLayerStats& layer : stats.layers) out["layers"].push_back(layer_json(layer));
   return out.dump();
 }
 
+std::string to_json(const KvEvent& event) {
+  Json out = {{"number", event.number},
+              {"step", event.step},
+              {"reason", removal_reason_name(event.reason)},
+              {"layer", event.layer},
+              {"policy", event.policy},
+              {"sequence", event.sequence},
+              {"first_position", event.first_position},
+              {"n_tokens", event.n_tokens},
+              {"length", event.length},
+              {"age_steps", event.age_steps}};
+  if (event.idle_steps >= 0) out["idle_steps"] = event.idle_steps;
+  if (event.reason == RemovalReason::kPolicyTrim) {
+    out["overruled"] = event.overruled;
+    if (!event.overruled) out["score"] = event.score;
+    if (event.runner_up_position >= 0) {
+      out["runner_up_position"] = event.runner_up_position;
+      out["runner_up_score"] = event.runner_up_score;
+    }
+  }
+  return out.dump();
+}
+
 std::string to_table(const KvStats& stats) {
   std::string out = fmt::format(
-      "KV cache: {} pages of {} bytes ({:.1f} MiB, {} positions of one layer each, {}), {} free\n",
+      "KV cache: {} pages of {} bytes ({:.1f} MiB, {} positions of one layer each, {}), {} free; "
+      "the process holds {:.1f} MiB\n",
       stats.pool_pages, stats.page_bytes, stats.pool_bytes / kMiB, stats.block_size, stats.type,
-      stats.pages_free);
-  out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9} {:>9} {:>8} {:>8} {:>12}\n", "layer",
-                     "policy", "pages", "peak", "tokens", "MiB", "allocated", "-window", "-ended",
-                     "keys read");
+      stats.pages_free, stats.memory.resident_bytes / kMiB);
+  out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9} {:>9} {:>12} {:>9}  {}\n", "layer",
+                     "policy", "pages", "peak", "tokens", "MiB", "allocated", "keys read",
+                     "attn ms", "pages removed");
   for (const KvLayerStats& layer : stats.layers) {
     out += row(fmt::format("{}", layer.layer), layer, layer.policy);
   }
-  return out + row("total", stats.total, "");
+  out += row("total", stats.total, "");
+  if (stats.total.trim_decisions > 0) {
+    out += fmt::format(
+        "{} trim decisions took {:.2f} ms; {} answers overruled, {} filled up, {} slow\n",
+        stats.total.trim_decisions, stats.policy_seconds * 1e3, stats.policy_violations,
+        stats.policy_shortfalls, stats.policy_slow);
+  }
+  if (!stats.last_violation.empty()) out += fmt::format("{}\n", stats.last_violation);
+  return out;
 }
 
 }  // namespace paddock

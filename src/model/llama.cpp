@@ -1,12 +1,16 @@
 #include "model/llama.h"
 
 #include <array>
+#include <chrono>
 
 namespace paddock {
 
 Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weights,
              Backend& backend, int32_t max_tokens, int32_t max_logit_rows)
-    : config_(config), weights_(std::move(weights)), backend_(backend) {
+    : config_(config),
+      weights_(std::move(weights)),
+      backend_(backend),
+      attention_nanoseconds_(config.n_layers) {
   const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
   const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
   hidden_ = backend.make_buffer(max_tokens, config.hidden_size);
@@ -51,7 +55,11 @@ void Llama::attention_block(const LlamaWeights::Layer& layer, int32_t index, int
   backend_.rms_norm(hidden_, *layer.attn_norm, config_.norm_eps, n, normed_);
   backend_.linear(*layer.qkv, normed_, n, std::array{q_, k_, v_}, false);
   backend_.rope_store(index, k_, v_);
+  const auto start = std::chrono::steady_clock::now();
   backend_.attention(index, q_, attended_);
+  const auto spent = std::chrono::steady_clock::now() - start;
+  attention_nanoseconds_[index].fetch_add(std::chrono::nanoseconds(spent).count(),
+                                          std::memory_order_relaxed);
   backend_.linear(*layer.o, attended_, n, std::array{hidden_}, true);
 }
 

@@ -1,9 +1,11 @@
 // The forward pass of a Llama decoder, written once for every backend.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "backend/backend.h"
 #include "model/config.h"
@@ -38,6 +40,11 @@ class Llama {
   void compute_logits(std::span<const int32_t> rows);
   std::span<const float> logits_row(int32_t i);
 
+  /// Time spent in a layer's attention so far, as the host sees it; from any thread.
+  int64_t attention_nanoseconds(int32_t layer) const {
+    return attention_nanoseconds_[layer].load(std::memory_order_relaxed);
+  }
+
  private:
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);
   void mlp_block(const LlamaWeights::Layer& layer, int32_t n);
@@ -54,6 +61,7 @@ class Llama {
   Buffer activated_;     // [max_tokens, intermediate_size]
   Buffer logit_hidden_;  // [max_logit_rows, hidden_size]
   Buffer logits_;        // [max_logit_rows, vocab_size]
+  std::vector<std::atomic<int64_t>> attention_nanoseconds_;  // [n_layers]
 };
 
 /// Gives every tensor to the backend in its own form; originals that were repacked leave memory.

@@ -67,9 +67,9 @@ class Scene {
     args.kv_type = shape_.type;
     args.sequences = &s;
     args.n_sequences = 1;
-    std::vector<float> scratch(
-        static_cast<size_t>(k.attention_scratch(shape_.head_dim, shape_.heads / shape_.kv_heads)),
-        NAN);
+    std::vector<float> scratch(static_cast<size_t>(k.attention_scratch(
+                                   shape_.head_dim, shape_.heads / shape_.kv_heads, 0)),
+                               NAN);
     (reference ? k.attention_reference : k.attention)(args, 0, k.attention_tasks(args),
                                                       scratch.data());
     return out;
@@ -162,7 +162,7 @@ class Scene {
     const int64_t stride = int64_t{shape_.kv_heads} * shape_.head_dim;
     const RopeStoreArgs args{k_.data(),      v_.data(),   stride,       stride,
                              angles_.data(), rows.data(), interleaved_, pool_.data(),
-                             geometry_,      shape_.type, to.data()};
+                             geometry_,      shape_.type, to.data(),    nullptr};
     kernels(Isa::kPortable).rope_store(args, 0, length_);
   }
 

@@ -17,7 +17,7 @@ constexpr int32_t kLayers = 3;
 std::set<int64_t> met(const CacheManager& cache, SequenceId id, int32_t layer, int32_t t) {
   std::set<int64_t> positions;
   for (const BlockEntry& e : cache.table(id, layer)) {
-    const SlotRange live = live_slots(e, cache.visibility(layer), t);
+    const SlotRange live = live_slots(e, cache.rule(layer).visibility, t);
     for (int32_t slot = live.begin; slot < live.end; ++slot) {
       EXPECT_TRUE(positions.insert(int64_t{e.first_position} + slot).second) << "listed twice";
     }
@@ -48,8 +48,8 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
       const PolicyMap policies = PolicyMap::parse(spec, kLayers);
       constexpr int32_t kChunk = 20;
       constexpr int64_t kPositions = 150;
-      const int64_t one = CacheManager::pages_needed(policies, kLayers, block, kPositions, kChunk);
-      CacheManager cache({kLayers, block, static_cast<int32_t>(2 * one), 64, 3, kPositions, kChunk},
+      const int64_t one = CacheManager::pages_needed(policies, block, kPositions, kChunk);
+      CacheManager cache({kLayers, 4, block, static_cast<int32_t>(2 * one), 64, 3, kPositions, kChunk},
                          policies);
       std::vector<SequenceId> live;
       for (int step = 0; step < 120; ++step) {
@@ -74,7 +74,7 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
             for (int32_t layer = 0; layer < kLayers; ++layer) {
               for (int32_t i = 0; i < n; ++i) {
                 const auto t = static_cast<int32_t>(length + i);
-                ASSERT_EQ(met(cache, id, layer, t), should_meet(cache.visibility(layer), t))
+                ASSERT_EQ(met(cache, id, layer, t), should_meet(cache.rule(layer).visibility, t))
                     << spec << " block " << block << " layer " << layer << " t " << t;
               }
               cache.destinations(id, layer, to);
@@ -95,7 +95,7 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
 }
 
 TEST(CacheManager, AFailedReserveChangesNothing) {
-  CacheManager cache({2, 4, 4, 64, 1, 100, 50}, PolicyMap::parse("full", 2));
+  CacheManager cache({2, 4, 4, 4, 64, 1, 100, 50}, PolicyMap::parse("full", 2));
   const SequenceId id = cache.open();
   EXPECT_FALSE(cache.reserve(id, 9));  // 3 blocks in 2 layers
   EXPECT_EQ(cache.free_pages(), 4);
@@ -107,7 +107,7 @@ TEST(CacheManager, AFailedReserveChangesNothing) {
 }
 
 TEST(CacheManager, CountersAddUp) {
-  CacheManager cache({2, 4, 64, 100, 1, 1000, 16}, PolicyMap::parse("0=full,1=sink:2+6", 2));
+  CacheManager cache({2, 4, 4, 64, 100, 1, 1000, 16}, PolicyMap::parse("0=full,1=sink:2+6", 2));
   const SequenceId id = cache.open();
   for (int i = 0; i < 20; ++i) {
     ASSERT_TRUE(cache.reserve(id, 3));
@@ -129,9 +129,9 @@ TEST(CacheManager, CountersAddUp) {
 
 TEST(PolicyMap, FirstMatchWins) {
   const PolicyMap map = PolicyMap::parse("0-1+3=window:8,*=sink:2+6@original", 5);
-  EXPECT_EQ(map.layer(0).name(), "window:8");
-  EXPECT_EQ(map.layer(2).name(), "sink:2+6@original");
-  EXPECT_EQ(map.layer(3).name(), "window:8");
+  EXPECT_EQ(map.layer(0).name, "window:8");
+  EXPECT_EQ(map.layer(2).name, "sink:2+6@original");
+  EXPECT_EQ(map.layer(3).name, "window:8");
   EXPECT_FALSE(map.has_unbounded_layer());
 }
 

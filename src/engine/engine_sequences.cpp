@@ -1,0 +1,150 @@
+// Sessions, raw forward passes, and what can be asked or changed between requests.
+#include <numeric>
+
+#include "core/fail.h"
+#include "core/system.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+
+Session& Engine::Impl::session(SessionId id) {
+  const auto it = sessions.find(id);
+  if (it == sessions.end()) fail(ErrorCode::kInvalidArgument, "session {} is not open", id);
+  if (it->second->busy) fail(ErrorCode::kInvalidArgument, "session {} is running a request", id);
+  return *it->second;
+}
+
+SessionId Engine::Impl::open_session() {
+  auto session = std::make_unique<Session>();
+  session->sequence = cache->open();
+  sessions.emplace(next_session_, std::move(session));
+  return next_session_++;
+}
+
+void Engine::Impl::close_session(SessionId id) {
+  cache->close(session(id).sequence);
+  sessions.erase(id);
+}
+
+std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
+  Session& target = session(id);
+  check_tokens(tokens, "input");
+  std::vector<TokenId> joined;
+  if (!target.pending.empty()) {
+    joined = std::move(target.pending);
+    target.pending.clear();
+    joined.insert(joined.end(), tokens.begin(), tokens.end());
+    tokens = joined;
+  }
+  int32_t last = 0;
+  feed_sequence(target.sequence, tokens, [&](int64_t, int32_t n) {
+    last = n - 1;
+    return true;
+  });
+  target.claimed_pages = pages_for(cache->length(target.sequence));
+  llama->compute_logits({&last, 1});
+  return llama->logits_row(0);
+}
+
+void Engine::Impl::truncate(SessionId id, int64_t length) {
+  Session& target = session(id);
+  const int64_t held = cache->length(target.sequence);
+  const auto pending = static_cast<int64_t>(target.pending.size());
+  if (length < 0 || length > held + pending) {
+    fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
+         held + pending, length);
+  }
+  if (length < held) cache->truncate(target.sequence, length);
+  target.pending.resize(static_cast<size_t>(std::max<int64_t>(0, length - held)));
+}
+
+void Engine::Impl::set_policies(PolicyMap policies, std::string name) {
+  if (!requests.empty() || !sessions.empty()) {
+    fail(ErrorCode::kInvalidArgument,
+         "the policy cannot change to '{}' while {} requests and {} sessions are open", name,
+         requests.size(), sessions.size());
+  }
+  EngineSetup next = setup;
+  next.policies = std::move(policies);
+  next.options.kv.policy = std::move(name);
+  next.options.kv.custom_policy = nullptr;
+  check_pool(next, next.n_pages);
+  cache->set_policies(next.policies);
+  planner = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
+  backend->reserve(limits_for(next, model->data().config, *planner));
+  setup = std::move(next);
+}
+
+KvStats Engine::Impl::stats() const {
+  KvStats stats = cache->stats();
+  stats.type = kv_type_name(setup.options.kv.type);
+  for (KvLayerStats& layer : stats.layers) {
+    layer.attention_seconds = static_cast<double>(llama->attention_nanoseconds(layer.layer)) * 1e-9;
+    stats.total.attention_seconds += layer.attention_seconds;
+  }
+  stats.memory = {resident_memory(), available_memory()};
+  return stats;
+}
+
+void Engine::Impl::forward(std::span<const TokenId> tokens,
+                           const std::function<bool(int64_t, std::span<const float>)>& on_logits,
+                           int64_t prompt_tokens) {
+  check_tokens(tokens, "input");
+  if (prompt_tokens < 0 || prompt_tokens > static_cast<int64_t>(tokens.size())) {
+    fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the input's {}",
+         prompt_tokens, tokens.size());
+  }
+  const SequenceId sequence = cache->open();
+  cache->set_prompt(sequence, prompt_tokens);
+  struct Closer {
+    CacheManager& cache;
+    SequenceId sequence;
+    ~Closer() { cache.close(sequence); }
+  } closer{*cache, sequence};
+  feed_sequence(sequence, tokens, [&](int64_t first, int32_t n) {
+    for (int32_t begin = 0; begin < n; begin += kLogitTile) {
+      logit_rows_.resize(std::min(kLogitTile, n - begin));
+      std::iota(logit_rows_.begin(), logit_rows_.end(), begin);
+      llama->compute_logits(logit_rows_);
+      for (size_t i = 0; i < logit_rows_.size(); ++i) {
+        const int64_t position = first + begin + static_cast<int64_t>(i);
+        if (!on_logits(position, llama->logits_row(static_cast<int32_t>(i)))) return false;
+      }
+    }
+    return true;
+  });
+}
+
+void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
+                                 const std::function<bool(int64_t first, int32_t n)>& on_chunk) {
+  cancel_feed_ = false;
+  const int64_t start = cache->length(sequence);
+  if (start + static_cast<int64_t>(tokens.size()) > setup.options.context) {
+    fail(ErrorCode::kInvalidArgument,
+         "{} tokens after position {} exceed the context of {} positions", tokens.size(), start,
+         setup.options.context);
+  }
+  for (size_t fed = 0; fed < tokens.size();) {
+    const auto n = static_cast<int32_t>(
+        std::min(static_cast<int64_t>(tokens.size() - fed), cache->most_next(sequence)));
+    if (!cache->reserve(sequence, n)) {
+      fail(ErrorCode::kOutOfMemory,
+           "the KV pool of {} pages is full at position {}; raise the KV budget or bound the cache "
+           "with a policy such as sink:4+1020",
+           setup.n_pages, start + static_cast<int64_t>(fed));
+    }
+    planner->clear();
+    planner->add(sequence, tokens.subspan(fed, n));
+    if (!llama->run(planner->build(), this)) {
+      cache->rollback(sequence);
+      fail(ErrorCode::kCancelled, "cancelled at position {}", start + static_cast<int64_t>(fed));
+    }
+    planner->report(*cache);
+    cache->commit(sequence);
+    cache->tick();
+    if (!on_chunk(start + static_cast<int64_t>(fed), n)) return;
+    fed += n;
+  }
+}
+
+}  // namespace paddock

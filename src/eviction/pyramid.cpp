@@ -1,0 +1,49 @@
+// `pyramid:NAME:B`: another scored rule whose budget falls with depth (Cai et al., "PyramidKV",
+// arXiv 2406.02069): lower layers spread their attention, upper ones gather it. B is the mean over
+// layers. Every layer gets W = min(32, B/2); the rest is an arithmetic sequence over layers l = 0
+// .. L-1:
+//   budget(l) = W + first - l * (first - last) / (L - 1),
+//   last = (B - W) / 20,  first = 2 * (B - W) - last
+// with the paper's beta of 20. All else is as under the inner rule.
+#include <algorithm>
+
+#include "eviction/rules.h"
+
+namespace paddock {
+namespace {
+
+class Pyramid final : public EvictionPolicy {
+ public:
+  explicit Pyramid(std::shared_ptr<const ScoredRule> inner) : inner_(std::move(inner)) {}
+
+  std::string name() const override { return "pyramid:" + inner_->name(); }
+  Positions positions() const override { return inner_->positions(); }
+  PolicyNeeds needs() const override { return inner_->needs(); }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
+    return inner_->schedule_for(budget(layer, n_layers));
+  }
+  void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
+    inner_->trim(view, n_tokens, victims);
+  }
+
+ private:
+  int32_t budget(int32_t layer, int32_t n_layers) const {
+    const int64_t mean = inner_->options().budget;
+    if (n_layers < 2) return static_cast<int32_t>(mean);
+    const int64_t base = std::min<int64_t>(32, mean / 2);
+    const int64_t last = (mean - base) / 20;
+    const int64_t first = 2 * (mean - base) - last;
+    return static_cast<int32_t>(
+        std::min<int64_t>(kUnlimited - 1, base + first - layer * (first - last) / (n_layers - 1)));
+  }
+
+  std::shared_ptr<const ScoredRule> inner_;
+};
+
+}  // namespace
+
+std::shared_ptr<const EvictionPolicy> make_pyramid(std::shared_ptr<const ScoredRule> inner) {
+  return std::make_shared<Pyramid>(std::move(inner));
+}
+
+}  // namespace paddock

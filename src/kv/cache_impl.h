@@ -1,0 +1,117 @@
+// The cache manager's inside: tables, counters, and what happens to them.
+#pragma once
+
+#include <array>
+#include <mutex>
+#include <vector>
+
+#include "core/fail.h"
+#include "kv/cache_manager.h"
+#include "kv/event_ring.h"
+#include "kv/page_pool.h"
+
+namespace paddock {
+
+/// What the books know of an entry beside where it lies. Masses in kMassUnits, norms in kNormUnits.
+struct BlockRecord {
+  int64_t born_step = 0;
+  int64_t last_used_step = -1;  // -1: never measured
+  int64_t mass = 0;
+  int64_t recent_mass = 0;
+  int64_t key_norm = 0;  // sum over its tokens
+  int64_t last_used = 0;
+};
+
+/// Entries of one sequence in one layer, in position order, with a record each. Capacity is fixed.
+struct Table {
+  std::vector<BlockEntry> entries;
+  std::vector<BlockRecord> records;  // [n_entries]
+  std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
+  int64_t tokens = 0;                // positions listed
+  int64_t dropped_at = 0;            // length at which a trim last dropped something
+};
+
+struct Sequence {
+  bool live = false;
+  int64_t length = 0;    // committed positions
+  int32_t reserved = 0;  // positions after them that reserve() found room for
+  int64_t prompt = 0;    // where the prompt ends; 0: nobody said
+  std::vector<Table> layers;
+};
+
+struct CacheManager::Impl {
+  Impl(const CacheConfig& config, PolicyMap policies);
+
+  const Sequence& at(SequenceId id) const {
+    if (id < 0 || id >= config.max_sequences || !sequences[id].live) {
+      fail(ErrorCode::kInternal, "sequence {} is not open", id);
+    }
+    return sequences[id];
+  }
+  Sequence& at(SequenceId id) { return const_cast<Sequence&>(std::as_const(*this).at(id)); }
+
+  void adopt(PolicyMap policies);
+  int64_t new_blocks(const Sequence& sequence, int32_t n) const;
+  /// Where a block is cut into a part that holds sinks and a part that does not.
+  int32_t cut(int32_t layer, int64_t first_position) const;
+  void extend(Table& table, int32_t layer, int64_t length, int64_t end);
+  void append_part(Table& table, int32_t layer, int32_t page, int64_t first, int32_t begin,
+                   int32_t end);
+  /// True if nobody references the page any more.
+  bool release_page(int32_t page);
+  /// One table lists a page no more.
+  void drop_page(int32_t layer, int32_t page, RemovalReason reason);
+  /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
+  void shrink(SequenceId id, int32_t layer, int64_t length, bool reserved);
+  void release_past(SequenceId id, int32_t layer);
+  void log_removal(SequenceId id, int32_t layer, size_t entry, RemovalReason reason,
+                   const RemovalEvent& details = {});
+
+  // ---- trims (trim.cpp)
+  void after_commit(SequenceId id, int32_t layer);
+  void decide(SequenceId id, int32_t layer);
+  void fill_view(const Sequence& sequence, int32_t layer);
+  /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
+  void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
+  void violation(const LayerRule& rule, std::string what);
+  void remove_victims(SequenceId id, int32_t layer);
+  void renumber_rotations(Table& table);
+
+  KvEvent event(uint64_t number, const RemovalEvent& raw) const;
+
+  CacheConfig config;
+  PolicyMap policies;
+  PagePool pool;
+  std::vector<Sequence> sequences;
+
+  // Scratch of a decision.
+  struct Choice {
+    int32_t block;
+    double score;
+    bool overruled;
+  };
+  std::vector<BlockInfo> view;
+  std::vector<Victim> victims;
+  std::vector<Choice> choices;  // what leaves, in order
+  std::vector<uint8_t> named;   // [n_blocks]
+  int32_t runner_up = -1;       // index into the view
+  double runner_up_score = 0;
+
+  // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
+  // driving thread alone writes, and holds it for every change of a table or a counter.
+  mutable std::mutex mutex;
+  struct Counters {
+    int64_t active = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0, decisions = 0;
+    std::array<int64_t, kRemovalReasons> removed{};
+  };
+  std::vector<Counters> counters;
+  EventRing ring;
+  int64_t pool_peak = 0;
+  int64_t steps = 0;
+  int64_t tokens_written = 0;
+  int32_t live = 0;
+  int64_t policy_nanoseconds = 0, violations = 0, shortfalls = 0, slow = 0;
+  std::string last_violation;
+};
+
+}  // namespace paddock

@@ -1,0 +1,242 @@
+// What the books say: snapshots, the event log, and the laws they must obey.
+#include <algorithm>
+
+#include "kv/cache_impl.h"
+
+namespace paddock {
+
+void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t index,
+                                     RemovalReason reason, const RemovalEvent& details) {
+  const Sequence& sequence = at(id);
+  const BlockEntry& e = sequence.layers[layer].entries[index];
+  const BlockRecord& record = sequence.layers[layer].records[index];
+  RemovalEvent event = details;
+  event.step = steps;
+  event.reason = reason;
+  event.layer = layer;
+  event.sequence = id;
+  event.first_position = e.first_position + e.slot_begin;
+  event.n_tokens = e.slot_end - e.slot_begin;
+  event.length = sequence.length;
+  event.age_steps = steps - record.born_step;
+  if (record.last_used_step >= 0) event.idle_steps = steps - record.last_used_step;
+  const uint64_t number = ring.written();
+  ring.push(event);
+  if (!config.on_event) return;
+  try {
+    config.on_event(this->event(number, event));
+  } catch (...) {  // the host's trouble must not leave a decision half done
+    config.on_event = nullptr;
+    last_violation = "the event callback threw and was removed";
+  }
+}
+
+KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) const {
+  KvEvent event;
+  event.number = number;
+  event.step = raw.step;
+  event.reason = raw.reason;
+  event.layer = raw.layer;
+  event.sequence = raw.sequence;
+  event.first_position = raw.first_position;
+  event.n_tokens = raw.n_tokens;
+  event.length = raw.length;
+  event.age_steps = raw.age_steps;
+  event.idle_steps = raw.idle_steps;
+  event.overruled = raw.overruled;
+  event.score = raw.score;
+  event.runner_up_score = raw.runner_up_score;
+  event.runner_up_position = raw.runner_up_position;
+  event.policy = policies.layer(raw.layer).name;
+  return event;
+}
+
+std::vector<KvEvent> CacheManager::events(uint64_t from) const {
+  const std::lock_guard lock(impl_->mutex);
+  std::vector<KvEvent> events;
+  for (uint64_t i = std::max(from, impl_->ring.oldest()); i < impl_->ring.written(); ++i) {
+    events.push_back(impl_->event(i, impl_->ring.at(i)));
+  }
+  return events;
+}
+
+KvStats CacheManager::stats() const {
+  const CacheConfig& config = impl_->config;
+  KvStats stats;
+  stats.block_size = config.block_size;
+  stats.page_bytes = config.page_bytes;
+  stats.pool_pages = config.n_pages;
+  stats.pool_bytes = int64_t{config.n_pages} * config.page_bytes;
+  const std::lock_guard lock(impl_->mutex);
+  stats.steps = impl_->steps;
+  stats.tokens_written = impl_->tokens_written;
+  stats.sequences = impl_->live;
+  stats.policy_seconds = static_cast<double>(impl_->policy_nanoseconds) * 1e-9;
+  stats.policy_violations = impl_->violations;
+  stats.policy_shortfalls = impl_->shortfalls;
+  stats.policy_slow = impl_->slow;
+  stats.last_violation = impl_->last_violation;
+  stats.events = impl_->ring.written();
+  stats.events_lost = impl_->ring.oldest();
+  KvLayerStats& total = stats.total;
+  for (int32_t i = 0; i < config.n_layers; ++i) {
+    const Impl::Counters& count = impl_->counters[i];
+    const LayerRule& rule = impl_->policies.layer(i);
+    KvLayerStats layer;
+    layer.layer = i;
+    layer.policy = rule.name;
+    layer.pages_active = count.active;
+    layer.pages_peak = count.peak;
+    layer.tokens_resident = count.tokens;
+    layer.bytes = count.active * config.page_bytes;
+    layer.pages_allocated = count.allocated;
+    layer.pages_removed = count.removed;
+    layer.tokens_read = count.read;
+    layer.trim_decisions = count.decisions;
+    for (const Sequence& sequence : impl_->sequences) {
+      if (!sequence.live) continue;
+      for (const BlockEntry& e : sequence.layers[i].entries) {
+        const int64_t first = int64_t{e.first_position} + e.slot_begin;
+        const int64_t end = int64_t{e.first_position} + e.slot_end;
+        const bool sink = rule.visibility.window != kUnlimited && first < rule.visibility.sinks;
+        if (sink || (rule.trims() && rule.is_protected(first, end, sequence.length))) {
+          ++layer.pages_pinned;
+        }
+      }
+    }
+    total.pages_active += layer.pages_active;
+    total.pages_pinned += layer.pages_pinned;
+    total.tokens_resident += layer.tokens_resident;
+    total.bytes += layer.bytes;
+    total.pages_allocated += layer.pages_allocated;
+    total.tokens_read += layer.tokens_read;
+    total.trim_decisions += layer.trim_decisions;
+    for (size_t r = 0; r < layer.pages_removed.size(); ++r) {
+      total.pages_removed[r] += layer.pages_removed[r];
+    }
+    stats.layers.push_back(std::move(layer));
+  }
+  total.pages_peak = impl_->pool_peak;
+  stats.pages_free = config.n_pages - total.pages_active;
+  return stats;
+}
+
+std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
+  const CacheConfig& config = impl_->config;
+  if (layer < 0 || layer >= config.n_layers) {
+    fail(ErrorCode::kInvalidArgument, "there is no layer {}; the model's go from 0 to {}", layer,
+         config.n_layers - 1);
+  }
+  const std::lock_guard lock(impl_->mutex);
+  const LayerRule& rule = impl_->policies.layer(layer);
+  std::vector<KvBlock> blocks;
+  for (int32_t id = 0; id < config.max_sequences; ++id) {
+    const Sequence& sequence = impl_->sequences[id];
+    if (!sequence.live) continue;
+    const Table& table = sequence.layers[layer];
+    const std::vector<Rotation>& rotations =
+        rule.moves_queries() ? table.rotations : rule.rotations;
+    for (size_t i = 0; i < table.entries.size(); ++i) {
+      const BlockEntry& e = table.entries[i];
+      const BlockRecord& record = table.records[i];
+      KvBlock block;
+      block.sequence = id;
+      block.first_position = int64_t{e.first_position} + e.slot_begin;
+      block.n_tokens = e.slot_end - e.slot_begin;
+      block.query_shift = rotations[e.rotation].query_shift;
+      block.query_cap = rotations[e.rotation].query_cap;
+      block.born_step = record.born_step;
+      block.mass = static_cast<double>(record.mass) / kMassUnit;
+      if (record.last_used_step >= 0) block.last_used = record.last_used;
+      block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;
+      blocks.push_back(block);
+    }
+  }
+  return blocks;
+}
+
+void CacheManager::check_integrity() const {
+  const std::lock_guard lock(impl_->mutex);
+  const CacheConfig& config = impl_->config;
+  std::vector<int32_t> references(config.n_pages, 0);
+  int64_t active_pages = 0;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    const Impl::Counters& count = impl_->counters[layer];
+    const LayerRule& rule = impl_->policies.layer(layer);
+    int64_t tokens = 0;
+    int64_t pages = 0;
+    for (const Sequence& sequence : impl_->sequences) {
+      const Table& table = sequence.layers[layer];
+      const std::vector<BlockEntry>& entries = table.entries;
+      if (!sequence.live && !entries.empty()) {
+        fail(ErrorCode::kInternal, "layer {}: a closed sequence still lists pages", layer);
+      }
+      if (table.records.size() != entries.size()) {
+        fail(ErrorCode::kInternal, "layer {}: {} entries have {} records", layer, entries.size(),
+             table.records.size());
+      }
+      const size_t n_rotations =
+          rule.moves_queries() ? table.rotations.size() : rule.rotations.size();
+      int64_t past = -1;  // last position listed so far
+      int64_t listed = 0;
+      int32_t last_page = -1;
+      for (const BlockEntry& e : entries) {
+        if (e.page < 0 || e.page >= config.n_pages || e.slot_begin >= e.slot_end ||
+            e.slot_end > config.block_size || e.first_position % config.block_size != 0 ||
+            int64_t{e.first_position} + e.slot_begin <= past || e.rotation < 0 ||
+            e.rotation >= static_cast<int64_t>(n_rotations)) {
+          fail(ErrorCode::kInternal, "layer {}: a table entry at position {} is malformed", layer,
+               e.first_position);
+        }
+        past = int64_t{e.first_position} + e.slot_end - 1;
+        listed += e.slot_end - e.slot_begin;
+        if (e.page != last_page) {
+          ++references[e.page];
+          ++pages;
+          last_page = e.page;
+        }
+      }
+      if (sequence.live && listed != table.tokens) {
+        fail(ErrorCode::kInternal, "layer {}: a table lists {} positions but counts {}", layer,
+             listed, table.tokens);
+      }
+      tokens += listed;
+      const int64_t end = sequence.length + sequence.reserved;
+      if (sequence.live && past != end - 1 &&
+          !is_past(rule.visibility, sequence.length, past + 1, end - past - 1)) {
+        fail(ErrorCode::kInternal,
+             "layer {}: a table ends at position {} although later ones, up to {}, will be seen",
+             layer, past, end - 1);
+      }
+      if (sequence.live && rule.decides_at(sequence.length, sequence.prompt) &&
+          sequence.reserved == 0 && table.tokens > rule.schedule.budget) {
+        fail(ErrorCode::kInternal,
+             "layer {}: {} positions are resident after a decision of '{}', whose budget is {}",
+             layer, table.tokens, rule.name, rule.schedule.budget);
+      }
+    }
+    int64_t removed = 0;
+    for (const int64_t n : count.removed) removed += n;
+    if (pages != count.active || tokens != count.tokens ||
+        count.allocated + count.reserved - removed != count.active) {
+      fail(ErrorCode::kInternal,
+           "layer {}: tables list {} pages and {} tokens; counters say {} and {}, {} allocated, {} "
+           "reserved, {} removed",
+           layer, pages, tokens, count.active, count.tokens, count.allocated, count.reserved,
+           removed);
+    }
+    active_pages += pages;
+  }
+  for (int32_t page = 0; page < config.n_pages; ++page) {
+    if (references[page] != impl_->pool.references(page)) {
+      fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,
+           references[page], impl_->pool.references(page));
+    }
+  }
+  if (active_pages + impl_->pool.free_pages() != config.n_pages) {
+    fail(ErrorCode::kInternal, "{} active and {} free pages do not make {}", active_pages,
+         impl_->pool.free_pages(), config.n_pages);
+  }
+}
+
+}  // namespace paddock

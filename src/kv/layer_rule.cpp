@@ -1,0 +1,145 @@
+#include "kv/layer_rule.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/checked.h"
+#include "core/fail.h"
+
+namespace paddock {
+namespace {
+
+/// Most blocks that `n` consecutive positions can touch.
+int64_t blocks_touched(int64_t n, int64_t block_size) {
+  return (n + block_size - 2) / block_size + 1;
+}
+
+void check_visibility(const std::string& name, const TokenVisibility& v, int32_t layer) {
+  if (v.sinks < 0 || v.window < 1 ||
+      (v.bounded() && int64_t{v.sinks} + v.window >= int64_t{kUnlimited})) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}' answers {} sinks and a window of {} for layer {}; sinks must be 0 or more, "
+         "the window 1 or more, and their sum below {}",
+         name, v.sinks, v.window, layer, kUnlimited);
+  }
+}
+
+void check_schedule(const std::string& name, const TrimSchedule& s, int32_t layer) {
+  if (s.budget < 1 || s.every < 0 || s.observe < 0 || s.keep_first < 0 || s.keep_newest < 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}' answers a budget of {}, every {}, observe {}, keep_first {} and keep_newest "
+         "{} "
+         "for layer {}; the budget must be 1 or more, the others 0 or more",
+         name, s.budget, s.every, s.observe, s.keep_first, s.keep_newest, layer);
+  }
+  if (s.budget == kUnlimited) return;
+  if (s.every > 0 && int64_t{s.budget} + s.every >= kUnlimited) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}': budget and interval of layer {} are {} together; they must stay below {}",
+         name, layer, int64_t{s.budget} + s.every, kUnlimited);
+  }
+  if (s.every > 0 && s.observe > s.every) {
+    fail(
+        ErrorCode::kInvalidArgument,
+        "policy '{}' observes {} queries before a decision but decides every {} positions in layer "
+        "{}; observe that many at most",
+        name, s.observe, s.every, layer);
+  }
+  if (int64_t{s.keep_first} + s.keep_newest >= s.budget) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}': {} first and {} newest positions are protected in layer {}, which leaves "
+         "nothing to choose from in a budget of {}; raise the budget or protect fewer",
+         name, s.keep_first, s.keep_newest, layer, s.budget);
+  }
+}
+
+}  // namespace
+
+LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer, int32_t n_layers)
+    : policy(std::move(asked)),
+      name(policy->name()),
+      positions(policy->positions()),
+      needs(policy->needs()),
+      schedule(policy->schedule(layer, n_layers)) {
+  const TokenVisibility v = policy->visibility(layer);
+  check_visibility(name, v, layer);
+  check_schedule(name, schedule, layer);
+  if (trims() && v.bounded()) {
+    fail(
+        ErrorCode::kInvalidArgument,
+        "policy '{}' both trims and limits what queries see in layer {}; it must do one of the two",
+        name, layer);
+  }
+  if (!trims()) needs = {};
+  visibility = {v.sinks, v.window};
+  // Without a window every block is seen whole, and a window alone needs no turned queries.
+  if (v.bounded() && v.sinks > 0) {
+    const bool compact = positions == Positions::kCompact;
+    rotations.push_back({0, compact ? v.sinks + v.window - 1 : kUnlimited});
+  }
+  rotations.push_back({});
+}
+
+void LayerRule::check_block_size(int32_t block_size) const {
+  if (!trims()) return;
+  const auto first = static_cast<int64_t>(round_up(schedule.keep_first, block_size));
+  const int64_t newest =
+      std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1);
+  if (first + newest <= schedule.budget) return;
+  fail(ErrorCode::kInvalidArgument,
+       "policy '{}': with blocks of {} positions up to {} of its {} positions are protected (whole "
+       "blocks, the newest always); raise the budget to at least {} or lower the block size",
+       name, block_size, first + newest, schedule.budget, first + newest);
+}
+
+bool LayerRule::decides_at(int64_t length, int64_t prompt) const {
+  if (!trims()) return false;
+  return schedule.every == 0 ? prompt > 0 && length == prompt : length % schedule.every == 0;
+}
+
+bool LayerRule::observes_from(int64_t length, int64_t prompt) const {
+  if (!trims() || schedule.observe == 0) return false;
+  return decides_at(length + schedule.observe, prompt);
+}
+
+int64_t LayerRule::next_split(int64_t length, int64_t prompt) const {
+  int64_t next = std::numeric_limits<int64_t>::max();
+  if (!trims()) return next;
+  const auto consider = [&](int64_t at) {
+    if (at > length) next = std::min(next, at);
+  };
+  if (schedule.every == 0) {
+    if (prompt > 0) {
+      consider(prompt - schedule.observe);
+      consider(prompt);
+    }
+    return next;
+  }
+  const int64_t decision = (length / schedule.every + 1) * schedule.every;
+  consider(decision);
+  if (schedule.observe > 0) {
+    // The nearest length that lies `observe` before some decision.
+    const int64_t from = (length + schedule.observe) / schedule.every * schedule.every;
+    consider(from - schedule.observe);
+    consider(from + schedule.every - schedule.observe);
+  }
+  return next;
+}
+
+int64_t LayerRule::most_tokens(int64_t chunk) const {
+  if (visibility.window != kUnlimited) return int64_t{visibility.sinks} + visibility.window + chunk;
+  return bounded() ? int64_t{schedule.budget} + schedule.every : int64_t{kUnlimited};
+}
+
+int64_t LayerRule::most_pages(int64_t block_size, int64_t positions_, int64_t chunk) const {
+  const auto all = static_cast<int64_t>(ceil_div(positions_, block_size));
+  if (!bounded()) return all;
+  if (trims()) {
+    return std::min(all, blocks_touched(schedule.budget, block_size) +
+                             blocks_touched(schedule.every, block_size));
+  }
+  const auto sink_blocks = static_cast<int64_t>(ceil_div(visibility.sinks, block_size));
+  return std::min(all, sink_blocks + blocks_touched(visibility.window - 1 + chunk, block_size));
+}
+
+}  // namespace paddock

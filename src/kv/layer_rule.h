@@ -1,0 +1,58 @@
+// One layer's policy, asked once and checked: what the manager goes by afterwards.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "paddock/eviction.h"
+#include "paged_kv.h"
+
+namespace paddock {
+
+struct LayerRule {
+  /// Error kInvalidArgument if the policy's answers make no sense, whatever the block size.
+  LayerRule(std::shared_ptr<const EvictionPolicy> policy, int32_t layer, int32_t n_layers);
+
+  /// Error kInvalidArgument if blocks of this size leave nothing that could be trimmed.
+  void check_block_size(int32_t block_size) const;
+
+  bool trims() const { return schedule.budget != kUnlimited; }
+  /// True if the layer needs no more than so many positions however long the sequence grows.
+  bool bounded() const {
+    return visibility.window != kUnlimited || (trims() && schedule.every > 0);
+  }
+  /// True if survivors of trims are to look contiguous: rotations then belong to each table.
+  bool moves_queries() const { return trims() && positions == Positions::kCompact; }
+
+  /// Whether a decision falls due when the length becomes `length`. `prompt`: where the prompt
+  /// ends, 0 if nobody said.
+  bool decides_at(int64_t length, int64_t prompt) const;
+  /// Whether recent_mass starts anew at this length.
+  bool observes_from(int64_t length, int64_t prompt) const;
+  /// The next length beyond `length` at which a step must end.
+  int64_t next_split(int64_t length, int64_t prompt) const;
+
+  /// Most positions resident at once while chunks of up to `chunk` tokens are read; kUnlimited if
+  /// the rule sets no bound.
+  int64_t most_tokens(int64_t chunk) const;
+  /// Most pages one sequence of `positions` needs at once.
+  int64_t most_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
+  /// Whether a block is one that trim() may not name.
+  bool is_protected(int64_t first, int64_t end, int64_t length) const {
+    return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;
+  }
+
+  std::shared_ptr<const EvictionPolicy> policy;
+  std::string name;
+  Visibility visibility;
+  Positions positions;
+  PolicyNeeds needs;
+  TrimSchedule schedule;
+  /// Of every table, unless moves_queries(). The last is neutral; with two, the first is the
+  /// sinks'.
+  std::vector<Rotation> rotations;
+};
+
+}  // namespace paddock

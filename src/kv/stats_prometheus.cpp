@@ -1,0 +1,124 @@
+// The snapshot in Prometheus' text exposition format (version 0.0.4,
+// https://prometheus.io/docs/instrumenting/exposition_formats/).
+#include <fmt/format.h>
+
+#include "paddock/stats.h"
+
+namespace paddock {
+namespace {
+
+class Printer {
+ public:
+  void begin(const char* name, const char* type, const char* help) {
+    name_ = name;
+    text_ +=
+        fmt::format("# HELP paddock_kv_{} {}\n# TYPE paddock_kv_{} {}\n", name, help, name, type);
+  }
+  void value(const std::string& labels, double x) {
+    text_ += fmt::format("paddock_kv_{}{}{}{} {}\n", name_, labels.empty() ? "" : "{", labels,
+                         labels.empty() ? "" : "}", x);
+  }
+  void value(const std::string& labels, int64_t x) {
+    text_ += fmt::format("paddock_kv_{}{}{}{} {}\n", name_, labels.empty() ? "" : "{", labels,
+                         labels.empty() ? "" : "}", x);
+  }
+  /// One sample per layer.
+  template <typename Get>
+  void layers(const char* name, const char* type, const char* help, const KvStats& stats,
+              const Get& get) {
+    begin(name, type, help);
+    for (const KvLayerStats& layer : stats.layers) {
+      value(fmt::format("layer=\"{}\"", layer.layer), get(layer));
+    }
+  }
+  /// One sample without labels.
+  template <typename Value>
+  void single(const char* name, const char* type, const char* help, Value x) {
+    begin(name, type, help);
+    value("", x);
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string text_;
+  const char* name_ = "";
+};
+
+/// Label values escape backslash, quote and newline.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+      continue;
+    }
+    if (c == '\\' || c == '"') out += '\\';
+    out += c;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string to_prometheus(const KvStats& s) {
+  Printer p;
+  p.begin("layer_info", "gauge", "The rule that each layer is under.");
+  for (const KvLayerStats& layer : s.layers) {
+    p.value(fmt::format("layer=\"{}\",policy=\"{}\"", layer.layer, escaped(layer.policy)),
+            int64_t{1});
+  }
+  p.begin("pages", "gauge", "Pages of the pool by layer and state.");
+  for (const KvLayerStats& layer : s.layers) {
+    p.value(fmt::format("layer=\"{}\",state=\"active\"", layer.layer), layer.pages_active);
+    p.value(fmt::format("layer=\"{}\",state=\"cached\"", layer.layer), layer.pages_cached);
+  }
+  p.single("pages_free", "gauge", "Pages that no layer holds.", s.pages_free);
+  p.single("pool_pages", "gauge", "Pages of the whole pool.", s.pool_pages);
+  p.single("pool_bytes", "gauge", "Bytes of the whole pool.", s.pool_bytes);
+  p.layers("pages_pinned", "gauge", "Active pages that the rule may not name.", s,
+           [](const KvLayerStats& l) { return l.pages_pinned; });
+  p.layers("tokens_resident", "gauge", "Positions whose keys and values are held.", s,
+           [](const KvLayerStats& l) { return l.tokens_resident; });
+  p.layers("bytes", "gauge", "Bytes of active pages.", s,
+           [](const KvLayerStats& l) { return l.bytes; });
+  p.layers("pages_allocated_total", "counter", "Pages taken.", s,
+           [](const KvLayerStats& l) { return l.pages_allocated; });
+  p.begin("pages_removed_total", "counter", "Pages that left, by layer and reason.");
+  for (const KvLayerStats& layer : s.layers) {
+    for (int32_t r = 0; r < kRemovalReasons; ++r) {
+      p.value(fmt::format("layer=\"{}\",reason=\"{}\"", layer.layer,
+                          removal_reason_name(static_cast<RemovalReason>(r))),
+              layer.pages_removed[r]);
+    }
+  }
+  p.layers("tokens_read_total", "counter", "Query and key pairs that attention met.", s,
+           [](const KvLayerStats& l) { return l.tokens_read; });
+  p.layers("trim_decisions_total", "counter", "Times a rule that trims was asked.", s,
+           [](const KvLayerStats& l) { return l.trim_decisions; });
+  p.layers("attention_seconds_total", "counter", "Time spent in attention.", s,
+           [](const KvLayerStats& l) { return l.attention_seconds; });
+  p.single("steps_total", "counter", "Forward passes.", s.steps);
+  p.single("tokens_written_total", "counter", "Tokens whose keys and values were stored.",
+           s.tokens_written);
+  p.single("sequences", "gauge", "Live sequences.", int64_t{s.sequences});
+  p.single("policy_seconds_total", "counter", "Time spent in trim().", s.policy_seconds);
+  p.single("policy_violations_total", "counter", "Answers of rules that were overruled.",
+           s.policy_violations);
+  p.single("policy_shortfalls_total", "counter", "Answers of rules that named too few blocks.",
+           s.policy_shortfalls);
+  p.single("policy_slow_total", "counter", "Answers that took longer than a millisecond.",
+           s.policy_slow);
+  p.single("prefix_lookups_total", "counter", "Blocks looked for among those kept for reuse.",
+           s.prefix_lookups);
+  p.single("prefix_hits_total", "counter", "Of them found.", s.prefix_hits);
+  p.single("reclaim_regrets_total", "counter",
+           "Blocks looked for in vain that had been reclaimed before.", s.reclaim_regrets);
+  p.single("events_total", "counter", "Removals logged.", static_cast<int64_t>(s.events));
+  p.single("events_lost_total", "counter", "Removals that the ring has overwritten.",
+           static_cast<int64_t>(s.events_lost));
+  p.single("process_resident_bytes", "gauge", "Memory of the process as the system reports it.",
+           static_cast<int64_t>(s.memory.resident_bytes));
+  return p.take();
+}
+
+}  // namespace paddock

@@ -1,0 +1,208 @@
+// Decisions of rules that trim: what attention did is added up, the policy is asked, its answer is
+// checked, blocks leave.
+#include <algorithm>
+#include <chrono>
+
+#include "core/log.h"
+#include "kv/cache_impl.h"
+
+namespace paddock {
+namespace {
+
+constexpr int64_t kSlowNanoseconds = 1'000'000;
+
+int64_t nanoseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() -
+                                                              start)
+      .count();
+}
+
+}  // namespace
+
+void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
+                           std::span<const int64_t> key_norms) {
+  Sequence& sequence = impl_->at(id);
+  Table& table = sequence.layers[layer];
+  const std::lock_guard lock(impl_->mutex);
+  if (rule(layer).needs.attention) {
+    for (size_t i = 0; i < uses.size(); ++i) {
+      BlockRecord& record = table.records[i];
+      record.mass += uses[i].mass;
+      record.recent_mass += uses[i].mass;
+      if (uses[i].last_used >= 0) {
+        record.last_used = uses[i].last_used;
+        record.last_used_step = impl_->steps;
+      }
+    }
+  }
+  if (rule(layer).needs.key_norms) {
+    size_t entry = table.entries.size() - 1;
+    for (size_t i = key_norms.size(); i-- > 0;) {
+      const int64_t position = sequence.length + static_cast<int64_t>(i);
+      while (position < table.entries[entry].first_position) --entry;
+      table.records[entry].key_norm += key_norms[i];
+    }
+  }
+}
+
+void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
+  const LayerRule& rule = policies.layer(layer);
+  if (!rule.trims()) return;
+  Sequence& sequence = at(id);
+  const bool decides = rule.decides_at(sequence.length, sequence.prompt);
+  if (decides) decide(id, layer);
+  if (rule.observes_from(sequence.length, sequence.prompt) ||
+      (decides && rule.schedule.observe == 0)) {
+    for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
+  }
+}
+
+void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
+  const LayerRule& rule = policies.layer(layer);
+  const Sequence& sequence = at(id);
+  const int64_t excess = sequence.layers[layer].tokens - rule.schedule.budget;
+  if (excess <= 0) return;
+  ++counters[layer].decisions;
+  fill_view(sequence, layer);
+  ask(rule,
+      {layer, config.n_layers, config.n_heads, config.block_size, sequence.length,
+       sequence.layers[layer].tokens, view},
+      excess);
+  remove_victims(id, layer);
+}
+
+void CacheManager::Impl::fill_view(const Sequence& sequence, int32_t layer) {
+  const LayerRule& rule = policies.layer(layer);
+  const Table& table = sequence.layers[layer];
+  view.clear();
+  for (size_t i = 0; i < table.entries.size(); ++i) {
+    const BlockEntry& e = table.entries[i];
+    const BlockRecord& record = table.records[i];
+    BlockInfo block;
+    block.first_position = int64_t{e.first_position} + e.slot_begin;
+    block.n_tokens = e.slot_end - e.slot_begin;
+    block.is_protected = rule.is_protected(block.first_position,
+                                           block.first_position + block.n_tokens, sequence.length);
+    block.mass = static_cast<double>(record.mass) / kMassUnit;
+    block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
+    block.last_used = record.last_used;
+    block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;
+    view.push_back(block);
+  }
+}
+
+void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int64_t excess) {
+  const auto start = std::chrono::steady_clock::now();
+  victims.clear();
+  choices.clear();
+  runner_up = -1;
+  named.assign(view.size(), 0);
+  bool wrong = false;
+  try {
+    rule.policy->trim(asked, excess, victims);
+  } catch (const std::exception& e) {
+    wrong = true;
+    violation(rule, fmt::format("trim() threw: {}", e.what()));
+  } catch (...) {
+    wrong = true;
+    violation(rule, "trim() threw something that is no std::exception");
+  }
+  const int64_t spent = nanoseconds_since(start);
+  policy_nanoseconds += spent;
+  if (spent > kSlowNanoseconds) ++slow;
+
+  int64_t freed = 0;
+  for (const Victim& victim : victims) {
+    if (wrong) break;
+    if (victim.block < 0 || victim.block >= static_cast<int32_t>(view.size())) {
+      wrong = true;
+      violation(rule, fmt::format("trim() named block {} of {}", victim.block, view.size()));
+    } else if (view[victim.block].is_protected) {
+      wrong = true;
+      violation(rule, fmt::format("trim() named the protected block at position {} in layer {}",
+                                  view[victim.block].first_position, asked.layer));
+    } else if (named[victim.block] != 0) {
+      wrong = true;
+      violation(rule, fmt::format("trim() named the block at position {} in layer {} twice",
+                                  view[victim.block].first_position, asked.layer));
+    } else if (freed >= excess) {
+      runner_up = victim.block;
+      runner_up_score = victim.score;
+      break;
+    } else {
+      named[victim.block] = 1;
+      choices.push_back({victim.block, victim.score, false});
+      freed += view[victim.block].n_tokens;
+    }
+  }
+  if (wrong) {
+    choices.clear();
+    named.assign(view.size(), 0);
+    freed = 0;
+  } else if (freed < excess) {
+    ++shortfalls;
+  }
+  for (size_t i = 0; i < view.size() && freed < excess; ++i) {
+    if (view[i].is_protected || named[i] != 0) continue;
+    choices.push_back({static_cast<int32_t>(i), 0, true});
+    freed += view[i].n_tokens;
+  }
+}
+
+void CacheManager::Impl::violation(const LayerRule& rule, std::string what) {
+  ++violations;
+  last_violation = fmt::format("policy '{}': {}", rule.name, what);
+  log(LogLevel::kWarning, "{}; the oldest blocks go instead", last_violation);
+}
+
+void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
+  Sequence& sequence = at(id);
+  Table& table = sequence.layers[layer];
+  for (const Choice& choice : choices) {
+    BlockEntry& e = table.entries[choice.block];
+    RemovalEvent details;
+    details.score = choice.score;
+    details.overruled = choice.overruled;
+    if (runner_up >= 0) {
+      details.runner_up_score = runner_up_score;
+      details.runner_up_position = view[runner_up].first_position;
+    }
+    log_removal(id, layer, static_cast<size_t>(choice.block), RemovalReason::kPolicyTrim, details);
+    table.tokens -= e.slot_end - e.slot_begin;
+    counters[layer].tokens -= e.slot_end - e.slot_begin;
+    drop_page(layer, e.page, RemovalReason::kPolicyTrim);
+    e.page = -1;
+  }
+  if (choices.empty()) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < table.entries.size(); ++i) {
+    if (table.entries[i].page < 0) continue;
+    table.entries[kept] = table.entries[i];
+    table.records[kept] = table.records[i];
+    ++kept;
+  }
+  table.entries.resize(kept);
+  table.records.resize(kept);
+  table.dropped_at = sequence.length;
+  if (policies.layer(layer).moves_queries()) renumber_rotations(table);
+}
+
+/// What is older than a removed run is met by queries shifted by its length.
+void CacheManager::Impl::renumber_rotations(Table& table) {
+  table.rotations.resize(1);  // the newest run: neutral
+  int64_t shift = 0;
+  for (size_t i = table.entries.size(); i-- > 0;) {
+    if (i + 1 < table.entries.size()) {
+      const BlockEntry& next = table.entries[i + 1];
+      const int64_t gap = int64_t{next.first_position} + next.slot_begin -
+                          (int64_t{table.entries[i].first_position} + table.entries[i].slot_end);
+      if (gap > 0) {
+        shift += gap;
+        table.rotations.push_back({static_cast<int32_t>(shift), kUnlimited});
+      }
+    }
+    table.entries[i].rotation = static_cast<int32_t>(table.rotations.size()) - 1;
+  }
+}
+
+}  // namespace paddock
