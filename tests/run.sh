@@ -82,6 +82,7 @@ if [ -n "$full" ]; then
   step "clang: library and tool without warnings" build "$root/build/clang" \
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
     -DPADDOCK_WERROR=ON
+  step "aarch64: library under emulation" bash "$root/tests/install/aarch64.sh"
   note "address and undefined behaviour sanitizers"
   if build "$root/build/asan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
     -DPADDOCK_SANITIZE=address,undefined; then

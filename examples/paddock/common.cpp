@@ -42,7 +42,7 @@ void EngineArgs::add_to(CLI::App& command) {
   command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB");
   command.add_option("--kv-policy", kv_policy, "what each layer keeps: full, window:W, sink:S+W")
       ->capture_default_str();
-  command.add_option("--isa", isa, "force CPU kernels: portable, avx2 or avx512");
+  command.add_option("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16");
   command.add_flag("--json", json, "one JSON object on stdout");
 }
 

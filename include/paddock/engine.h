@@ -33,7 +33,8 @@ struct EngineOptions {
   int32_t batch_size = 512;   ///< most tokens in one forward pass
   int32_t max_sequences = 1;  ///< requests and sessions alive at once
   KvOptions kv{};
-  std::string isa{};  ///< force CPU kernels: "portable", "avx2", "avx512"; empty: the best
+  /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
+  std::string isa{};
 };
 
 enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };

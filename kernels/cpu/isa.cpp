@@ -38,6 +38,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
   }
   return "unknown";
 }
@@ -47,26 +49,37 @@ bool isa_supported(Isa isa) {
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (isa == Isa::kAvx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vnni");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  if (isa == Isa::kAvx512) return avx512;
+  return avx512 && __builtin_cpu_supports("avx512bf16");
 #else
   return false;
 #endif
 }
 
 Isa best_isa() {
+  if (isa_supported(Isa::kAvx512Bf16)) return Isa::kAvx512Bf16;
   if (isa_supported(Isa::kAvx512)) return Isa::kAvx512;
   return isa_supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
 }
 
-const Kernels& kernels(Isa isa) {
+const Kernels& kernels([[maybe_unused]] Isa isa) {
   static const Kernels portable =
       table(Isa::kPortable, portable::linear, portable::swiglu, portable::attention);
 #if defined(__x86_64__)
   static const Kernels avx2 = table(Isa::kAvx2, avx2::linear, avx2::swiglu, avx2::attention);
   static const Kernels avx512 =
       table(Isa::kAvx512, avx512::linear, avx512::swiglu, avx512::attention);
+  static const Kernels avx512_bf16 = [] {
+    Kernels k = table(Isa::kAvx512Bf16, avx512_bf16::linear, avx512::swiglu, avx512::attention);
+    k.packed_format = [](DType type) {
+      return type == DType::kBF16 ? int32_t{kBFloat16Pairs} : packed_format(type);
+    };
+    return k;
+  }();
+  if (isa == Isa::kAvx512Bf16 && isa_supported(isa)) return avx512_bf16;
   if (isa == Isa::kAvx512 && isa_supported(isa)) return avx512;
   if (isa == Isa::kAvx2 && isa_supported(isa)) return avx2;
 #endif

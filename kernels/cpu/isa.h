@@ -21,6 +21,10 @@ namespace avx512 {
 PADDOCK_DECLARE_CPU_KERNELS
 }
 #undef PADDOCK_DECLARE_CPU_KERNELS
+namespace avx512_bf16 {  // all but this is as in avx512
+void linear(const PackedLinear& weights, const PackedInput& input, float* y, int64_t y_stride,
+            bool accumulate, int64_t group_begin, int64_t group_end);
+}
 
 namespace reference {
 void linear(DType type, const void* weights, int64_t cols, const float* x, int64_t x_stride,

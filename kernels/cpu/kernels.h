@@ -15,7 +15,7 @@
 
 namespace paddock::cpu {
 
-enum class Isa { kPortable, kAvx2, kAvx512 };  // kAvx512: F, BW, VL, DQ, VNNI; BF16 where present
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };  // kAvx512: F, BW, VL, DQ, VNNI
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);  // by this machine and this build
 Isa best_isa();

@@ -191,8 +191,10 @@ void put_block(int32_t format, const Unpacked& u, int64_t row, int values, uint8
 
 void pack_floats(int32_t format, const uint8_t* row, int64_t cols, int64_t lane, uint8_t* out) {
   const int64_t size = format == kFloat32 ? 4 : 2;
+  const int64_t width = format == kBFloat16Pairs ? 2 : 1;  // columns side by side in a lane
   for (int64_t k = 0; k < cols; ++k) {
-    std::memcpy(out + (k * kGroupRows + lane) * size, row + k * size, static_cast<size_t>(size));
+    const int64_t at = (k / width * kGroupRows + lane) * width + k % width;
+    std::memcpy(out + at * size, row + k * size, static_cast<size_t>(size));
   }
 }
 
@@ -253,7 +255,7 @@ int32_t packed_format(DType type) {
 
 int64_t packed_linear_bytes(int32_t format, int64_t rows, int64_t cols) {
   const BlockShape shape = block_shape(format);
-  return (rows + kGroupRows - 1) / kGroupRows * (cols / shape.values) * shape.bytes;
+  return (rows + kGroupRows - 1) / kGroupRows * blocks_in_row(format, cols) * shape.bytes;
 }
 
 void pack_linear(DType type, const void* weights, const PackedLinear& packed, uint8_t* data,
@@ -261,7 +263,7 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
   const auto* source = static_cast<const uint8_t*>(weights);
   const int64_t stride = row_bytes(type, packed.cols);
   const BlockShape shape = block_shape(packed.format);
-  const int64_t group_bytes = packed.cols / shape.values * shape.bytes;
+  const int64_t group_bytes = blocks_in_row(packed.format, packed.cols) * shape.bytes;
   const DTypeTraits traits = dtype_traits(type);
   for (int64_t g = group_begin; g < group_end; ++g) {
     uint8_t* group = data + g * group_bytes;
@@ -285,7 +287,9 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
 }
 
 int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols) {
-  if (is_float_format(format)) return n_tokens * cols * static_cast<int64_t>(sizeof(float));
+  if (is_float_format(format)) {
+    return n_tokens * (cols + 1) / 2 * 2 * static_cast<int64_t>(sizeof(float));
+  }
   const int64_t values = (n_tokens * cols + 63) / 64 * 64;
   return values + n_tokens * ((cols + 31) / 32) * static_cast<int64_t>(sizeof(InputBlock));
 }
@@ -294,6 +298,14 @@ void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int6
                 int64_t token_end) {
   for (int64_t t = token_begin; t < token_end; ++t) {
     const float* row = x + t * x_stride;
+    if (input.format == kBFloat16Pairs) {
+      auto* pairs = const_cast<uint32_t*>(input_pairs(input, t));
+      for (int64_t k = 0; k < input.cols; k += 2) {
+        const uint32_t high = k + 1 < input.cols ? f32_to_bf16(row[k + 1]) : 0U;
+        pairs[k / 2] = f32_to_bf16(row[k]) | high << 16;
+      }
+      continue;
+    }
     if (is_float_format(input.format)) {
       std::memcpy(const_cast<float*>(input_floats(input, t)), row,
                   static_cast<size_t>(input.cols) * sizeof(float));

@@ -12,10 +12,12 @@
 //                                                                          (Q6_K, Q3_K)
 //   kExpanded  per 16 values: f32 scale[16], f32 minimum[16], 4 chunks     (Q5_1, Q5_K, Q2_K)
 //   kFloat32, kFloat16, kBFloat16   per column: 16 values
+//   kBFloat16Pairs   per two columns: 16 pairs (AVX-512 BF16; an odd last column is paired with 0)
 // Every form holds the file's exact values.
 //
 // Activations for integer formats, per token: int8 values [cols], then per 32 values an f32 scale,
-// the int32 sums of its two halves, and their total times the scale.
+// the int32 sums of its two halves, and their total times the scale. For float formats they are
+// float32 rows, for kBFloat16Pairs rows of bfloat16 pairs.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +39,7 @@ enum PackedFormat : int32_t {
   kFloat32,
   kFloat16,
   kBFloat16,
+  kBFloat16Pairs,
 };
 
 inline bool is_float_format(int32_t format) { return format >= kFloat32; }
@@ -63,9 +66,17 @@ constexpr BlockShape block_shape(int32_t format) {
       return {16, 128 + 256};
     case kFloat32:
       return {1, 64};
+    case kBFloat16Pairs:
+      return {2, 64};
     default:
       return {1, 32};
   }
+}
+
+/// Blocks in a row of `cols` values.
+constexpr int64_t blocks_in_row(int32_t format, int64_t cols) {
+  const int64_t values = block_shape(format).values;
+  return (cols + values - 1) / values;
 }
 
 /// What the integer kernels read beside a token's int8 values, per 32 of them.
@@ -85,6 +96,10 @@ inline const InputBlock* input_blocks(const PackedInput& input, int64_t t) {
 }
 inline const float* input_floats(const PackedInput& input, int64_t t) {
   return reinterpret_cast<const float*>(input.data) + t * input.cols;
+}
+
+inline const uint32_t* input_pairs(const PackedInput& input, int64_t t) {
+  return reinterpret_cast<const uint32_t*>(input.data) + t * ((input.cols + 1) / 2);
 }
 
 int32_t packed_format(DType type);

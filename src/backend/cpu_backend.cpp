@@ -43,7 +43,8 @@ struct CpuEmbedding final : EmbeddingWeight {
 
 cpu::Isa parse_isa(const std::string& name) {
   if (name.empty()) return cpu::best_isa();
-  for (const cpu::Isa isa : {cpu::Isa::kPortable, cpu::Isa::kAvx2, cpu::Isa::kAvx512}) {
+  for (const cpu::Isa isa :
+       {cpu::Isa::kPortable, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAvx512Bf16}) {
     if (name != cpu::isa_name(isa)) continue;
     if (!cpu::isa_supported(isa)) {
       fail(ErrorCode::kInvalidArgument, "isa '{}' is not supported by this processor or build",
@@ -51,7 +52,8 @@ cpu::Isa parse_isa(const std::string& name) {
     }
     return isa;
   }
-  fail(ErrorCode::kInvalidArgument, "isa '{}' is unknown; use portable, avx2 or avx512", name);
+  fail(ErrorCode::kInvalidArgument,
+       "isa '{}' is unknown; use portable, avx2, avx512 or avx512_bf16", name);
 }
 
 class CpuBackend final : public Backend {

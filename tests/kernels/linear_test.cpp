@@ -8,6 +8,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/linear_pack.h"
+#include "half.h"
 
 namespace paddock::cpu {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,
                             DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
-constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512};
+constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
 /// Random blocks whose f16 fields are small finite numbers.
 std::vector<uint8_t> random_weights(DType type, int64_t rows, int64_t cols, std::mt19937& random) {
@@ -131,6 +132,19 @@ std::vector<float> rounded(const std::vector<float>& x) {
   return out;
 }
 
+/// The activations as kernels on pairs of bfloat16 round them.
+std::vector<float> rounded_to_bf16(const std::vector<float>& x) {
+  std::vector<float> out;
+  for (const float v : x) out.push_back(bf16_to_f32(f32_to_bf16(v)));
+  return out;
+}
+
+/// What an instruction set makes of activations before it multiplies.
+std::vector<float> as_seen(const Kernels& k, DType type, const std::vector<float>& x) {
+  if (dtype_traits(type).block_values > 1) return rounded(x);
+  return k.packed_format(type) == kBFloat16Pairs ? rounded_to_bf16(x) : x;
+}
+
 class Linear : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
@@ -142,11 +156,10 @@ class Linear : public testing::TestWithParam<Isa> {
 TEST_P(Linear, EqualsFloat64Loop) {
   const Kernels& k = kernels(GetParam());
   for (const DType type : kTypes) {
-    const bool is_float = dtype_traits(type).block_values == 1;
     const Case c = make_case(type, 37, 512, 11 + static_cast<uint32_t>(type));
     for (const int64_t n : {1, 2, 3, 5, 8, 9, 17}) {
       const std::vector<float> x = random_input(n, c.cols);
-      const std::vector<float> seen = is_float ? x : rounded(x);
+      const std::vector<float> seen = as_seen(k, type, x);
       const std::vector<float> y = fast(k, c, x, n);
       double magnitude = 0;
       for (int64_t t = 0; t < n; ++t) {
@@ -198,10 +211,11 @@ TEST_P(Linear, FloatColumnsMayBeAnyNumber) {
   for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
     const Case c = make_case(type, 5, 13, 2);
     const std::vector<float> x = random_input(2, c.cols);
+    const std::vector<float> seen = as_seen(k, type, x);
     const std::vector<float> y = fast(k, c, x, 2);
     for (int64_t r = 0; r < c.rows; ++r) {
       double sum = 0;
-      for (int64_t i = 0; i < c.cols; ++i) sum += double{c.decoded[r * c.cols + i]} * x[i];
+      for (int64_t i = 0; i < c.cols; ++i) sum += double{c.decoded[r * c.cols + i]} * seen[i];
       EXPECT_NEAR(y[r], sum, 1e-4);
     }
   }
