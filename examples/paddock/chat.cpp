@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "common.h"
+#include "kv_report.h"
 
 namespace cli {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 struct Args {
   EngineArgs engine;
   SamplingArgs sampling;
+  KvReportArgs report;
   std::string system, prompt, template_name, date;
   int max_tokens = 512;
   bool single_turn = false;
@@ -38,22 +40,66 @@ class Conversation {
       messages.push_back({"user", text});
       tokens = format_.encode(messages, true);
     }
-    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
-    started_ = true;
-    // A sampled end-of-turn token stays pending in the session and comes before the next message.
-    turn_ended_ = result.finish_reason == paddock::FinishReason::kStop;
-    return result;
+    return answer(tokens);
+  }
+
+  /// The last message again, with another answer.
+  paddock::GenerateResult retry() {
+    if (!started_) {
+      throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
+    }
+    history_.resize(static_cast<size_t>(turn_start_));
+    try {
+      engine_.truncate(session_, turn_start_);
+    } catch (const paddock::Error& e) {
+      if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
+      read_again();  // the rule has dropped what was in view then
+    }
+    return answer(last_tokens_);
+  }
+
+  /// Other rules from here on: the conversation so far is read again under them.
+  void set_policy(const std::string& spec) {
+    engine_.close_session(session_);
+    try {
+      engine_.set_kv_policy(spec);
+    } catch (...) {
+      session_ = engine_.open_session();
+      if (!history_.empty()) engine_.feed(session_, history_);
+      throw;
+    }
+    session_ = engine_.open_session();
+    if (!history_.empty()) engine_.feed(session_, history_);
   }
 
   void clear() {
-    engine_.close_session(session_);
-    session_ = engine_.open_session();
+    history_.clear();
+    read_again();
     started_ = false;
   }
 
   int64_t length() const { return engine_.session_length(session_); }
 
  private:
+  void read_again() {
+    engine_.close_session(session_);
+    session_ = engine_.open_session();
+    if (!history_.empty()) engine_.feed(session_, history_);
+  }
+
+  paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens) {
+    turn_start_ = engine_.session_length(session_);
+    last_tokens_ = tokens;
+    history_.insert(history_.end(), tokens.begin(), tokens.end());
+    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
+    history_.insert(history_.end(), result.tokens.begin(), result.tokens.end());
+    if (result.stop_token) history_.push_back(*result.stop_token);
+    started_ = true;
+    // A sampled end-of-turn token stays pending in the session and comes before the next message.
+    turn_ended_ = result.finish_reason == paddock::FinishReason::kStop;
+    return result;
+  }
+
   static paddock::ChatOptions chat_options(const Args& args) {
     paddock::ChatOptions options;
     options.template_name = args.template_name;
@@ -66,18 +112,22 @@ class Conversation {
   paddock::GenerateOptions options_;
   paddock::ChatTemplate format_;
   paddock::SessionId session_;
+  std::vector<paddock::TokenId> history_;      // all that the session holds
+  std::vector<paddock::TokenId> last_tokens_;  // of the last message
+  int64_t turn_start_ = 0;                     // length of the session before the last message
   bool started_ = false;
   bool turn_ended_ = true;
 };
 
 constexpr const char* kCommands =
     "/stats  tokens held\n/kv     the cache, layer by layer\n/policy what each layer keeps\n"
+    "/policy SPEC  keep something else; the conversation is read again\n"
+    "/retry  the last message again, with another answer\n"
     "/clear  forget the conversation\n/quit   end\n";
 
-/// True if the program should go on.
-bool slash_command(const std::string& line, const paddock::Engine& engine,
+/// Commands that answer on stderr.
+void slash_command(const std::string& line, const paddock::Engine& engine,
                    Conversation& conversation) {
-  if (line == "/quit") return false;
   if (line == "/stats") {
     fmt::print(stderr, "{} tokens, {} bytes of KV cache in use\n", conversation.length(),
                engine.kv_stats().total.bytes);
@@ -85,13 +135,18 @@ bool slash_command(const std::string& line, const paddock::Engine& engine,
     fmt::print(stderr, "{}", paddock::to_table(engine.kv_stats()));
   } else if (line == "/policy") {
     fmt::print(stderr, "{}\n", engine.options().kv.policy);
+  } else if (line.starts_with("/policy ")) {
+    try {
+      conversation.set_policy(line.substr(8));
+    } catch (const paddock::Error& e) {
+      fmt::print(stderr, "{}\n", e.what());
+    }
   } else if (line == "/clear") {
     conversation.clear();
   } else {
     fmt::print(stderr, "{}", line == "/help" ? "" : "unknown command '" + line + "'; there are\n");
     fmt::print(stderr, "{}", kCommands);
   }
-  return true;
 }
 
 int run(const Args& args) {
@@ -101,8 +156,9 @@ int run(const Args& args) {
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
   options.max_tokens = args.max_tokens;
-  const paddock::EngineOptions engine_options = args.engine.engine_options();
+  paddock::EngineOptions engine_options = args.engine.engine_options();
   const auto model = args.engine.load_model();
+  EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
   const InterruptGuard guard(*engine);
   if (!args.engine.json) {
@@ -118,8 +174,7 @@ int run(const Args& args) {
     if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
     throw;
   }
-  const auto answer = [&](const std::string& text) {
-    const paddock::GenerateResult result = conversation->answer(text);
+  const auto show = [&](const paddock::GenerateResult& result) {
     if (args.engine.json) {
       print(Json{{"text", result.text},
                  {"prompt_tokens", result.prompt_tokens},
@@ -134,22 +189,38 @@ int run(const Args& args) {
       throw paddock::Error(paddock::ErrorCode::kInternal, result.error);
     }
   };
+  std::optional<Watch> watch;
+  if (args.report.watch) watch.emplace(*engine);
+  const auto end = [&] {
+    watch.reset();
+    events.close();
+    if (args.report.stats) fmt::print(stderr, "\n{}", paddock::to_table(engine->kv_stats()));
+    return 0;
+  };
   if (!args.prompt.empty()) {
-    answer(args.prompt);
-    if (args.single_turn) return 0;
+    show(conversation->answer(args.prompt));
+    if (args.single_turn) return end();
   }
   const bool terminal = isatty(STDIN_FILENO) == 1;
   for (std::string line; !InterruptGuard::interrupted();) {
     if (terminal) fmt::print(stderr, "> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
-    if (line[0] == '/') {
-      if (!slash_command(line, *engine, *conversation)) break;
-      continue;
+    if (line == "/quit") break;
+    if (line == "/retry") {
+      try {
+        show(conversation->retry());
+      } catch (const paddock::Error& e) {
+        if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
+        fmt::print(stderr, "{}\n", e.what());
+      }
+    } else if (line[0] == '/') {
+      slash_command(line, *engine, *conversation);
+    } else {
+      show(conversation->answer(line));
     }
-    answer(line);
   }
-  return 0;
+  return end();
 }
 
 }  // namespace
@@ -159,6 +230,7 @@ void add_chat(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("chat", "a conversation with history");
   args->engine.add_to(*command);
   args->sampling.add_to(*command);
+  args->report.add_to(*command);
   command->add_option("--system", args->system, "the system message");
   command->add_option("-p,--prompt", args->prompt, "the first message");
   command->add_flag("--single-turn", args->single_turn, "answer -p once and end");

@@ -40,7 +40,9 @@ void EngineArgs::add_to(CLI::App& command) {
   command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)");
   command.add_option("--kv-block-size", kv_block, "positions per block")->capture_default_str();
   command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB");
-  command.add_option("--kv-policy", kv_policy, "what each layer keeps: full, window:W, sink:S+W")
+  command
+      .add_option("--kv-policy", kv_policy,
+                  "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
       ->capture_default_str();
   command.add_option("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16");
   command.add_flag("--json", json, "one JSON object on stdout");

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "common.h"
+#include "kv_report.h"
 
 namespace cli {
 namespace {
@@ -9,12 +10,13 @@ namespace {
 struct Args {
   EngineArgs engine;
   SamplingArgs sampling;
+  KvReportArgs report;
   std::string prompt, file;
   int max_tokens = 128;
   std::vector<std::string> stop;
   std::optional<int> logprobs;
   double timeout = 0;
-  bool no_special = false, ignore_stop = false, kv_stats = false;
+  bool no_special = false, ignore_stop = false;
 };
 
 Json timings_json(const paddock::Timings& t) {
@@ -51,7 +53,7 @@ int run(const Args& args) {
   if (args.logprobs && *args.logprobs < 0) {
     throw UsageError(fmt::format("--logprobs {}: must be 0 or more", *args.logprobs));
   }
-  const paddock::EngineOptions engine_options = args.engine.engine_options();
+  paddock::EngineOptions engine_options = args.engine.engine_options();
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
   options.max_tokens = args.max_tokens;
@@ -63,6 +65,7 @@ int run(const Args& args) {
   const std::string prompt = args.file.empty() ? args.prompt : read_file(args.file);
   const std::vector<paddock::TokenId> tokens =
       model->tokenizer()->encode(prompt, {.add_bos = true, .parse_special = !args.no_special});
+  EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
   const InterruptGuard guard(*engine);
   if (args.timeout > 0) {
@@ -78,7 +81,10 @@ int run(const Args& args) {
   }
   // A session keeps its pages after the last token, so that the table shows what is held.
   const paddock::SessionId session = engine->open_session();
+  std::optional<Watch> watch;
+  if (args.report.watch) watch.emplace(*engine);
   const paddock::GenerateResult result = engine->generate(session, tokens, options);
+  watch.reset();
   const paddock::KvStats stats = engine->kv_stats();
 
   if (args.engine.json) {
@@ -95,7 +101,8 @@ int run(const Args& args) {
   } else {
     print("\n");
   }
-  if (args.kv_stats) fmt::print(stderr, "\n{}", paddock::to_table(stats));
+  events.close();
+  if (args.report.stats) fmt::print(stderr, "\n{}", paddock::to_table(stats));
   if (result.finish_reason == paddock::FinishReason::kError) {
     fmt::print(stderr, "paddock: error: {}\n", result.error);
     return 1;
@@ -127,7 +134,7 @@ void add_generate(CLI::App& app, int& exit_code) {
   command->add_option("--timeout", args->timeout, "seconds until the text is cut off");
   command->add_flag("--no-special", args->no_special, "special-token text is plain text");
   command->add_flag("--ignore-eos", args->ignore_stop, "run on through stop tokens");
-  command->add_flag("--kv-stats", args->kv_stats, "print the per-layer table on stderr");
+  args->report.add_to(*command);
   command->callback([args, &exit_code] { exit_code = run(*args); });
 }
 

@@ -79,6 +79,7 @@ struct Timings {
 struct GenerateResult {
   std::string text;
   std::vector<TokenId> tokens;  ///< generated ids, the stop token left out
+  std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
   int64_t prompt_tokens = 0;
   FinishReason finish_reason = FinishReason::kError;
   std::string error;                                    ///< with kError: what went wrong

@@ -328,6 +328,7 @@ void Engine::Impl::accept(Request& request, std::span<const float> logits) {
 
   const std::vector<TokenId>& stops = model->stop_tokens();
   if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), id)) {
+    result.stop_token = id;
     request.text.finish();
     const std::string_view rest = request.text.take();
     if (!rest.empty()) deliver(request, {id, rest, 0, {}});

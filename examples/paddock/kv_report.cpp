@@ -1,0 +1,120 @@
+#include "kv_report.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+namespace cli {
+
+void KvReportArgs::add_to(CLI::App& command) {
+  command.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
+  command.add_option("--kv-events", events, "write every removal to this file, as JSON lines");
+  command.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
+}
+
+EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) : path_(path) {
+  if (path.empty()) return;
+  file_ = std::fopen(path.c_str(), "w");
+  if (file_ == nullptr) {
+    throw paddock::Error(
+        paddock::ErrorCode::kIo,
+        fmt::format("--kv-events {}: cannot be written: {}", path, std::strerror(errno)));
+  }
+  options.kv.on_event = [this](const paddock::KvEvent& event) {
+    const std::string line = paddock::to_json(event) + "\n";
+    std::fwrite(line.data(), 1, line.size(), file_);
+  };
+}
+
+EventFile::~EventFile() {
+  if (file_ != nullptr) std::fclose(file_);
+}
+
+void EventFile::close() {
+  if (file_ == nullptr) return;
+  const bool failed = std::ferror(file_) != 0;
+  const bool unflushed = std::fclose(file_) != 0;
+  file_ = nullptr;
+  if (failed || unflushed) {
+    throw paddock::Error(paddock::ErrorCode::kIo,
+                         fmt::format("--kv-events {}: not everything could be written: {}", path_,
+                                     std::strerror(errno)));
+  }
+}
+
+Watch::Watch(const paddock::Engine& engine) : engine_(engine), terminal_(stderr_is_terminal()) {
+  if (terminal_) {
+    winsize size{};
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0) {
+      rows_ = size.ws_row;
+      columns_ = size.ws_col;
+    }
+    const int per_row = std::max(1, columns_ / 26);
+    const int layers = static_cast<int>(engine.kv_stats().layers.size());
+    panel_rows_ = std::min(1 + (layers + per_row - 1) / per_row, std::max(2, rows_ / 2));
+    // Clear, keep the panel's rows out of what scrolls, and write text below them.
+    fmt::print(stderr, "\033[2J\033[{};{}r\033[{};1H", panel_rows_ + 2, rows_, panel_rows_ + 2);
+  }
+  thread_ = std::thread([this] {
+    while (!done_) {
+      draw();
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  });
+}
+
+Watch::~Watch() {
+  done_ = true;
+  thread_.join();
+  draw();
+  if (terminal_) fmt::print(stderr, "\0337\033[r\0338");
+}
+
+void Watch::draw() {
+  const paddock::KvStats stats = engine_.kv_stats();
+  if (stats.steps == last_step_) return;
+  last_step_ = stats.steps;
+  if (terminal_) {
+    draw_panel(stats);
+  } else {
+    draw_line(stats);
+  }
+}
+
+void Watch::draw_line(const paddock::KvStats& stats) {
+  std::string pages;
+  for (const paddock::KvLayerStats& layer : stats.layers) {
+    pages += fmt::format(" {}", layer.pages_active);
+  }
+  fmt::print(stderr, "step {}: {} of {} pages, {} tokens written; pages by layer:{}\n", stats.steps,
+             stats.total.pages_active, stats.pool_pages, stats.tokens_written, pages);
+}
+
+void Watch::draw_panel(const paddock::KvStats& stats) {
+  constexpr int kBar = 10;
+  int64_t most = 1;
+  for (const paddock::KvLayerStats& layer : stats.layers) {
+    most = std::max(most, layer.pages_peak);
+  }
+  std::string text =
+      fmt::format("\0337\033[1;1H\033[K step {}  {} of {} pages  {} tokens written", stats.steps,
+                  stats.total.pages_active, stats.pool_pages, stats.tokens_written);
+  const int per_row = std::max(1, columns_ / 26);
+  for (size_t i = 0; i < stats.layers.size(); ++i) {
+    const int row = 2 + static_cast<int>(i) / per_row;
+    if (row > panel_rows_) break;
+    const paddock::KvLayerStats& layer = stats.layers[i];
+    const auto filled = static_cast<size_t>((layer.pages_active * kBar + most - 1) / most);
+    if (i % static_cast<size_t>(per_row) == 0) text += fmt::format("\033[{};1H\033[K", row);
+    text += fmt::format(" {:>3} {:#<{}}{:.<{}} {:>7}  ", layer.layer, "", filled, "", kBar - filled,
+                        layer.tokens_resident);
+  }
+  fmt::print(stderr, "{}\0338", text);
+}
+
+}  // namespace cli
