@@ -33,14 +33,16 @@ struct Table {
 
 struct Sequence {
   bool live = false;
-  int64_t length = 0;    // committed positions
-  int32_t reserved = 0;  // positions after them that reserve() found room for
-  int64_t prompt = 0;    // where the prompt ends; 0: nobody said
+  int64_t length = 0;             // committed positions
+  int32_t reserved = 0;           // positions after them that reserve() found room for
+  int64_t prompt = 0;             // where the prompt ends; 0: nobody said
+  std::vector<uint64_t> names;    // of its full blocks, as far as given
+  std::vector<int32_t> attached;  // blocks of the index that it lists, from the first on
   std::vector<Table> layers;
 };
 
 struct CacheManager::Impl {
-  Impl(const CacheConfig& config, PolicyMap policies);
+  Impl(const CacheConfig& config, PolicyMap policies, std::unique_ptr<ReclaimPolicy> reclaim);
 
   const Sequence& at(SequenceId id) const {
     if (id < 0 || id >= config.max_sequences || !sequences[id].live) {
@@ -59,6 +61,12 @@ struct CacheManager::Impl {
                    int32_t end);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
+  /// Frees kept blocks until `pages` are free or none can be reclaimed.
+  bool make_room(int64_t pages);
+  /// Whether blocks can be shared: every layer sees everything.
+  bool shares() const;
+  /// Keeps the named full blocks of a sequence that is about to end.
+  void keep_blocks(Sequence& sequence);
   /// One table lists a page no more.
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
   /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
@@ -77,11 +85,14 @@ struct CacheManager::Impl {
   void remove_victims(SequenceId id, int32_t layer);
   void renumber_rotations(Table& table);
 
+  void push_event(const RemovalEvent& event);
   KvEvent event(uint64_t number, const RemovalEvent& raw) const;
 
   CacheConfig config;
   PolicyMap policies;
   PagePool pool;
+  PrefixIndex index;
+  std::vector<uint8_t> in_index;  // [n_pages] 1 where the index holds a reference
   std::vector<Sequence> sequences;
 
   // Scratch of a decision.
@@ -101,7 +112,8 @@ struct CacheManager::Impl {
   // driving thread alone writes, and holds it for every change of a table or a counter.
   mutable std::mutex mutex;
   struct Counters {
-    int64_t active = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0, decisions = 0;
+    int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
+    int64_t decisions = 0;
     std::array<int64_t, kRemovalReasons> removed{};
   };
   std::vector<Counters> counters;

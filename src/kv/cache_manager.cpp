@@ -22,9 +22,15 @@ int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
 
 }  // namespace
 
-CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map)
-    : config(cache_config), pool(cache_config.n_pages), ring(cache_config.event_capacity) {
+CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
+                         std::unique_ptr<ReclaimPolicy> reclaim)
+    : config(cache_config),
+      pool(cache_config.n_pages),
+      index(config.keep_blocks ? config.n_pages / config.n_layers : 0, config.n_layers,
+            reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
+      ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
+  in_index.resize(config.n_pages);
   sequences.resize(config.max_sequences);
   for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
   adopt(std::move(map));
@@ -51,8 +57,9 @@ void CacheManager::Impl::adopt(PolicyMap map) {
   policies = std::move(map);
 }
 
-CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies)
-    : impl_(std::make_unique<Impl>(config, std::move(policies))) {}
+CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
+                           std::unique_ptr<ReclaimPolicy> reclaim)
+    : impl_(std::make_unique<Impl>(config, std::move(policies), std::move(reclaim))) {}
 CacheManager::~CacheManager() = default;
 
 void CacheManager::set_policies(PolicyMap policies) {
@@ -63,6 +70,7 @@ void CacheManager::set_policies(PolicyMap policies) {
          impl_->live);
   }
   const std::lock_guard lock(impl_->mutex);
+  impl_->make_room(impl_->config.n_pages);  // what is kept was computed under other rules
   impl_->adopt(std::move(policies));
 }
 
@@ -78,6 +86,8 @@ SequenceId CacheManager::open() {
     sequence.length = 0;
     sequence.reserved = 0;
     sequence.prompt = 0;
+    sequence.names.clear();
+    sequence.attached.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       Table& table = sequence.layers[layer];
       table.tokens = table.dropped_at = 0;
@@ -96,16 +106,23 @@ void CacheManager::close(SequenceId id) {
   rollback(id);
   Sequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
+  impl_->keep_blocks(sequence);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     Table& table = sequence.layers[layer];
     impl_->counters[layer].tokens -= table.tokens;
     for (size_t i = 0; i < table.entries.size(); ++i) {
       if (i > 0 && table.entries[i].page == table.entries[i - 1].page) continue;  // its second part
-      impl_->log_removal(id, layer, i, RemovalReason::kSequenceEnd);
+      if (impl_->pool.references(table.entries[i].page) == 1) {
+        impl_->log_removal(id, layer, i, RemovalReason::kSequenceEnd);
+      }
       impl_->drop_page(layer, table.entries[i].page, RemovalReason::kSequenceEnd);
     }
     table.entries.clear();
     table.records.clear();
+  }
+  // Deeper blocks first, so that leaves are reclaimed before what they continue.
+  for (size_t i = sequence.attached.size(); i-- > 0;) {
+    impl_->index.release(sequence.attached[i], impl_->steps);
   }
   sequence.live = false;
   --impl_->live;
@@ -151,8 +168,8 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
          sequence.length, most_next(id), config.max_positions);
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
-  if (blocks * config.n_layers > impl_->pool.free_pages()) return false;
   const std::lock_guard lock(impl_->mutex);
+  if (!impl_->make_room(blocks * config.n_layers)) return false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     impl_->extend(sequence.layers[layer], layer, sequence.length, sequence.length + n);
   }
@@ -216,9 +233,14 @@ bool CacheManager::Impl::release_page(int32_t page) {
 }
 
 void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason reason) {
-  if (!release_page(page)) return;
+  const bool freed = release_page(page);
+  if (!freed && !(pool.references(page) == 1 && in_index[page] != 0)) return;  // others list it
   --counters[layer].active;
-  ++counters[layer].removed[static_cast<size_t>(reason)];
+  if (freed) {
+    ++counters[layer].removed[static_cast<size_t>(reason)];
+  } else {
+    ++counters[layer].cached;  // the index alone holds it now
+  }
 }
 
 void CacheManager::rollback(SequenceId id) {
@@ -329,6 +351,14 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   if (length == sequence.length) return;
+  const int64_t block_size = impl_->config.block_size;
+  if (length % block_size != 0 &&
+      length < static_cast<int64_t>(sequence.attached.size()) * block_size) {
+    fail(ErrorCode::kInvalidArgument,
+         "cannot truncate to {}: it lies inside a block that is kept for reuse; truncate to a "
+         "multiple of {}",
+         length, block_size);
+  }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = rule(layer);
     const Table& table = sequence.layers[layer];
@@ -350,7 +380,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     const Visibility& v = layer_rule.visibility;
     if (v.window == kUnlimited) continue;
     int64_t oldest = length - v.window + 1;
-    if (length % impl_->config.block_size != 0) oldest = std::min(oldest, length - 1);  // its page
+    if (length % block_size != 0) oldest = std::min(oldest, length - 1);  // its page
     oldest = std::max<int64_t>(v.sinks, oldest);
     int64_t found = length;  // positions [found, length) are listed without a gap
     for (size_t i = table.entries.size(); i-- > 0 && found > oldest;) {
@@ -374,6 +404,10 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
   }
   sequence.length = length;
+  while (static_cast<int64_t>(sequence.attached.size()) * block_size > length) {
+    impl_->index.release(sequence.attached.back(), impl_->steps);
+    sequence.attached.pop_back();
+  }
 }
 
 // ---- what a step reads

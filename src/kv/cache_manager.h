@@ -14,6 +14,7 @@
 
 #include "block_use.h"
 #include "kv/policy_map.h"
+#include "kv/prefix_index.h"
 #include "paddock/stats.h"
 #include "paged_kv.h"
 
@@ -33,11 +34,14 @@ struct CacheConfig {
   int32_t event_capacity = 4096;
   std::function<void(const KvEvent&)> on_event{};
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
+  bool keep_blocks = false;                     // keep named blocks of ended sequences for reuse
 };
 
 class CacheManager {
  public:
-  CacheManager(const CacheConfig& config, PolicyMap policies);
+  /// `reclaim`: the order in which kept blocks leave; null: least recently used.
+  CacheManager(const CacheConfig& config, PolicyMap policies,
+               std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
   ~CacheManager();
 
   /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
@@ -69,6 +73,16 @@ class CacheManager {
   /// Takes the sequence back to `length` positions, exactly as if the later ones had never been.
   /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
+
+  // ---- blocks kept for reuse (CacheConfig::keep_blocks), where every layer sees everything
+  /// Names the full blocks of an empty sequence, first to last, and lists those that are kept under
+  /// these names from the first on, until one is missing; the sequence then has their length. A
+  /// name is a hash of all tokens up to the block's end and of whatever else decides its contents.
+  /// Returns the positions attached; fewer than `most`. Hits and misses are counted if `counts`
+  /// (not for warm-up, not for reading a parked sequence again).
+  int64_t attach(SequenceId id, std::span<const uint64_t> names, int64_t most, bool counts = true);
+  /// Names for blocks that have become full since; `names` are those of all full blocks.
+  void name_blocks(SequenceId id, std::span<const uint64_t> names);
 
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.

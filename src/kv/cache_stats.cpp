@@ -5,11 +5,11 @@
 
 namespace paddock {
 
-void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t index,
+void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
                                      RemovalReason reason, const RemovalEvent& details) {
   const Sequence& sequence = at(id);
-  const BlockEntry& e = sequence.layers[layer].entries[index];
-  const BlockRecord& record = sequence.layers[layer].records[index];
+  const BlockEntry& e = sequence.layers[layer].entries[entry];
+  const BlockRecord& record = sequence.layers[layer].records[entry];
   RemovalEvent event = details;
   event.step = steps;
   event.reason = reason;
@@ -20,6 +20,10 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t index,
   event.length = sequence.length;
   event.age_steps = steps - record.born_step;
   if (record.last_used_step >= 0) event.idle_steps = steps - record.last_used_step;
+  push_event(event);
+}
+
+void CacheManager::Impl::push_event(const RemovalEvent& event) {
   const uint64_t number = ring.written();
   ring.push(event);
   if (!config.on_event) return;
@@ -72,10 +76,14 @@ KvStats CacheManager::stats() const {
   stats.tokens_written = impl_->tokens_written;
   stats.sequences = impl_->live;
   stats.policy_seconds = static_cast<double>(impl_->policy_nanoseconds) * 1e-9;
-  stats.policy_violations = impl_->violations;
+  stats.policy_violations = impl_->violations + impl_->index.violations();
   stats.policy_shortfalls = impl_->shortfalls;
   stats.policy_slow = impl_->slow;
-  stats.last_violation = impl_->last_violation;
+  stats.last_violation =
+      impl_->last_violation.empty() ? impl_->index.last_violation() : impl_->last_violation;
+  stats.prefix_lookups = impl_->index.lookups();
+  stats.prefix_hits = impl_->index.hits();
+  stats.reclaim_regrets = impl_->index.regrets();
   stats.events = impl_->ring.written();
   stats.events_lost = impl_->ring.oldest();
   KvLayerStats& total = stats.total;
@@ -86,6 +94,7 @@ KvStats CacheManager::stats() const {
     layer.layer = i;
     layer.policy = rule.name;
     layer.pages_active = count.active;
+    layer.pages_cached = count.cached;
     layer.pages_peak = count.peak;
     layer.tokens_resident = count.tokens;
     layer.bytes = count.active * config.page_bytes;
@@ -105,6 +114,7 @@ KvStats CacheManager::stats() const {
       }
     }
     total.pages_active += layer.pages_active;
+    total.pages_cached += layer.pages_cached;
     total.pages_pinned += layer.pages_pinned;
     total.tokens_resident += layer.tokens_resident;
     total.bytes += layer.bytes;
@@ -117,7 +127,7 @@ KvStats CacheManager::stats() const {
     stats.layers.push_back(std::move(layer));
   }
   total.pages_peak = impl_->pool_peak;
-  stats.pages_free = config.n_pages - total.pages_active;
+  stats.pages_free = config.n_pages - total.pages_active - total.pages_cached;
   return stats;
 }
 
@@ -159,7 +169,8 @@ void CacheManager::check_integrity() const {
   const std::lock_guard lock(impl_->mutex);
   const CacheConfig& config = impl_->config;
   std::vector<int32_t> references(config.n_pages, 0);
-  int64_t active_pages = 0;
+  std::vector<uint8_t> listed_page(config.n_pages, 0);
+  int64_t held_pages = 0;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const Impl::Counters& count = impl_->counters[layer];
     const LayerRule& rule = impl_->policies.layer(layer);
@@ -192,7 +203,8 @@ void CacheManager::check_integrity() const {
         listed += e.slot_end - e.slot_begin;
         if (e.page != last_page) {
           ++references[e.page];
-          ++pages;
+          pages += listed_page[e.page] == 0 ? 1 : 0;  // several sequences may list one
+          listed_page[e.page] = 1;
           last_page = e.page;
         }
       }
@@ -215,17 +227,23 @@ void CacheManager::check_integrity() const {
              layer, table.tokens, rule.name, rule.schedule.budget);
       }
     }
+    int64_t cached = 0;
+    impl_->index.for_each([&](std::span<const int32_t> block_pages, bool) {
+      ++references[block_pages[layer]];
+      if (listed_page[block_pages[layer]] == 0) ++cached;
+    });
     int64_t removed = 0;
     for (const int64_t n : count.removed) removed += n;
-    if (pages != count.active || tokens != count.tokens ||
-        count.allocated + count.reserved - removed != count.active) {
+    if (pages != count.active || tokens != count.tokens || cached != count.cached ||
+        count.allocated + count.reserved - removed != count.active + count.cached) {
       fail(ErrorCode::kInternal,
-           "layer {}: tables list {} pages and {} tokens; counters say {} and {}, {} allocated, {} "
-           "reserved, {} removed",
-           layer, pages, tokens, count.active, count.tokens, count.allocated, count.reserved,
-           removed);
+           "layer {}: tables list {} pages and {} tokens, {} pages are kept; counters say {}, {} "
+           "and "
+           "{}, {} allocated, {} reserved, {} removed",
+           layer, pages, tokens, cached, count.active, count.tokens, count.cached, count.allocated,
+           count.reserved, removed);
     }
-    active_pages += pages;
+    held_pages += pages + cached;
   }
   for (int32_t page = 0; page < config.n_pages; ++page) {
     if (references[page] != impl_->pool.references(page)) {
@@ -233,8 +251,8 @@ void CacheManager::check_integrity() const {
            references[page], impl_->pool.references(page));
     }
   }
-  if (active_pages + impl_->pool.free_pages() != config.n_pages) {
-    fail(ErrorCode::kInternal, "{} active and {} free pages do not make {}", active_pages,
+  if (held_pages + impl_->pool.free_pages() != config.n_pages) {
+    fail(ErrorCode::kInternal, "{} held and {} free pages do not make {}", held_pages,
          impl_->pool.free_pages(), config.n_pages);
   }
 }

@@ -1,0 +1,218 @@
+// Blocks kept for reuse, driven by recorded access sequences: hits, misses, regret and the order of
+// reclaims against brute force, and the books after every step.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <random>
+#include <set>
+
+#include "kv/cache_manager.h"
+#include "paddock/error.h"
+
+namespace paddock {
+namespace {
+
+constexpr int32_t kLayers = 2;
+constexpr int32_t kBlock = 4;
+
+CacheConfig config_with(int32_t blocks) {
+  CacheConfig config{kLayers, 4, kBlock, kLayers * blocks, 64, 4, 1000, 64};
+  config.keep_blocks = true;
+  return config;
+}
+
+/// Names of the blocks of document `d`: each depends on all before it.
+std::vector<uint64_t> names_of(int d, int n_blocks) {
+  std::vector<uint64_t> names;
+  for (int i = 0; i < n_blocks; ++i) names.push_back(uint64_t(d) * 1000 + i + 1);
+  return names;
+}
+
+/// Reads a document of n_blocks blocks to its end and closes it; returns the positions attached.
+int64_t read(CacheManager& cache, std::span<const uint64_t> names) {
+  const SequenceId id = cache.open();
+  const auto length = static_cast<int64_t>(names.size()) * kBlock;
+  const int64_t attached = cache.attach(id, names, length);
+  cache.check_integrity();
+  for (int64_t at = attached; at < length; at += kBlock) {
+    EXPECT_TRUE(cache.reserve(id, kBlock));
+    cache.commit(id);
+    cache.check_integrity();
+  }
+  cache.tick();
+  cache.close(id);
+  cache.check_integrity();
+  return attached;
+}
+
+TEST(Reuse, ASecondReaderAttachesWhatTheFirstLeft) {
+  CacheManager cache(config_with(16), PolicyMap::parse("full", kLayers));
+  const auto names = names_of(1, 5);
+  EXPECT_EQ(read(cache, names), 0);
+  KvStats stats = cache.stats();
+  EXPECT_EQ(stats.total.pages_cached, 5 * kLayers);
+  EXPECT_EQ(stats.total.pages_active, 0);
+  EXPECT_EQ(stats.prefix_lookups, 1);
+  EXPECT_EQ(stats.prefix_hits, 0);
+  EXPECT_EQ(read(cache, names), 5 * kBlock);
+  EXPECT_EQ(read(cache, std::span(names).first(3)), 3 * kBlock);
+  stats = cache.stats();
+  EXPECT_EQ(stats.prefix_lookups, 1 + 5 + 3);
+  EXPECT_EQ(stats.prefix_hits, 8);
+  EXPECT_EQ(stats.layers[0].pages_allocated, 5);
+  EXPECT_EQ(stats.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kSequenceEnd)], 0);
+}
+
+TEST(Reuse, TwoReadersShareAndNeitherFreesWhatTheOtherReads) {
+  CacheManager cache(config_with(16), PolicyMap::parse("full", kLayers));
+  const auto names = names_of(7, 4);
+  read(cache, names);
+  const SequenceId a = cache.open();
+  const SequenceId b = cache.open();
+  EXPECT_EQ(cache.attach(a, names, 100), 16);
+  EXPECT_EQ(cache.attach(b, names, 100), 16);
+  EXPECT_EQ(cache.table(a, 1)[2].page, cache.table(b, 1)[2].page);
+  EXPECT_EQ(cache.stats().layers[1].pages_active, 4);
+  cache.close(a);
+  cache.check_integrity();
+  EXPECT_EQ(cache.stats().layers[1].pages_active, 4);
+  EXPECT_EQ(cache.table(b, 1).size(), 4U);
+  EXPECT_THROW(cache.truncate(b, 6), Error);  // would write into a shared block
+  cache.truncate(b, 8);
+  cache.check_integrity();
+  EXPECT_EQ(cache.stats().layers[1].pages_active, 2);
+  EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);
+  cache.close(b);
+  cache.check_integrity();
+}
+
+TEST(Reuse, WarmUpIsNotCounted) {
+  CacheManager cache(config_with(8), PolicyMap::parse("full", kLayers));
+  const auto names = names_of(1, 2);
+  const SequenceId id = cache.open();
+  cache.attach(id, names, 8, false);
+  EXPECT_EQ(cache.stats().prefix_lookups, 0);
+  cache.close(id);
+}
+
+TEST(Reuse, ScoredAndWindowedRulesNeitherReadNorKeep) {
+  for (const char* spec : {"h2o:32", "window:8", "0=full,1=sink:2+6"}) {
+    CacheManager cache(config_with(64), PolicyMap::parse(spec, kLayers));
+    const auto names = names_of(1, 2);
+    EXPECT_EQ(read(cache, names), 0);
+    EXPECT_EQ(read(cache, names), 0);
+    EXPECT_EQ(cache.stats().total.pages_cached, 0) << spec;
+  }
+}
+
+/// Least recently used over whole blocks, leaves first, by brute force.
+struct Model {
+  explicit Model(size_t blocks) : room(blocks) {}
+  void read(const std::vector<uint64_t>& names) {
+    size_t found = 0;
+    for (; found < names.size(); ++found) {
+      ++lookups;
+      if (std::find(order.begin(), order.end(), names[found]) == order.end()) {
+        if (std::erase(ghosts, names[found]) > 0) ++regrets;
+        break;
+      }
+      ++hits;
+    }
+    std::vector<uint64_t> held(names.begin(), names.begin() + static_cast<int64_t>(found));
+    for (const uint64_t name : held) std::erase(order, name);
+    for (size_t i = found; i < names.size(); ++i) {
+      while (order.size() + i >= room) {
+        reclaimed.push_back(order.front());
+        ghosts.push_back(order.front());
+        order.pop_front();
+      }
+    }
+    for (size_t i = names.size(); i-- > 0;) {
+      // A name deeper in the chain may still be kept although one before it had left.
+      if (i >= found && std::find(order.begin(), order.end(), names[i]) != order.end())
+        stale = true;
+      order.push_back(names[i]);
+    }
+  }
+  size_t room;
+  std::deque<uint64_t> order;  // reclaimable, the next to leave first
+  std::vector<uint64_t> ghosts, reclaimed;
+  int64_t lookups = 0, hits = 0, regrets = 0;
+  bool stale = false;
+};
+
+TEST(Reuse, RecordedAccessesGiveTheHitsAndRegretsOfBruteForce) {
+  std::mt19937 random(11);
+  for (const int room : {12, 20, 33}) {
+    CacheManager cache(config_with(room), PolicyMap::parse("full", kLayers));
+    Model model(static_cast<size_t>(room));
+    for (int i = 0; i < 400; ++i) {
+      const int document = static_cast<int>(random() % 6);
+      const auto names = names_of(document, 1 + static_cast<int>(random() % 9));
+      read(cache, names);
+      model.read(names);
+      ASSERT_FALSE(model.stale) << "leaves must go before what they continue";
+      const KvStats stats = cache.stats();
+      ASSERT_EQ(stats.prefix_lookups, model.lookups) << i;
+      ASSERT_EQ(stats.prefix_hits, model.hits) << i;
+      ASSERT_EQ(stats.reclaim_regrets, model.regrets) << i;
+      ASSERT_EQ(stats.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kCapacity)],
+                static_cast<int64_t>(model.reclaimed.size()));
+    }
+    EXPECT_GT(model.regrets, 20);
+    EXPECT_GT(model.hits, 100);
+    EXPECT_EQ(cache.stats().policy_violations, 0);
+  }
+}
+
+class Newest final : public ReclaimPolicy {
+ public:
+  std::string name() const override { return "newest"; }
+  void on_cached(int32_t block, int64_t) override { cached_.push_back(block); }
+  void on_use(int32_t block, int64_t) override { std::erase(cached_, block); }
+  void on_removed(int32_t block) override { std::erase(cached_, block); }
+  void reclaim(int32_t n, std::vector<int32_t>& victims) override {
+    for (size_t i = cached_.size(); i-- > 0 && n > 0; --n) victims.push_back(cached_[i]);
+  }
+
+ private:
+  std::vector<int32_t> cached_;
+};
+
+class LyingReclaim final : public ReclaimPolicy {
+ public:
+  void reclaim(int32_t, std::vector<int32_t>& victims) override {
+    if (++calls_ % 3 == 0) throw std::runtime_error("no idea");
+    if (calls_ % 3 == 1) victims.push_back(12345);
+  }
+
+ private:
+  int calls_ = 0;
+};
+
+TEST(Reuse, AnotherOrderIsOneSubclass) {
+  CacheManager cache(config_with(4), PolicyMap::parse("full", kLayers), std::make_unique<Newest>());
+  read(cache, names_of(1, 2));
+  read(cache, names_of(2, 2));
+  read(cache, names_of(3, 2));  // takes the room of document 2, the newest
+  EXPECT_EQ(read(cache, names_of(1, 2)), 2 * kBlock);
+}
+
+TEST(Reuse, AWrongReclaimPolicyIsCountedAndOverruled) {
+  CacheManager cache(config_with(6), PolicyMap::parse("full", kLayers),
+                     std::make_unique<LyingReclaim>());
+  for (int i = 0; i < 20; ++i) read(cache, names_of(i, 3));
+  const KvStats stats = cache.stats();
+  EXPECT_EQ(stats.policy_violations,
+            stats.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kCapacity)]);
+  EXPECT_GT(stats.policy_violations, 40);
+  EXPECT_FALSE(stats.last_violation.empty());
+  // The oldest went: the last documents are still there.
+  EXPECT_EQ(read(cache, names_of(19, 3)), 3 * kBlock);
+  EXPECT_EQ(read(cache, names_of(18, 3)), 3 * kBlock);
+}
+
+}  // namespace
+}  // namespace paddock
