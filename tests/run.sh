@@ -38,6 +38,15 @@ for item in smollm2:PADDOCK_TEST_MODEL llama3-vocabulary:PADDOCK_TEST_LLAMA3_VOC
   fi
 done
 
+if [ -z "${PADDOCK_PROMTOOL:-}" ]; then
+  if path=$(bash "$root/tests/support/promtool.sh" "$root/build/tools"); then
+    export PADDOCK_PROMTOOL=$path
+  else
+    echo "WARNING: the test that needs promtool will be skipped"
+    [ -n "${CI:-}" ] && failed=$((failed + 1))
+  fi
+fi
+
 # build FOLDER OPTION...; its messages only where it fails
 build() {
   local folder=$1 log

@@ -156,6 +156,11 @@ std::shared_ptr<const ScoredRule> scored_rule(const ScoredEntry& entry, ParsedRu
          "policy rule '{}': snapkv decides once, where the prompt ends; leave '@every' out",
          rule.text);
   }
+  if (rule.arguments[0] == kUnlimited) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': a budget of {} positions is no budget; write full", rule.text,
+         kUnlimited);
+  }
   ScoredOptions options;
   options.budget = rule.arguments[0];
   options.every = rule.every;

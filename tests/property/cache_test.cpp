@@ -49,8 +49,8 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
       constexpr int32_t kChunk = 20;
       constexpr int64_t kPositions = 150;
       const int64_t one = CacheManager::pages_needed(policies, block, kPositions, kChunk);
-      CacheManager cache({kLayers, 4, block, static_cast<int32_t>(2 * one), 64, 3, kPositions, kChunk},
-                         policies);
+      CacheManager cache(
+          {kLayers, 4, block, static_cast<int32_t>(2 * one), 64, 3, kPositions, kChunk}, policies);
       std::vector<SequenceId> live;
       for (int step = 0; step < 120; ++step) {
         const auto dice = random() % 10;
@@ -162,6 +162,35 @@ TEST(PolicyMap, RefusesHostileSpecs) {
                            "-1=full,*=full",
                            "window:8 ",
                            "window:0x8",
+                           "h2o",
+                           "h2o:",
+                           "h2o:0",
+                           "h2o:-64",
+                           "h2o:99999999999",
+                           "h2o:64+2",
+                           "h2o:64@every:0",
+                           "h2o:64@every:-1",
+                           "h2o:64@every:4@every:5",
+                           "h2o:64@every",
+                           "h2o:64@sinks:40",
+                           "h2o:64@recent:64",
+                           "h2o:64@compact@original",
+                           "h2o:2147483647",
+                           "h2o:2147483600@every:64",
+                           "lru:64@seed:1",
+                           "lru:64@sinks:64",
+                           "snapkv:64@every:8",
+                           "random:64@seed:-1",
+                           "random:64@seed:99999999999999999999",
+                           "pyramid",
+                           "pyramid:64",
+                           "pyramid:h2o",
+                           "pyramid:full:64",
+                           "pyramid:h2o:64@seed:1",
+                           "full@sinks:2",
+                           "sink:4+8@recent:2",
+                           "0-1=h2o:64",
+                           "0-3=h2o:64,4=full",
                            "99999999999=full,*=full"}) {
     try {
       PolicyMap::parse(spec, 4);
@@ -169,6 +198,22 @@ TEST(PolicyMap, RefusesHostileSpecs) {
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << spec;
       EXPECT_GT(std::string(e.what()).size(), 20U) << spec;
+    }
+  }
+}
+
+TEST(PolicyMap, RefusesBudgetsThatTheirBlocksWouldFill) {
+  // Newest block protected: 16; recent half of 20 and the block it begins in: 10 + 15.
+  for (const auto& [spec, block, fits] :
+       {std::tuple{"lru:15", 16, false}, std::tuple{"lru:16", 16, true},
+        std::tuple{"h2o:20", 16, false}, std::tuple{"h2o:30", 16, true},
+        std::tuple{"h2o:20", 1, true}, std::tuple{"lru:40@sinks:17", 16, false},
+        std::tuple{"lru:48@sinks:17", 16, true}, std::tuple{"window:3", 64, true}}) {
+    const PolicyMap map = PolicyMap::parse(spec, 2);
+    if (fits) {
+      EXPECT_NO_THROW(map.check_block_size(block)) << spec;
+    } else {
+      EXPECT_THROW(map.check_block_size(block), Error) << spec;
     }
   }
 }
