@@ -64,7 +64,9 @@ ErrorCode code_of(const std::function<void()>& act) {
 
 TEST(Engine, AllocatesNothingWhileItDecodes) {
   if (!kCounts) GTEST_SKIP() << "a sanitizer owns operator new";
-  for (const std::string policy : {"full", "window:24", "sink:3+21"}) {
+  for (const std::string policy :
+       {"full", "window:24", "sink:3+21", "h2o:32@every:8", "lru:32@every:16@compact",
+        "tova:48@every:4", "pyramid:knorm:64@every:8", "random:32@every:8", "snapkv:32"}) {
     Engine engine(tiny(), small_engine(policy));
     const std::vector<TokenId> prompt = golden_tokens();
     GenerateOptions options = greedy(60);
