@@ -1,0 +1,116 @@
+// Taking positions back: those of a step that was not run, and those a host does not want any more.
+#include <algorithm>
+
+#include "kv/cache_impl.h"
+
+namespace paddock {
+
+void CacheManager::rollback(SequenceId id) {
+  Sequence& sequence = impl_->at(id);
+  if (sequence.reserved == 0) return;
+  const std::lock_guard lock(impl_->mutex);
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    impl_->shrink(id, layer, sequence.length, true);
+  }
+  sequence.reserved = 0;
+}
+
+void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bool reserved) {
+  Table& table = at(id).layers[layer];
+  Counters& count = counters[layer];
+  while (!table.entries.empty()) {
+    BlockEntry& last = table.entries.back();
+    const int64_t keep = length - last.first_position;
+    if (last.slot_end <= keep) break;
+    const auto end = static_cast<int32_t>(std::max<int64_t>(keep, last.slot_begin));
+    if (end == 0 && !reserved) {
+      log_removal(id, layer, table.entries.size() - 1, RemovalReason::kUser);
+    }
+    table.tokens -= last.slot_end - end;
+    count.tokens -= last.slot_end - end;
+    last.slot_end = static_cast<uint16_t>(end);
+    if (end > last.slot_begin) break;
+    if (last.slot_begin == 0) {
+      if (reserved) {
+        release_page(last.page);
+        --count.active;
+        --count.reserved;
+      } else {
+        drop_page(layer, last.page, RemovalReason::kUser);
+      }
+    }
+    table.entries.pop_back();
+    table.records.pop_back();
+  }
+}
+
+// -------------------------------------------------------------------
+
+void CacheManager::truncate(SequenceId id, int64_t length) {
+  Sequence& sequence = impl_->at(id);
+  if (length < 0 || length > sequence.length) {
+    fail(ErrorCode::kInvalidArgument, "cannot truncate a sequence of {} positions to {}",
+         sequence.length, length);
+  }
+  if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
+  if (length == sequence.length) return;
+  const int64_t block_size = impl_->config.block_size;
+  if (length % block_size != 0 &&
+      length < static_cast<int64_t>(sequence.attached.size()) * block_size) {
+    fail(ErrorCode::kInvalidArgument,
+         "cannot truncate to {}: it lies inside a block that is kept for reuse; truncate to a "
+         "multiple of {}",
+         length, block_size);
+  }
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& layer_rule = rule(layer);
+    const Table& table = sequence.layers[layer];
+    if (layer_rule.needs.attention || layer_rule.needs.key_norms) {
+      if (length == 0) continue;
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} is under '{}', whose scores already count what the "
+           "later "
+           "positions did; feed the sequence anew",
+           length, layer, layer_rule.name);
+    }
+    if (table.dropped_at > length && length > 0) {
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} under '{}' dropped positions at length {} that were in "
+           "view before; feed the sequence anew",
+           length, layer, layer_rule.name, table.dropped_at);
+    }
+    // Positions that the next query, at `length`, has to find.
+    const Visibility& v = layer_rule.visibility;
+    if (v.window == kUnlimited) continue;
+    int64_t oldest = length - v.window + 1;
+    if (length % block_size != 0) oldest = std::min(oldest, length - 1);  // its page
+    oldest = std::max<int64_t>(v.sinks, oldest);
+    int64_t found = length;  // positions [found, length) are listed without a gap
+    for (size_t i = table.entries.size(); i-- > 0 && found > oldest;) {
+      const BlockEntry& e = table.entries[i];
+      const int64_t begin = int64_t{e.first_position} + e.slot_begin;
+      const int64_t end = int64_t{e.first_position} + e.slot_end;
+      if (end >= found && begin < found) found = begin;
+    }
+    if (found > oldest && oldest < length) {
+      fail(ErrorCode::kInvalidArgument,
+           "cannot truncate to {}: layer {} under '{}' would see position {}, which has left; feed "
+           "the sequence anew",
+           length, layer, layer_rule.name, oldest);
+    }
+  }
+  const std::lock_guard lock(impl_->mutex);
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    impl_->shrink(id, layer, length, false);
+    if (length > 0) continue;
+    sequence.layers[layer].dropped_at = 0;
+    if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
+  }
+  sequence.length = length;
+  while (static_cast<int64_t>(sequence.attached.size()) * block_size > length) {
+    impl_->index.release(sequence.attached.back(), impl_->steps);
+    sequence.attached.pop_back();
+  }
+}
+
+}  // namespace paddock
