@@ -1,0 +1,298 @@
+// device.h for nvcc: every function is an intrinsic or a line of PTX. Include device.h instead.
+#pragma once
+
+#define PADDOCK_KERNEL(...) __global__ __launch_bounds__(__VA_ARGS__)
+#define PADDOCK_DEVICE __device__ __forceinline__
+#define PADDOCK_UNROLL _Pragma("unroll")
+#define PADDOCK_SHARED(T, name, count) __shared__ __align__(16) T name[count]
+#define PADDOCK_SYNC(site) __syncthreads()
+#define PADDOCK_SYNC_WARP(site) __syncwarp()
+#define PADDOCK_FENCE(site) __threadfence()
+#define PADDOCK_CHECKED(site, condition) (condition)
+#define PADDOCK_CP_ASYNC_WAIT(site, n) asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
+#define PADDOCK_LAUNCH(kernel, ...) ::paddock::simt::launch(kernel, __VA_ARGS__)
+
+namespace paddock::simt {
+
+using U32x2 = ::uint2;
+using U32x4 = ::uint4;
+using F32x2 = ::float2;
+using F32x4 = ::float4;
+
+PADDOCK_DEVICE int thread_x() { return static_cast<int>(threadIdx.x); }
+PADDOCK_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
+PADDOCK_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
+PADDOCK_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
+PADDOCK_DEVICE int grid_x() { return static_cast<int>(gridDim.x); }
+PADDOCK_DEVICE int grid_y() { return static_cast<int>(gridDim.y); }
+PADDOCK_DEVICE int grid_z() { return static_cast<int>(gridDim.z); }
+PADDOCK_DEVICE int block_size() { return static_cast<int>(blockDim.x); }
+PADDOCK_DEVICE int lane() { return static_cast<int>(threadIdx.x) & 31; }
+PADDOCK_DEVICE int warp() { return static_cast<int>(threadIdx.x) >> 5; }
+
+// ---- memory ----
+template <size_t kBytes>
+struct Chunk;
+template <>
+struct Chunk<1> {
+  using Type = unsigned char;
+};
+template <>
+struct Chunk<2> {
+  using Type = unsigned short;
+};
+template <>
+struct Chunk<4> {
+  using Type = unsigned;
+};
+template <>
+struct Chunk<8> {
+  using Type = ::uint2;
+};
+template <>
+struct Chunk<16> {
+  using Type = ::uint4;
+};
+
+PADDOCK_DEVICE unsigned char load_once(const unsigned char* p) { return __ldcs(p); }
+PADDOCK_DEVICE unsigned short load_once(const unsigned short* p) { return __ldcs(p); }
+PADDOCK_DEVICE unsigned load_once(const unsigned* p) {
+  unsigned v;
+  asm("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(p));
+  return v;
+}
+PADDOCK_DEVICE ::uint2 load_once(const ::uint2* p) {
+  ::uint2 v;
+  asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
+  return v;
+}
+PADDOCK_DEVICE ::uint4 load_once(const ::uint4* p) {
+  ::uint4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(p));
+  return v;
+}
+
+template <typename T>
+PADDOCK_DEVICE T load(const T* p) {
+  return *p;
+}
+template <typename T>
+PADDOCK_DEVICE void store(T* p, Same<T> value) {
+  *p = value;
+}
+template <typename T>
+PADDOCK_DEVICE T load_const(const T* p) {
+  using C = typename Chunk<alignof(T)>::Type;
+  constexpr size_t kChunks = sizeof(T) / alignof(T);
+  C chunks[kChunks];
+  PADDOCK_UNROLL for (size_t i = 0; i < kChunks; ++i) {
+    chunks[i] = __ldg(reinterpret_cast<const C*>(p) + i);
+  }
+  T value;
+  memcpy(&value, chunks, sizeof(T));
+  return value;
+}
+template <typename T>
+PADDOCK_DEVICE T load_stream(const T* p) {
+  using C = typename Chunk<alignof(T)>::Type;
+  constexpr size_t kChunks = sizeof(T) / alignof(T);
+  C chunks[kChunks];
+  PADDOCK_UNROLL for (size_t i = 0; i < kChunks; ++i) {
+    chunks[i] = load_once(reinterpret_cast<const C*>(p) + i);
+  }
+  T value;
+  memcpy(&value, chunks, sizeof(T));
+  return value;
+}
+template <typename T>
+PADDOCK_DEVICE void store_stream(T* p, Same<T> value) {
+  using C = typename Chunk<sizeof(T)>::Type;
+  C chunk;
+  memcpy(&chunk, &value, sizeof(T));
+  __stcs(reinterpret_cast<C*>(p), chunk);
+}
+template <typename V>
+PADDOCK_DEVICE V load_vec(const void* p) {
+  return *static_cast<const V*>(p);
+}
+template <typename V>
+PADDOCK_DEVICE V load_const_vec(const void* p) {
+  return load_const(static_cast<const V*>(p));
+}
+template <typename V>
+PADDOCK_DEVICE V load_stream_vec(const void* p) {
+  return load_stream(static_cast<const V*>(p));
+}
+template <typename V>
+PADDOCK_DEVICE void store_vec(void* p, V value) {
+  *static_cast<V*>(p) = value;
+}
+
+PADDOCK_DEVICE int32_t atomic_add(int32_t* p, int32_t v) { return atomicAdd(p, v); }
+PADDOCK_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
+PADDOCK_DEVICE float atomic_add(float* p, float v) { return atomicAdd(p, v); }
+PADDOCK_DEVICE uint64_t atomic_add(uint64_t* p, uint64_t v) {
+  return atomicAdd(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(v));
+}
+PADDOCK_DEVICE int64_t atomic_add(int64_t* p, int64_t v) {
+  return static_cast<int64_t>(atomic_add(reinterpret_cast<uint64_t*>(p), static_cast<uint64_t>(v)));
+}
+PADDOCK_DEVICE int32_t atomic_max(int32_t* p, int32_t v) { return atomicMax(p, v); }
+PADDOCK_DEVICE uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
+PADDOCK_DEVICE int32_t atomic_exchange(int32_t* p, int32_t v) { return atomicExch(p, v); }
+PADDOCK_DEVICE uint32_t atomic_exchange(uint32_t* p, uint32_t v) { return atomicExch(p, v); }
+PADDOCK_DEVICE int32_t atomic_cas(int32_t* p, int32_t old, int32_t v) {
+  return atomicCAS(p, old, v);
+}
+PADDOCK_DEVICE uint32_t atomic_cas(uint32_t* p, uint32_t old, uint32_t v) {
+  return atomicCAS(p, old, v);
+}
+
+template <typename T>
+PADDOCK_DEVICE T* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char paddock_dynamic_shared[];
+  return reinterpret_cast<T*>(paddock_dynamic_shared);
+}
+PADDOCK_DEVICE uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+PADDOCK_DEVICE void cp_async16(void* shared, const void* global, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+PADDOCK_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// ---- warps ----
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFU;
+template <typename T>
+PADDOCK_DEVICE T shfl(T v, int source) {
+  return __shfl_sync(kAllLanes, v, source);
+}
+template <typename T>
+PADDOCK_DEVICE T shfl_xor(T v, int mask) {
+  return __shfl_xor_sync(kAllLanes, v, mask);
+}
+template <typename T>
+PADDOCK_DEVICE T shfl_down(T v, int delta) {
+  return __shfl_down_sync(kAllLanes, v, delta);
+}
+PADDOCK_DEVICE uint32_t ballot(bool p) { return __ballot_sync(kAllLanes, p); }
+PADDOCK_DEVICE bool any(bool p) { return __any_sync(kAllLanes, p) != 0; }
+PADDOCK_DEVICE bool all(bool p) { return __all_sync(kAllLanes, p) != 0; }
+PADDOCK_DEVICE float warp_sum(float v) {
+  PADDOCK_UNROLL for (int mask = 16; mask > 0; mask /= 2) v += shfl_xor(v, mask);
+  return v;
+}
+PADDOCK_DEVICE float warp_max(float v) {
+  PADDOCK_UNROLL for (int mask = 16; mask > 0; mask /= 2) v = fmaxf(v, shfl_xor(v, mask));
+  return v;
+}
+
+// ---- matrices ----
+PADDOCK_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+PADDOCK_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+PADDOCK_DEVICE void ldmatrix_x2(uint32_t (&r)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+PADDOCK_DEVICE void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[0]), "=r"(r[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+template <typename H>
+PADDOCK_DEVICE void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+#define PADDOCK_MMA(H, type)                                                            \
+  template <>                                                                           \
+  PADDOCK_DEVICE void mma_m16n8k16<H>(float(&d)[4], const uint32_t(&a)[4],              \
+                                      const uint32_t(&b)[2]) {                          \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                 \
+                 ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));   \
+  }
+PADDOCK_MMA(Bf16, "bf16")
+PADDOCK_MMA(F16, "f16")
+#undef PADDOCK_MMA
+
+// ---- arithmetic ----
+PADDOCK_DEVICE uint32_t float_bits(float f) { return __float_as_uint(f); }
+PADDOCK_DEVICE float bits_float(uint32_t u) { return __uint_as_float(u); }
+PADDOCK_DEVICE float to_f32(Bf16 h) { return __uint_as_float(uint32_t{h.bits} << 16); }
+PADDOCK_DEVICE float to_f32(F16 h) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h.bits));
+  return f;
+}
+template <typename H>
+PADDOCK_DEVICE H from_f32(float f);
+template <>
+PADDOCK_DEVICE Bf16 from_f32<Bf16>(float f) {
+  Bf16 h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h.bits) : "f"(f));
+  return h;
+}
+template <>
+PADDOCK_DEVICE F16 from_f32<F16>(float f) {
+  F16 h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h.bits) : "f"(f));
+  return h;
+}
+template <typename H>
+PADDOCK_DEVICE uint32_t pack2(float low, float high);
+template <>
+PADDOCK_DEVICE uint32_t pack2<Bf16>(float low, float high) {
+  uint32_t u;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
+  return u;
+}
+template <>
+PADDOCK_DEVICE uint32_t pack2<F16>(float low, float high) {
+  uint32_t u;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
+  return u;
+}
+template <typename H>
+PADDOCK_DEVICE F32x2 unpack2(uint32_t u) {
+  return {to_f32(H{static_cast<uint16_t>(u)}), to_f32(H{static_cast<uint16_t>(u >> 16)})};
+}
+PADDOCK_DEVICE float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+PADDOCK_DEVICE float fast_exp(float x) { return __expf(x); }
+PADDOCK_DEVICE float rsqrt(float x) { return rsqrtf(x); }
+PADDOCK_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+// ---- host ----
+template <typename... Params, typename... Args>
+int launch(void (*kernel)(Params...), Grid grid, int block, size_t dynamic_shared, Stream stream,
+           Args... args) {
+  if (dynamic_shared > 48 * 1024) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic_shared));
+    if (error != cudaSuccess) return static_cast<int>(error);
+  }
+  kernel<<<dim3(grid.x, grid.y, grid.z), static_cast<unsigned>(block), dynamic_shared,
+           static_cast<cudaStream_t>(stream)>>>(args...);
+  return static_cast<int>(cudaGetLastError());
+}
+
+}  // namespace paddock::simt

@@ -1,0 +1,297 @@
+// device.h for any compiler but nvcc: kernels run on the CPU, checked. Include cuda/device.h
+// instead.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <tuple>
+#include <type_traits>
+
+#include "half.h"
+#include "support/simt/core.h"
+
+#define PADDOCK_KERNEL(...)
+#define PADDOCK_DEVICE inline
+#define PADDOCK_UNROLL
+#define PADDOCK_SITE(kind, name)                                                      \
+  ([]() -> ::paddock::simt::Site& {                                                   \
+    static ::paddock::simt::Site paddock_site{                                        \
+        ::paddock::simt::SiteKind::kind, name, {__builtin_FILE(), __builtin_LINE()}}; \
+    return paddock_site;                                                              \
+  }())
+#define PADDOCK_AT_SITE(kind, name, action)                                 \
+  do {                                                                      \
+    ::paddock::simt::Site& paddock_site_here = PADDOCK_SITE(kind, name);    \
+    if (!::paddock::simt::meet(paddock_site_here)) ::paddock::simt::action; \
+  } while (false)
+#define PADDOCK_SYNC(site) PADDOCK_AT_SITE(kBarrier, site, sync_block(paddock_site_here))
+#define PADDOCK_SYNC_WARP(site) PADDOCK_AT_SITE(kWarpBarrier, site, sync_warp(paddock_site_here))
+#define PADDOCK_FENCE(site) PADDOCK_AT_SITE(kFence, site, fence())
+#define PADDOCK_CP_ASYNC_WAIT(site, n) \
+  PADDOCK_AT_SITE(kCopyWait, site, copy_async_wait(n, paddock_site_here.where))
+#define PADDOCK_CHECKED(site, condition) \
+  (::paddock::simt::meet(PADDOCK_SITE(kBoundsCheck, site)) || (condition))
+#define PADDOCK_SHARED(T, name, count)                                                            \
+  T* const name = ([] {                                                                           \
+    static const char key = 0;                                                                    \
+    return static_cast<T*>(::paddock::simt::static_shared(&key, sizeof(T) * (count), #name,       \
+                                                          {__builtin_FILE(), __builtin_LINE()})); \
+  }())
+#define PADDOCK_LAUNCH(kernel, ...) ::paddock::simt::launch(#kernel, kernel, __VA_ARGS__)
+// The line of the caller, as last parameters.
+#define PADDOCK_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+namespace paddock::simt {
+
+struct U32x2 {
+  uint32_t x, y;
+};
+struct U32x4 {
+  uint32_t x, y, z, w;
+};
+struct F32x2 {
+  float x, y;
+};
+struct F32x4 {
+  float x, y, z, w;
+};
+
+inline int thread_x() { return place.thread; }
+inline int block_x() { return static_cast<int>(place.block.x); }
+inline int block_y() { return static_cast<int>(place.block.y); }
+inline int block_z() { return static_cast<int>(place.block.z); }
+inline int grid_x() { return static_cast<int>(place.grid.x); }
+inline int grid_y() { return static_cast<int>(place.grid.y); }
+inline int grid_z() { return static_cast<int>(place.grid.z); }
+inline int block_size() { return place.block_size; }
+inline int lane() { return place.thread % kWarpSize; }
+inline int warp() { return place.thread / kWarpSize; }
+
+// ---- memory ----
+template <typename T>
+T checked_read(const void* p, size_t alignment, Access kind, Where where) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  T value;
+  std::memcpy(&value, access(p, sizeof(T), alignment, kind, where), sizeof(T));
+  return value;
+}
+template <typename T>
+void checked_write(void* p, const T& value, size_t alignment, Where where) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  std::memcpy(access(p, sizeof(T), alignment, Access::kWrite, where), &value, sizeof(T));
+}
+template <typename T>
+T load(const T* p, PADDOCK_HERE) {
+  return checked_read<T>(p, alignof(T), Access::kRead, {file, line});
+}
+template <typename T>
+T load_const(const T* p, PADDOCK_HERE) {
+  return checked_read<T>(p, alignof(T), Access::kReadConst, {file, line});
+}
+template <typename T>
+T load_stream(const T* p, PADDOCK_HERE) {
+  return load_const(p, file, line);
+}
+template <typename T>
+void store(T* p, Same<T> value, PADDOCK_HERE) {
+  checked_write(p, value, alignof(T), {file, line});
+}
+template <typename T>
+void store_stream(T* p, Same<T> value, PADDOCK_HERE) {
+  checked_write(p, value, sizeof(T), {file, line});
+}
+template <typename V>
+V load_vec(const void* p, PADDOCK_HERE) {
+  return checked_read<V>(p, sizeof(V), Access::kRead, {file, line});
+}
+template <typename V>
+V load_const_vec(const void* p, PADDOCK_HERE) {
+  return checked_read<V>(p, sizeof(V), Access::kReadConst, {file, line});
+}
+template <typename V>
+V load_stream_vec(const void* p, PADDOCK_HERE) {
+  return load_const_vec<V>(p, file, line);
+}
+template <typename V>
+void store_vec(void* p, V value, PADDOCK_HERE) {
+  checked_write(p, value, sizeof(V), {file, line});
+}
+
+template <typename T, typename Update>
+T atomic_update(T* p, Update update, Where where) {
+  std::byte* at = access(p, sizeof(T), sizeof(T), Access::kAtomic, where);
+  T old;
+  std::memcpy(&old, at, sizeof(T));
+  const T next = update(old);
+  std::memcpy(at, &next, sizeof(T));
+  return old;
+}
+template <typename T>
+T atomic_add(T* p, Same<T> v, PADDOCK_HERE) {
+  static_assert(std::is_same_v<T, int32_t> || std::is_same_v<T, uint32_t> ||
+                std::is_same_v<T, int64_t> || std::is_same_v<T, uint64_t> ||
+                std::is_same_v<T, float>);
+  if constexpr (std::is_integral_v<T>) {
+    using U = std::make_unsigned_t<T>;  // wraps around as the hardware does
+    return atomic_update(
+        p, [v](T old) { return static_cast<T>(static_cast<U>(old) + static_cast<U>(v)); },
+        {file, line});
+  } else {
+    return atomic_update(p, [v](T old) { return old + v; }, {file, line});
+  }
+}
+template <typename T>
+inline constexpr bool kIs32Bits = std::is_same_v<T, int32_t> || std::is_same_v<T, uint32_t>;
+template <typename T>
+T atomic_max(T* p, Same<T> v, PADDOCK_HERE) {
+  static_assert(kIs32Bits<T>);
+  return atomic_update(p, [v](T old) { return old < v ? v : old; }, {file, line});
+}
+template <typename T>
+T atomic_exchange(T* p, Same<T> v, PADDOCK_HERE) {
+  static_assert(kIs32Bits<T>);
+  return atomic_update(p, [v](T) { return v; }, {file, line});
+}
+template <typename T>
+T atomic_cas(T* p, Same<T> expected, Same<T> v, PADDOCK_HERE) {
+  static_assert(kIs32Bits<T>);
+  return atomic_update(p, [=](T old) { return old == expected ? v : old; }, {file, line});
+}
+
+template <typename T>
+T* dynamic_shared() {
+  return static_cast<T*>(dynamic_shared_base());
+}
+inline void cp_async16(void* shared, const void* global, int bytes, PADDOCK_HERE) {
+  copy_async(shared, global, bytes, {file, line});
+}
+inline void cp_async_commit() { copy_async_commit(); }
+
+// ---- warps ----
+template <typename T>
+struct ShuffleOperand {
+  T value;
+  T result;
+  int source;
+};
+template <typename T>
+T shuffle(const char* name, T v, int source, Where where) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  ShuffleOperand<T> operand{v, v, source};
+  collective(
+      name, &operand,
+      [](void** all) {
+        for (int i = 0; i < kWarpSize; ++i) {
+          auto* mine = static_cast<ShuffleOperand<T>*>(all[i]);
+          mine->result = static_cast<ShuffleOperand<T>*>(all[mine->source])->value;
+        }
+      },
+      where);
+  return operand.result;
+}
+template <typename T>
+T shfl(T v, int source, PADDOCK_HERE) {
+  return shuffle("shfl", v, source & 31, {file, line});
+}
+template <typename T>
+T shfl_xor(T v, int mask, PADDOCK_HERE) {
+  return shuffle("shfl_xor", v, (lane() ^ mask) & 31, {file, line});
+}
+template <typename T>
+T shfl_down(T v, int delta, PADDOCK_HERE) {
+  return shuffle("shfl_down", v, lane() + delta < kWarpSize ? lane() + delta : lane(),
+                 {file, line});
+}
+struct BallotOperand {
+  bool vote;
+  uint32_t votes;
+};
+inline uint32_t ballot(bool p, PADDOCK_HERE) {
+  BallotOperand operand{p, 0};
+  collective("ballot", &operand,
+             [](void** all) {
+               uint32_t votes = 0;
+               for (int i = 0; i < kWarpSize; ++i) {
+                 votes |= uint32_t{static_cast<BallotOperand*>(all[i])->vote} << i;
+               }
+               for (int i = 0; i < kWarpSize; ++i)
+                 static_cast<BallotOperand*>(all[i])->votes = votes;
+             },
+             {file, line});
+  return operand.votes;
+}
+inline bool any(bool p, PADDOCK_HERE) { return ballot(p, file, line) != 0; }
+inline bool all(bool p, PADDOCK_HERE) { return ballot(p, file, line) == 0xFFFFFFFFU; }
+inline float warp_sum(float v, PADDOCK_HERE) {
+  for (int mask = 16; mask > 0; mask /= 2) v += shfl_xor(v, mask, file, line);
+  return v;
+}
+inline float warp_max(float v, PADDOCK_HERE) {
+  for (int mask = 16; mask > 0; mask /= 2) v = std::fmax(v, shfl_xor(v, mask, file, line));
+  return v;
+}
+
+// ---- matrices ----
+template <int kMatrices, bool kTransposed>
+void ldmatrix(const char* name, uint32_t* r, const void* row, Where where) {
+  MatrixOperand operand{nullptr, r};
+  if (lane() < 8 * kMatrices) operand.row = access(row, 16, 16, Access::kRead, where);
+  collective(
+      name, &operand, [](void** all) { load_matrices(all, kMatrices, kTransposed); }, where);
+}
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, PADDOCK_HERE) {
+  ldmatrix<4, false>("ldmatrix_x4", r, row, {file, line});
+}
+inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, PADDOCK_HERE) {
+  ldmatrix<4, true>("ldmatrix_x4_trans", r, row, {file, line});
+}
+inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, PADDOCK_HERE) {
+  ldmatrix<2, false>("ldmatrix_x2", r, row, {file, line});
+}
+inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, PADDOCK_HERE) {
+  ldmatrix<2, true>("ldmatrix_x2_trans", r, row, {file, line});
+}
+template <typename H>
+void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], PADDOCK_HERE) {
+  static_assert(std::is_same_v<H, Bf16> || std::is_same_v<H, F16>);
+  MmaOperand operand{d, a, b};
+  collective("mma_m16n8k16", &operand, std::is_same_v<H, Bf16> ? mma_bf16 : mma_f16, {file, line});
+}
+
+// ---- arithmetic ----
+inline uint32_t float_bits(float f) { return std::bit_cast<uint32_t>(f); }
+inline float bits_float(uint32_t u) { return std::bit_cast<float>(u); }
+inline float to_f32(Bf16 h) { return bf16_to_f32(h.bits); }
+inline float to_f32(F16 h) { return f16_to_f32(h.bits); }
+template <typename H>
+H from_f32(float f) {
+  if constexpr (std::is_same_v<H, Bf16>) {
+    return {f32_to_bf16(f)};
+  } else {
+    static_assert(std::is_same_v<H, F16>);
+    return {f32_to_f16(f)};
+  }
+}
+template <typename H>
+uint32_t pack2(float low, float high) {
+  return uint32_t{from_f32<H>(low).bits} | uint32_t{from_f32<H>(high).bits} << 16;
+}
+template <typename H>
+F32x2 unpack2(uint32_t u) {
+  return {to_f32(H{static_cast<uint16_t>(u)}), to_f32(H{static_cast<uint16_t>(u >> 16)})};
+}
+inline float fast_exp2(float x) { return std::exp2(x); }
+inline float fast_exp(float x) { return std::exp(x); }
+inline float rsqrt(float x) { return 1.0F / std::sqrt(x); }
+inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+
+// ---- host ----
+template <typename... Params, typename... Args>
+int launch(const char* name, void (*kernel)(Params...), Grid grid, int block, size_t dynamic_shared,
+           Stream, Args... args) {
+  const std::tuple<Params...> values(args...);
+  return run_grid(name, grid, block, dynamic_shared, [&] { std::apply(kernel, values); });
+}
+
+}  // namespace paddock::simt
