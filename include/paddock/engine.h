@@ -78,7 +78,7 @@ struct Timings {
 
 struct GenerateResult {
   std::string text;
-  std::vector<TokenId> tokens;  ///< generated ids, the stop token left out
+  std::vector<TokenId> tokens;        ///< generated ids, the stop token left out
   std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
   int64_t prompt_tokens = 0;
   FinishReason finish_reason = FinishReason::kError;
@@ -145,7 +145,8 @@ class PADDOCK_API Engine {
       int64_t prompt_tokens = 0);
 
   // ---- what the cache does
-  /// Other rules for every layer from now on; counters go on. Error kInvalidArgument for a rule
+  /// Other rules for every layer from now on, built in or of KvOptions::custom_policies; counters
+  /// go on. Error kInvalidArgument for a rule
   /// that is wrong or while requests or sessions are open, kOutOfMemory if the pool cannot hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);

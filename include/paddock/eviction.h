@@ -2,12 +2,14 @@
 // answers questions about host metadata. It never sees keys, values or a device.
 //
 // A policy of your own is one class derived from EvictionPolicy, handed to the engine in
-// KvOptions::custom_policy: examples/custom_policy.cpp is one, paddock/testing.h checks it.
+// KvOptions::custom_policies, by name for SPECs, or in KvOptions::custom_policy, for all layers:
+// examples/custom_policy.cpp is one, paddock/testing.h checks it.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -140,9 +142,18 @@ class PADDOCK_API ReclaimPolicy {
   std::vector<Link> links_;
 };
 
-/// Makes a built-in policy from one RULE, such as "full", "sink:4+252", "h2o:256@every:32"
-/// (docs/policies.md lists them). Error kInvalidArgument naming the rule, the value and the fix.
-PADDOCK_API std::shared_ptr<const EvictionPolicy> make_policy(std::string_view rule);
+/// Makes a policy of the host's own from what follows NAME in a RULE, without the colon: "256" in
+/// "mine:256", "256@every:32" in "mine:256@every:32", "" in "mine". Wrong arguments: throw Error.
+using PolicyMaker =
+    std::function<std::shared_ptr<const EvictionPolicy>(std::string_view arguments)>;
+/// By NAME: a letter, then letters, digits, '_', '-' and '.'; not the name of a built-in rule.
+using CustomPolicies = std::map<std::string, PolicyMaker, std::less<>>;
+
+/// Makes a policy from one RULE: a built-in one, such as "full", "sink:4+252", "h2o:256@every:32"
+/// (docs/policies.md lists them), or one of `custom`. Error kInvalidArgument naming the rule, the
+/// value and the fix.
+PADDOCK_API std::shared_ptr<const EvictionPolicy> make_policy(std::string_view rule,
+                                                              const CustomPolicies& custom = {});
 
 /// The forms of all built-in rules, such as "sink:S+W".
 PADDOCK_API std::vector<std::string> policy_forms();

@@ -30,6 +30,9 @@ struct KvOptions {
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";
+  /// Rules of the host's own that `policy` and Engine::set_kv_policy() may name:
+  /// {"mine", maker} makes "0-3=full,*=mine:256" possible. A maker is called once per RULE.
+  CustomPolicies custom_policies{};
   /// A policy of the host's own, for all layers; overrides `policy` when set.
   std::shared_ptr<const EvictionPolicy> custom_policy{};
   /// Removals that kv_events() can look back on; 0 to 1,000,000.

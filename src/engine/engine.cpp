@@ -91,7 +91,9 @@ void Engine::forward(
 void Engine::truncate(SessionId session, int64_t length) { impl_->truncate(session, length); }
 
 void Engine::set_kv_policy(std::string_view spec) {
-  impl_->set_policies(PolicyMap::parse(spec, impl_->model->info().n_layers), std::string(spec));
+  const CustomPolicies& custom = impl_->setup.options.kv.custom_policies;
+  impl_->set_policies(PolicyMap::parse(spec, impl_->model->info().n_layers, custom),
+                      std::string(spec));
 }
 
 void Engine::set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy) {

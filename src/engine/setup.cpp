@@ -105,7 +105,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   }
   PolicyMap policies = o.kv.custom_policy != nullptr
                            ? PolicyMap::uniform(o.kv.custom_policy, config.n_layers)
-                           : PolicyMap::parse(o.kv.policy, config.n_layers);
+                           : PolicyMap::parse(o.kv.policy, config.n_layers, o.kv.custom_policies);
   if (o.kv.custom_policy != nullptr) o.kv.policy = o.kv.custom_policy->name();
   policies.check_block_size(o.kv.block_size);
   if (o.context == 0) {

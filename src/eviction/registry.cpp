@@ -210,6 +210,51 @@ constexpr Entry kRegistry[] = {{"full", "full", full_rule},
                                {"sink", "sink:S+W", sink_rule},
                                {"pyramid", "pyramid:NAME:B", pyramid_rule}};
 
+// ---- rules of a host's own
+
+void check_custom(std::string_view name, const PolicyMaker& maker) {
+  const auto is_letter = [](char c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; };
+  const auto is_inner = [&](char c) {
+    return is_letter(c) || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+  };
+  if (name.empty() || !is_letter(name[0]) || !std::all_of(name.begin(), name.end(), is_inner)) {
+    fail(ErrorCode::kInvalidArgument,
+         "the custom policy '{}' cannot be named in a rule; use a letter, then letters, digits, "
+         "'_', '-' and '.'",
+         name);
+  }
+  if (find_scored(name) != nullptr ||
+      std::any_of(std::begin(kRegistry), std::end(kRegistry),
+                  [&](const Entry& entry) { return name == entry.name; })) {
+    fail(ErrorCode::kInvalidArgument,
+         "the custom policy '{}' has the name of a built-in rule; give it another", name);
+  }
+  if (!maker) {
+    fail(ErrorCode::kInvalidArgument, "the custom policy '{}' has no function that makes it", name);
+  }
+}
+
+std::shared_ptr<const EvictionPolicy> custom_rule(std::string_view text, std::string_view name,
+                                                  const PolicyMaker& maker) {
+  std::string_view arguments = text.substr(name.size());
+  if (arguments.starts_with(':')) arguments.remove_prefix(1);
+  std::shared_ptr<const EvictionPolicy> made;
+  try {
+    made = maker(arguments);
+  } catch (const std::exception& e) {
+    fail(ErrorCode::kInvalidArgument, "policy rule '{}': {}", text, e.what());
+  } catch (...) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': the host's function threw something that is no std::exception", text);
+  }
+  if (made == nullptr) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': the host's function for '{}' made no policy of '{}'", text, name,
+         arguments);
+  }
+  return made;
+}
+
 }  // namespace
 
 std::vector<std::string> policy_forms() {
@@ -219,14 +264,22 @@ std::vector<std::string> policy_forms() {
   return forms;
 }
 
-std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text) {
+std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text,
+                                                  const CustomPolicies& custom) {
+  for (const auto& [name, maker] : custom) check_custom(name, maker);
+  const std::string_view name = text.substr(0, text.find_first_of(":@"));
+  if (const auto found = custom.find(name); found != custom.end()) {
+    return custom_rule(text, name, found->second);
+  }
   ParsedRule rule = parse(text);
   for (const Entry& entry : kRegistry) {
     if (rule.name == entry.name) return entry.make(rule);
   }
   if (const ScoredEntry* entry = find_scored(rule.name)) return scored_rule(*entry, rule);
+  std::vector<std::string> forms = policy_forms();
+  for (const auto& [own, maker] : custom) forms.push_back(own + " (the host's own)");
   fail(ErrorCode::kInvalidArgument, "policy rule '{}': there is no policy '{}'; there are {}", text,
-       rule.name, fmt::join(policy_forms(), ", "));
+       rule.name, fmt::join(forms, ", "));
 }
 
 }  // namespace paddock

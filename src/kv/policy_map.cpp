@@ -52,10 +52,10 @@ void for_each_layer(std::string_view part, std::string_view layers, int32_t n_la
 
 }  // namespace
 
-PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
+PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const CustomPolicies& custom) {
   if (spec.empty())
     fail(ErrorCode::kInvalidArgument, "the policy is empty; write full or sink:4+252");
-  if (!is_digit(spec[0]) && spec[0] != '*') return uniform(make_policy(spec), n_layers);
+  if (!is_digit(spec[0]) && spec[0] != '*') return uniform(make_policy(spec, custom), n_layers);
 
   std::vector<std::shared_ptr<const EvictionPolicy>> chosen(n_layers);
   for (std::string_view rest = spec;;) {
@@ -66,7 +66,7 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers) {
       fail(ErrorCode::kInvalidArgument, "policy '{}': the part '{}' is not of the form LAYERS=RULE",
            spec, part);
     }
-    const auto policy = make_policy(part.substr(equals + 1));
+    const auto policy = make_policy(part.substr(equals + 1), custom);
     bool reached = false;
     for_each_layer(part, part.substr(0, equals), n_layers, [&](int32_t layer) {
       if (chosen[layer] != nullptr) return;  // the first match wins

@@ -13,10 +13,11 @@ namespace paddock {
 
 class PolicyMap {
  public:
-  /// Parses a SPEC for a model of n_layers. Refused, each with a sentence that names the part and
-  /// the fix: a rule that reaches no layer, a layer beyond the model, a layer without a rule, bad
-  /// syntax.
-  static PolicyMap parse(std::string_view spec, int32_t n_layers);
+  /// Parses a SPEC for a model of n_layers; its rules are built in or among `custom`. Refused, each
+  /// with a sentence that names the part and the fix: a rule that reaches no layer, a layer beyond
+  /// the model, a layer without a rule, bad syntax.
+  static PolicyMap parse(std::string_view spec, int32_t n_layers,
+                         const CustomPolicies& custom = {});
   /// One policy for all layers.
   static PolicyMap uniform(const std::shared_ptr<const EvictionPolicy>& policy, int32_t n_layers);
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <set>
 
+#include "core/fail.h"
 #include "kv/cache_manager.h"
 #include "paddock/error.h"
 
@@ -216,6 +217,55 @@ TEST(PolicyMap, RefusesBudgetsThatTheirBlocksWouldFill) {
       EXPECT_THROW(map.check_block_size(block), Error) << spec;
     }
   }
+}
+
+/// A window of as many positions as its argument has characters.
+std::shared_ptr<const EvictionPolicy> by_length(std::string_view arguments) {
+  if (arguments.empty()) fail(ErrorCode::kBadFile, "it needs an argument");
+  return make_policy("window:" + std::to_string(arguments.size()));
+}
+
+TEST(PolicyMap, KnowsRulesOfTheHostsOwn) {
+  const CustomPolicies custom = {{"mine", by_length}, {"other-1.x", by_length}};
+  const PolicyMap map =
+      PolicyMap::parse("0=full,1=mine:abc,2=other-1.x:ab@cd:e+f,*=mine@@", 5, custom);
+  EXPECT_EQ(map.layer(0).name, "full");
+  EXPECT_EQ(map.layer(1).name, "window:3");
+  EXPECT_EQ(map.layer(2).name, "window:9") << "options belong to the arguments";
+  EXPECT_EQ(map.layer(3).name, "window:2");
+  EXPECT_EQ(map.layer(3).policy, map.layer(4).policy) << "a maker is called once per rule";
+  EXPECT_EQ(PolicyMap::parse("mine:a,b=c", 2, custom).layer(1).name, "window:5");
+}
+
+TEST(PolicyMap, RefusesRulesOfTheHostsOwnByName) {
+  const auto refused = [](const std::string& spec, const CustomPolicies& custom,
+                          const std::string& says) {
+    try {
+      PolicyMap::parse(spec, 2, custom);
+      ADD_FAILURE() << "'" << spec << "' was accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << spec;
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+  };
+  const auto broken = [](std::string_view) -> std::shared_ptr<const EvictionPolicy> { throw 7; };
+  const auto empty = [](std::string_view) { return std::shared_ptr<const EvictionPolicy>(); };
+  const CustomPolicies custom = {
+      {"mine", by_length}, {"broken", broken}, {"empty", empty}, {"other", by_length}};
+  refused("*=nine:8", custom, "there is no policy 'nine'");
+  refused("*=nine:8", custom, "mine (the host's own), other (the host's own)");
+  refused("*=nine:8", custom, "sink:S+W");
+  refused("0=full,*=mine", custom, "'mine': it needs an argument");
+  refused("broken", custom, "'broken'");
+  refused("empty:3", custom, "made no policy of '3'");
+  refused("pyramid:mine:64", custom, "pyramid wraps");
+  for (const char* name : {"", "1mine", "my rule", "a=b", "a,b", "a:b", "a@b", "*"}) {
+    refused("full", {{name, by_length}}, "cannot be named in a rule");
+  }
+  for (const char* name : {"full", "sink", "h2o", "pyramid"}) {
+    refused("full", {{name, by_length}}, "the name of a built-in rule");
+  }
+  refused("full", {{"mine", nullptr}}, "no function that makes it");
 }
 
 class Liar final : public EvictionPolicy {

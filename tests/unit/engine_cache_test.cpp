@@ -151,6 +151,54 @@ TEST(SetPolicy, RefusesWhatCannotBe) {
   EXPECT_EQ(engine.generate(std::span(tokens).first(20), greedy(5)).tokens.size(), 5U);
 }
 
+/// A rule of the host's own: the oldest blocks leave.
+class Oldest final : public EvictionPolicy {
+ public:
+  explicit Oldest(int32_t budget) : budget_(budget) {}
+  std::string name() const override { return "oldest:" + std::to_string(budget_); }
+  TrimSchedule schedule(int32_t, int32_t) const override { return {.budget = budget_, .every = 8}; }
+  void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
+    rank_blocks(view, n_tokens, victims,
+                [&](int32_t i) { return static_cast<double>(view.blocks[i].first_position); });
+  }
+
+ private:
+  int32_t budget_;
+};
+
+TEST(CustomPolicies, AreNamedInSpecsLayerByLayer) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  EngineOptions options = with_policy("0=full,*=oldest:16");
+  options.kv.custom_policies = {{"oldest", [](std::string_view arguments) {
+                                   return std::make_shared<Oldest>(
+                                       std::stoi(std::string(arguments)));
+                                 }}};
+  Engine engine(tiny(), options);
+  all_logits(engine, tokens);
+  KvStats stats = engine.kv_stats();
+  const auto trimmed = [](const KvLayerStats& layer) {
+    return layer.pages_removed[static_cast<size_t>(RemovalReason::kPolicyTrim)];
+  };
+  EXPECT_EQ(stats.layers[0].policy, "full");
+  EXPECT_EQ(trimmed(stats.layers[0]), 0);
+  EXPECT_EQ(stats.layers[1].policy, "oldest:16");
+  // After the last decision 16 positions are left, in blocks of 4.
+  EXPECT_EQ(trimmed(stats.layers[1]), (static_cast<int64_t>(tokens.size()) / 8 * 8 - 16) / 4);
+  EXPECT_EQ(stats.policy_violations, 0);
+
+  engine.set_kv_policy("0=oldest:24,*=full");
+  EXPECT_EQ(engine.kv_stats().layers[0].policy, "oldest:24");
+  EXPECT_EQ(engine.options().kv.policy, "0=oldest:24,*=full");
+  const std::string refusal = message_of([&] { engine.set_kv_policy("*=eldest:24"); });
+  EXPECT_NE(refusal.find("oldest (the host's own)"), std::string::npos) << refusal;
+  message_of([&] { engine.set_kv_policy("oldest:x"); });  // what stoi() throws
+  EXPECT_EQ(engine.kv_stats().layers[0].policy, "oldest:24");
+
+  options.kv.policy = "eldest:16";
+  EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("oldest (the host's own)"),
+            std::string::npos);
+}
+
 TEST(Blocks, TellWhatIsResidentAndWhatItReceived) {
   EngineOptions options = with_policy("0=h2o:32@every:8,1=sink:2+6");
   Engine engine(tiny(), options);
