@@ -1,17 +1,11 @@
 // `random:B`: blocks leave by lot, the floor that every other rule must beat. The lot is a hash
 // (splitmix64) of the seed (@seed:N, 0 unless given), the layer, the block's position and the
 // sequence's length, so the same text loses the same blocks. Original positions unless @compact.
+#include "core/mix.h"
 #include "eviction/rules.h"
 
 namespace paddock {
 namespace {
-
-uint64_t mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15U;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-  return x ^ (x >> 31);
-}
 
 class Random final : public ScoredRule {
  public:

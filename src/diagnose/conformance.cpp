@@ -1,0 +1,411 @@
+// The conformance suite: settings, a run of the cache, made-up scenes, the same questions again.
+#include <time.h>
+
+#include <algorithm>
+#include <memory>
+#include <typeinfo>
+
+#include "core/fail.h"
+#include "diagnose/cost_growth.h"
+#include "diagnose/findings.h"
+#include "diagnose/scenes.h"
+
+namespace paddock {
+namespace {
+
+using PolicyPointer = std::shared_ptr<const EvictionPolicy>;
+
+constexpr int32_t kBlockSizes[] = {16, 5, 1};  // the engine's default first
+constexpr int64_t kCostBlockSize = 16;
+
+/// Everything a policy is asked once.
+struct Settings {
+  std::string name;
+  Positions positions;
+  PolicyNeeds needs;
+  std::vector<TokenVisibility> visibility;  // [n_layers]
+  std::vector<TrimSchedule> schedules;      // [n_layers]
+};
+
+class Suite {
+ public:
+  Suite(const PolicyFactory& factory, const ConformanceOptions& options)
+      : factory_(factory), options_(options), dice_(options.seed) {}
+
+  ConformanceReport run();
+
+ private:
+  PolicyPointer make() const;
+  /// Nothing where a method threw.
+  std::optional<Settings> settings_of(const EvictionPolicy& policy);
+  void compare(const Settings& a, const Settings& b, const char* when);
+  bool check_settings();
+  void check_name();
+  void collect_scenes();
+  void check_repeats();
+  void check_state();
+  void check_needs();
+  void check_cost();
+  double seconds_of(const Scene& scene);
+
+  const PolicyFactory& factory_;
+  const ConformanceOptions& options_;
+  Dice dice_;
+  Findings findings_;
+  ConformanceReport report_;
+  PolicyPointer policy_, twin_;
+  std::optional<Settings> settings_;
+  std::vector<LayerRule> rules_;         // [n_layers]
+  const LayerRule* trimming_ = nullptr;  // the first that trims
+  std::vector<Scene> scenes_;
+  std::vector<Answer> run_answers_;  // of the first scenes_, those of runs
+  std::vector<Answer> answers_;      // of all, by an object that was asked nothing else
+};
+
+PolicyPointer Suite::make() const {
+  PolicyPointer policy;
+  try {
+    policy = factory_();
+  } catch (...) {
+    fail(ErrorCode::kInvalidArgument, "the factory given to check_policy() threw: {}",
+         current_exception_text());
+  }
+  if (policy == nullptr) {
+    fail(ErrorCode::kInvalidArgument, "the factory given to check_policy() made no policy");
+  }
+  return policy;
+}
+
+// ---- settings
+
+std::optional<Settings> Suite::settings_of(const EvictionPolicy& policy) {
+  Settings s;
+  const char* method = "name()";
+  try {
+    s.name = policy.name();
+    method = "positions()";
+    s.positions = policy.positions();
+    method = "needs()";
+    s.needs = policy.needs();
+    for (int32_t layer = 0; layer < options_.n_layers; ++layer) {
+      method = "visibility()";
+      s.visibility.push_back(policy.visibility(layer));
+      method = "schedule()";
+      s.schedules.push_back(policy.schedule(layer, options_.n_layers));
+    }
+    return s;
+  } catch (...) {
+    findings_.error(FindingKind::kThrows, "{} threw: {}", method, current_exception_text());
+    return std::nullopt;
+  }
+}
+
+void Suite::compare(const Settings& a, const Settings& b, const char* when) {
+  if (a.name != b.name) {
+    findings_.error(FindingKind::kName,
+                    "name() was '{}' and '{}' {}; it identifies the policy, so it must not change",
+                    a.name, b.name, when);
+  }
+  const auto differs = [&](const char* method) {
+    findings_.error(FindingKind::kSettings,
+                    "{} answers differently {}; it is asked once, so it must not change", method,
+                    when);
+  };
+  if (a.positions != b.positions) differs("positions()");
+  if (a.needs.attention != b.needs.attention || a.needs.key_norms != b.needs.key_norms) {
+    differs("needs()");
+  }
+  const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
+    return x.sinks == y.sinks && x.window == y.window;
+  };
+  const auto same_schedule = [](const TrimSchedule& x, const TrimSchedule& y) {
+    return x.budget == y.budget && x.every == y.every && x.observe == y.observe &&
+           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest;
+  };
+  const auto same = [](const auto& x, const auto& y, const auto& equal) {
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);
+  };
+  if (!same(a.visibility, b.visibility, same_visibility)) differs("visibility()");
+  if (!same(a.schedules, b.schedules, same_schedule)) differs("schedule()");
+}
+
+/// False if nothing else can be checked.
+bool Suite::check_settings() {
+  settings_ = settings_of(*policy_);
+  const std::optional<Settings> again = settings_of(*policy_);
+  const std::optional<Settings> other = settings_of(*twin_);
+  if (!settings_ || !again || !other) return false;
+  report_.policy = settings_->name;
+  compare(*settings_, *again, "from one call to the next");
+  if (!findings_.has(FindingKind::kName) && !findings_.has(FindingKind::kSettings)) {
+    compare(*settings_, *other, "from one object of the factory to the next");
+  }
+  if (findings_.has(FindingKind::kSettings)) return false;
+  if (settings_->positions != Positions::kOriginal && settings_->positions != Positions::kCompact) {
+    findings_.error(FindingKind::kSettings, "positions() is {}, which is neither of the two",
+                    static_cast<int>(settings_->positions));
+    return false;
+  }
+  try {
+    for (int32_t layer = 0; layer < options_.n_layers; ++layer) {
+      rules_.emplace_back(policy_, layer, options_.n_layers);
+    }
+  } catch (const Error& e) {
+    findings_.error(FindingKind::kSettings, "an engine refuses it: {}", e.what());
+    return false;
+  }
+  for (const LayerRule& rule : rules_) {
+    if (trimming_ == nullptr && rule.trims()) trimming_ = &rule;
+  }
+  if (!findings_.has(FindingKind::kName)) check_name();
+  return true;
+}
+
+void Suite::check_name() {
+  const std::string& name = settings_->name;
+  if (name.empty()) {
+    findings_.error(FindingKind::kName, "name() is empty; statistics and logs need one");
+    return;
+  }
+  PolicyPointer built_in;
+  try {
+    built_in = make_policy(name);
+  } catch (const Error&) {  // so it is the host's own
+  }
+  if (built_in != nullptr) {
+    const EvictionPolicy& ours = *built_in;
+    const EvictionPolicy& theirs = *policy_;
+    if (typeid(ours) == typeid(theirs)) return;
+    findings_.error(FindingKind::kName,
+                    "name() is '{}', which is a built-in rule; equal names must mean equal "
+                    "behaviour, so choose another",
+                    name);
+    return;
+  }
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return c > ' ' && c < 127 && c != ',' && c != '=' && c != '"' && c != '\\';
+  });
+  if (!plain) {
+    findings_.warning(FindingKind::kName,
+                      "name() is '{}'; leave out blanks, quotes, ',' and '=', which part rules in "
+                      "a SPEC",
+                      name);
+  }
+}
+
+// ---- questions
+
+void Suite::collect_scenes() {
+  std::vector<Scene> made_up;
+  for (const int32_t block_size : kBlockSizes) {
+    try {
+      for (const LayerRule& rule : rules_) rule.check_block_size(block_size);
+    } catch (const Error& e) {
+      report_.notes.push_back(fmt::format("not run with blocks of {}, as an engine would not: {}",
+                                          block_size, e.what()));
+      continue;
+    }
+    CacheRun run = run_cache(make(), options_, block_size, dice_, findings_);
+    if (!run.skipped.empty()) report_.notes.push_back(run.skipped);
+    std::move(run.scenes.begin(), run.scenes.end(), std::back_inserter(scenes_));
+    std::move(run.answers.begin(), run.answers.end(), std::back_inserter(run_answers_));
+    if (trimming_ == nullptr) continue;
+    std::vector<Scene> more = make_scenes(rules_, options_, block_size, dice_);
+    std::move(more.begin(), more.end(), std::back_inserter(made_up));
+  }
+  std::move(made_up.begin(), made_up.end(), std::back_inserter(scenes_));
+}
+
+/// Each question twice in a row, and then by another object in the same order.
+void Suite::check_repeats() {
+  policy_ = make();
+  twin_ = make();
+  for (size_t i = 0; i < scenes_.size(); ++i) {
+    const Scene& scene = scenes_[i];
+    answers_.push_back(findings_.ask(*policy_, scene));
+    if (i >= run_answers_.size() && answers_[i]) findings_.judge(scene, *answers_[i]);
+    if (!same_answer(answers_[i], findings_.ask(*policy_, scene))) {
+      findings_.error(FindingKind::kNondeterministic,
+                      "asked twice in a row trim() gave two answers {}; it must depend on the view "
+                      "alone, not on chance, a clock or earlier calls",
+                      scene.where());
+    }
+  }
+  if (findings_.has(FindingKind::kNondeterministic) || twin_ == policy_) return;
+  for (size_t i = 0; i < scenes_.size(); ++i) {
+    const Answer first = findings_.ask(*twin_, scenes_[i]);
+    const Answer second = findings_.ask(*twin_, scenes_[i]);
+    if (same_answer(answers_[i], first) && same_answer(answers_[i], second)) continue;
+    findings_.error(FindingKind::kNondeterministic,
+                    "two objects asked the same questions in the same order gave two answers {}; "
+                    "an answer must not depend on addresses, seeds or what objects share",
+                    scenes_[i].where());
+  }
+}
+
+/// The same questions in other orders, other sequences and layers in between.
+void Suite::check_state() {
+  const auto hold = [&](size_t i, const Answer& answer, const char* when) {
+    if (same_answer(answers_[i], answer)) return;
+    findings_.error(FindingKind::kState,
+                    "trim() gave another answer {} {}; it must keep nothing from one decision to "
+                    "the next, one object serves all sequences and layers",
+                    scenes_[i].where(), when);
+  };
+  for (size_t i = scenes_.size(); i-- > 0;) {
+    hold(i, findings_.ask(*policy_, scenes_[i]), "when asked about them in reverse");
+  }
+  for (size_t i = 0; i < run_answers_.size(); ++i) {
+    hold(i, run_answers_[i], "when sequences were interleaved");
+  }
+  const PolicyPointer fresh = make();
+  std::vector<size_t> order(scenes_.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::shuffle(order.begin(), order.end(), dice_);
+  for (const size_t i : order) {
+    hold(i, findings_.ask(*fresh, scenes_[i]), "when asked about other layers in between");
+  }
+}
+
+// ---- measurements
+
+void Suite::check_needs() {
+  constexpr int32_t kBlocks = 24;
+  constexpr int32_t kScenes = 16;
+  const LayerRule& rule = *trimming_;
+  const auto layer = static_cast<int32_t>(trimming_ - rules_.data());
+  const PolicyNeeds needs = rule.needs;
+  bool attention_matters = false;
+  bool norms_matter = false;
+  const auto scores = [](const Answer& answer) {
+    std::vector<std::pair<int32_t, double>> by_block;
+    if (answer) {
+      for (const Victim& v : *answer) by_block.emplace_back(v.block, v.score);
+    }
+    std::sort(by_block.begin(), by_block.end());
+    return by_block;
+  };
+  for (int32_t i = 0; i < kScenes; ++i) {
+    Scene scene = make_scene(rule, options_, layer, 16, kBlocks, dice_);
+    set_measures(scene, needs, Measures::kRandom, dice_);
+    for (BlockInfo& block : scene.blocks) block.is_protected = false;
+    scene.n_tokens = scene.unprotected_tokens();
+    const Answer base = findings_.ask(*policy_, scene);
+
+    Scene varied = scene;
+    set_measures(varied, {.attention = true}, Measures::kRandom, dice_);
+    if (needs.attention) {
+      attention_matters |= !same_answer(base, findings_.ask(*policy_, varied));
+    } else {
+      // Ranking equal scores by last_used is right; scoring by it is not.
+      const bool by_use = scores(base) != scores(findings_.ask(*policy_, varied));
+      for (size_t b = 0; b < scene.blocks.size(); ++b) {
+        varied.blocks[b].last_used = scene.blocks[b].last_used;
+      }
+      if (by_use || !same_answer(base, findings_.ask(*policy_, varied))) {
+        findings_.error(FindingKind::kNeeds,
+                        "trim() ranks by mass, recent_mass or last_used, but needs().attention is "
+                        "false; in an engine they would all be zero, or a block's own position");
+      }
+    }
+    varied = scene;
+    set_measures(varied, {.key_norms = true}, Measures::kRandom, dice_);
+    const bool differs = !same_answer(base, findings_.ask(*policy_, varied));
+    norms_matter |= differs;
+    if (differs && !needs.key_norms) {
+      findings_.error(FindingKind::kNeeds,
+                      "trim() ranks by key_norm, but needs().key_norms is false; in an engine it "
+                      "would be zero");
+    }
+  }
+  const auto unused = [&](const char* what) {
+    findings_.warning(FindingKind::kNeeds,
+                      "needs().{} is true, but no answer depends on what it measures; leave it out "
+                      "and save the time",
+                      what);
+  };
+  if (needs.attention && !attention_matters) unused("attention");
+  if (needs.key_norms && !norms_matter) unused("key_norms");
+}
+
+// ---- cost
+
+/// Of one decision; of this thread, so that other programs do not count.
+double Suite::seconds_of(const Scene& scene) {
+  const auto now = [] {
+    timespec t{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+  };
+  const double start = now();
+  findings_.ask(*policy_, scene);
+  return now() - start;
+}
+
+void Suite::check_cost() {
+  const auto layer = static_cast<int32_t>(trimming_ - rules_.data());
+  const auto growth = find_cost_growth([&](int32_t n) {
+    Scene scene = make_scene(*trimming_, options_, layer, kCostBlockSize, n, dice_);
+    set_measures(scene, trimming_->needs, Measures::kRandom, dice_);
+    scene.n_tokens = n * kCostBlockSize / 4;
+    return seconds_of(scene);
+  });
+  if (!growth) return;
+  findings_.warning(FindingKind::kCost,
+                    "a decision on {} blocks takes {:.3g} ms, one on {} takes {:.3g} ms: {:.0f} "
+                    "times as long, where O(blocks log blocks) explains {:.0f} at the most",
+                    growth->few, growth->few_seconds * 1e3, growth->many,
+                    growth->many_seconds * 1e3, growth->many_seconds / growth->few_seconds,
+                    growth->allowed);
+}
+
+ConformanceReport Suite::run() {
+  policy_ = make();
+  twin_ = make();
+  if (check_settings()) {
+    collect_scenes();
+    check_repeats();
+    if (!findings_.has(FindingKind::kNondeterministic)) check_state();
+    const bool repeatable = !findings_.has(FindingKind::kNondeterministic) &&
+                            !findings_.has(FindingKind::kState) &&
+                            !findings_.has(FindingKind::kThrows);
+    if (trimming_ == nullptr) {
+      report_.notes.emplace_back("no layer is trimmed, so trim() is never asked");
+    } else if (repeatable) {
+      check_needs();
+      if (options_.measure_cost) check_cost();
+    }
+    const std::optional<Settings> after = settings_of(*policy_);
+    if (after && !findings_.has(FindingKind::kName)) {
+      compare(*settings_, *after, "before and after decisions");
+    }
+  }
+  // Whoever names too few leaves blocks out by that alone.
+  if (findings_.has(FindingKind::kShortfall)) findings_.forget(FindingKind::kForgotten);
+  report_.decisions = findings_.decisions;
+  report_.findings = findings_.sorted();
+  return std::move(report_);
+}
+
+void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
+  if (value >= least && value <= most) return;
+  fail(ErrorCode::kInvalidArgument, "ConformanceOptions::{} is {}; it must be from {} to {}", name,
+       value, least, most);
+}
+
+}  // namespace
+
+ConformanceReport check_policy(const PolicyFactory& factory, const ConformanceOptions& options) {
+  check_range("n_layers", options.n_layers, 4, 64);
+  check_range("n_heads", options.n_heads, 1, 1024);
+  if (!factory) fail(ErrorCode::kInvalidArgument, "check_policy() was given no factory");
+  return Suite(factory, options).run();
+}
+
+ConformanceReport check_policy(const std::shared_ptr<const EvictionPolicy>& policy,
+                               const ConformanceOptions& options) {
+  if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "check_policy() was given no policy");
+  return check_policy([&] { return policy; }, options);
+}
+
+}  // namespace paddock
