@@ -95,6 +95,11 @@ struct PageGeometry {
   PADDOCK_HD int64_t k_offset(int32_t head, int32_t dim, int32_t slot) const {
     return (int64_t{head} * head_dim + dim) * block_size + slot;
   }
+  /// Keys as CUDA kernels want them, position by position like values. Only the CUDA backend's
+  /// pages look so; it hands pages out in the order above.
+  PADDOCK_HD int64_t k_slot_offset(int32_t head, int32_t slot, int32_t dim) const {
+    return (int64_t{head} * block_size + slot) * head_dim + dim;
+  }
   /// Values: element (head, slot, dim); dims of one slot are contiguous.
   PADDOCK_HD int64_t v_offset(int32_t head, int32_t slot, int32_t dim) const {
     return side_elements() + (int64_t{head} * block_size + slot) * head_dim + dim;

@@ -1,0 +1,240 @@
+// Every CUDA kernel's launcher: plain functions on plain structs, asynchronous on `stream` (the
+// last argument), returning 0 or a cudaError_t; kInvalid where a precondition of the comment is
+// broken. Pointers are device memory unless said otherwise. Needs no CUDA header: cuda_backend.cpp
+// and the kernels' tests include it.
+#pragma once
+
+#include <cstdint>
+
+#include "block_use.h"
+#include "dtype.h"
+#include "paged_kv.h"
+
+namespace paddock::cuda {
+
+using Stream = void*;               // a cudaStream_t
+inline constexpr int kInvalid = 1;  // cudaErrorInvalidValue
+
+// ---- small operations (small_ops.cu)
+// ----------------------------------------------------------------
+
+/// out[t] = row tokens[t] of a table of any DType, expanded to float32.
+struct EmbedArgs {
+  const int32_t* tokens;  // [n_tokens]
+  const uint8_t* table;   // [rows] of row_bytes(type, cols)
+  DType type;
+  int64_t cols;
+  float* out;  // [n_tokens, cols] with row stride out_stride floats
+  int64_t out_stride;
+  int32_t n_tokens;
+};
+int embed(const EmbedArgs& args, Stream stream);
+
+/// out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight; x and out may be the same.
+struct RmsNormArgs {
+  const float* x;  // [n_tokens, cols]
+  int64_t x_stride;
+  const float* weight;  // [cols]
+  float eps;
+  int64_t cols;
+  float* out;  // [n_tokens, cols]
+  int64_t out_stride;
+  int32_t n_tokens;
+};
+int rms_norm(const RmsNormArgs& args, Stream stream);
+
+/// Rotary angles in double: row r gets cos, then sin, of positions[r] * inverse_frequencies[i],
+/// times attention_factor.
+struct AnglesArgs {
+  const int32_t* positions;           // [n_rows]
+  const double* inverse_frequencies;  // [half]
+  float attention_factor;
+  float* angles;  // [n_rows][2][half]
+  int32_t n_rows;
+  int32_t half;
+};
+int angles(const AnglesArgs& args, Stream stream);
+
+/// Rotates k at each token's own position and writes k and v into pages (keys at k_slot_offset).
+struct RopeStoreArgs {
+  const float* k;  // [n_tokens, n_kv_heads, head_dim] with token stride k_stride, not rotated
+  const float* v;  // likewise
+  int64_t k_stride, v_stride;
+  const float* angles;  // row t belongs to token t
+  bool interleaved;     // rotary pairs (2i, 2i+1); else (i, i + head_dim/2)
+  uint8_t* pool;
+  PageGeometry geometry;
+  DType kv_type;                      // kF32, kF16, kBF16
+  const KvDestination* destinations;  // [n_tokens]
+  int64_t*
+      key_norms;  // [n_tokens] sum over KV heads of ||key||_2 in kNormUnits; null: not measured
+  int32_t n_tokens;
+};
+int rope_store(const RopeStoreArgs& args, Stream stream);
+
+/// out[t][i] = silu(gate_up[t][i]) * gate_up[t][cols + i]
+struct SwigluArgs {
+  const float* gate_up;  // [n_tokens, 2 * cols] with row stride gate_up_stride
+  int64_t gate_up_stride;
+  int64_t cols;
+  float* out;  // [n_tokens, cols]
+  int64_t out_stride;
+  int32_t n_tokens;
+};
+int swiglu(const SwigluArgs& args, Stream stream);
+
+/// out[i] = x[rows[i]]
+struct GatherArgs {
+  const float* x;
+  int64_t x_stride;
+  const int32_t* rows;  // [n_rows]
+  int64_t cols;
+  float* out;
+  int64_t out_stride;
+  int32_t n_rows;
+};
+int gather(const GatherArgs& args, Stream stream);
+
+/// Float32 rows to bfloat16, nearest even, row after row without gaps: the input of dense products.
+struct ToBf16Args {
+  const float* x;
+  int64_t x_stride;
+  int64_t cols;
+  uint16_t* out;  // [n_rows, cols]
+  int32_t n_rows;
+};
+int to_bf16(const ToBf16Args& args, Stream stream);
+
+// ---- weights (dequantize.cu, gemv.cu)
+// ----------------------------------------------------------------
+
+/// Expands a matrix of any DType, as cpu::dequantize_row does.
+struct DequantizeArgs {
+  const uint8_t* weights;  // [rows] of row_bytes(type, cols)
+  DType type;
+  int64_t rows, cols;
+  void* out;       // [rows, cols]
+  DType out_type;  // kF32 (exact) or kBF16 (nearest even)
+};
+int dequantize(const DequantizeArgs& args, Stream stream);
+
+inline constexpr int32_t kMaxGemvTokens = 8;
+
+/// y[t][r] (=, or += when accumulate) sum_k W[r][k] x[t][k] on the packed weights, for 1 to
+/// kMaxGemvTokens tokens; float32 products and sums in one fixed order that n_tokens does not
+/// change.
+struct GemvArgs {
+  const uint8_t* weights;  // [rows] of row_bytes(type, cols)
+  DType type;
+  int64_t rows, cols;
+  const float* x;  // [n_tokens, cols], rows aligned to 16 bytes
+  int64_t x_stride;
+  float* y;  // [n_tokens, rows]
+  int64_t y_stride;
+  int32_t n_tokens;
+  bool accumulate;
+  float* workspace;  // gemv_workspace_floats() of it, for split sums; may be null if that is 0
+};
+/// Whether gemv() has a kernel for weights of this type (the others are expanded).
+bool gemv_supports(DType type);
+int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
+int gemv(const GemvArgs& args, Stream stream);
+
+// ---- attention (decode_attention.cu, prefill_attention.cu, attention_mass.cu)
+// ---------------------
+
+/// One sequence's consecutive tokens in the flat batch, as one layer sees them.
+struct AttentionSequence {
+  int32_t first_token;
+  int32_t n_tokens;
+  int32_t first_position;
+  int32_t first_entry;  // of AttentionArgs::entries
+  int32_t n_entries;
+  int32_t first_angle_row;  // of AttentionArgs::angle_rows: [n_rotations, n_tokens]
+  int32_t n_rotations;
+  Visibility visibility;
+  int32_t reserved;
+  int64_t first_mass;  // of AttentionArgs::masses: [n_tokens, n_entries]; -1: not measured
+};
+
+/// out = softmax(scale * q K^T) V over what each query sees. Keys lie rotated in their pages;
+/// queries come unrotated and are turned by the angle row of each entry's rotation.
+struct AttentionArgs {
+  const float* q;  // [n_tokens, n_heads, head_dim], rows without gaps
+  float* out;      // likewise
+  int32_t n_heads;
+  float scale;
+  const float* angles;  // [n_rows][2][head_dim/2]: cos, then sin
+  bool interleaved;
+  const uint8_t* pool;  // page p starts at p * geometry.page_bytes()
+  PageGeometry geometry;
+  DType kv_type;
+  const AttentionSequence* sequences;  // [n_sequences]
+  const BlockEntry* entries;
+  const int32_t* angle_rows;
+  /// [n_tokens, n_heads] log of the softmax's denominator in natural logs, the scale included; null
+  /// where nobody measures masses.
+  float* lse;
+  int64_t* masses;   // see attention_mass
+  float* workspace;  // of decode_attention: decode_workspace_floats()
+};
+
+/// Attention of single query tokens, each with its own row of work: any number of tokens of any
+/// sequences. Splits a table into runs of entries whose bounds depend on the table alone, so a
+/// token's result does not depend on the batch.
+struct DecodeList {
+  const int32_t* tokens;     // [n] flat tokens
+  const int32_t* sequences;  // [n] the sequence of each
+  int32_t n;
+  int32_t max_entries;  // of those sequences' tables
+};
+int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, int32_t n_tokens,
+                                int32_t max_entries);
+int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream stream);
+
+/// Attention of many consecutive query tokens of some sequences on tensor cores, 16-bit KV only:
+/// tile i is queries [first, first + kPrefillTile) of a sequence, as far as it has them.
+inline constexpr int32_t kPrefillTile = 64;
+struct PrefillTile {
+  int32_t sequence;
+  int32_t first;  // index of its first query within the sequence's tokens
+};
+struct PrefillList {
+  const PrefillTile* tiles;  // [n]
+  int32_t n;
+};
+bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_type);
+int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream);
+
+/// After attention wrote lse: masses[first_mass + i * n_entries + e] = what query i gives to entry
+/// e, summed over heads in units of 2^-32, for sequences with first_mass >= 0.
+int attention_mass(const AttentionArgs& args, int32_t n_sequences, int32_t max_tokens,
+                   int32_t max_entries, Stream stream);
+/// Sums a sequence's masses over its queries as cpu::add_up_uses does; uses + uses_first[s] is the
+/// sequence's [n_entries].
+int add_up_uses(const AttentionArgs& args, const int64_t* uses_first, BlockUse* uses,
+                int32_t n_sequences, int32_t max_entries, Stream stream);
+
+// ---- sampling (sampling.cu)
+// ------------------------------------------------------------------------
+
+/// Chooses a token per row exactly as the host's sampler does (kernels/sampling.h).
+struct SampleRow {
+  float temperature;  // 0: greedy
+  int32_t top_k;      // 0: off
+  float top_p, min_p;
+  uint64_t seed, n;  // the n-th draw of a seed
+};
+struct SampleArgs {
+  const float* logits;  // [n_rows, vocab_size]
+  int64_t stride;
+  int32_t vocab_size;
+  const SampleRow* rows;  // [n_rows]
+  int32_t* tokens;        // [n_rows]; -1 where a logit is not finite
+  void* workspace;        // sample_workspace_bytes()
+  int32_t n_rows;
+};
+int64_t sample_workspace_bytes(int32_t vocab_size, int32_t n_rows);
+int sample(const SampleArgs& args, Stream stream);
+
+}  // namespace paddock::cuda
