@@ -9,6 +9,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -207,6 +208,35 @@ std::vector<paddock::TokenId> parse_tokens(const std::string& text) {
   }
 }
 
+OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
+  file_.open(partial_, std::ios::binary | std::ios::trunc);
+  if (!file_) refuse();
+}
+
+OutputFile::~OutputFile() {
+  std::error_code ignored;
+  if (!done_) std::filesystem::remove(partial_, ignored);
+}
+
+void OutputFile::write(std::string_view bytes) {
+  file_.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  if (!file_) refuse();
+}
+
+void OutputFile::finish() {
+  file_.close();
+  if (!file_) refuse();
+  std::error_code error;
+  std::filesystem::rename(partial_, path_, error);
+  if (error) refuse();
+  done_ = true;
+}
+
+void OutputFile::refuse() const {
+  throw paddock::Error(paddock::ErrorCode::kIo,
+                       fmt::format("cannot write '{}': {}", path_, std::strerror(errno)));
+}
+
 void print(std::string_view text) {
   if (fwrite(text.data(), 1, text.size(), stdout) != text.size() || fflush(stdout) != 0) {
     throw paddock::Error(paddock::ErrorCode::kIo,
@@ -215,10 +245,10 @@ void print(std::string_view text) {
 }
 
 struct InterruptGuard::Watcher {
-  explicit Watcher(paddock::Engine& engine)
-      : thread([this, &engine] {
+  explicit Watcher(std::function<void()> cancel)
+      : thread([this, cancel = std::move(cancel)] {
           while (!done) {
-            if (g_signals > 0) engine.cancel();
+            if (g_signals > 0) cancel();
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
           }
         }) {}
@@ -231,7 +261,10 @@ struct InterruptGuard::Watcher {
 };
 
 InterruptGuard::InterruptGuard(paddock::Engine& engine)
-    : watcher_(std::make_unique<Watcher>(engine)) {
+    : InterruptGuard([&engine] { engine.cancel(); }) {}
+
+InterruptGuard::InterruptGuard(std::function<void()> cancel)
+    : watcher_(std::make_unique<Watcher>(std::move(cancel))) {
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigaction(SIGINT, &action, nullptr);

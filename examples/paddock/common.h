@@ -4,6 +4,8 @@
 #include <paddock/paddock.h>
 
 #include <CLI/CLI.hpp>
+#include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -65,6 +67,23 @@ std::vector<paddock::TokenId> read_tokens(const std::string& path);
 /// "1,2,3".
 std::vector<paddock::TokenId> parse_tokens(const std::string& text);
 
+/// A file that appears under its name only when it is complete.
+class OutputFile {
+ public:
+  explicit OutputFile(const std::string& path);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+  void write(std::string_view bytes);
+  void finish();
+
+ private:
+  [[noreturn]] void refuse() const;
+  std::string path_, partial_;
+  std::ofstream file_;
+  bool done_ = false;
+};
+
 /// Writes to stdout; throws if it is closed or full.
 void print(std::string_view text);
 
@@ -72,6 +91,8 @@ void print(std::string_view text);
 class InterruptGuard {
  public:
   explicit InterruptGuard(paddock::Engine& engine);
+  /// Likewise, calling `cancel` from another thread.
+  explicit InterruptGuard(std::function<void()> cancel);
   ~InterruptGuard();
   static bool interrupted();
 

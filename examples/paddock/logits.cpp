@@ -1,17 +1,10 @@
 // paddock logits: one forward pass over ids as given, logits of every position to a NumPy file.
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-
 #include "common.h"
 
 namespace cli {
 namespace {
-
-namespace fs = std::filesystem;
 
 /// Header of a NumPy 1.0 file: little-endian float32, C order. Format: numpy.lib.format.
 std::string npy_header(size_t rows, size_t cols) {
@@ -24,40 +17,6 @@ std::string npy_header(size_t rows, size_t cols) {
   header += static_cast<char>(dict.size() >> 8);
   return header + dict;
 }
-
-/// A file that appears under its name only when it is complete.
-class OutputFile {
- public:
-  explicit OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
-    file_.open(partial_, std::ios::binary | std::ios::trunc);
-    if (!file_) refuse();
-  }
-  ~OutputFile() {
-    std::error_code ignored;
-    if (!done_) fs::remove(partial_, ignored);
-  }
-  void write(const void* data, size_t bytes) {
-    file_.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
-    if (!file_) refuse();
-  }
-  void finish() {
-    file_.close();
-    if (!file_) refuse();
-    std::error_code error;
-    fs::rename(partial_, path_, error);
-    if (error) refuse();
-    done_ = true;
-  }
-
- private:
-  [[noreturn]] void refuse() {
-    throw paddock::Error(paddock::ErrorCode::kIo,
-                         fmt::format("cannot write '{}': {}", path_, std::strerror(errno)));
-  }
-  std::string path_, partial_;
-  std::ofstream file_;
-  bool done_ = false;
-};
 
 }  // namespace
 
@@ -89,9 +48,9 @@ void add_logits(CLI::App& app, int& exit_code) {
     OutputFile file(args->output);
     const std::string header =
         npy_header(tokens.size(), static_cast<size_t>(model->info().vocab_size));
-    file.write(header.data(), header.size());
+    file.write(header);
     engine->forward(tokens, [&](int64_t, std::span<const float> row) {
-      file.write(row.data(), row.size_bytes());
+      file.write({reinterpret_cast<const char*>(row.data()), row.size_bytes()});
       return true;
     });
     file.finish();

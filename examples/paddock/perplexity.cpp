@@ -1,173 +1,291 @@
-// paddock perplexity: one sequence, every token scored from the second on; with --against, two
-// policies in lockstep.
+// paddock perplexity: one sequence, every token scored from the second on; with --against or
+// --sweep, other policies in lockstep; with --facts, whether what was said is remembered.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <condition_variable>
-#include <deque>
-#include <exception>
-#include <mutex>
-#include <thread>
 
 #include "common.h"
+#include "quality_plot.h"
 
 namespace cli {
 namespace {
 
 struct Args {
   EngineArgs engine;
-  std::string file, tokens_file, against;
-  int prompt_tokens = 0;
+  std::string file, tokens_file, against, svg, per_position;
+  std::vector<std::string> sweep;
+  int64_t prompt_tokens = 0;
+  std::optional<int64_t> first;
+  std::optional<int> facts;
 };
 
-double log_sum_exp(std::span<const float> logits) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float x : logits) sum += std::exp(x - largest);
-  return largest + std::log(sum);
-}
-
-size_t best(std::span<const float> logits) {
-  return static_cast<size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-/// Rows of the second engine, computed on a thread of its own and handed over in order; the queue
-/// is short, so that neither engine runs far ahead.
-class RowStream {
- public:
-  RowStream(paddock::Engine& engine, std::span<const paddock::TokenId> tokens)
-      : thread_([this, &engine, tokens] {
-          try {
-            engine.forward(tokens, [&](int64_t, std::span<const float> row) {
-              std::unique_lock lock(mutex_);
-              changed_.wait(lock, [&] { return rows_.size() < kMost || closed_; });
-              if (closed_) return false;
-              rows_.emplace_back(row.begin(), row.end());
-              changed_.notify_all();
-              return true;
-            });
-          } catch (...) {
-            const std::lock_guard lock(mutex_);
-            error_ = std::current_exception();
-            changed_.notify_all();
-          }
-        }) {}
-  ~RowStream() {
-    {
-      const std::lock_guard lock(mutex_);
-      closed_ = true;
-      changed_.notify_all();
-    }
-    thread_.join();
-  }
-  std::vector<float> next() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !rows_.empty() || error_; });
-    if (rows_.empty()) std::rethrow_exception(error_);
-    std::vector<float> row = std::move(rows_.front());
-    rows_.pop_front();
-    changed_.notify_all();
-    return row;
-  }
-
- private:
-  static constexpr size_t kMost = 64;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::vector<float>> rows_;
-  std::exception_ptr error_;
-  bool closed_ = false;
-  std::thread thread_;
+/// What was measured, ready to print.
+struct Outcome {
+  paddock::QualityReport quality;
+  std::optional<paddock::RecallReport> recall;
+  std::vector<paddock::PlantedFact> facts;
 };
 
-struct Score {
-  double nll = 0, other_nll = 0, kl_sum = 0, kl_max = 0;
-  int64_t scored = 0, agreed = 0;
-};
-
-void score_row(std::span<const float> row, std::optional<paddock::TokenId> next,
-               std::span<const float> other, Score& score) {
-  if (!next) return;
-  const double normalizer = log_sum_exp(row);
-  score.nll += normalizer - row[*next];
-  ++score.scored;
-  if (other.empty()) return;
-  const double other_normalizer = log_sum_exp(other);
-  score.other_nll += other_normalizer - other[*next];
-  double kl = 0;
-  for (size_t i = 0; i < row.size(); ++i) {
-    const double log_p = row[i] - normalizer;
-    kl += std::exp(log_p) * (log_p - (other[i] - other_normalizer));
+void check_usage(const Args& args) {
+  const auto refuse = [](const char* option, int64_t value, const char* right) {
+    throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
+  };
+  if (args.prompt_tokens < 0) refuse("--prompt-tokens", args.prompt_tokens, "0 or more");
+  if (args.first && *args.first < 2) refuse("--first", *args.first, "2 or more");
+  if (args.facts && (*args.facts < 1 || *args.facts > 26)) {
+    refuse("--facts", *args.facts, "from 1 to 26");
   }
-  score.kl_sum += kl;
-  score.kl_max = std::max(score.kl_max, kl);
-  if (best(row) == best(other)) ++score.agreed;
 }
 
-int run(const Args& args) {
-  paddock::EngineOptions options = args.engine.engine_options();
-  if (args.prompt_tokens < 0) {
-    throw UsageError(fmt::format("--prompt-tokens {}: must be 0 or more", args.prompt_tokens));
-  }
-  const auto model = args.engine.load_model();
-  const std::vector<paddock::TokenId> tokens =
+std::vector<paddock::TokenId> read_text(const Args& args, const paddock::Model& model) {
+  std::vector<paddock::TokenId> tokens =
       args.tokens_file.empty()
-          ? model->tokenizer()->encode(read_file(args.file), {.parse_special = true})
+          ? model.tokenizer()->encode(read_file(args.file), {.parse_special = true})
           : read_tokens(args.tokens_file);
-  if (tokens.size() < 2) {
+  if (!args.first) return tokens;
+  if (*args.first > static_cast<int64_t>(tokens.size())) {
     throw paddock::Error(
         paddock::ErrorCode::kInvalidArgument,
-        fmt::format("the text has {} tokens; at least 2 are needed to score one", tokens.size()));
+        fmt::format("--first {}: the text has only {} tokens", *args.first, tokens.size()));
   }
-  // One sequence: where a layer sees everything, the context must hold the text.
-  if (options.context == 0) options.context = static_cast<int64_t>(tokens.size());
-  const auto engine = make_engine(model, options);
-  std::unique_ptr<paddock::Engine> other_engine;
-  std::optional<RowStream> other;
-  if (!args.against.empty()) {
-    paddock::EngineOptions other_options = options;
-    other_options.kv.policy = args.against;
-    other_engine = make_engine(model, other_options);
-    other.emplace(*other_engine, tokens);
-  }
-  const InterruptGuard guard(*engine);
-  Score score;
-  engine->forward(tokens, [&](int64_t position, std::span<const float> row) {
-    const auto next = static_cast<size_t>(position) + 1;
-    const std::vector<float> other_row = other ? other->next() : std::vector<float>{};
-    score_row(row, next < tokens.size() ? std::optional(tokens[next]) : std::nullopt, other_row,
-              score);
-    return !InterruptGuard::interrupted();
-  });
-  if (InterruptGuard::interrupted()) return 130;
+  tokens.resize(static_cast<size_t>(*args.first));
+  return tokens;
+}
 
-  const auto n = static_cast<double>(score.scored);
-  const double nll = score.nll / n;
-  Json out = {{"tokens", tokens.size()},
-              {"scored", score.scored},
-              {"nll", nll},
-              {"perplexity", std::exp(nll)},
-              {"policy", options.kv.policy}};
-  if (other) {
-    out["against"] = {
-        {"policy", args.against},     {"perplexity", std::exp(score.other_nll / n)},
-        {"nll", score.other_nll / n}, {"kl_mean", score.kl_sum / n},
-        {"kl_max", score.kl_max},     {"top1_agreement", static_cast<double>(score.agreed) / n}};
+std::unique_ptr<paddock::QualityMeter> make_meter(
+    const std::shared_ptr<const paddock::Model>& model, const paddock::QualityOptions& options) {
+  try {
+    return std::make_unique<paddock::QualityMeter>(model, options);
+  } catch (const paddock::Error& e) {
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
+    throw;
   }
-  if (args.engine.json) {
-    print(out.dump() + "\n");
-    return 0;
+}
+
+/// A line on a terminal's stderr that counts up; none elsewhere.
+std::function<bool(double)> progress(const char* what) {
+  if (!stderr_is_terminal()) return {};
+  return [what, shown = -1](double fraction) mutable {
+    const int percent = static_cast<int>(fraction * 100);
+    if (percent != shown)
+      fmt::print(stderr, "\r{}: {:3} %{}", what, percent, percent == 100 ? "\n" : "");
+    shown = percent;
+    return true;
+  };
+}
+
+std::string quoted(const std::string& text) { return "\"" + text + "\""; }
+
+/// Figures of every scored token, one row each.
+class PositionFile {
+ public:
+  PositionFile(const std::string& path, std::span<const paddock::TokenId> tokens,
+               const std::string& baseline, const std::vector<std::string>& contenders)
+      : file_(path), tokens_(tokens) {
+    std::string header = "position,token," + quoted("nll " + baseline);
+    for (const std::string& rule : contenders) {
+      for (const char* column : {"nll ", "kl ", "top1 "}) header += "," + quoted(column + rule);
+    }
+    file_.write(header + "\n");
   }
+  void write(int64_t position, std::span<const paddock::PositionQuality> rules) {
+    std::string line =
+        fmt::format("{},{},{:.9g}", position, tokens_[static_cast<size_t>(position)], rules[0].nll);
+    for (const paddock::PositionQuality& rule : rules.subspan(1)) {
+      line += fmt::format(",{:.9g},{:.9g},{:d}", rule.nll, rule.kl, rule.agrees);
+    }
+    file_.write(line + "\n");
+  }
+  void finish() { file_.finish(); }
+
+ private:
+  OutputFile file_;
+  std::span<const paddock::TokenId> tokens_;
+};
+
+// ---- results
+
+Json contender_json(const Outcome& outcome, size_t i) {
+  const paddock::PolicyQuality& q = outcome.quality.contenders[i];
+  Json out = {{"policy", q.policy}, {"perplexity", q.perplexity},
+              {"nll", q.nll},       {"kl_mean", q.kl_mean},
+              {"kl_max", q.kl_max}, {"top1_agreement", q.top1_agreement}};
+  if (outcome.recall) out["facts_recalled"] = outcome.recall->contenders[i].recalled;
+  return out;
+}
+
+void add_kept(Json& out, const paddock::PolicyQuality& q) {
+  out["kept_mean"] = q.kept.mean;
+  out["kept_max"] = q.kept.max;
+  out["kl_max_position"] = q.kl_max_position;
+  out["layers"] = Json::array();
+  for (const paddock::KeptTokens& layer : q.layers) {
+    out["layers"].push_back({{"kept_mean", layer.mean}, {"kept_max", layer.max}});
+  }
+}
+
+Json facts_json(const Outcome& outcome) {
+  const paddock::RecallReport& recall = *outcome.recall;
+  Json list = Json::array();
+  for (size_t i = 0; i < outcome.facts.size(); ++i) {
+    Json fact = {{"statement", outcome.facts[i].statement},
+                 {"depth", outcome.facts[i].depth},
+                 {"position", recall.positions[i]},
+                 {"recalled", recall.baseline.facts[i].recalled},
+                 {"answer_nll", recall.baseline.facts[i].answer_nll},
+                 {"contenders", Json::array()}};
+    for (const paddock::PolicyRecall& contender : recall.contenders) {
+      fact["contenders"].push_back({{"policy", contender.policy},
+                                    {"recalled", contender.facts[i].recalled},
+                                    {"answer_nll", contender.facts[i].answer_nll}});
+    }
+    list.push_back(std::move(fact));
+  }
+  return {{"planted", outcome.facts.size()},
+          {"recalled", recall.baseline.recalled},
+          {"tokens", recall.tokens},
+          {"list", std::move(list)}};
+}
+
+Json to_json(const Args& args, const Outcome& outcome) {
+  const paddock::QualityReport& quality = outcome.quality;
+  Json out = {{"tokens", quality.tokens},
+              {"scored", quality.scored},
+              {"nll", quality.baseline.nll},
+              {"perplexity", quality.baseline.perplexity},
+              {"policy", quality.baseline.policy}};
+  if (!args.against.empty()) out["against"] = contender_json(outcome, 0);
+  if (!args.sweep.empty()) {
+    out["kept_mean"] = quality.baseline.kept.mean;
+    out["kept_max"] = quality.baseline.kept.max;
+    out["sweep"] = Json::array();
+    for (size_t i = 0; i < quality.contenders.size(); ++i) {
+      Json row = contender_json(outcome, i);
+      add_kept(row, quality.contenders[i]);
+      out["sweep"].push_back(std::move(row));
+    }
+  }
+  if (outcome.recall) out["facts"] = facts_json(outcome);
+  return out;
+}
+
+/// A table that is Markdown and legible as it stands.
+std::string sweep_table(const Outcome& outcome) {
+  size_t width = 4;
+  const auto& contenders = outcome.quality.contenders;
+  for (const auto& q : contenders) width = std::max(width, q.policy.size());
+  width = std::max(width, outcome.quality.baseline.policy.size());
+  const bool facts = outcome.recall.has_value();
+  std::string out =
+      fmt::format("| {:<{}} | {:>9} | {:>8} | {:>10} | {:>7} | {:>8} | {:>7} | {:>6} |{}\n", "rule",
+                  width, "kept mean", "kept max", "perplexity", "nll", "KL mean", "KL max", "top-1",
+                  facts ? " facts |" : "");
+  out += fmt::format(
+      "|{:-<{}}|----------:|---------:|-----------:|--------:|---------:|--------:|"
+      "-------:|{}\n",
+      "", width + 2, facts ? "------:|" : "");
+  const auto row = [&](const paddock::PolicyQuality& q, const paddock::PolicyRecall* recall,
+                       size_t of) {
+    out += fmt::format(
+        "| {:<{}} | {:>9.1f} | {:>8} | {:>10.3f} | {:>7.4f} | {:>8.4f} | {:>7.3f} | {:>6.4f} |",
+        q.policy, width, q.kept.mean, q.kept.max, q.perplexity, q.nll, q.kl_mean, q.kl_max,
+        q.top1_agreement);
+    if (recall != nullptr)
+      out += fmt::format(" {:>5} |", fmt::format("{}/{}", recall->recalled, of));
+    out += "\n";
+  };
+  const paddock::RecallReport* recall = facts ? &*outcome.recall : nullptr;
+  row(outcome.quality.baseline, facts ? &recall->baseline : nullptr, outcome.facts.size());
+  for (size_t i = 0; i < contenders.size(); ++i) {
+    row(contenders[i], facts ? &recall->contenders[i] : nullptr,
+        facts ? static_cast<size_t>(recall->baseline.recalled) : 0);
+  }
+  return out;
+}
+
+std::string to_text(const Args& args, const Outcome& outcome) {
+  const paddock::PolicyQuality& own = outcome.quality.baseline;
+  if (!args.sweep.empty()) return sweep_table(outcome);
   std::string text = fmt::format("{} tokens scored under {}: perplexity {:.4f} (nll {:.6f})\n",
-                                 score.scored, options.kv.policy, std::exp(nll), nll);
-  if (other) {
+                                 outcome.quality.scored, own.policy, own.perplexity, own.nll);
+  if (outcome.recall) {
+    text += fmt::format("facts recalled: {} of {}\n", outcome.recall->baseline.recalled,
+                        outcome.facts.size());
+  }
+  for (const paddock::PolicyQuality& q : outcome.quality.contenders) {
     text += fmt::format(
         "against {}: perplexity {:.4f}, KL mean {:.6f}, max {:.6f}, top-1 agreement {:.4f}\n",
-        args.against, std::exp(score.other_nll / n), score.kl_sum / n, score.kl_max,
-        static_cast<double>(score.agreed) / n);
+        q.policy, q.perplexity, q.kl_mean, q.kl_max, q.top1_agreement);
+    if (!outcome.recall) continue;
+    text += fmt::format("facts recalled: {} of these {}\n", outcome.recall->contenders[0].recalled,
+                        outcome.recall->baseline.recalled);
   }
-  print(text);
+  return text;
+}
+
+std::string plot(const paddock::QualityReport& quality) {
+  const auto point = [](const paddock::PolicyQuality& q) {
+    return PlotPoint{q.policy, q.kept.mean, q.perplexity, q.kl_mean};
+  };
+  std::vector<PlotPoint> points;
+  for (const paddock::PolicyQuality& q : quality.contenders) points.push_back(point(q));
+  return quality_plot(point(quality.baseline), points);
+}
+
+// ---- the command
+
+int run(const Args& args) {
+  check_usage(args);
+  paddock::QualityOptions options;
+  options.engine = args.engine.engine_options();
+  std::vector<std::string> contenders = args.sweep;
+  if (!args.against.empty()) contenders = {args.against};
+  for (const std::string& policy : contenders) options.contenders.push_back({policy});
+  const auto model = args.engine.load_model();
+  const std::vector<paddock::TokenId> tokens = read_text(args, *model);
+  Outcome outcome;
+  if (args.facts) outcome.facts = paddock::make_facts(*args.facts);
+  // One sequence: where a layer sees everything, the context must hold the text.
+  if (options.engine.context == 0) {
+    options.engine.context = static_cast<int64_t>(tokens.size());
+    if (args.facts) {
+      options.engine.context += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
+    }
+  }
+  const auto meter = make_meter(model, options);
+  std::optional<PositionFile> positions;
+  std::optional<OutputFile> svg;
+  if (!args.per_position.empty()) {
+    positions.emplace(args.per_position, tokens, args.engine.kv_policy, contenders);
+  }
+  if (!args.svg.empty()) svg.emplace(args.svg);
+
+  const InterruptGuard guard([&meter] { meter->cancel(); });
+  try {
+    paddock::CompareOptions compare;
+    compare.prompt_tokens = args.prompt_tokens;
+    compare.on_progress = progress("text");
+    if (positions) {
+      compare.on_position = [&](int64_t at, std::span<const paddock::PositionQuality> rules) {
+        positions->write(at, rules);
+        return true;
+      };
+    }
+    outcome.quality = meter->compare(tokens, compare);
+    if (args.facts) {
+      outcome.recall = meter->recall(tokens, outcome.facts, {.on_progress = progress("facts")});
+    }
+  } catch (const paddock::Error& e) {
+    if (e.code() == paddock::ErrorCode::kCancelled && InterruptGuard::interrupted()) return 130;
+    throw;
+  }
+  if (positions) positions->finish();
+  if (svg) {
+    svg->write(plot(outcome.quality));
+    svg->finish();
+  }
+  print(args.engine.json ? to_json(args, outcome).dump() + "\n" : to_text(args, outcome));
   return 0;
 }
 
@@ -181,9 +299,22 @@ void add_perplexity(CLI::App& app, int& exit_code) {
   input->add_option("-f,--file", args->file, "the text; no BOS is added");
   input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids");
   input->require_option(1);
-  command->add_option("--against", args->against, "a second policy, compared in lockstep");
+  command->add_option("--first", args->first, "only the first N tokens of the text");
   command->add_option("--prompt-tokens", args->prompt_tokens,
                       "the first N tokens are prompt, for rules that care");
+  CLI::Option* against =
+      command->add_option("--against", args->against, "a second policy, compared in lockstep");
+  CLI::Option* sweep =
+      command
+          ->add_option("--sweep", args->sweep, "a policy to compare, once for each; prints a table")
+          ->allow_extra_args(false)
+          ->excludes(against);
+  command->add_option("--svg", args->svg, "draw quality against positions kept into this file")
+      ->needs(sweep);
+  command->add_option("--facts", args->facts,
+                      "hide N facts in the text, ask for them after it, count what is recalled");
+  command->add_option("--per-position", args->per_position,
+                      "write every token's figures to this CSV file");
   command->callback([args, &exit_code] { exit_code = run(*args); });
 }
 

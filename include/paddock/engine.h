@@ -136,6 +136,12 @@ class PADDOCK_API Engine {
   /// Appends `tokens` to a session without sampling; returns the logits [vocab_size] after the last
   /// one, valid until the next call of the engine. Fed in chunks of the batch size.
   std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
+  /// Likewise, but with the logits after each token: on_logits(position, row of vocab_size floats)
+  /// in order; return false to stop. In an empty session the first `prompt_tokens` positions, fed
+  /// now or later, count as prompt for rules that decide where it ends.
+  void feed(SessionId session, std::span<const TokenId> tokens,
+            const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
+            int64_t prompt_tokens = 0);
   /// Logits after each of `tokens`, fed in chunks of the batch size as one sequence of its own:
   /// on_logits(position, row of vocab_size floats) in order; return false to stop. The first
   /// `prompt_tokens` count as prompt for rules that decide where it ends.

@@ -8,6 +8,7 @@
 #include "paddock/kv_cache.h"
 #include "paddock/log.h"
 #include "paddock/model.h"
+#include "paddock/quality.h"
 #include "paddock/sampling.h"
 #include "paddock/stats.h"
 #include "paddock/tokenizer.h"

@@ -81,6 +81,13 @@ std::span<const float> Engine::feed(SessionId session, std::span<const TokenId> 
   return impl_->feed(session, tokens);
 }
 
+void Engine::feed(
+    SessionId session, std::span<const TokenId> tokens,
+    const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
+    int64_t prompt_tokens) {
+  impl_->feed(session, tokens, on_logits, prompt_tokens);
+}
+
 void Engine::forward(
     std::span<const TokenId> tokens,
     const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,

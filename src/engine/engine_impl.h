@@ -51,10 +51,11 @@ struct Engine::Impl final : StopCheck {
   Session& session(SessionId id);
   SessionId open_session();
   void close_session(SessionId id);
+  using OnLogits = std::function<bool(int64_t position, std::span<const float> logits)>;
   std::span<const float> feed(SessionId id, std::span<const TokenId> tokens);
-  void forward(std::span<const TokenId> tokens,
-               const std::function<bool(int64_t, std::span<const float>)>& on_logits,
-               int64_t prompt_tokens);
+  void feed(SessionId id, std::span<const TokenId> tokens, const OnLogits& on_logits,
+            int64_t prompt_tokens);
+  void forward(std::span<const TokenId> tokens, const OnLogits& on_logits, int64_t prompt_tokens);
   void truncate(SessionId id, int64_t length);
   void set_policies(PolicyMap policies, std::string name);
   KvStats stats() const;
@@ -90,6 +91,11 @@ struct Engine::Impl final : StopCheck {
   /// Feeds tokens to a sequence in chunks; after each, on_chunk(first position, n) may end it.
   void feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
                      const std::function<bool(int64_t first, int32_t n)>& on_chunk);
+  /// Likewise, handing out the logits after each token.
+  void feed_rows(SequenceId sequence, std::span<const TokenId> tokens, const OnLogits& on_logits);
+  /// What is pending in the session and `tokens` after it, in `joined` if need be.
+  static std::span<const TokenId> with_pending(Session& session, std::span<const TokenId> tokens,
+                                               std::vector<TokenId>& joined);
 
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
   RequestId next_request_ = 1;

@@ -26,24 +26,41 @@ void Engine::Impl::close_session(SessionId id) {
   sessions.erase(id);
 }
 
+std::span<const TokenId> Engine::Impl::with_pending(Session& session,
+                                                    std::span<const TokenId> tokens,
+                                                    std::vector<TokenId>& joined) {
+  if (session.pending.empty()) return tokens;
+  joined = std::move(session.pending);
+  session.pending.clear();
+  joined.insert(joined.end(), tokens.begin(), tokens.end());
+  return joined;
+}
+
 std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
   Session& target = session(id);
   check_tokens(tokens, "input");
   std::vector<TokenId> joined;
-  if (!target.pending.empty()) {
-    joined = std::move(target.pending);
-    target.pending.clear();
-    joined.insert(joined.end(), tokens.begin(), tokens.end());
-    tokens = joined;
-  }
   int32_t last = 0;
-  feed_sequence(target.sequence, tokens, [&](int64_t, int32_t n) {
+  feed_sequence(target.sequence, with_pending(target, tokens, joined), [&](int64_t, int32_t n) {
     last = n - 1;
     return true;
   });
   target.claimed_pages = pages_for(cache->length(target.sequence));
   llama->compute_logits({&last, 1});
   return llama->logits_row(0);
+}
+
+void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnLogits& on_logits,
+                        int64_t prompt_tokens) {
+  Session& target = session(id);
+  check_tokens(tokens, "input");
+  if (prompt_tokens < 0) {
+    fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be 0 or more", prompt_tokens);
+  }
+  cache->set_prompt(target.sequence, prompt_tokens);
+  std::vector<TokenId> joined;
+  feed_rows(target.sequence, with_pending(target, tokens, joined), on_logits);
+  target.claimed_pages = pages_for(cache->length(target.sequence));
 }
 
 void Engine::Impl::truncate(SessionId id, int64_t length) {
@@ -86,8 +103,7 @@ KvStats Engine::Impl::stats() const {
   return stats;
 }
 
-void Engine::Impl::forward(std::span<const TokenId> tokens,
-                           const std::function<bool(int64_t, std::span<const float>)>& on_logits,
+void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,
                            int64_t prompt_tokens) {
   check_tokens(tokens, "input");
   if (prompt_tokens < 0 || prompt_tokens > static_cast<int64_t>(tokens.size())) {
@@ -101,6 +117,11 @@ void Engine::Impl::forward(std::span<const TokenId> tokens,
     SequenceId sequence;
     ~Closer() { cache.close(sequence); }
   } closer{*cache, sequence};
+  feed_rows(sequence, tokens, on_logits);
+}
+
+void Engine::Impl::feed_rows(SequenceId sequence, std::span<const TokenId> tokens,
+                             const OnLogits& on_logits) {
   feed_sequence(sequence, tokens, [&](int64_t first, int32_t n) {
     for (int32_t begin = 0; begin < n; begin += kLogitTile) {
       logit_rows_.resize(std::min(kLogitTile, n - begin));

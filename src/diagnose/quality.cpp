@@ -1,0 +1,278 @@
+// The quality meter: engines side by side over one sequence.
+#include "paddock/quality.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <optional>
+
+#include "core/fail.h"
+#include "core/system.h"
+#include "diagnose/quality_facts.h"
+#include "diagnose/quality_rows.h"
+
+namespace paddock {
+namespace {
+
+/// One rule with its engine.
+struct Runner {
+  std::string policy;
+  std::unique_ptr<Engine> engine;
+};
+
+/// A rule's way through one sequence: a session, and what its layers held.
+class Run {
+ public:
+  explicit Run(Runner& runner)
+      : runner_(runner), session_(runner.engine->open_session()), kept_(layers().size()) {
+    for (const KvLayerStats& layer : layers()) read_before_.push_back(layer.tokens_read);
+  }
+  ~Run() { runner_.engine->close_session(session_); }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+
+  const std::string& policy() const { return runner_.policy; }
+  template <typename OnLogits>
+  void feed(std::span<const TokenId> tokens, int64_t prompt_tokens, OnLogits&& on_logits) {
+    runner_.engine->feed(session_, tokens, on_logits, prompt_tokens);
+    const std::vector<KvLayerStats> now = layers();
+    for (size_t i = 0; i < kept_.size(); ++i) {
+      kept_[i].max = std::max(kept_[i].max, now[i].tokens_resident);
+      kept_[i].mean = static_cast<double>(now[i].tokens_read - read_before_[i]);
+    }
+    fed_ += static_cast<int64_t>(tokens.size());
+  }
+  /// Fills in what layers held.
+  void report(PolicyQuality& out) const {
+    out.layers = kept_;
+    for (KeptTokens& layer : out.layers) {
+      layer.mean /= static_cast<double>(fed_);
+      out.kept.mean += layer.mean / static_cast<double>(kept_.size());
+      out.kept.max = std::max(out.kept.max, layer.max);
+    }
+  }
+
+ private:
+  std::vector<KvLayerStats> layers() const { return runner_.engine->kv_stats().layers; }
+
+  Runner& runner_;
+  SessionId session_;
+  int64_t fed_ = 0;
+  std::vector<int64_t> read_before_;
+  std::vector<KeptTokens> kept_;  // .mean: (query, key) pairs so far
+};
+
+void add(PolicyQuality& sum, const PositionQuality& at, int64_t position) {
+  sum.nll += at.nll;
+  sum.kl_mean += at.kl;
+  if (at.kl > sum.kl_max) {
+    sum.kl_max = at.kl;
+    sum.kl_max_position = position;
+  }
+  sum.top1_agreement += at.agrees ? 1 : 0;
+}
+
+void finish(PolicyQuality& sum, int64_t scored) {
+  const auto n = static_cast<double>(scored);
+  sum.nll /= n;
+  sum.kl_mean /= n;
+  sum.top1_agreement /= n;
+  sum.perplexity = std::exp(sum.nll);
+}
+
+}  // namespace
+
+struct QualityMeter::Impl {
+  std::shared_ptr<const Model> model;
+  int32_t chunk = 0;
+  std::vector<Runner> runners;  // the baseline first
+  std::optional<BaselineRows> rows;
+  std::atomic<bool> cancelled{false};
+
+  void add_runner(EngineOptions options, const Contender& rule);
+  void check_length(int64_t tokens) const;
+  /// Error kCancelled if cancel() or a callback asked for it.
+  void check_going_on(bool goes_on) const {
+    if (cancelled || !goes_on) fail(ErrorCode::kCancelled, "the comparison was cancelled");
+  }
+};
+
+void QualityMeter::Impl::add_runner(EngineOptions options, const Contender& rule) {
+  options.kv.policy = rule.policy;
+  options.kv.custom_policy = rule.custom_policy;
+  options.batch_size = std::min(options.batch_size, chunk);
+  auto engine = std::make_unique<Engine>(model, options);
+  runners.push_back({engine->options().kv.policy, std::move(engine)});
+}
+
+void QualityMeter::Impl::check_length(int64_t tokens) const {
+  for (const Runner& runner : runners) {
+    const int64_t context = runner.engine->options().context;
+    if (tokens <= context) continue;
+    fail(ErrorCode::kInvalidArgument,
+         "there are {} tokens to feed but the context under '{}' admits {} positions; raise the "
+         "context or shorten the text",
+         tokens, runner.policy, context);
+  }
+}
+
+QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOptions& options)
+    : impl_(std::make_unique<Impl>()) {
+  if (model == nullptr) fail(ErrorCode::kInvalidArgument, "the quality meter was given no model");
+  if (options.chunk < 1 || options.chunk > 65536) {
+    fail(ErrorCode::kInvalidArgument, "chunk is {}; it must be from 1 to 65536", options.chunk);
+  }
+  const int32_t vocab = model->info().vocab_size;
+  const bool compares = !options.contenders.empty();
+  const uint64_t needed = compares ? BaselineRows::bytes(options.chunk, vocab) : 0;
+  const uint64_t available = available_memory();
+  if (available != 0 && needed > available) {
+    fail(
+        ErrorCode::kOutOfMemory,
+        "a chunk of {} rows of {} logits needs {} bytes but only {} are available; lower the chunk",
+        options.chunk, vocab, needed, available);
+  }
+  impl_->model = std::move(model);
+  impl_->chunk = options.chunk;
+  impl_->rows.emplace(options.chunk, vocab, compares);
+  const KvOptions& kv = options.engine.kv;
+  impl_->add_runner(options.engine, {kv.policy, kv.custom_policy});
+  for (const Contender& rule : options.contenders) {
+    try {
+      impl_->add_runner(options.engine, rule);
+    } catch (const Error& e) {
+      fail(e.code(), "contender '{}': {}",
+           rule.custom_policy != nullptr ? rule.custom_policy->name() : rule.policy, e.what());
+    }
+  }
+}
+
+QualityMeter::~QualityMeter() = default;
+
+void QualityMeter::cancel() {
+  impl_->cancelled = true;
+  for (const Runner& runner : impl_->runners) runner.engine->cancel();
+}
+
+const Engine& QualityMeter::engine(size_t index) const {
+  if (index >= impl_->runners.size()) {
+    fail(ErrorCode::kInvalidArgument, "there is no engine {}; there are {}", index,
+         impl_->runners.size());
+  }
+  return *impl_->runners[index].engine;
+}
+
+QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
+                                    const CompareOptions& options) {
+  Impl& impl = *impl_;
+  impl.cancelled = false;
+  const auto n = static_cast<int64_t>(tokens.size());
+  if (n < 2) {
+    fail(ErrorCode::kInvalidArgument, "the text has {} tokens; at least 2 are needed to score one",
+         n);
+  }
+  if (options.prompt_tokens < 0 || options.prompt_tokens > n) {
+    fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the text's {}",
+         options.prompt_tokens, n);
+  }
+  impl.check_length(n);
+  const size_t n_rules = impl.runners.size();
+  std::vector<std::unique_ptr<Run>> runs;
+  for (Runner& runner : impl.runners) runs.push_back(std::make_unique<Run>(runner));
+  std::vector<PolicyQuality> sums(n_rules);
+  for (PolicyQuality& sum : sums) sum.top1_agreement = 0;
+  std::vector<PositionQuality> scores(static_cast<size_t>(impl.chunk) * n_rules);
+
+  for (int64_t begin = 0; begin < n; begin += impl.chunk) {
+    const int64_t length = std::min<int64_t>(impl.chunk, n - begin);
+    for (size_t rule = 0; rule < n_rules; ++rule) {
+      Run& run = *runs[rule];
+      run.feed(tokens.subspan(begin, length), options.prompt_tokens,
+               [&](int64_t position, std::span<const float> row) {
+                 if (position + 1 == n || impl.cancelled) return !impl.cancelled;
+                 const TokenId next = tokens[position + 1];
+                 const auto at = static_cast<int32_t>(position - begin);
+                 scores[at * n_rules + rule] =
+                     rule == 0 ? impl.rows->set(at, row, next, position, run.policy())
+                               : impl.rows->score(at, row, next, position, run.policy());
+                 return true;
+               });
+      const auto done = static_cast<double>(begin * static_cast<int64_t>(n_rules) +
+                                            length * static_cast<int64_t>(rule + 1));
+      impl.check_going_on(
+          !options.on_progress ||
+          options.on_progress(done / static_cast<double>(n) / static_cast<double>(n_rules)));
+    }
+    for (int64_t position = begin + 1; position < std::min(n, begin + length + 1); ++position) {
+      const auto rules = std::span<const PositionQuality>(scores).subspan(
+          static_cast<size_t>(position - begin - 1) * n_rules, n_rules);
+      for (size_t rule = 0; rule < n_rules; ++rule) add(sums[rule], rules[rule], position);
+      impl.check_going_on(!options.on_position || options.on_position(position, rules));
+    }
+  }
+  QualityReport report;
+  report.tokens = n;
+  report.scored = n - 1;
+  for (size_t rule = 0; rule < n_rules; ++rule) {
+    sums[rule].policy = runs[rule]->policy();
+    finish(sums[rule], report.scored);
+    runs[rule]->report(sums[rule]);
+  }
+  report.baseline = std::move(sums.front());
+  report.contenders.assign(std::make_move_iterator(sums.begin() + 1),
+                           std::make_move_iterator(sums.end()));
+  return report;
+}
+
+RecallReport QualityMeter::recall(std::span<const TokenId> text, std::span<const PlantedFact> facts,
+                                  const RecallOptions& options) {
+  Impl& impl = *impl_;
+  impl.cancelled = false;
+  const PlantedText planted = plant(*impl.model->tokenizer(), text, facts);
+  const auto n = static_cast<int64_t>(planted.tokens.size());
+  impl.check_length(n);
+  std::vector<int64_t> answer_tokens(facts.size());
+  for (const int32_t fact : planted.fact_of) {
+    if (fact >= 0) ++answer_tokens[fact];
+  }
+  std::vector<PolicyRecall> results;
+  const auto n_rules = static_cast<double>(impl.runners.size());
+  for (Runner& runner : impl.runners) {
+    Run run(runner);
+    PolicyRecall result{runner.policy, 0, {}};
+    result.facts.resize(facts.size(), {true, 0.0});
+    for (int64_t begin = 0; begin < n; begin += impl.chunk) {
+      const int64_t length = std::min<int64_t>(impl.chunk, n - begin);
+      run.feed(std::span(planted.tokens).subspan(begin, length), planted.prompt_tokens,
+               [&](int64_t position, std::span<const float> row) {
+                 if (position + 1 == n || impl.cancelled) return !impl.cancelled;
+                 const int32_t fact = planted.fact_of[position + 1];
+                 if (fact < 0) return true;
+                 const TokenId next = planted.tokens[position + 1];
+                 FactRecall& recall = result.facts[fact];
+                 recall.answer_nll += token_nll(row, next, position, runner.policy) /
+                                      static_cast<double>(answer_tokens[fact]);
+                 if (best_token(row) != static_cast<size_t>(next)) recall.recalled = false;
+                 return true;
+               });
+      const double done = static_cast<double>(begin + length) / static_cast<double>(n);
+      impl.check_going_on(
+          !options.on_progress ||
+          options.on_progress((static_cast<double>(results.size()) + done) / n_rules));
+    }
+    for (size_t i = 0; i < facts.size(); ++i) {
+      const bool counts = results.empty() || results.front().facts[i].recalled;
+      if (counts && result.facts[i].recalled) ++result.recalled;
+    }
+    results.push_back(std::move(result));
+  }
+  RecallReport report;
+  report.tokens = n;
+  report.positions = planted.positions;
+  report.baseline = std::move(results.front());
+  report.contenders.assign(std::make_move_iterator(results.begin() + 1),
+                           std::make_move_iterator(results.end()));
+  return report;
+}
+
+}  // namespace paddock

@@ -1,0 +1,47 @@
+// The baseline's predictions for one chunk, and how another rule's differ from them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "paddock/quality.h"
+
+namespace paddock {
+
+/// Memory is taken by the constructor.
+class BaselineRows {
+ public:
+  /// `compares`: whether score() will be called, which needs every probability.
+  BaselineRows(int32_t n_rows, int32_t vocab_size, bool compares);
+
+  /// Keeps the logits [vocab_size] of a row; the baseline's own figures for the token that follows.
+  /// Error kBadFile naming `position` and `policy` if they are no numbers; likewise in score().
+  PositionQuality set(int32_t row, std::span<const float> logits, TokenId next, int64_t position,
+                      const std::string& policy);
+  /// Another rule's logits for the same prediction.
+  PositionQuality score(int32_t row, std::span<const float> logits, TokenId next, int64_t position,
+                        const std::string& policy) const;
+
+  static uint64_t bytes(int32_t n_rows, int32_t vocab_size);
+
+ private:
+  struct Row {
+    double normalizer;
+    size_t best;
+  };
+  size_t vocab_size_;
+  bool compares_;
+  std::vector<Row> rows_;
+  std::vector<float> logits_;          // [n_rows, vocab_size]
+  std::vector<double> probabilities_;  // [n_rows, vocab_size]
+};
+
+/// -log of the probability that the logits give `token`, nats; errors as of BaselineRows::set().
+double token_nll(std::span<const float> logits, TokenId token, int64_t position,
+                 const std::string& policy);
+/// Lowest id of the largest logit.
+size_t best_token(std::span<const float> logits);
+
+}  // namespace paddock
