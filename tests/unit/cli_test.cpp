@@ -104,6 +104,121 @@ TEST(Cli, PerplexityComparesPoliciesInLockstep) {
   EXPECT_EQ(same["against"]["top1_agreement"], 1.0);
 }
 
+std::string golden_ids() { return std::string(PADDOCK_TEST_DATA) + "/golden/tokens.json"; }
+std::string score_tiny() { return "perplexity -m " + tiny() + " --tokens-file " + golden_ids(); }
+
+TEST(Cli, PromptTokensReachTheRulesThatCare) {
+  const auto kl = [](const std::string& options) {
+    const Outcome o =
+        paddock(score_tiny() + " --kv-block-size 4 --against snapkv:32 --json " + options);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return nlohmann::json::parse(o.out)["against"]["kl_mean"].get<double>();
+  };
+  EXPECT_EQ(kl(""), 0.0);  // nobody said where the prompt ends
+  EXPECT_GT(kl("--prompt-tokens 40"), 0.0);
+  expect_refusal(score_tiny() + " --prompt-tokens -1", 2, "--prompt-tokens -1");
+  expect_refusal(score_tiny() + " --prompt-tokens 57", 1, "prompt_tokens is 57");
+}
+
+TEST(Cli, AgainstKeepsItsNames) {
+  const Outcome o = paddock(score_tiny() + " --against sink:2+8 --json");
+  const auto json = nlohmann::ordered_json::parse(o.out);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : json["against"].items()) {
+    names.push_back(name);
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"policy", "perplexity", "nll", "kl_mean", "kl_max",
+                                             "top1_agreement"}));
+}
+
+TEST(Cli, SweepPrintsATableAnArrayADrawingAndEveryPosition) {
+  const TemporaryFolder folder;
+  const std::string svg = folder.path() + "/plot.svg";
+  const std::string csv = folder.path() + "/positions.csv";
+  const std::string sweep = score_tiny() + " --sweep sink:2+8 --sweep 0=full,1=window:8 --svg " +
+                            svg + " --per-position " + csv;
+  const Outcome table = paddock(sweep);
+  ASSERT_EQ(table.code, 0) << table.err;
+  EXPECT_EQ(table.err, "");
+  EXPECT_EQ(std::count(table.out.begin(), table.out.end(), '\n'), 2 + 3);
+  for (const char* name : {"| rule", "| full", "| sink:2+8", "| 0=full,1=window:8"}) {
+    EXPECT_NE(table.out.find(name), std::string::npos) << table.out;
+  }
+  const auto json = nlohmann::json::parse(paddock(sweep + " --json").out);
+  ASSERT_EQ(json["sweep"].size(), 2U);
+  EXPECT_EQ(json["sweep"][1]["policy"], "0=full,1=window:8");
+  EXPECT_EQ(json["sweep"][1]["layers"].size(), 2U);
+  EXPECT_EQ(json["kept_max"], 56);
+  // The same figures as one by one, and as the sum of the positions.
+  const auto one = nlohmann::json::parse(paddock(score_tiny() + " --json --against sink:2+8").out);
+  for (const char* name : {"nll", "perplexity", "kl_mean", "kl_max", "top1_agreement"}) {
+    EXPECT_EQ(json["sweep"][0][name], one["against"][name]) << name;
+  }
+  std::ifstream positions(csv);
+  std::string line;
+  std::getline(positions, line);
+  EXPECT_EQ(line.substr(0, line.find(',', 20)), "position,token,\"nll full\"");
+  double nll = 0;
+  int rows = 0;
+  for (; std::getline(positions, line); ++rows) {
+    EXPECT_EQ(std::stoi(line), rows + 1);
+    EXPECT_EQ(std::count(line.begin(), line.end(), ','), 2 + 2 * 3);
+    nll += std::stod(line.substr(line.find(',', line.find(',') + 1) + 1));
+  }
+  EXPECT_EQ(rows, 55);
+  EXPECT_NEAR(nll / rows, json["nll"].get<double>(), 1e-7);
+  std::ifstream drawing(svg);
+  const std::string picture{std::istreambuf_iterator<char>(drawing), {}};
+  EXPECT_EQ(picture.rfind("<svg", 0), 0U);
+  EXPECT_NE(picture.find(">sink<"), std::string::npos);
+  EXPECT_NE(picture.find(">0=full,1=window<"), std::string::npos);
+  EXPECT_EQ(picture.find("nan"), std::string::npos);
+}
+
+TEST(Cli, ASweepThatLosesNothingCanBeDrawn) {
+  const TemporaryFolder folder;
+  const Outcome o = paddock(score_tiny() + " --sweep full --svg " + folder.path() + "/p.svg");
+  ASSERT_EQ(o.code, 0) << o.err;
+  std::ifstream drawing(folder.path() + "/p.svg");
+  const std::string picture{std::istreambuf_iterator<char>(drawing), {}};
+  EXPECT_EQ(picture.find("nan"), std::string::npos);
+  EXPECT_EQ(picture.find("inf"), std::string::npos);
+  EXPECT_NE(picture.find("</svg>"), std::string::npos);
+}
+
+TEST(Cli, PerplexityRefusesWhatCannotBe) {
+  const TemporaryFolder folder;
+  expect_refusal(score_tiny() + " --sweep window:0", 2, "contender 'window:0'");
+  expect_refusal(score_tiny() + " --sweep 0=full", 2, "0=full");
+  expect_refusal(score_tiny() + " --sweep", 2, "--sweep");
+  expect_refusal(score_tiny() + " --sweep full --against full", 2, "--against");
+  expect_refusal(score_tiny() + " --svg x.svg", 2, "--sweep");
+  expect_refusal(score_tiny() + " --against full --svg x.svg", 2, "--sweep");
+  expect_refusal(score_tiny() + " --facts 0", 2, "--facts 0");
+  expect_refusal(score_tiny() + " --facts 27", 2, "--facts 27");
+  expect_refusal(score_tiny() + " --facts many", 2, "--facts");
+  expect_refusal(score_tiny() + " --first 1", 2, "--first 1");
+  expect_refusal(score_tiny() + " --first 57", 1, "--first 57");
+  expect_refusal(score_tiny() + " --facts 3", 1, "tokenizer");
+  expect_refusal(score_tiny() + " --ctx-size 20", 1, "20");
+  expect_refusal(score_tiny() + " --per-position /nonexistent/p.csv", 1, "/nonexistent/p.csv");
+  expect_refusal(score_tiny() + " --sweep full --svg /nonexistent/p.svg", 1, "/nonexistent/p.svg");
+  const auto ids = [&](const std::string& json) {
+    return "perplexity -m " + tiny() + " --tokens-file " + folder.write("ids.json", json);
+  };
+  expect_refusal(ids("[]"), 1, "0 tokens");
+  expect_refusal(ids("[7]"), 1, "1 tokens");
+  expect_refusal(ids("[7,128]"), 1, "128");
+  expect_refusal(ids("[7,-1]"), 1, "-1");
+  expect_refusal(ids("{\"a\":1}"), 1, "array");
+  EXPECT_EQ(paddock(score_tiny() + " --first 20 --json").out.find("\"tokens\":20"), 1U);
+  // What fails leaves no file behind.
+  const std::string csv = folder.path() + "/left.csv";
+  expect_refusal(ids("[7,128]") + " --per-position " + csv, 1, "128");
+  EXPECT_FALSE(std::filesystem::exists(csv));
+  EXPECT_FALSE(std::filesystem::exists(csv + ".partial"));
+}
+
 TEST(Cli, BenchAndInspectPrintJson) {
   const Outcome bench = paddock("bench -m " + tiny() + " -p 16 -n 4 -d 0,8 -r 2 -o json");
   ASSERT_EQ(bench.code, 0) << bench.err;

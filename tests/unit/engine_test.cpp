@@ -4,9 +4,8 @@
 #include <new>
 #include <thread>
 
-#include "io/mapped_file.h"
-#include "io/safetensors.h"
 #include "support/golden.h"
+#include "support/poisoned_model.h"
 #include "support/temporary_folder.h"
 
 namespace {
@@ -110,6 +109,47 @@ TEST(Engine, ASecondTurnFeedsOnlyItsNewTokens) {
   }
 }
 
+TEST(Engine, FeedingInPiecesGivesTheLogitsOfOneForward) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  for (const std::string policy : {"full", "snapkv:32"}) {
+    EngineOptions options = small_engine(policy);
+    options.kv.block_size = 4;
+    Engine engine(tiny(), options);
+    std::vector<float> whole;
+    const auto keep_in = [](std::vector<float>& to) {
+      return [&to](int64_t, std::span<const float> row) {
+        to.insert(to.end(), row.begin(), row.end());
+        return true;
+      };
+    };
+    engine.forward(tokens, keep_in(whole), 40);
+    std::vector<float> pieces;
+    const SessionId session = engine.open_session();
+    engine.feed(session, std::span(tokens).first(9), keep_in(pieces), 40);
+    engine.feed(session, std::span(tokens).subspan(9, 30), keep_in(pieces));
+    engine.feed(session, std::span(tokens).subspan(39), keep_in(pieces));
+    EXPECT_EQ(pieces, whole) << policy;
+    EXPECT_EQ(code_of([&] { engine.feed(session, tokens, keep_in(pieces), -1); }),
+              ErrorCode::kInvalidArgument);
+    engine.close_session(session);
+
+    // What generate() left pending is fed first.
+    const SessionId talk = engine.open_session();
+    const GenerateResult said = engine.generate(talk, std::span(tokens).first(9), greedy(3));
+    int64_t rows = 0;
+    int64_t last = 0;
+    engine.feed(talk, std::span(tokens).subspan(9, 4),
+                [&](int64_t position, std::span<const float>) {
+                  last = position;
+                  ++rows;
+                  return true;
+                });
+    EXPECT_EQ(rows, 1 + 4);
+    EXPECT_EQ(last, 9 + 3 + 4 - 1);
+    EXPECT_EQ(engine.session_length(talk), 9 + 3 + 4);
+  }
+}
+
 TEST(Engine, EndsForEveryReason) {
   const std::vector<TokenId> tokens = golden_tokens();
   const auto prompt = std::span(tokens).first(10);
@@ -150,28 +190,6 @@ TEST(Engine, EndsForEveryReason) {
   EXPECT_EQ(code_of([&] { small.generate(std::span(tokens).first(40), greedy(1)); }),
             ErrorCode::kOutOfMemory);
   EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
-}
-
-/// A copy of the golden folder whose embedding of token 5 is not a number.
-std::string poisoned_folder(const TemporaryFolder& folder) {
-  std::filesystem::copy(golden("gqa1-default"), folder.path(),
-                        std::filesystem::copy_options::recursive);
-  const std::filesystem::path path = folder.path() + "/model.safetensors";
-  size_t offset = 0;
-  {
-    const MappedFile file(path);
-    for (const TensorView& tensor : safetensors::parse(file.bytes())) {
-      if (tensor.name != "model.embed_tokens.weight") continue;
-      offset = static_cast<size_t>(tensor.data.data() - file.bytes().data()) +
-               5 * static_cast<size_t>(tensor.cols()) * sizeof(float);
-    }
-  }
-  std::filesystem::permissions(path, std::filesystem::perms::owner_all);
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(static_cast<std::streamoff>(offset));
-  const float nan = NAN;
-  file.write(reinterpret_cast<const char*>(&nan), sizeof(nan));
-  return folder.path();
 }
 
 TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {

@@ -1,0 +1,49 @@
+// Bytes that operator new has given out and not got back, at their most. For one source file of a
+// test program: it defines the operators. Sanitizers need them themselves.
+#pragma once
+
+#include <malloc.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace paddock::test {
+inline std::atomic<int64_t> g_live_bytes{0};
+inline std::atomic<int64_t> g_most_live_bytes{0};
+
+inline void count_live_bytes(int64_t change) {
+  const int64_t now = g_live_bytes += change;
+  int64_t most = g_most_live_bytes;
+  while (now > most && !g_most_live_bytes.compare_exchange_weak(most, now)) {
+  }
+}
+
+/// Counts from where it is made.
+class LiveBytes {
+ public:
+  LiveBytes() : before_(g_live_bytes) { g_most_live_bytes = before_; }
+  int64_t most() const { return g_most_live_bytes - before_; }
+
+ private:
+  int64_t before_;
+};
+}  // namespace paddock::test
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kCountsBytes = false;
+#else
+constexpr bool kCountsBytes = true;
+[[gnu::noinline]] void* operator new(size_t size) {
+  void* p = std::malloc(size == 0 ? 1 : size);
+  if (p == nullptr) throw std::bad_alloc();
+  paddock::test::count_live_bytes(static_cast<int64_t>(malloc_usable_size(p)));
+  return p;
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept {
+  if (p != nullptr) paddock::test::count_live_bytes(-static_cast<int64_t>(malloc_usable_size(p)));
+  std::free(p);
+}
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { operator delete(p); }
+#endif
