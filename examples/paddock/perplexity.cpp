@@ -239,9 +239,8 @@ int run(const Args& args) {
   check_usage(args);
   paddock::QualityOptions options;
   options.engine = args.engine.engine_options();
-  std::vector<std::string> contenders = args.sweep;
-  if (!args.against.empty()) contenders = {args.against};
-  for (const std::string& policy : contenders) options.contenders.push_back({policy});
+  options.contenders = args.sweep;
+  if (!args.against.empty()) options.contenders = {args.against};
   const auto model = args.engine.load_model();
   const std::vector<paddock::TokenId> tokens = read_text(args, *model);
   Outcome outcome;
@@ -257,7 +256,7 @@ int run(const Args& args) {
   std::optional<PositionFile> positions;
   std::optional<OutputFile> svg;
   if (!args.per_position.empty()) {
-    positions.emplace(args.per_position, tokens, args.engine.kv_policy, contenders);
+    positions.emplace(args.per_position, tokens, args.engine.kv_policy, options.contenders);
   }
   if (!args.svg.empty()) svg.emplace(args.svg);
 

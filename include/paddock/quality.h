@@ -14,15 +14,11 @@
 
 namespace paddock {
 
-/// A rule to compare with the baseline.
-struct Contender {
-  std::string policy;                                     ///< a SPEC, as in KvOptions::policy
-  std::shared_ptr<const EvictionPolicy> custom_policy{};  ///< overrides `policy` when set
-};
-
 struct QualityOptions {
   EngineOptions engine{};  ///< of every engine; engine.kv.policy is the baseline
-  std::vector<Contender> contenders{};
+  /// SPECs to compare with it, as in KvOptions::policy; rules of the host's own among them, by the
+  /// names in engine.kv.custom_policies.
+  std::vector<std::string> contenders{};
   /// Positions that one engine runs ahead, from 1; the baseline's logits of so many are kept:
   /// chunk * vocab_size * 12 bytes, however many contenders there are.
   int32_t chunk = 64;

@@ -89,7 +89,7 @@ struct QualityMeter::Impl {
   std::optional<BaselineRows> rows;
   std::atomic<bool> cancelled{false};
 
-  void add_runner(EngineOptions options, const Contender& rule);
+  void add_runner(const EngineOptions& options);
   void check_length(int64_t tokens) const;
   /// Error kCancelled if cancel() or a callback asked for it.
   void check_going_on(bool goes_on) const {
@@ -97,10 +97,7 @@ struct QualityMeter::Impl {
   }
 };
 
-void QualityMeter::Impl::add_runner(EngineOptions options, const Contender& rule) {
-  options.kv.policy = rule.policy;
-  options.kv.custom_policy = rule.custom_policy;
-  options.batch_size = std::min(options.batch_size, chunk);
+void QualityMeter::Impl::add_runner(const EngineOptions& options) {
   auto engine = std::make_unique<Engine>(model, options);
   runners.push_back({engine->options().kv.policy, std::move(engine)});
 }
@@ -135,14 +132,16 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
   impl_->model = std::move(model);
   impl_->chunk = options.chunk;
   impl_->rows.emplace(options.chunk, vocab, compares);
-  const KvOptions& kv = options.engine.kv;
-  impl_->add_runner(options.engine, {kv.policy, kv.custom_policy});
-  for (const Contender& rule : options.contenders) {
+  EngineOptions engine = options.engine;
+  engine.batch_size = std::min(engine.batch_size, options.chunk);
+  impl_->add_runner(engine);
+  engine.kv.custom_policy = nullptr;
+  for (const std::string& policy : options.contenders) {
+    engine.kv.policy = policy;
     try {
-      impl_->add_runner(options.engine, rule);
+      impl_->add_runner(engine);
     } catch (const Error& e) {
-      fail(e.code(), "contender '{}': {}",
-           rule.custom_policy != nullptr ? rule.custom_policy->name() : rule.policy, e.what());
+      fail(e.code(), "contender '{}': {}", policy, e.what());
     }
   }
 }

@@ -21,7 +21,7 @@ QualityOptions options_for(const std::vector<std::string>& contenders,
   options.engine = reference_options();
   options.engine.kv.policy = baseline;
   options.engine.kv.block_size = 4;
-  for (const std::string& policy : contenders) options.contenders.push_back({policy});
+  options.contenders = contenders;
   options.chunk = chunk;
   return options;
 }
@@ -216,12 +216,22 @@ class Newest final : public EvictionPolicy {
 };
 
 TEST(Quality, AcceptsAHostsOwnPolicies) {
-  QualityOptions options = options_for({"window:12"});
-  options.contenders.push_back({"", std::make_shared<Newest>()});
+  QualityOptions options = options_for({"window:12", "newest"});
+  options.engine.kv.custom_policies["newest"] = [](std::string_view) {
+    return std::make_shared<Newest>();
+  };
   const QualityReport report = QualityMeter(tiny(), options).compare(some_tokens(60));
   EXPECT_EQ(report.contenders[1].policy, "newest");
   EXPECT_GT(report.contenders[1].kl_mean, 0);
   EXPECT_EQ(report.contenders[1].kl_mean, report.contenders[0].kl_mean);
+
+  // As the baseline, by object: contenders stay what they are.
+  options = options_for({"window:12", "full"});
+  options.engine.kv.custom_policy = std::make_shared<Newest>();
+  const QualityReport other = QualityMeter(tiny(), options).compare(some_tokens(60));
+  EXPECT_EQ(other.baseline.policy, "newest");
+  EXPECT_EQ(other.contenders[0].kl_mean, 0.0);
+  EXPECT_EQ(other.contenders[1].nll, report.baseline.nll);
 }
 
 TEST(Quality, RefusalsNameWhatIsWrong) {
@@ -506,7 +516,7 @@ TEST(RealModel, SinksSaveWhatAWindowLosesAndFullRecallsFacts) {
   QualityOptions options;
   options.engine.threads = 2;
   options.engine.context = 1024;
-  for (const char* policy : {"sink:4+60", "window:64"}) options.contenders.push_back({policy});
+  options.contenders = {"sink:4+60", "window:64"};
   QualityMeter meter(model, options);
   const QualityReport report = meter.compare(tokens);
   const PolicyQuality& sink = report.contenders[0];
