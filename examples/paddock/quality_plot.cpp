@@ -13,7 +13,7 @@ namespace {
 // Okabe and Ito's colours, which people of all kinds of sight tell apart, without the yellow.
 constexpr const char* kColours[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
                                     "#E69F00", "#56B4E9", "#000000", "#7F7F7F"};
-constexpr size_t kShapes = 4;
+constexpr size_t kShapes = 5;  // and eight colours: forty series before two look alike
 constexpr double kPanelWidth = 360, kPanelHeight = 300, kTop = 56, kBottom = 52, kLeft = 56;
 constexpr double kGap = 64, kLegend = 170, kLegendRow = 20;
 
@@ -77,9 +77,13 @@ std::string marker(size_t series, double x, double y) {
                          y - 3.5, colour);
     case 2:
       return fmt::format("<path d='M{:.1f} {:.1f}l5 8h-10z' fill='{}'/>\n", x, y - 5, colour);
-    default:
+    case 3:
       return fmt::format("<path d='M{:.1f} {:.1f}l5 5l-5 5l-5 -5z' fill='{}'/>\n", x, y - 5,
                          colour);
+    default:
+      return fmt::format(
+          "<path d='M{:.1f} {:.1f}l8 8m0 -8l-8 8' fill='none' stroke='{}' stroke-width='2'/>\n",
+          x - 4, y - 4, colour);
   }
 }
 
