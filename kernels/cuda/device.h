@@ -65,9 +65,12 @@
 // even;
 //                            pack2<H>(low, high) -> uint32; unpack2<H>(u) -> F32x2
 //                            as in kernels/half.h, but for the payload of NaN
-// Arithmetic                 fast_exp(x) fast_exp2(x) (relative error 2^-21 in [-126, 126] of the
-//                            exponent of two) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
+// Arithmetic                 fast_exp(x) fast_exp2(x): approximate on the device, results below
+// 2^-126
+//                            may be zero; rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
 //                            float_bits(f) bits_float(u)
+//                            dp4a(a, b, c) = c + four products of signed bytes; byte_perm(a, b,
+//                            selector)
 // Host                       int error = PADDOCK_LAUNCH(kernel, Grid{x, y, z}, block,
 // dynamic_shared_bytes,
 //                            stream, args...)     0 or a cudaError_t; brackets around template
@@ -105,8 +108,10 @@ inline constexpr size_t kMaxDynamicShared = 163 * 1024;
 
 #if defined(__CUDACC__)
 #include "device_cuda.h"
+#include "device_cuda_warp.h"
 #else
 #include "support/simt/device_host.h"
+#include "support/simt/device_host_warp.h"
 #endif
 
 namespace paddock::simt {

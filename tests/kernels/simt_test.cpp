@@ -530,6 +530,12 @@ TEST(SimtMatrix, FragmentsMultiplyAsMatrices) {
   }
 }
 
+TEST(SimtArithmetic, BytesAsTheHardwareTakesThem) {
+  EXPECT_EQ(dp4a(static_cast<int32_t>(0x80FF7F02U), static_cast<int32_t>(0x80027F03U), -5),
+            -5 + 128 * 128 - 2 + 127 * 127 + 6);
+  EXPECT_EQ(byte_perm(0x33221100U, 0x77665544U, 0x7041U), 0x77004411U);
+}
+
 TEST(SimtSites, NamesAreUniqueInAFile) {
   forget_sites();
   const auto reports = reports_of(

@@ -26,6 +26,7 @@ class Fiber {
  private:
   friend struct FiberContext;
   std::byte* memory_ = nullptr;  // guard page, then the stack
+  size_t offset_ = 0;            // bytes left unused at the top
   std::unique_ptr<FiberContext> context_;
 };
 

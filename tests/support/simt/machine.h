@@ -130,6 +130,7 @@ struct Machine {
   std::vector<std::unique_ptr<Region>> shared;  // [0] is the dynamic one
 };
 Machine& machine();
+std::string line_of(Where where);  // "file:line"
 
 inline Thread& this_thread() { return machine().threads[place.thread]; }
 inline Warp& this_warp() { return machine().warps[place.thread / kWarpSize]; }
@@ -141,6 +142,15 @@ void record(Fault fault, int thread, Where where, std::string text);
 void pause();
 /// Counts a step; in random schedules it may pause.
 void step(bool may_pause);
+
+const char* verb(Access kind);
+std::string describe(const Region& r);
+AddressSpace& shared_space();
+/// The region of an access within bounds and aligned; fails otherwise.
+Region& find(const std::byte* p, size_t bytes, size_t alignment, Access kind, Where where);
+/// The same, having checked everything and noted who was there.
+Region& checked(const void* address, size_t bytes, size_t alignment, Access kind, Where where);
+void check_race(Region& r, size_t offset, size_t bytes, Access kind, Where where);
 
 void start_block_memory(size_t dynamic_shared);
 void install_fault_handler();

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <utility>
 
 #include "support/simt/machine.h"
 
@@ -24,17 +23,6 @@ struct Abandoned {};
 constexpr int kErrorInvalidConfiguration = 9;  // cudaErrorInvalidConfiguration
 constexpr int kErrorLaunchFailure = 719;       // cudaErrorLaunchFailure
 constexpr uint16_t kWarpEpochs = 4096;         // as many as ByteShadow tells apart
-
-std::string stem(const char* file) {
-  std::string name = file;
-  name = name.substr(name.find_last_of('/') + 1);
-  return name.substr(0, name.find('.'));
-}
-std::string full_name(const Site& site) { return stem(site.where.file) + "." + site.name; }
-std::string line_of(Where where) {
-  const std::string file = where.file;
-  return fmt::format("{}:{}", file.substr(file.find_last_of('/') + 1), where.line);
-}
 
 /// Every thread has met the barrier: on to the next epoch.
 void pass_barrier() {
@@ -201,6 +189,11 @@ bool launchable(Grid grid, int block, size_t dynamic_shared) {
 
 }  // namespace
 
+std::string line_of(Where where) {
+  const std::string file = where.file;
+  return fmt::format("{}:{}", file.substr(file.find_last_of('/') + 1), where.line);
+}
+
 void record(Fault fault, int thread, Where where, std::string text) {
   Machine& m = machine();
   const Grid b = place.block;
@@ -226,22 +219,6 @@ void step(bool may_pause) {
     fail(Fault::kEndless, {"", 0}, fmt::format("no end after {} steps", m.step_limit));
   }
   if (may_pause && m.schedule.order == Order::kRandom && m.random() % 16 == 0) pause();
-}
-
-bool meet(Site& site) {
-  if (site.known) return site.skipped;
-  Machine& m = machine();
-  const std::string name = full_name(site);
-  for (const Site* other : m.sites) {
-    if (full_name(*other) == name && other->where.line != site.where.line) {
-      record(Fault::kSites, place.thread, site.where,
-             fmt::format("the site '{}' is at line {} too", name, other->where.line));
-    }
-  }
-  m.sites.push_back(&site);
-  site.known = true;
-  site.skipped = name == m.mutant;
-  return site.skipped;
 }
 
 void sync_block(const Site& site) {
@@ -339,75 +316,6 @@ int run_grid(const char* kernel, Grid grid, int block, size_t dynamic_shared,
   ++m.epoch;
   m.launch_epoch = m.epoch;
   return m.failed ? kErrorLaunchFailure : 0;
-}
-
-// ---- what tests set ----
-std::vector<Report> take_reports() { return std::exchange(machine().reports, {}); }
-std::string take_report_text() {
-  std::string text;
-  for (const Report& r : take_reports()) text += (text.empty() ? "" : "\n") + r.text;
-  return text;
-}
-void set_schedule(Schedule schedule) { machine().schedule = schedule; }
-std::string to_string(const Schedule& schedule) {
-  static const char* const kNames[] = {"forward",        "reverse",         "interleaved",
-                                       "one warp ahead", "one warp behind", "random"};
-  return fmt::format("{} {}", kNames[static_cast<int>(schedule.order)], schedule.seed);
-}
-std::vector<Schedule> all_schedules() {
-  return {{Order::kForward, 0},       {Order::kReverse, 0},      {Order::kInterleaved, 0},
-          {Order::kOneWarpAhead, 0},  {Order::kOneWarpAhead, 1}, {Order::kOneWarpBehind, 0},
-          {Order::kOneWarpBehind, 1}, {Order::kRandom, 1},       {Order::kRandom, 2},
-          {Order::kRandom, 3}};
-}
-void for_each_schedule(const std::function<void(const std::string&)>& run) {
-  for (const Schedule& schedule : all_schedules()) {
-    set_schedule(schedule);
-    run(to_string(schedule));
-  }
-  set_schedule({});
-}
-void set_step_limit(uint64_t steps) { machine().step_limit = steps; }
-
-std::vector<std::string> sites_met() {
-  std::vector<std::string> names;
-  for (const Site* site : machine().sites) names.push_back(full_name(*site));
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  return names;
-}
-void forget_sites() {
-  for (Site* site : machine().sites) site->known = site->skipped = false;
-  machine().sites.clear();
-}
-void set_mutant(const std::string& site) {
-  machine().mutant = site;
-  for (Site* known : machine().sites) known->skipped = full_name(*known) == site;
-}
-std::vector<std::string> surviving_mutants(const std::function<bool()>& run) {
-  const auto noticed = [&run] {
-    bool bad = false;
-    for (const Schedule& schedule : all_schedules()) {
-      set_schedule(schedule);
-      bad = !run();
-      bad = !machine().reports.empty() || bad;
-      if (bad) break;
-    }
-    set_schedule({});
-    return bad;
-  };
-  forget_sites();
-  set_mutant("");
-  take_reports();
-  if (noticed()) return {"unmutated", take_report_text()};
-  std::vector<std::string> survivors;
-  for (const std::string& site : sites_met()) {
-    set_mutant(site);
-    if (!noticed()) survivors.push_back(site);
-    take_reports();
-  }
-  set_mutant("");
-  return survivors;
 }
 
 }  // namespace paddock::simt
