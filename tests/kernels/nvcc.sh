@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compiles every CUDA kernel with nvcc for the architectures we ship, warnings as errors; prints what each
-# kernel uses; fails if a kernel that its file lists as `// hot: NAME...` keeps anything in local memory.
+# Compiles every CUDA kernel with nvcc for the architectures we ship, warnings as errors; prints what
+# each uses; fails if a kernel that its file lists as `// hot: NAME...` keeps anything in local memory.
 # usage: nvcc.sh FOLDER    (for objects and logs; what is newer than its sources is not compiled again)
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
