@@ -64,6 +64,12 @@ struct StepPlan {
   int32_t n_tokens() const { return static_cast<int32_t>(tokens.size()); }
 };
 
+/// The shape of a weight matrix that linear() will meet.
+struct LinearShape {
+  DType type;
+  int64_t rows, cols;
+};
+
 /// What an engine will ask for at most; a backend reserves for it once.
 struct BackendLimits {
   int32_t max_tokens = 0;  // in one step
@@ -71,6 +77,8 @@ struct BackendLimits {
   int32_t max_sequences = 0;
   int32_t n_heads = 0;
   int64_t max_cols = 0;              // widest input of a linear layer
+  std::vector<LinearShape> linears;  // each kind once
+  std::vector<int64_t> max_entries;  // [n_layers] longest table of one sequence
   int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for
   int64_t n_pages = 0;
   PageGeometry geometry{};
@@ -97,10 +105,14 @@ class Backend {
                                                           uint64_t& bytes) = 0;
   /// True if make_linear copies, so that the mapped original may leave memory.
   virtual bool repacks() const = 0;
-  /// Bytes make_linear would reserve for a tensor.
+  /// Bytes make_linear, and make_embedding, would reserve for a tensor that nobody has given
+  /// before.
   virtual uint64_t linear_bytes(const TensorView& tensor) const = 0;
+  virtual uint64_t embedding_bytes(const TensorView& tensor) const = 0;
 
   // ---- memory
+  /// Bytes free where this backend reserves; 0: unknown.
+  virtual uint64_t available_bytes() const = 0;
   /// Bytes reserve() will take beside weights and buffers.
   virtual uint64_t reserve_bytes(const BackendLimits& limits) const = 0;
   /// Takes the page pool and all scratch; a second call keeps the pool and what lies in it where
@@ -109,7 +121,7 @@ class Backend {
   /// A zeroed activation matrix that lives as long as the backend.
   virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
 
-  // ---- one step; n is the number of rows
+  // ---- one step; n is the number of rows. Operations may still be under way when they return.
   virtual void begin_step(const StepPlan& plan) = 0;
   virtual void end_step() = 0;
   virtual void embed(const EmbeddingWeight& weight, Buffer out) = 0;
@@ -125,8 +137,12 @@ class Backend {
   virtual void swiglu(Buffer gate_up, int32_t n, Buffer out) = 0;
   /// out[i] = x[rows[i]]
   virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
-  /// Row `row` of a buffer in host memory, valid until the next operation.
-  virtual std::span<const float> host_row(Buffer x, int32_t row) = 0;
+  /// The first n rows of a buffer without gaps, in host memory until the next operation; waits.
+  virtual std::span<const float> host_rows(Buffer x, int32_t n) = 0;
+  /// Waits until what the plan asked for (uses, key norms) has been written.
+  virtual void wait() = 0;
+  /// Time spent in a layer's attention up to the last wait; from any thread.
+  virtual int64_t attention_nanoseconds(int32_t layer) const = 0;
 
   // ---- pages, between steps
   /// Copies a page of page_bytes() to host memory, in the order of kernels/paged_kv.h.
@@ -143,5 +159,11 @@ struct BackendOptions {
 
 /// Error kInvalidArgument for an unknown or unsupported isa.
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
+/// A backend for "cpu", "cuda" or "cuda:N". Error kInvalidArgument for other names, kDevice where
+/// there is no such device.
+std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options);
+/// Tests put an emulated device in the place of "cuda" devices; null takes it away.
+using CudaBackendMaker = std::unique_ptr<Backend> (*)(const BackendOptions& options, int32_t index);
+void set_cuda_backend_maker(CudaBackendMaker maker);
 
 }  // namespace paddock

@@ -3,15 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <numeric>
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/layer_clocks.h"
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/system.h"
 #include "core/thread_pool.h"
 #include "cpu/kernels.h"
 
@@ -77,6 +80,8 @@ class CpuBackend final : public Backend {
                                                               tensor.rows(), tensor.cols()));
   }
 
+  uint64_t embedding_bytes(const TensorView&) const override { return 0; }  // read where it lies
+
   std::unique_ptr<LinearWeight> make_linear(std::span<const TensorView* const> parts,
                                             uint64_t& bytes) override {
     auto linear = std::make_unique<CpuLinear>();
@@ -109,6 +114,8 @@ class CpuBackend final : public Backend {
 
   // ---- memory
 
+  uint64_t available_bytes() const override { return available_memory(); }
+
   uint64_t reserve_bytes(const BackendLimits& limits) const override {
     return pool_bytes(limits) + angle_bytes(limits) + input_bytes(limits) + scratch_bytes(limits) +
            mass_bytes(limits);
@@ -116,6 +123,7 @@ class CpuBackend final : public Backend {
 
   void reserve(const BackendLimits& limits) override {
     limits_ = limits;
+    clocks_.resize(limits.max_entries.size());
     const auto fit = [](AlignedBuffer& buffer, uint64_t bytes, const char* what) {
       if (buffer.size() == bytes) return;
       buffer = AlignedBuffer();  // the old one first: both may not fit
@@ -204,6 +212,12 @@ class CpuBackend final : public Backend {
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
+    const auto start = std::chrono::steady_clock::now();
+    attend(layer, q, out);
+    clocks_.add(layer, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());
+  }
+
+  void attend(int32_t layer, Buffer q, Buffer out) {
     const std::span<const SequenceView> views = plan_->layers[layer].sequences;
     sequences_.clear();
     auto* masses = reinterpret_cast<int64_t*>(masses_.data());
@@ -260,9 +274,11 @@ class CpuBackend final : public Backend {
     }
   }
 
-  std::span<const float> host_row(Buffer x, int32_t row) override {
-    return {x.data + row * x.stride, static_cast<size_t>(x.cols)};
+  std::span<const float> host_rows(Buffer x, int32_t n) override {
+    return {x.data, static_cast<size_t>(n * x.cols)};
   }
+  void wait() override {}
+  int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
 
   // ---- pages
 
@@ -403,6 +419,7 @@ class CpuBackend final : public Backend {
   std::vector<cpu::AttentionSequence> sequences_;
   std::vector<int32_t> own_rows_;  // angle row i belongs to token i
   const StepPlan* plan_ = nullptr;
+  LayerClocks clocks_;  // attention
 };
 
 }  // namespace

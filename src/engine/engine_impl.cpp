@@ -35,8 +35,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 /// Refuses before anything large is taken.
-void check_memory(uint64_t weights, uint64_t pool, uint64_t rest) {
-  const uint64_t available = available_memory();
+void check_memory(uint64_t available, uint64_t weights, uint64_t pool, uint64_t rest) {
   const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
                                       rest, "memory", ErrorCode::kOutOfMemory);
   if (available == 0 || needed <= available) return;
@@ -57,7 +56,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const int32_t max_tokens = most_tokens(o);
   const int32_t logit_rows = std::max(o.max_sequences, std::min(kLogitTile, max_tokens));
 
-  backend = make_cpu_backend({o.precision, o.threads, o.isa});
+  backend = make_backend(o.device, {o.precision, o.threads, o.isa});
   CacheConfig cache_config{config.n_layers,
                            config.n_heads,
                            o.kv.block_size,
@@ -74,14 +73,14 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 #endif
   cache = std::make_unique<CacheManager>(cache_config, setup.policies);
   planner = std::make_unique<StepPlanner>(*cache, max_tokens);
-  const BackendLimits limits = limits_for(setup, config, *planner);
+  const BackendLimits limits = limits_for(setup, data, *planner);
 
   const std::string key = backend->weights_key();
   const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
   const uint64_t reserved = backend->reserve_bytes(limits);
   const uint64_t activations = Llama::activation_bytes(config, max_tokens, logit_rows);
   const uint64_t pool = o.kv.budget_bytes;
-  check_memory(packed, pool, reserved - pool + activations);
+  check_memory(backend->available_bytes(), packed, pool, reserved - pool + activations);
 
   weights = data.weights(key, [&] { return make_weights(data, *backend); });
   backend->reserve(limits);
@@ -282,25 +281,39 @@ int32_t Engine::Impl::plan_tokens(Request& request, int32_t most) {
   return n;
 }
 
-void Engine::Impl::run_plan() {
-  const Clock::time_point start = Clock::now();
-  const bool completed = llama->run(planner->build(), this);
-  if (completed) planner->report(*cache);
-  for (Request* request : stepping_) {
-    if (completed) {
-      cache->commit(*request->sequence);
-    } else {
-      cache->rollback(*request->sequence);
-    }
-  }
-  if (completed) cache->tick();
-  if (!completed) return;  // whoever asked to stop is ended by the next step; the others go on
-
+/// The forward pass and the logits that requests wait for. False, with nothing changed, if it was
+/// stopped; likewise where it throws.
+bool Engine::Impl::forward_plan() {
   logit_rows_.clear();
   for (const Request* request : stepping_) {
     if (request->last_row >= 0) logit_rows_.push_back(request->last_row);
   }
-  if (!logit_rows_.empty()) llama->compute_logits(logit_rows_);
+  const auto roll_back = [this] {
+    for (const Request* request : stepping_) cache->rollback(*request->sequence);
+  };
+  try {
+    if (!llama->run(planner->build(), this)) {
+      roll_back();
+      return false;
+    }
+    if (!logit_rows_.empty()) {
+      llama->compute_logits(logit_rows_);
+    } else if (planner->measures()) {
+      backend->wait();
+    }
+  } catch (...) {
+    roll_back();
+    throw;
+  }
+  return true;
+}
+
+void Engine::Impl::run_plan() {
+  const Clock::time_point start = Clock::now();
+  if (!forward_plan()) return;  // whoever asked to stop is ended by the next step; the others go on
+  planner->report(*cache);
+  for (const Request* request : stepping_) cache->commit(*request->sequence);
+  cache->tick();
   const double seconds = seconds_since(start);
 
   int32_t row = 0;

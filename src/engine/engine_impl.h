@@ -39,7 +39,7 @@ inline constexpr int32_t kLogitTile = 32;
 inline int32_t most_tokens(const EngineOptions& o) {
   return std::max(o.batch_size, o.max_sequences);
 }
-BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner);
 
 struct Engine::Impl final : StopCheck {
@@ -82,6 +82,7 @@ struct Engine::Impl final : StopCheck {
   void plan_step();
   int32_t plan_tokens(Request& request, int32_t most);
   void run_plan();
+  bool forward_plan();
   void accept(Request& request, std::span<const float> logits);
   /// Calls the host's callback; what it throws ends this request alone. False: stop.
   bool deliver(Request& request, const TokenEvent& event);

@@ -88,7 +88,7 @@ void Engine::Impl::set_policies(PolicyMap policies, std::string name) {
   check_pool(next, next.n_pages);
   cache->set_policies(next.policies);
   planner = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
-  backend->reserve(limits_for(next, model->data().config, *planner));
+  backend->reserve(limits_for(next, model->data(), *planner));
   setup = std::move(next);
 }
 
@@ -96,7 +96,8 @@ KvStats Engine::Impl::stats() const {
   KvStats stats = cache->stats();
   stats.type = kv_type_name(setup.options.kv.type);
   for (KvLayerStats& layer : stats.layers) {
-    layer.attention_seconds = static_cast<double>(llama->attention_nanoseconds(layer.layer)) * 1e-9;
+    layer.attention_seconds =
+        static_cast<double>(backend->attention_nanoseconds(layer.layer)) * 1e-9;
     stats.total.attention_seconds += layer.attention_seconds;
   }
   stats.memory = {resident_memory(), available_memory()};
@@ -156,7 +157,15 @@ void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> t
     }
     planner->clear();
     planner->add(sequence, tokens.subspan(fed, n));
-    if (!llama->run(planner->build(), this)) {
+    bool completed = false;
+    try {
+      completed = llama->run(planner->build(), this);
+      if (planner->measures()) backend->wait();
+    } catch (...) {
+      cache->rollback(sequence);
+      throw;
+    }
+    if (!completed) {
       cache->rollback(sequence);
       fail(ErrorCode::kCancelled, "cancelled at position {}", start + static_cast<int64_t>(fed));
     }

@@ -19,15 +19,6 @@ void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
   }
 }
 
-void check_device(const std::string& device) {
-  if (device == "auto" || device == "cpu") return;
-  if (device == "cuda" || device.starts_with("cuda:")) {
-    fail(ErrorCode::kDevice,
-         "device '{}' is not available: this build has no CUDA backend; use cpu", device);
-  }
-  fail(ErrorCode::kInvalidArgument, "device '{}' is unknown; use auto, cpu or cuda", device);
-}
-
 DType element_type(KvType type) {
   switch (type) {
     case KvType::kF32:
@@ -97,8 +88,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);
   check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
-  check_device(o.device);
-  o.device = "cpu";
+  if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
@@ -121,9 +111,22 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   return setup;
 }
 
-BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner) {
+  const LlamaConfig& config = model.config;
   BackendLimits limits;
+  limits.max_entries = planner.max_entries();
+  const auto add_shape = [&](const TensorView& t) {
+    const bool known =
+        std::any_of(limits.linears.begin(), limits.linears.end(), [&](const LinearShape& s) {
+          return s.type == t.dtype && s.rows == t.rows() && s.cols == t.cols();
+        });
+    if (!known) limits.linears.push_back({t.dtype, t.rows(), t.cols()});
+  };
+  add_shape(model.tensors.output);
+  for (const LlamaTensors::Layer& t : model.tensors.layers) {
+    for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) add_shape(*w);
+  }
   limits.max_tokens = most_tokens(setup.options);
   limits.max_angle_rows = planner.max_angle_rows();
   limits.max_measured_entries = planner.max_measured_entries();

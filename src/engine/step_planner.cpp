@@ -29,6 +29,7 @@ StepPlanner::StepPlanner(const CacheManager& cache, int32_t max_tokens)
     layer_group_.push_back(group_of(layer));
     destinations_[layer].reserve(max_tokens);
     views_[layer].reserve(n_sequences);
+    measures_ |= rule.needs.attention || rule.needs.key_norms;
     if (rule.needs.key_norms) key_norms_[layer].resize(max_tokens);
     if (!rule.needs.attention) continue;
     const int64_t entries = CacheManager::max_entries(rule, config);
@@ -68,6 +69,14 @@ int32_t StepPlanner::group_of(int32_t layer) {
   }
   groups_.push_back({layer, {}, {}});
   return static_cast<int32_t>(groups_.size()) - 1;
+}
+
+std::vector<int64_t> StepPlanner::max_entries() const {
+  std::vector<int64_t> entries(n_layers_);
+  for (int32_t layer = 0; layer < n_layers_; ++layer) {
+    entries[layer] = CacheManager::max_entries(cache_.rule(layer), cache_.config());
+  }
+  return entries;
 }
 
 void StepPlanner::clear() {

@@ -20,11 +20,15 @@ class StepPlanner {
   int32_t add(SequenceId sequence, std::span<const int32_t> tokens);
   /// The plan for everything added; views live until clear().
   const StepPlan& build();
+  /// Whether any layer's rule has something measured.
+  bool measures() const { return measures_; }
   /// Hands what the step measured to the cache, before its sequences are committed.
   void report(CacheManager& cache) const;
 
   int32_t n_tokens() const { return static_cast<int32_t>(tokens_.size()); }
   int32_t max_angle_rows() const { return max_angle_rows_; }
+  /// [n_layers] longest table of one sequence.
+  std::vector<int64_t> max_entries() const;
   /// Longest table whose use is measured; 0: none is.
   int64_t max_measured_entries() const { return max_measured_entries_; }
 
@@ -56,6 +60,7 @@ class StepPlanner {
   int32_t n_layers_;
   int32_t max_angle_rows_;
   int64_t max_measured_entries_ = 0;
+  bool measures_ = false;
   int64_t step_ = 0;
   std::vector<RotationGroup> groups_;
   std::vector<int32_t> layer_group_;   // [n_layers]

@@ -1,16 +1,12 @@
 #include "model/llama.h"
 
 #include <array>
-#include <chrono>
 
 namespace paddock {
 
 Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weights,
              Backend& backend, int32_t max_tokens, int32_t max_logit_rows)
-    : config_(config),
-      weights_(std::move(weights)),
-      backend_(backend),
-      attention_nanoseconds_(config.n_layers) {
+    : config_(config), weights_(std::move(weights)), backend_(backend) {
   const int64_t q_cols = int64_t{config.n_heads} * config.head_dim;
   const int64_t kv_cols = int64_t{config.n_kv_heads} * config.head_dim;
   hidden_ = backend.make_buffer(max_tokens, config.hidden_size);
@@ -55,11 +51,7 @@ void Llama::attention_block(const LlamaWeights::Layer& layer, int32_t index, int
   backend_.rms_norm(hidden_, *layer.attn_norm, config_.norm_eps, n, normed_);
   backend_.linear(*layer.qkv, normed_, n, std::array{q_, k_, v_}, false);
   backend_.rope_store(index, k_, v_);
-  const auto start = std::chrono::steady_clock::now();
   backend_.attention(index, q_, attended_);
-  const auto spent = std::chrono::steady_clock::now() - start;
-  attention_nanoseconds_[index].fetch_add(std::chrono::nanoseconds(spent).count(),
-                                          std::memory_order_relaxed);
   backend_.linear(*layer.o, attended_, n, std::array{hidden_}, true);
 }
 
@@ -77,9 +69,8 @@ void Llama::compute_logits(std::span<const int32_t> rows) {
   backend_.gather(hidden_, rows, logit_hidden_);
   backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n, logit_hidden_);
   backend_.linear(*weights_->output, logit_hidden_, n, std::array{logits_}, false);
+  host_logits_ = backend_.host_rows(logits_, n);
 }
-
-std::span<const float> Llama::logits_row(int32_t i) { return backend_.host_row(logits_, i); }
 
 std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend) {
   auto weights = std::make_shared<LlamaWeights>();
@@ -111,6 +102,9 @@ std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model,
 
 uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend) {
   uint64_t bytes = backend.linear_bytes(tensors.output);
+  if (tensors.embedding.data.data() != tensors.output.data.data()) {
+    bytes += backend.embedding_bytes(tensors.embedding);
+  }
   for (const LlamaTensors::Layer& t : tensors.layers) {
     for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) {
       bytes += backend.linear_bytes(*w);

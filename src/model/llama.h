@@ -1,7 +1,6 @@
 // The forward pass of a Llama decoder, written once for every backend.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -35,14 +34,11 @@ class Llama {
   /// so; the hidden states are then meaningless.
   bool run(const StepPlan& plan, StopCheck* stop);
 
-  /// Logits [rows.size(), vocab_size] of tokens of the last run; at most max_logit_rows at a time.
-  /// Row i is read with logits_row(i).
+  /// Logits [rows.size(), vocab_size] of tokens of the last run, in host memory; at most
+  /// max_logit_rows at a time. Row i is logits_row(i) until the next operation.
   void compute_logits(std::span<const int32_t> rows);
-  std::span<const float> logits_row(int32_t i);
-
-  /// Time spent in a layer's attention so far, as the host sees it; from any thread.
-  int64_t attention_nanoseconds(int32_t layer) const {
-    return attention_nanoseconds_[layer].load(std::memory_order_relaxed);
+  std::span<const float> logits_row(int32_t i) const {
+    return host_logits_.subspan(int64_t{i} * config_.vocab_size, config_.vocab_size);
   }
 
  private:
@@ -61,7 +57,7 @@ class Llama {
   Buffer activated_;     // [max_tokens, intermediate_size]
   Buffer logit_hidden_;  // [max_logit_rows, hidden_size]
   Buffer logits_;        // [max_logit_rows, vocab_size]
-  std::vector<std::atomic<int64_t>> attention_nanoseconds_;  // [n_layers]
+  std::span<const float> host_logits_;
 };
 
 /// Gives every tensor to the backend in its own form; originals that were repacked leave memory.

@@ -1,0 +1,106 @@
+// What the CUDA backend needs of a device beside our kernels: memory, one stream, dense products,
+// clocks. Two are made: over the CUDA runtime and cuBLAS (cuda_runtime.cpp), and over the harness
+// that runs kernels on the CPU (tests/support/simt).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "cuda/launch.h"
+
+namespace paddock::cuda {
+
+struct DeviceMemoryInfo {
+  uint64_t free_bytes = 0;
+  uint64_t total_bytes = 0;
+};
+
+/// y[n, rows] (=, or += when accumulate) x[n, cols] * w[rows, cols]^T, float32 accumulation.
+struct GemmArgs {
+  const void* w;  // rows without gaps
+  const void* x;
+  int64_t x_stride;  // elements
+  DType type;        // of w and x: kBF16 or kF32
+  float* y;
+  int64_t y_stride;
+  int64_t rows, cols;
+  int32_t n;
+  bool accumulate;
+};
+
+/// One device and one stream on it: everything is asynchronous and in order unless it says
+/// otherwise. Used by one thread at a time. Errors: kDevice, and kOutOfMemory where memory is asked
+/// for.
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+  virtual std::string name() const = 0;  ///< such as "cuda:0 (NVIDIA H100)"
+  virtual Stream stream() const = 0;
+  virtual DeviceMemoryInfo memory() const = 0;
+
+  /// Aligned to 256 bytes. Error kOutOfMemory naming `what`, the bytes needed and those free.
+  virtual void* allocate(uint64_t bytes, const char* what) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  /// Host memory that copies need not stage.
+  virtual void* allocate_pinned(uint64_t bytes, const char* what) = 0;
+  virtual void release_pinned(void* memory) noexcept = 0;
+
+  /// Pinned `host` memory must stay as it is until synchronize(); other memory may be reused at
+  /// once.
+  virtual void copy_in(void* device, const void* host, uint64_t bytes) = 0;
+  virtual void copy_out(void* host, const void* device, uint64_t bytes) = 0;
+  virtual void fill(void* device, uint8_t byte, uint64_t bytes) = 0;
+  virtual void gemm(const GemmArgs& args) = 0;
+  /// Waits for everything asked for so far.
+  virtual void synchronize() = 0;
+  /// Throws kDevice with the error's own words if `error`, returned by the launcher of `kernel`, is
+  /// not 0.
+  virtual void check(int error, const char* kernel) = 0;
+
+  /// Remembers the moment the stream reaches this point, under a number from 0 to kMarks - 1.
+  static constexpr int kMarks = 2048;
+  virtual void mark(int number) = 0;
+  /// Nanoseconds between two marks, once synchronize() has passed both.
+  virtual int64_t nanoseconds(int from, int to) = 0;
+};
+
+/// Error kDevice if there is no driver, no such device, or it is too old.
+std::shared_ptr<DeviceRuntime> open_device(int index);
+
+/// Device memory that goes back by itself.
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  DeviceArray(std::shared_ptr<DeviceRuntime> runtime, uint64_t bytes, const char* what)
+      : runtime_(std::move(runtime)), bytes_(bytes) {
+    if (bytes > 0) data_ = runtime_->allocate(bytes, what);
+  }
+  ~DeviceArray() {
+    if (data_ != nullptr) runtime_->release(data_);
+  }
+  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    DeviceArray(std::move(other)).swap(*this);
+    return *this;
+  }
+
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  void swap(DeviceArray& other) noexcept {
+    std::swap(runtime_, other.runtime_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  std::shared_ptr<DeviceRuntime> runtime_;
+  void* data_ = nullptr;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace paddock::cuda
