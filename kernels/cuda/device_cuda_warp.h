@@ -120,7 +120,11 @@ PADDOCK_DEVICE float fast_exp2(float x) {
   return y;
 }
 PADDOCK_DEVICE float fast_exp(float x) { return __expf(x); }
+PADDOCK_DEVICE float exp(float x) { return expf(x); }
+PADDOCK_DEVICE float sqrt(float x) { return sqrtf(x); }
 PADDOCK_DEVICE float rsqrt(float x) { return rsqrtf(x); }
+PADDOCK_DEVICE double cos(double x) { return ::cos(x); }
+PADDOCK_DEVICE double sin(double x) { return ::sin(x); }
 PADDOCK_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 }  // namespace paddock::simt

@@ -105,6 +105,22 @@ struct ToBf16Args {
 };
 int to_bf16(const ToBf16Args& args, Stream stream);
 
+/// One entry of a block table that is not what the device holds.
+struct TableChange {
+  BlockEntry entry;
+  int64_t index;  // in ChangeTablesArgs::tables
+  int64_t reserved;
+};
+static_assert(sizeof(TableChange) == 32);
+
+/// tables[changes[i].index] = changes[i].entry; no index occurs twice.
+struct ChangeTablesArgs {
+  const TableChange* changes;  // [n], aligned to 16 bytes
+  BlockEntry* tables;
+  int64_t n;
+};
+int change_tables(const ChangeTablesArgs& args, Stream stream);
+
 // ---- weights (dequantize.cu, gemv.cu)
 // ----------------------------------------------------------------
 

@@ -142,6 +142,10 @@ inline uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
 }
 inline float fast_exp2(float x) { return std::exp2(x); }
 inline float fast_exp(float x) { return std::exp(x); }
+inline float exp(float x) { return std::exp(x); }
+inline float sqrt(float x) { return std::sqrt(x); }
+inline double cos(double x) { return std::cos(x); }
+inline double sin(double x) { return std::sin(x); }
 inline float rsqrt(float x) { return 1.0F / std::sqrt(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
