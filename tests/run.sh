@@ -94,7 +94,7 @@ if [ -n "$full" ]; then
   step "aarch64: library under emulation" bash "$root/tests/install/aarch64.sh"
   note "address and undefined behaviour sanitizers"
   if build "$root/build/asan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
-    -DPADDOCK_SANITIZE=address,undefined; then
+    -DPADDOCK_SANITIZE=address,undefined -DPADDOCK_POISON=ON; then
     run_ctest "$root/build/asan" -LE "real|install"
   else
     failed=$((failed + 1))

@@ -68,7 +68,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
                            o.kv.event_capacity,
                            o.kv.on_event,
                            {}};
-#ifndef NDEBUG
+#ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };
 #endif
   cache = std::make_unique<CacheManager>(cache_config, setup.policies);
@@ -84,6 +84,9 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 
   weights = data.weights(key, [&] { return make_weights(data, *backend); });
   backend->reserve(limits);
+#ifdef PADDOCK_POISON
+  for (int32_t page = 0; page < cache_config.n_pages; ++page) backend->poison_page(page);
+#endif
   llama = std::make_unique<Llama>(config, weights, *backend, max_tokens, logit_rows);
   memory_bytes = weights->bytes + reserved + activations;
   log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
