@@ -10,7 +10,7 @@ constexpr size_t kGhosts = 4096;
 }  // namespace
 
 PrefixIndex::PrefixIndex(int32_t capacity, int32_t n_layers, std::unique_ptr<ReclaimPolicy> policy)
-    : n_layers_(n_layers), policy_(std::move(policy)) {
+    : n_layers_(n_layers), policy_(std::move(policy)), name_(policy_->name()) {
   blocks_.resize(capacity);
   pages_.assign(static_cast<size_t>(capacity) * n_layers, -1);
   for (int32_t i = capacity; i-- > 0;) free_.push_back(i);
@@ -41,40 +41,49 @@ std::span<int32_t> PrefixIndex::pages(int32_t block) {
   return std::span(pages_).subspan(static_cast<size_t>(block) * n_layers_, n_layers_);
 }
 
+template <typename Hook>
+void PrefixIndex::tell(const Hook& hook) {
+  try {
+    hook();
+    return;
+  } catch (const std::exception& e) {
+    last_violation_ = fmt::format("reclaim policy '{}': threw: {}", name_, e.what());
+  } catch (...) {
+    last_violation_ = fmt::format("reclaim policy '{}': threw", name_);
+  }
+  ++violations_;
+}
+
 void PrefixIndex::hold(int32_t block, int64_t step) {
   if (blocks_[block].references++ > 0) return;
   --reclaimable_;
-  policy_->on_use(block, step);
+  tell([&] { policy_->on_use(block, step); });
   fallback_.on_use(block, step);
 }
 
 void PrefixIndex::release(int32_t block, int64_t step) {
   if (--blocks_[block].references > 0) return;
   ++reclaimable_;
-  policy_->on_cached(block, step);
+  tell([&] { policy_->on_cached(block, step); });
   fallback_.on_cached(block, step);
 }
 
 int32_t PrefixIndex::choose() {
   victims_.clear();
-  try {
-    policy_->reclaim(1, victims_);
-    const bool named = !victims_.empty();
-    const int32_t block = named ? victims_[0] : -1;
-    if (named && block >= 0 && block < static_cast<int32_t>(blocks_.size()) &&
-        blocks_[block].used && blocks_[block].references == 0) {
+  const int64_t before = violations_;
+  tell([&] { policy_->reclaim(1, victims_); });
+  if (violations_ == before) {
+    const int32_t block = victims_.empty() ? -1 : victims_[0];
+    if (block >= 0 && block < static_cast<int32_t>(blocks_.size()) && blocks_[block].used &&
+        blocks_[block].references == 0) {
       return block;
     }
-    last_violation_ = named ? fmt::format("reclaim policy '{}': block {} is not reclaimable",
-                                          policy_->name(), block)
-                            : fmt::format("reclaim policy '{}': named none of {} blocks",
-                                          policy_->name(), reclaimable_);
-  } catch (const std::exception& e) {
-    last_violation_ = fmt::format("reclaim policy '{}': threw: {}", policy_->name(), e.what());
-  } catch (...) {
-    last_violation_ = fmt::format("reclaim policy '{}': threw", policy_->name());
+    last_violation_ =
+        victims_.empty()
+            ? fmt::format("reclaim policy '{}': named none of {} blocks", name_, reclaimable_)
+            : fmt::format("reclaim policy '{}': block {} is not reclaimable", name_, block);
+    ++violations_;
   }
-  ++violations_;
   victims_.clear();
   fallback_.reclaim(1, victims_);
   return victims_[0];
@@ -82,7 +91,7 @@ int32_t PrefixIndex::choose() {
 
 int32_t PrefixIndex::reclaim() {
   const int32_t block = choose();
-  policy_->on_removed(block);
+  tell([&] { policy_->on_removed(block); });
   fallback_.on_removed(block);
   remember(blocks_[block].name);
   by_name_.erase(blocks_[block].name);

@@ -59,6 +59,9 @@ class PrefixIndex {
     int64_t first_position = 0;
   };
   int32_t choose();
+  /// Calls a hook of the host's policy; what it throws is counted, and the books go on.
+  template <typename Hook>
+  void tell(const Hook& hook);
   void remember(uint64_t name);
 
   int32_t n_layers_;
@@ -67,6 +70,7 @@ class PrefixIndex {
   std::vector<int32_t> free_;
   std::unordered_map<uint64_t, int32_t> by_name_;
   std::unique_ptr<ReclaimPolicy> policy_;
+  std::string name_;        // the policy's
   ReclaimPolicy fallback_;  // kept in step with policy_, for when its answers are wrong
   std::vector<int32_t> victims_;
   int32_t reclaimable_ = 0;

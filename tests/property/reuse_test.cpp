@@ -214,5 +214,25 @@ TEST(Reuse, AWrongReclaimPolicyIsCountedAndOverruled) {
   EXPECT_EQ(read(cache, names_of(18, 3)), 3 * kBlock);
 }
 
+class ThrowingHooks final : public ReclaimPolicy {
+ public:
+  void on_cached(int32_t, int64_t) override { throw std::runtime_error("cached"); }
+  void on_use(int32_t, int64_t) override { throw std::runtime_error("used"); }
+  void on_removed(int32_t) override { throw 3; }
+  void reclaim(int32_t, std::vector<int32_t>&) override {}
+};
+
+TEST(Reuse, WhatHooksThrowIsCountedAndTheBooksGoOn) {
+  CacheManager cache(config_with(6), PolicyMap::parse("full", kLayers),
+                     std::make_unique<ThrowingHooks>());
+  EXPECT_EQ(read(cache, names_of(1, 3)), 0);
+  EXPECT_EQ(cache.stats().policy_violations, 3);
+  EXPECT_EQ(cache.stats().last_violation, "reclaim policy 'lru': threw: cached");
+  EXPECT_EQ(read(cache, names_of(1, 3)), 3 * kBlock);
+  EXPECT_EQ(cache.stats().policy_violations, 3 + 3 + 3);
+  for (int i = 2; i < 10; ++i) EXPECT_EQ(read(cache, names_of(i, 3)), 0);
+  EXPECT_EQ(read(cache, names_of(9, 3)), 3 * kBlock);  // the oldest went
+}
+
 }  // namespace
 }  // namespace paddock
