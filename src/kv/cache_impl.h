@@ -90,6 +90,8 @@ struct CacheManager::Impl {
 
   CacheConfig config;
   PolicyMap policies;
+  std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
+  std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
   PagePool pool;
   PrefixIndex index;
   std::vector<uint8_t> in_index;  // [n_pages] 1 where the index holds a reference

@@ -40,8 +40,12 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
 void CacheManager::Impl::adopt(PolicyMap map) {
   map.check_block_size(config.block_size);
   int64_t most = 0;
+  layer_rules.clear();
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = map.layer(layer);
+    const auto known = std::find(rule_names.begin(), rule_names.end(), rule.name);
+    layer_rules.push_back(static_cast<int32_t>(known - rule_names.begin()));
+    if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
     for (Sequence& sequence : sequences) {
       sequence.layers[layer].entries.reserve(entries);

@@ -70,7 +70,8 @@ class CacheManager {
   void commit(SequenceId id);
   /// One forward pass is over.
   void tick();
-  /// Takes the sequence back to `length` positions, exactly as if the later ones had never been.
+  /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
+  /// names given to later blocks are void, and so is a prompt that would have ended there.
   /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
 

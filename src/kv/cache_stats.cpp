@@ -14,6 +14,7 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
   event.step = steps;
   event.reason = reason;
   event.layer = layer;
+  event.rule = layer_rules[layer];
   event.sequence = id;
   event.first_position = e.first_position + e.slot_begin;
   event.n_tokens = e.slot_end - e.slot_begin;
@@ -51,7 +52,7 @@ KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) cons
   event.score = raw.score;
   event.runner_up_score = raw.runner_up_score;
   event.runner_up_position = raw.runner_up_position;
-  event.policy = policies.layer(raw.layer).name;
+  event.policy = rule_names[raw.rule];
   return event;
 }
 

@@ -8,12 +8,13 @@
 
 namespace paddock {
 
-/// KvEvent without its strings: the policy follows from the layer.
+/// KvEvent without its strings.
 struct RemovalEvent {
   int64_t step = 0;
   RemovalReason reason = RemovalReason::kWindow;
   int32_t layer = 0;
   int32_t sequence = 0;
+  int32_t rule = 0;  // index of its layer's rule among the names of all that ever ruled
   int32_t n_tokens = 0;
   int64_t first_position = 0;
   int64_t length = 0;

@@ -78,6 +78,7 @@ bool CacheManager::Impl::make_room(int64_t pages) {
       event.step = steps;
       event.reason = RemovalReason::kCapacity;
       event.layer = layer;
+      event.rule = layer_rules[layer];
       event.sequence = -1;
       event.first_position = index.first_position(block);
       event.n_tokens = config.block_size;

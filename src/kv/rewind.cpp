@@ -107,6 +107,9 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
   }
   sequence.length = length;
+  if (length < sequence.prompt) sequence.prompt = 0;
+  // What follows may be other tokens: names of later blocks are void.
+  sequence.names.resize(std::min(sequence.names.size(), static_cast<size_t>(length / block_size)));
   while (static_cast<int64_t>(sequence.attached.size()) * block_size > length) {
     impl_->index.release(sequence.attached.back(), impl_->steps);
     sequence.attached.pop_back();

@@ -55,6 +55,11 @@ std::string row(const std::string& name, const KvLayerStats& s, const std::strin
                      s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
 }
 
+/// A policy of the host's own may have any bytes in its name and messages.
+std::string dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 }  // namespace
 
 const char* kv_type_name(KvType type) noexcept {
@@ -117,7 +122,7 @@ std::string to_json(const KvStats& stats) {
   out["total"] = layer_json(stats.total);
   out["layers"] = Json::array();
   for (const KvLayerStats& layer : stats.layers) out["layers"].push_back(layer_json(layer));
-  return out.dump();
+  return dump(out);
 }
 
 std::string to_json(const KvEvent& event) {
@@ -140,7 +145,7 @@ std::string to_json(const KvEvent& event) {
       out["runner_up_score"] = event.runner_up_score;
     }
   }
-  return out.dump();
+  return dump(out);
 }
 
 std::string to_table(const KvStats& stats) {
