@@ -1,6 +1,6 @@
 // A Llama decoder in double precision that keeps the keys and values of every position of every
-// layer. What a query meets, and where it stands for each key, it is told: it knows no blocks, no
-// pages and no rules.
+// layer, keys before rotation. What a query meets, and by which positions both are turned, it is
+// told: it knows no blocks, no pages and no rules.
 //
 // Weights and rotary frequencies come from the loaded model, whose reading other tests hold against
 // transformers; all arithmetic is its own.
@@ -20,10 +20,11 @@
 
 namespace paddock::test {
 
-/// A key that a query meets, and the position that the query takes for it.
+/// A key that a query meets, and the positions by which query and key are turned for it.
 struct Met {
   int64_t position;
   int64_t query_position;
+  int64_t key_position = -1;  // -1: its own
 };
 
 class DenseOracle {
@@ -41,17 +42,16 @@ class DenseOracle {
     output_norm_ = read(tensors.output_norm);
     output_ = read(tensors.output);
     for (const LlamaTensors::Layer& t : tensors.layers) {
-      layers_.push_back({read(t.attn_norm),
-                         read(t.q),
-                         read(t.k),
-                         read(t.v),
-                         read(t.o),
-                         read(t.ffn_norm),
-                         read(t.gate),
-                         read(t.up),
-                         read(t.down),
-                         {},
-                         {}});
+      Layer& layer = layers_.emplace_back();
+      layer.attn_norm = read(t.attn_norm);
+      layer.q = read(t.q);
+      layer.k = read(t.k);
+      layer.v = read(t.v);
+      layer.o = read(t.o);
+      layer.ffn_norm = read(t.ffn_norm);
+      layer.gate = read(t.gate);
+      layer.up = read(t.up);
+      layer.down = read(t.down);
     }
     frequencies_ = rope_inverse_frequencies(config_.rope, config_.head_dim);
     factor_ = rope_attention_factor(config_.rope);
@@ -70,10 +70,12 @@ class DenseOracle {
       if (store) store(i, position, key, value);
       if (position >= static_cast<int64_t>(layer.keys.size())) {
         layer.keys.resize(position + 1);
+        layer.turned.resize(position + 1);
         layer.values.resize(position + 1);
       }
+      layer.keys[position] = key;
       rotate(key, position);
-      layer.keys[position] = std::move(key);
+      layer.turned[position] = std::move(key);
       layer.values[position] = std::move(value);
       add(x, product(layer.o, attend(layer, product(layer.q, normed), view(i, position))));
       const Row gated = norm(x, layer.ffn_norm);
@@ -106,8 +108,8 @@ class DenseOracle {
  private:
   struct Layer {
     Row attn_norm, q, k, v, o, ffn_norm, gate, up, down;
-    std::vector<Row> keys;    // [position][n_kv_heads * head_dim] turned by their own positions
-    std::vector<Row> values;  // likewise
+    std::vector<Row> keys, values;  // [position][n_kv_heads * head_dim]
+    std::vector<Row> turned;        // keys by their own positions
   };
 
   static Row read(const TensorView& tensor) {
@@ -164,8 +166,7 @@ class DenseOracle {
     return out;
   }
 
-  /// Attention of one query [n_heads * head_dim]. A key at p and a query that stands at t for it
-  /// are turned by p and t.
+  /// Attention of one query [n_heads * head_dim].
   Row attend(const Layer& layer, const Row& query, const std::vector<Met>& met) {
     const int32_t dim = config_.head_dim;
     const int32_t group = config_.n_heads / config_.n_kv_heads;
@@ -177,7 +178,12 @@ class DenseOracle {
         turned = query;
         rotate(turned, met[i].query_position);
       }
-      const Row& key = layer.keys.at(met[i].position);
+      Row other;
+      if (met[i].key_position >= 0) {
+        other = layer.keys.at(met[i].position);
+        rotate(other, met[i].key_position);
+      }
+      const Row& key = other.empty() ? layer.turned.at(met[i].position) : other;
       for (int32_t head = 0; head < config_.n_heads; ++head) {
         double sum = 0;
         for (int32_t d = 0; d < dim; ++d) {

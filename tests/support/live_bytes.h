@@ -1,5 +1,6 @@
-// Bytes that operator new has given out and not got back, at their most. For one source file of a
-// test program: it defines the operators. Sanitizers need them themselves.
+// How often operator new was called, and the bytes it has given out and not got back, now and at
+// their most. For one source file of a test program: it defines the operators. Sanitizers need them
+// themselves.
 #pragma once
 
 #include <malloc.h>
@@ -10,6 +11,7 @@
 #include <new>
 
 namespace paddock::test {
+inline std::atomic<int64_t> g_allocations{0};
 inline std::atomic<int64_t> g_live_bytes{0};
 inline std::atomic<int64_t> g_most_live_bytes{0};
 
@@ -36,6 +38,7 @@ constexpr bool kCountsBytes = false;
 #else
 constexpr bool kCountsBytes = true;
 [[gnu::noinline]] void* operator new(size_t size) {
+  ++paddock::test::g_allocations;
   void* p = std::malloc(size == 0 ? 1 : size);
   if (p == nullptr) throw std::bad_alloc();
   paddock::test::count_live_bytes(static_cast<int64_t>(malloc_usable_size(p)));

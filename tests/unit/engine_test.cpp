@@ -1,31 +1,11 @@
 // The engine's promises: sessions, stops, limits, cancellation, and no allocation during decode.
 #include <atomic>
-#include <cstdlib>
-#include <new>
 #include <thread>
 
 #include "support/golden.h"
+#include "support/live_bytes.h"
 #include "support/poisoned_model.h"
 #include "support/temporary_folder.h"
-
-namespace {
-std::atomic<bool> g_counting{false};
-std::atomic<int64_t> g_allocations{0};
-}  // namespace
-
-// Counts every allocation of the program while asked to. Sanitizers need the operators themselves.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kCounts = false;
-#else
-constexpr bool kCounts = true;
-[[gnu::noinline]] void* operator new(size_t size) {
-  if (g_counting) ++g_allocations;
-  if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
-#endif
 
 namespace paddock::test {
 namespace {
@@ -62,7 +42,7 @@ ErrorCode code_of(const std::function<void()>& act) {
 }
 
 TEST(Engine, AllocatesNothingWhileItDecodes) {
-  if (!kCounts) GTEST_SKIP() << "a sanitizer owns operator new";
+  if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
   for (const std::string policy :
        {"full", "window:24", "sink:3+21", "h2o:32@every:8", "lru:32@every:16@compact",
         "tova:48@every:4", "pyramid:knorm:64@every:8", "random:32@every:8", "snapkv:32"}) {
@@ -74,11 +54,9 @@ TEST(Engine, AllocatesNothingWhileItDecodes) {
     const RequestId id = engine.add(std::span(prompt).first(20), options);
     engine.step();  // the prefill, and the first token
     engine.step();
-    g_allocations = 0;
-    g_counting = true;
+    const int64_t before = g_allocations;
     for (int i = 0; i < 50; ++i) engine.step();
-    g_counting = false;
-    EXPECT_EQ(g_allocations, 0) << policy;
+    EXPECT_EQ(g_allocations, before) << policy;
     while (engine.step()) {
     }
     EXPECT_EQ(engine.take(id)->tokens.size(), 60U);
