@@ -1,0 +1,296 @@
+// Random schedules of everything that may happen to the cache, against books of our own: what each
+// slot of each page holds, and which positions of each sequence are still there. A freed page holds
+// nothing from that moment on.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <random>
+#include <set>
+
+#include "kv/cache_manager.h"
+#include "paddock/error.h"
+#include "support/rule_examples.h"
+
+namespace paddock::test {
+namespace {
+
+constexpr int32_t kLayers = 3;
+constexpr int64_t kPositions = 120;
+constexpr int32_t kChunk = 17;
+constexpr uint64_t kNothing = 0;
+
+uint64_t mix(uint64_t x) {
+  x += 0x9E3779B97F4A7C15U;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
+  return x ^ (x >> 31);
+}
+
+/// A sequence as our books have it. What a position holds depends on all tokens up to it.
+struct Text {
+  std::vector<uint64_t> content;            // [length]
+  std::vector<std::set<int64_t>> resident;  // [n_layers]
+  int document = 0;
+  bool reserved = false;
+};
+
+class Schedule {
+ public:
+  Schedule(const std::string& spec, int32_t block, int32_t n_pages, uint32_t seed)
+      : random_(seed), block_(block), pages_(n_pages, std::vector<uint64_t>(block, kNothing)) {
+    CacheConfig config{kLayers, 4, block, n_pages, 64, 4, kPositions, kChunk};
+    config.keep_blocks = true;
+    config.on_free = [this](int32_t page) {
+      std::fill(pages_[page].begin(), pages_[page].end(), kNothing);
+    };
+    config.on_event = [this](const KvEvent& event) { forget(event); };
+    cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
+  }
+
+  void run(int n_steps, const std::vector<std::string>& other_specs) {
+    for (int i = 0; i < n_steps && !testing::Test::HasFailure(); ++i) {
+      const auto dice = random_() % 100;
+      if (texts_.empty() || (texts_.size() < 4 && dice < 12)) {
+        if (texts_.empty() && dice < 30) {
+          cache_->set_policies(
+              PolicyMap::parse(other_specs[random_() % other_specs.size()], kLayers));
+        }
+        open();
+      } else {
+        auto at = texts_.begin();
+        std::advance(at, random_() % texts_.size());
+        if (dice < 74)
+          grow(at->first, at->second);
+        else if (dice < 86)
+          truncate(at->first, at->second);
+        else
+          close(at->first, at->second);
+      }
+      cache_->tick();
+      cache_->check_integrity();
+      for (const auto& [id, text] : texts_) check(id, text);
+    }
+    while (!texts_.empty()) close(texts_.begin()->first, texts_.begin()->second);
+    cache_->check_integrity();
+    const KvStats stats = cache_->stats();
+    EXPECT_EQ(stats.total.pages_active, 0);
+    EXPECT_EQ(stats.policy_violations, 0);
+    counts_.hits += stats.prefix_hits;
+    counts_.trims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kPolicyTrim)];
+    counts_.reclaims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)];
+  }
+
+  struct Counts {
+    int64_t hits = 0, trims = 0, reclaims = 0, full = 0, rollbacks = 0, rewinds = 0, refused = 0;
+  };
+  const Counts& counts() const { return counts_; }
+
+ private:
+  /// The token of a document's text at a position; documents begin alike.
+  uint64_t token(const Text& text, int64_t position) const {
+    return position < 8 ? mix(position) : mix(position * 16 + text.document);
+  }
+  static uint64_t follow(const std::vector<uint64_t>& content, uint64_t token) {
+    return mix((content.empty() ? 1 : content.back()) ^ token) | 1;
+  }
+
+  std::vector<uint64_t> names(const Text& text) const {
+    std::vector<uint64_t> out;
+    for (size_t end = block_; end <= text.content.size(); end += block_) {
+      out.push_back(text.content[end - 1]);
+    }
+    return out;
+  }
+
+  void open() {
+    const SequenceId id = cache_->open();
+    Text& text = texts_[id];
+    text.document = static_cast<int>(random_() % 3);
+    text.resident.resize(kLayers);
+    if (random_() % 2 == 0) cache_->set_prompt(id, 20 + static_cast<int64_t>(random_() % 20));
+    if (random_() % 4 == 0) return;
+    const auto most = static_cast<int64_t>(random_() % 60);
+    while (static_cast<int64_t>(text.content.size()) < most) {
+      text.content.push_back(follow(text.content, token(text, text.content.size())));
+    }
+    const int64_t attached = cache_->attach(id, names(text), most);
+    ASSERT_LE(attached, most);
+    text.content.resize(attached);
+    for (std::set<int64_t>& resident : text.resident) {
+      for (int64_t p = 0; p < attached; ++p) resident.insert(p);
+    }
+  }
+
+  void grow(SequenceId id, Text& text) {
+    const auto length = static_cast<int64_t>(text.content.size());
+    if (random_() % 16 == 0) {  // not what attach() was told would follow
+      text.document = static_cast<int>(random_() % 3);
+      cache_->name_blocks(id, names(text));
+    }
+    const int64_t most = std::min(cache_->most_next(id), kPositions - length);
+    if (most < 1) return;
+    const auto n = static_cast<int32_t>(1 + random_() % most);
+    const int64_t free = cache_->free_pages();
+    if (!cache_->reserve(id, n)) {
+      ++counts_.full;
+      EXPECT_GE(cache_->free_pages(), free);
+      return;
+    }
+    cache_->check_integrity();
+    std::vector<uint64_t> content = text.content;
+    for (int32_t i = 0; i < n; ++i) {
+      content.push_back(follow(content, token(text, static_cast<int64_t>(content.size()))));
+    }
+    std::vector<KvDestination> to(n);
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      cache_->destinations(id, layer, to);
+      for (int32_t i = 0; i < n; ++i) {
+        ASSERT_EQ(to[i].slot, (length + i) % block_);
+        pages_[to[i].page][to[i].slot] = content[length + i];
+      }
+      for (int32_t i = 0; i < n; ++i) read(id, layer, length + i, content);
+    }
+    if (random_() % 8 == 0) {
+      ++counts_.rollbacks;
+      return cache_->rollback(id);
+    }
+    text.content = content;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      for (int32_t i = 0; i < n; ++i) text.resident[layer].insert(length + i);
+      std::vector<BlockUse> uses;
+      for (size_t e = 0; e < cache_->table(id, layer).size(); ++e) {
+        uses.push_back({static_cast<int64_t>(random_() % 1000),
+                        random_() % 2 == 0 ? -1 : static_cast<int32_t>(length + random_() % n), 0});
+      }
+      std::vector<int64_t> norms(n);
+      for (int64_t& norm : norms) norm = static_cast<int64_t>(random_() % 1000);
+      cache_->observe(id, layer, uses, norms);
+    }
+    cache_->commit(id);
+  }
+
+  void truncate(SequenceId id, Text& text) {
+    const auto length = static_cast<int64_t>(text.content.size());
+    const int64_t to = random_() % 4 == 0 ? 0 : length - std::min<int64_t>(length, random_() % 12);
+    std::vector<std::vector<BlockEntry>> before;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      const auto table = cache_->table(id, layer);
+      before.emplace_back(table.begin(), table.end());
+    }
+    try {
+      cache_->truncate(id, to);
+    } catch (const Error& e) {
+      ++counts_.refused;
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+      EXPECT_EQ(cache_->length(id), length);
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        const auto table = cache_->table(id, layer);
+        ASSERT_EQ(table.size(), before[layer].size());
+        EXPECT_EQ(std::memcmp(table.data(), before[layer].data(), table.size_bytes()), 0);
+      }
+      return;
+    }
+    ++counts_.rewinds;
+    text.content.resize(to);
+    if (to < length) text.document = static_cast<int>(random_() % 3);  // names beyond are void
+    for (std::set<int64_t>& resident : text.resident) {
+      resident.erase(resident.lower_bound(to), resident.end());
+    }
+  }
+
+  void close(SequenceId id, Text& text) {
+    if (random_() % 3 != 0) cache_->name_blocks(id, names(text));
+    cache_->close(id);
+    texts_.erase(id);
+  }
+
+  void forget(const KvEvent& event) {
+    if (event.reason != RemovalReason::kPolicyTrim && event.reason != RemovalReason::kWindow)
+      return;
+    std::set<int64_t>& resident = texts_.at(event.sequence).resident[event.layer];
+    for (int32_t i = 0; i < event.n_tokens; ++i) {
+      EXPECT_EQ(resident.erase(event.first_position + i), 1U) << "it had left before";
+    }
+  }
+
+  /// The query at t meets just what it should, and finds it as it was written.
+  void read(SequenceId id, int32_t layer, int64_t t, const std::vector<uint64_t>& content) {
+    const Visibility& v = cache_->rule(layer).visibility;
+    std::set<int64_t> met;
+    for (const BlockEntry& e : cache_->table(id, layer)) {
+      const SlotRange live = live_slots(e, v, static_cast<int32_t>(t));
+      for (int32_t slot = live.begin; slot < live.end; ++slot) {
+        const int64_t p = int64_t{e.first_position} + slot;
+        EXPECT_TRUE(met.insert(p).second) << "position " << p << " is listed twice";
+        ASSERT_EQ(pages_[e.page][slot], content.at(p)) << "layer " << layer << " position " << p;
+      }
+    }
+    std::set<int64_t> expected;
+    const auto add = [&](int64_t p) {
+      if (p <= t && (p < v.sinks || t - p < v.window)) expected.insert(p);
+    };
+    const auto& text = texts_.at(id);
+    for (const int64_t p : text.resident[layer]) add(p);
+    for (auto p = static_cast<int64_t>(text.content.size()); p <= t; ++p) add(p);
+    ASSERT_EQ(met, expected) << "layer " << layer << " query " << t;
+    // Windows are exact to the token: nothing that is visible may have left.
+    if (v.window == kUnlimited) return;
+    for (int64_t p = 0; p <= t; ++p) {
+      ASSERT_EQ(met.contains(p), p < v.sinks || t - p < v.window) << p;
+    }
+  }
+
+  void check(SequenceId id, const Text& text) {
+    ASSERT_EQ(cache_->length(id), static_cast<int64_t>(text.content.size()));
+    if (text.content.empty()) return;
+    // The next query's view, its own position left out.
+    const auto t = static_cast<int64_t>(text.content.size());
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      const Visibility& v = cache_->rule(layer).visibility;
+      for (const BlockEntry& e : cache_->table(id, layer)) {
+        const SlotRange live = live_slots(e, v, static_cast<int32_t>(t));
+        for (int32_t slot = live.begin; slot < live.end; ++slot) {
+          ASSERT_EQ(pages_[e.page][slot], text.content.at(int64_t{e.first_position} + slot));
+        }
+      }
+    }
+  }
+
+  std::mt19937 random_;
+  int32_t block_;
+  std::vector<std::vector<uint64_t>> pages_;  // [n_pages][block_size] what each slot holds
+  std::unique_ptr<CacheManager> cache_;
+  std::map<SequenceId, Text> texts_;
+  Counts counts_;
+};
+
+TEST(Schedules, EverySlotReadIsTheOneWritten) {
+  std::vector<std::string> specs = {"0=full,1=window:9,2=h2o:32@every:8",
+                                    "0=sink:3+9,1=random:20@every:5@compact,*=snapkv:24"};
+  for (const RuleExample& example : rule_examples()) specs.push_back(example.policy);
+  Schedule::Counts sum;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    for (const int32_t block : {1, 3, 4}) {
+      SCOPED_TRACE(specs[i] + " blocks of " + std::to_string(block));
+      // Room for about two whole sequences, and then for five.
+      for (const int32_t sequences : {2, 5}) {
+        const auto pages = static_cast<int32_t>(sequences * kLayers * (kPositions / block + 1));
+        Schedule schedule(specs[i], block, pages / 2, static_cast<uint32_t>(17 * i + block));
+        schedule.run(500, specs);
+        if (HasFailure()) return;
+        const Schedule::Counts& c = schedule.counts();
+        sum.hits += c.hits, sum.trims += c.trims, sum.reclaims += c.reclaims, sum.full += c.full;
+        sum.rollbacks += c.rollbacks, sum.rewinds += c.rewinds, sum.refused += c.refused;
+      }
+    }
+  }
+  // All of it happened, often.
+  for (const int64_t n :
+       {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds, sum.refused}) {
+    EXPECT_GT(n, 50);
+  }
+}
+
+}  // namespace
+}  // namespace paddock::test

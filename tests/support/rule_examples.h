@@ -1,0 +1,44 @@
+// A rule or two for each form of the registry, with arguments that suit blocks of up to four
+// positions and texts of some hundred.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <paddock/eviction.h>
+
+#include <set>
+#include <string>
+#include <vector>
+
+namespace paddock::test {
+
+struct RuleExample {
+  std::string form;
+  std::string policy;
+};
+
+/// Fails the running test where a form of the registry has no example.
+inline std::vector<RuleExample> rule_examples() {
+  std::vector<RuleExample> all = {{"full", "full"},
+                                  {"window:W", "window:20"},
+                                  {"sink:S+W", "sink:3+20"},
+                                  {"sink:S+W", "sink:6+9@original"},
+                                  {"lru:B", "lru:24@every:8"},
+                                  {"lru:B", "lru:20@every:5@compact"},
+                                  {"h2o:B", "h2o:32@every:8"},
+                                  {"h2o:B", "h2o:32@every:16@sinks:2@recent:7@compact"},
+                                  {"tova:B", "tova:20@every:6"},
+                                  {"snapkv:B", "snapkv:24"},
+                                  {"snapkv:B", "snapkv:24@recent:5@compact"},
+                                  {"knorm:B", "knorm:20@every:9"},
+                                  {"random:B", "random:20@every:8"},
+                                  {"random:B", "random:26@every:7@seed:9@compact"},
+                                  {"pyramid:NAME:B", "pyramid:h2o:48@every:8"},
+                                  {"pyramid:NAME:B", "pyramid:random:40@every:16@compact"}};
+  std::set<std::string> covered;
+  for (const RuleExample& example : all) covered.insert(example.form);
+  const std::vector<std::string> forms = policy_forms();
+  EXPECT_EQ(covered, std::set<std::string>(forms.begin(), forms.end()));
+  return all;
+}
+
+}  // namespace paddock::test
