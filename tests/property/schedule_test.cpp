@@ -8,6 +8,7 @@
 #include <random>
 #include <set>
 
+#include "core/mix.h"
 #include "kv/cache_manager.h"
 #include "paddock/error.h"
 #include "support/rule_examples.h"
@@ -19,13 +20,6 @@ constexpr int32_t kLayers = 3;
 constexpr int64_t kPositions = 120;
 constexpr int32_t kChunk = 17;
 constexpr uint64_t kNothing = 0;
-
-uint64_t mix(uint64_t x) {
-  x += 0x9E3779B97F4A7C15U;
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBU;
-  return x ^ (x >> 31);
-}
 
 /// A sequence as our books have it. What a position holds depends on all tokens up to it.
 struct Text {
