@@ -5,7 +5,9 @@
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "support/npy.h"
 #include "support/temporary_folder.h"
@@ -18,12 +20,11 @@ struct Outcome {
   std::string out, err;
 };
 
-Outcome paddock(const std::string& arguments) {
+Outcome run(const std::string& program, const std::string& arguments) {
   const TemporaryFolder folder;
   const std::string out = folder.path() + "/out";
   const std::string err = folder.path() + "/err";
-  const std::string command =
-      std::string(PADDOCK_CLI) + " " + arguments + " >" + out + " 2>" + err + " </dev/null";
+  const std::string command = program + " " + arguments + " >" + out + " 2>" + err + " </dev/null";
   const int status = std::system(command.c_str());
   const auto read = [](const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -31,6 +32,8 @@ Outcome paddock(const std::string& arguments) {
   };
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(out), read(err)};
 }
+
+Outcome paddock(const std::string& arguments) { return run(PADDOCK_CLI, arguments); }
 
 std::string tiny() { return std::string(PADDOCK_TEST_DATA) + "/golden/gqa1-default"; }
 
@@ -240,6 +243,41 @@ TEST(Cli, HelpAndVersionAreZero) {
   EXPECT_EQ(paddock("--help").code, 0);
   EXPECT_NE(paddock("--version").out.find("0.1.0"), std::string::npos);
   EXPECT_EQ(paddock("generate --help").code, 0);
+}
+
+TEST(CustomPolicyExample, ChecksItselfAndMeasuresAsTheToolDoes) {
+  const std::string input =
+      " -m " + tiny() + " --tokens-file " + std::string(PADDOCK_TEST_DATA) + "/golden/tokens.json ";
+  const Outcome o = run(PADDOCK_CUSTOM_POLICY,
+                        input + "--budget 16 --block-size 4 full window:20 '0=full,*=steady:12'");
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(o.out.find("policy 'steady:16': clean"), std::string::npos) << o.out;
+  std::map<std::string, std::pair<double, double>> rows;
+  std::istringstream lines(o.out.substr(o.out.find("perplexity") + 10));
+  std::string rule;
+  for (double kept = 0, perplexity = 0; lines >> rule >> kept >> perplexity;) {
+    rows[rule] = {kept, perplexity};
+  }
+  ASSERT_EQ(rows.size(), 4U) << o.out;
+  for (const char* known : {"full", "window:20"}) {
+    const Outcome tool =
+        paddock("perplexity --json --kv-block-size 4 --kv-policy " + std::string(known) + input);
+    ASSERT_EQ(tool.code, 0) << tool.err;
+    EXPECT_NEAR(rows[known].second, nlohmann::json::parse(tool.out)["perplexity"].get<double>(),
+                1e-4);
+  }
+  // 56 positions, a multiple of both intervals, in two layers.
+  EXPECT_EQ(rows["full"].first, 56);
+  EXPECT_EQ(rows["window:20"].first, 20);
+  EXPECT_EQ(rows["steady:16"].first, 16);
+  EXPECT_EQ(rows["0=full,*=steady:12"].first, (56 + 12) / 2.0);
+  EXPECT_NE(rows["steady:16"].second, rows["full"].second);
+
+  EXPECT_EQ(run(PADDOCK_CUSTOM_POLICY, "").code, 2);
+  EXPECT_EQ(run(PADDOCK_CUSTOM_POLICY, "-m /nonexistent -f x").code, 1);
+  const Outcome unknown = run(PADDOCK_CUSTOM_POLICY, input + "steadier:12");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_NE(unknown.err.find("steady (the host's own)"), std::string::npos) << unknown.err;
 }
 
 }  // namespace
