@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <memory>
-#include <typeinfo>
 
 #include "core/fail.h"
 #include "diagnose/cost_growth.h"
 #include "diagnose/findings.h"
+#include "diagnose/policy_settings.h"
 #include "diagnose/scenes.h"
 
 namespace paddock {
@@ -18,15 +18,6 @@ using PolicyPointer = std::shared_ptr<const EvictionPolicy>;
 constexpr int32_t kBlockSizes[] = {16, 5, 1};  // the engine's default first
 constexpr int64_t kCostBlockSize = 16;
 
-/// Everything a policy is asked once.
-struct Settings {
-  std::string name;
-  Positions positions;
-  PolicyNeeds needs;
-  std::vector<TokenVisibility> visibility;  // [n_layers]
-  std::vector<TrimSchedule> schedules;      // [n_layers]
-};
-
 class Suite {
  public:
   Suite(const PolicyFactory& factory, const ConformanceOptions& options)
@@ -36,11 +27,7 @@ class Suite {
 
  private:
   PolicyPointer make() const;
-  /// Nothing where a method threw.
-  std::optional<Settings> settings_of(const EvictionPolicy& policy);
-  void compare(const Settings& a, const Settings& b, const char* when);
   bool check_settings();
-  void check_name();
   void collect_scenes();
   void check_repeats();
   void check_state();
@@ -78,67 +65,16 @@ PolicyPointer Suite::make() const {
 
 // ---- settings
 
-std::optional<Settings> Suite::settings_of(const EvictionPolicy& policy) {
-  Settings s;
-  const char* method = "name()";
-  try {
-    s.name = policy.name();
-    method = "positions()";
-    s.positions = policy.positions();
-    method = "needs()";
-    s.needs = policy.needs();
-    for (int32_t layer = 0; layer < options_.n_layers; ++layer) {
-      method = "visibility()";
-      s.visibility.push_back(policy.visibility(layer));
-      method = "schedule()";
-      s.schedules.push_back(policy.schedule(layer, options_.n_layers));
-    }
-    return s;
-  } catch (...) {
-    findings_.error(FindingKind::kThrows, "{} threw: {}", method, current_exception_text());
-    return std::nullopt;
-  }
-}
-
-void Suite::compare(const Settings& a, const Settings& b, const char* when) {
-  if (a.name != b.name) {
-    findings_.error(FindingKind::kName,
-                    "name() was '{}' and '{}' {}; it identifies the policy, so it must not change",
-                    a.name, b.name, when);
-  }
-  const auto differs = [&](const char* method) {
-    findings_.error(FindingKind::kSettings,
-                    "{} answers differently {}; it is asked once, so it must not change", method,
-                    when);
-  };
-  if (a.positions != b.positions) differs("positions()");
-  if (a.needs.attention != b.needs.attention || a.needs.key_norms != b.needs.key_norms) {
-    differs("needs()");
-  }
-  const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
-    return x.sinks == y.sinks && x.window == y.window;
-  };
-  const auto same_schedule = [](const TrimSchedule& x, const TrimSchedule& y) {
-    return x.budget == y.budget && x.every == y.every && x.observe == y.observe &&
-           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest;
-  };
-  const auto same = [](const auto& x, const auto& y, const auto& equal) {
-    return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);
-  };
-  if (!same(a.visibility, b.visibility, same_visibility)) differs("visibility()");
-  if (!same(a.schedules, b.schedules, same_schedule)) differs("schedule()");
-}
-
 /// False if nothing else can be checked.
 bool Suite::check_settings() {
-  settings_ = settings_of(*policy_);
-  const std::optional<Settings> again = settings_of(*policy_);
-  const std::optional<Settings> other = settings_of(*twin_);
+  settings_ = ask_settings(*policy_, options_.n_layers, findings_);
+  const std::optional<Settings> again = ask_settings(*policy_, options_.n_layers, findings_);
+  const std::optional<Settings> other = ask_settings(*twin_, options_.n_layers, findings_);
   if (!settings_ || !again || !other) return false;
   report_.policy = settings_->name;
-  compare(*settings_, *again, "from one call to the next");
+  compare_settings(*settings_, *again, "from one call to the next", findings_);
   if (!findings_.has(FindingKind::kName) && !findings_.has(FindingKind::kSettings)) {
-    compare(*settings_, *other, "from one object of the factory to the next");
+    compare_settings(*settings_, *other, "from one object of the factory to the next", findings_);
   }
   if (findings_.has(FindingKind::kSettings)) return false;
   if (settings_->positions != Positions::kOriginal && settings_->positions != Positions::kCompact) {
@@ -153,44 +89,15 @@ bool Suite::check_settings() {
   } catch (const Error& e) {
     findings_.error(FindingKind::kSettings, "an engine refuses it: {}", e.what());
     return false;
+  } catch (...) {
+    findings_.error(FindingKind::kThrows, "asked again it threw: {}", current_exception_text());
+    return false;
   }
   for (const LayerRule& rule : rules_) {
     if (trimming_ == nullptr && rule.trims()) trimming_ = &rule;
   }
-  if (!findings_.has(FindingKind::kName)) check_name();
+  if (!findings_.has(FindingKind::kName)) check_name(*policy_, settings_->name, findings_);
   return true;
-}
-
-void Suite::check_name() {
-  const std::string& name = settings_->name;
-  if (name.empty()) {
-    findings_.error(FindingKind::kName, "name() is empty; statistics and logs need one");
-    return;
-  }
-  PolicyPointer built_in;
-  try {
-    built_in = make_policy(name);
-  } catch (const Error&) {  // so it is the host's own
-  }
-  if (built_in != nullptr) {
-    const EvictionPolicy& ours = *built_in;
-    const EvictionPolicy& theirs = *policy_;
-    if (typeid(ours) == typeid(theirs)) return;
-    findings_.error(FindingKind::kName,
-                    "name() is '{}', which is a built-in rule; equal names must mean equal "
-                    "behaviour, so choose another",
-                    name);
-    return;
-  }
-  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
-    return c > ' ' && c < 127 && c != ',' && c != '=' && c != '"' && c != '\\';
-  });
-  if (!plain) {
-    findings_.warning(FindingKind::kName,
-                      "name() is '{}'; leave out blanks, quotes, ',' and '=', which part rules in "
-                      "a SPEC",
-                      name);
-  }
 }
 
 // ---- questions
@@ -205,7 +112,16 @@ void Suite::collect_scenes() {
                                           block_size, e.what()));
       continue;
     }
-    CacheRun run = run_cache(make(), options_, block_size, dice_, findings_);
+    const PolicyPointer fresh = make();
+    CacheRun run;
+    try {
+      run = run_cache(fresh, options_, block_size, dice_, findings_);
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kInternal) throw;
+      findings_.error(FindingKind::kSettings, "an engine refuses it, asked again: {}", e.what());
+    } catch (...) {
+      findings_.error(FindingKind::kThrows, "asked again it threw: {}", current_exception_text());
+    }
     if (!run.skipped.empty()) report_.notes.push_back(run.skipped);
     std::move(run.scenes.begin(), run.scenes.end(), std::back_inserter(scenes_));
     std::move(run.answers.begin(), run.answers.end(), std::back_inserter(run_answers_));
@@ -375,9 +291,9 @@ ConformanceReport Suite::run() {
       check_needs();
       if (options_.measure_cost) check_cost();
     }
-    const std::optional<Settings> after = settings_of(*policy_);
+    const std::optional<Settings> after = ask_settings(*policy_, options_.n_layers, findings_);
     if (after && !findings_.has(FindingKind::kName)) {
-      compare(*settings_, *after, "before and after decisions");
+      compare_settings(*settings_, *after, "before and after decisions", findings_);
     }
   }
   // Whoever names too few leaves blocks out by that alone.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <random>
 #include <stdexcept>
@@ -128,6 +130,18 @@ TEST(Conformance, RefusesWrongUse) {
   EXPECT_THROW(check_policy(make_policy("full"), {.n_heads = 0}), Error);
 }
 
+TEST(Conformance, TheDocumentationListsEveryRuleAndFinding) {
+  std::ifstream file(PADDOCK_TEST_DATA "/../../docs/policies.md");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  for (const std::string& form : policy_forms()) {
+    EXPECT_NE(text.find("| `" + form + "` |"), std::string::npos) << form;
+  }
+  for (int kind = 0; kind <= static_cast<int>(FindingKind::kCost); ++kind) {
+    const std::string name = finding_kind_name(static_cast<FindingKind>(kind));
+    EXPECT_NE(text.find('`' + name + '`'), std::string::npos) << name;
+  }
+}
+
 // ---- one bad one per kind
 
 struct Throws : Good {
@@ -143,7 +157,19 @@ TEST(Conformance, FindsThrowing) {
 struct ThrowsAnInt : Good {
   TokenVisibility visibility(int32_t) const override { throw 7; }
 };
+template <int kCalls>
+struct NameThrowsLater : Good {
+  mutable int calls = 0;
+  std::string name() const override {
+    if (++calls > kCalls) throw std::runtime_error("no name left");
+    return Good::name();
+  }
+};
 TEST(Conformance, FindsThrowingInSettings) {
+  for (const auto& report :
+       {check<NameThrowsLater<0>>(), check<NameThrowsLater<1>>(), check<NameThrowsLater<2>>()}) {
+    expect_only(report, FindingKind::kThrows, Severity::kError, "no name left");
+  }
   expect_only(check<ThrowsAnInt>(), FindingKind::kThrows, Severity::kError, "visibility()");
 }
 
@@ -210,6 +236,14 @@ struct TrimsAndHides : Good {
 struct NoPositions : Good {
   Positions positions() const override { return static_cast<Positions>(7); }
 };
+struct BudgetOfNoneLater : Good {
+  mutable int calls = 0;
+  TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
+    TrimSchedule schedule = Good::schedule(layer, n_layers);
+    if (++calls > 2 * n_layers) schedule.budget = 0;
+    return schedule;
+  }
+};
 TEST(Conformance, FindsBadSettings) {
   const auto kind = FindingKind::kSettings;
   expect_only(check<ScheduleChanges>(), kind, Severity::kError, "schedule() answers differently");
@@ -218,6 +252,7 @@ TEST(Conformance, FindsBadSettings) {
   expect_only(check<NeedsPerObject>(), kind, Severity::kError, "one object");
   expect_only(check<NeedsAfterDecisions>(), kind, Severity::kError, "before and after decisions");
   expect_only(check<BudgetOfNone>(), kind, Severity::kError, "budget of 0");
+  expect_only(check<BudgetOfNoneLater>(), kind, Severity::kError, "budget of 0");
   expect_only(check<TrimsAndHides>(), kind, Severity::kError, "both trims and limits");
   expect_only(check<NoPositions>(), kind, Severity::kError, "positions() is 7");
 }

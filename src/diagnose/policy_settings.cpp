@@ -1,0 +1,94 @@
+#include "diagnose/policy_settings.h"
+
+#include <algorithm>
+#include <memory>
+#include <typeinfo>
+
+#include "paddock/error.h"
+
+namespace paddock {
+
+std::optional<Settings> ask_settings(const EvictionPolicy& policy, int32_t n_layers,
+                                     Findings& findings) {
+  Settings s;
+  const char* method = "name()";
+  try {
+    s.name = policy.name();
+    method = "positions()";
+    s.positions = policy.positions();
+    method = "needs()";
+    s.needs = policy.needs();
+    for (int32_t layer = 0; layer < n_layers; ++layer) {
+      method = "visibility()";
+      s.visibility.push_back(policy.visibility(layer));
+      method = "schedule()";
+      s.schedules.push_back(policy.schedule(layer, n_layers));
+    }
+    return s;
+  } catch (...) {
+    findings.error(FindingKind::kThrows, "{} threw: {}", method, current_exception_text());
+    return std::nullopt;
+  }
+}
+
+void compare_settings(const Settings& a, const Settings& b, const char* when, Findings& findings) {
+  if (a.name != b.name) {
+    findings.error(FindingKind::kName,
+                   "name() was '{}' and '{}' {}; it identifies the policy, so it must not change",
+                   a.name, b.name, when);
+  }
+  const auto differs = [&](const char* method) {
+    findings.error(FindingKind::kSettings,
+                   "{} answers differently {}; it is asked once, so it must not change", method,
+                   when);
+  };
+  if (a.positions != b.positions) differs("positions()");
+  if (a.needs.attention != b.needs.attention || a.needs.key_norms != b.needs.key_norms) {
+    differs("needs()");
+  }
+  const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
+    return x.sinks == y.sinks && x.window == y.window;
+  };
+  const auto same_schedule = [](const TrimSchedule& x, const TrimSchedule& y) {
+    return x.budget == y.budget && x.every == y.every && x.observe == y.observe &&
+           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest;
+  };
+  const auto same = [](const auto& x, const auto& y, const auto& equal) {
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);
+  };
+  if (!same(a.visibility, b.visibility, same_visibility)) differs("visibility()");
+  if (!same(a.schedules, b.schedules, same_schedule)) differs("schedule()");
+}
+
+void check_name(const EvictionPolicy& policy, const std::string& name, Findings& findings) {
+  if (name.empty()) {
+    findings.error(FindingKind::kName, "name() is empty; statistics and logs need one");
+    return;
+  }
+  std::shared_ptr<const EvictionPolicy> built_in;
+  try {
+    built_in = make_policy(name);
+  } catch (const Error&) {  // so it is the host's own
+  }
+  if (built_in != nullptr) {
+    const EvictionPolicy& ours = *built_in;
+    const EvictionPolicy& theirs = policy;
+    if (typeid(ours) == typeid(theirs)) return;
+    findings.error(FindingKind::kName,
+                   "name() is '{}', which is a built-in rule; equal names must mean equal "
+                   "behaviour, so choose another",
+                   name);
+    return;
+  }
+  const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
+    return c > ' ' && c < 127 && c != ',' && c != '=' && c != '"' && c != '\\';
+  });
+  if (!plain) {
+    findings.warning(FindingKind::kName,
+                     "name() is '{}'; leave out blanks, quotes, ',' and '=', which part rules in "
+                     "a SPEC",
+                     name);
+  }
+}
+
+}  // namespace paddock
