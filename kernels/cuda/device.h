@@ -47,7 +47,7 @@
 //                                                               constant); others need a barrier
 //                                                               besides
 // Warps                      W shfl(v, lane) shfl_xor(v, mask) shfl_down(v, delta)   4 or 8 bytes
-//                            W ballot(p) any(p) all(p)
+//                            W ballot(p) any(p) all(p); first_bit(bits): the lowest, -1 if none
 //                            W warp_sum(v) warp_max(v)   float; xor 16, 8, 4, 2, 1: equal in all
 //                            lanes
 //   None of these orders memory: only PADDOCK_SYNC_WARP does.
@@ -67,7 +67,7 @@
 //                            as in kernels/half.h, but for the payload of NaN
 // Arithmetic                 fast_exp(x) fast_exp2(x): approximate on the device, results below
 // 2^-126
-//                            may be zero; rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
+//                            may be zero; fast_log2(x) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
 //                            float_bits(f) bits_float(u)
 //                            dp4a(a, b, c) = c + four products of signed bytes; byte_perm(a, b,
 //                            selector)

@@ -18,6 +18,7 @@ PADDOCK_DEVICE T shfl_down(T v, int delta) {
   return __shfl_down_sync(kAllLanes, v, delta);
 }
 PADDOCK_DEVICE uint32_t ballot(bool p) { return __ballot_sync(kAllLanes, p); }
+PADDOCK_DEVICE int first_bit(uint32_t bits) { return __ffs(static_cast<int>(bits)) - 1; }
 PADDOCK_DEVICE bool any(bool p) { return __any_sync(kAllLanes, p) != 0; }
 PADDOCK_DEVICE bool all(bool p) { return __all_sync(kAllLanes, p) != 0; }
 PADDOCK_DEVICE float warp_sum(float v) {
@@ -122,6 +123,7 @@ PADDOCK_DEVICE float fast_exp2(float x) {
 PADDOCK_DEVICE float fast_exp(float x) { return __expf(x); }
 PADDOCK_DEVICE float exp(float x) { return expf(x); }
 PADDOCK_DEVICE float sqrt(float x) { return sqrtf(x); }
+PADDOCK_DEVICE float fast_log2(float x) { return __log2f(x); }
 PADDOCK_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 PADDOCK_DEVICE double cos(double x) { return ::cos(x); }
 PADDOCK_DEVICE double sin(double x) { return ::sin(x); }

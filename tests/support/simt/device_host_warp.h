@@ -62,6 +62,7 @@ inline uint32_t ballot(bool p, PADDOCK_HERE) {
              {file, line});
   return operand.votes;
 }
+inline int first_bit(uint32_t bits) { return bits == 0 ? -1 : std::countr_zero(bits); }
 inline bool any(bool p, PADDOCK_HERE) { return ballot(p, file, line) != 0; }
 inline bool all(bool p, PADDOCK_HERE) { return ballot(p, file, line) == 0xFFFFFFFFU; }
 inline float warp_sum(float v, PADDOCK_HERE) {
@@ -146,6 +147,7 @@ inline float exp(float x) { return std::exp(x); }
 inline float sqrt(float x) { return std::sqrt(x); }
 inline double cos(double x) { return std::cos(x); }
 inline double sin(double x) { return std::sin(x); }
+inline float fast_log2(float x) { return std::log2(x); }
 inline float rsqrt(float x) { return 1.0F / std::sqrt(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
