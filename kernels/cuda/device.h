@@ -68,7 +68,7 @@
 // Arithmetic                 fast_exp(x) fast_exp2(x): approximate on the device, results below
 // 2^-126
 //                            may be zero; fast_log2(x) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
-//                            float_bits(f) bits_float(u)
+//                            (of a float and NaN: the float); float_bits(f) bits_float(u)
 //                            dp4a(a, b, c) = c + four products of signed bytes; byte_perm(a, b,
 //                            selector)
 // Host                       int error = PADDOCK_LAUNCH(kernel, Grid{x, y, z}, block,
@@ -124,5 +124,7 @@ template <typename T>
 PADDOCK_DEVICE T max(T a, T b) {
   return a < b ? b : a;
 }
+PADDOCK_DEVICE float min(float a, float b) { return fmin(a, b); }
+PADDOCK_DEVICE float max(float a, float b) { return fmax(a, b); }
 
 }  // namespace paddock::simt

@@ -127,6 +127,8 @@ PADDOCK_DEVICE float fast_log2(float x) { return __log2f(x); }
 PADDOCK_DEVICE float rsqrt(float x) { return rsqrtf(x); }
 PADDOCK_DEVICE double cos(double x) { return ::cos(x); }
 PADDOCK_DEVICE double sin(double x) { return ::sin(x); }
+PADDOCK_DEVICE float fmin(float a, float b) { return fminf(a, b); }
+PADDOCK_DEVICE float fmax(float a, float b) { return fmaxf(a, b); }
 PADDOCK_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 }  // namespace paddock::simt

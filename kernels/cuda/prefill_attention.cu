@@ -1,0 +1,489 @@
+// Attention of many consecutive queries on tensor cores: FlashAttention-2 (Dao, arXiv 2307.08691)
+// over pages.
+//   out[i] = sum_p w[i][p] v[p] / sum_p w[i][p],  w[i][p] = exp(scale * q_i . k_p), over what query
+//   i sees
+//
+// Work:    a block takes a PrefillTile of 64 queries and one query head or, where heads share a KV
+// head,
+//          two; each warp 32 rows of 16 queries x 2. Blocks run head by head, then tile by tile in
+//          list order.
+// KV:      a group is up to 32 consecutive entries of one rotation, a KV tile 64 consecutive slots
+// of a
+//          group: bounds that depend on the table alone. So a query's bits do not depend on its
+//          tile, its chunk or the batch. Tiles that no query of the block sees are skipped; slots
+//          that none of them sees are not loaded but zero, as are missing ones.
+// Numbers: q is rotated in float32 and rounded to the KV type; scores, softmax and output are
+// float32;
+//          weights are rounded to the KV type, relative to the largest score so far, for the second
+//          product, not in the softmax's denominator.
+// Copies:  keys of the next tile travel while values of this one are multiplied, and the other way
+//          round. Rows in shared memory are 16 bytes longer than a key, so that ldmatrix meets no
+//          bank twice.
+// Limits:  16-bit KV, head_dim a multiple of 8 up to 128, any block size; entries in position
+// order;
+//          scale > 0; q, out, angles and the pool aligned to 16 bytes.
+// Bytes:   per block 4 * head_dim * slots seen of keys and values (from L2 for all but the first
+// block
+//          of a KV head), 8 * head_dim a row of q and out. 4 * head_dim operations a query, head
+//          and slot.
+// Test:    tests/kernels/cuda_prefill_test.cpp
+#include <cmath>
+
+#include "cuda/device.h"
+#include "cuda/launch.h"
+
+namespace paddock::cuda {
+namespace {
+
+using simt::Bf16;
+using simt::F16;
+using simt::F32x2;
+
+constexpr int kKvTile = 64;
+constexpr int kGroup = simt::kWarpSize;  // entries
+constexpr uint32_t kNoRow = 0xFFFFFFFFU;
+constexpr float kLog2E = 1.4426950408889634F;
+constexpr float kLn2 = 0.6931471805599453F;
+
+/// One KV tile, as one warp has planned it.
+struct Plan {
+  uint32_t rows[kKvTile];      // each slot's key in the pool, in rows of head_dim; kNoRow for none
+  int32_t positions[kKvTile];  // INT32_MAX for none
+  int32_t rotation;            // -1: there is no further tile
+  int32_t masked;              // some query does not see some slot
+};
+
+/// What a block does. Kept in shared memory: registers are for the matrices.
+struct Work {
+  AttentionSequence sequence;
+  int32_t first;            // the tile's first query
+  int32_t n;                // its queries
+  int32_t first_t, last_t;  // their positions
+  int32_t kv_head;
+  int32_t head;     // first query head
+  int32_t n_heads;  // 1 or 2
+};
+
+template <int kDim, int kHeads>
+struct alignas(16) Shared {
+  uint16_t q[kPrefillTile * kHeads][kDim + 8];  // 32 rows a warp
+  uint16_t k[kKvTile][kDim + 8];
+  uint16_t v[kKvTile][kDim + 8];
+  Plan plans[2];
+  Work work;
+};
+
+/// The next tile of a table: `tile` of the group that begins at `entry`.
+struct Cursor {
+  int32_t entry = 0;
+  int32_t tile = 0;
+};
+
+PADDOCK_DEVICE int32_t warp_min(int32_t v) {
+  PADDOCK_UNROLL for (int mask = 16; mask > 0; mask /= 2) v = simt::min(v, simt::shfl_xor(v, mask));
+  return v;
+}
+
+/// Counts rows of head_dim elements where `g` counts elements.
+PADDOCK_DEVICE PageGeometry in_rows(PageGeometry g) {
+  g.head_dim = 1;
+  return g;
+}
+
+/// Plans the first tile at or after the cursor that a query of the block sees, and moves past it. A
+/// lane is an entry of the group, then two slots of the tile.
+PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cursor& at,
+                              Plan* plan) {
+  const Work work = simt::load(work_at);
+  const AttentionSequence& s = work.sequence;
+  const PageGeometry rows = in_rows(args.geometry);
+  const int lane = simt::lane();
+  for (;;) {
+    BlockEntry e{0, 0, 0, 0, -1};
+    if (PADDOCK_CHECKED("entry", at.entry + lane < s.n_entries)) {
+      e = simt::load_const(args.entries + s.first_entry + at.entry + lane);
+    }
+    const int32_t rotation = simt::shfl(e.rotation, 0);
+    if (rotation < 0 || simt::shfl(e.first_position + e.slot_begin, 0) > work.last_t) {
+      if (lane == 0) simt::store(&plan->rotation, -1);
+      return;
+    }
+    const uint32_t others = simt::ballot(e.rotation != rotation);
+    const bool in_group = (others & ((2U << lane) - 1)) == 0;
+    const int32_t n = in_group ? e.slot_end - e.slot_begin : 0;
+    // Slots up to and including this entry's, and above bit 24 entries of the group.
+    uint32_t sum = in_group ? static_cast<uint32_t>(n) | 1U << 24 : 0;
+    PADDOCK_UNROLL for (int delta = 1; delta < kGroup; delta *= 2) {
+      const uint32_t before = simt::shfl(sum, lane - delta);
+      if (lane >= delta) sum += before;
+    }
+    const auto end = static_cast<int32_t>(sum & 0xFFFFFFU);
+    const int32_t shift = end - n - e.slot_begin;  // from a slot to its place in the group
+
+    // A slot is seen by some query if the first one has not passed it and the last one has reached
+    // it.
+    int32_t seen_begin = live_slots(e, s.visibility, work.first_t).begin;
+    int32_t seen_end = simt::min<int32_t>(live_slots(e, s.visibility, work.last_t).end, e.slot_end);
+    if (!in_group || seen_end <= seen_begin) seen_begin = seen_end = 0;
+    int32_t tile = INT32_MAX;
+    if (seen_begin < seen_end && shift + seen_end > at.tile * kKvTile) {
+      tile = simt::max(at.tile, (shift + seen_begin) / kKvTile);
+    }
+    tile = warp_min(tile);
+    if (tile == INT32_MAX) {
+      at = {at.entry + static_cast<int32_t>(simt::shfl(sum, kGroup - 1) >> 24), 0};
+      continue;
+    }
+    at.tile = tile + 1;
+
+    bool clear = true;
+    PADDOCK_UNROLL for (int j = lane; j < kKvTile; j += simt::kWarpSize) {
+      const int32_t place = tile * kKvTile + j;
+      int owner = 0;  // the first entry that ends after the place
+      PADDOCK_UNROLL for (int step = kGroup / 2; step > 0; step /= 2) {
+        if (simt::shfl(end, owner + step - 1) <= place) owner += step;
+      }
+      const int32_t slot = place - simt::shfl(shift, owner);
+      const uint32_t seen = simt::shfl(static_cast<uint32_t>(seen_begin | seen_end << 16), owner);
+      const int32_t page = simt::shfl(e.page, owner);
+      const int32_t first_position = simt::shfl(e.first_position, owner);
+      const bool live =
+          slot >= static_cast<int32_t>(seen & 0xFFFFU) && slot < static_cast<int32_t>(seen >> 16);
+      const int32_t position = live ? first_position + slot : INT32_MAX;
+      const int64_t row =
+          page * 2 * rows.side_elements() + rows.k_slot_offset(work.kv_head, slot, 0);
+      simt::store(&plan->positions[j], position);
+      simt::store(&plan->rows[j], live ? static_cast<uint32_t>(row) : kNoRow);
+      clear = clear && is_visible(s.visibility, work.first_t, position) &&
+              is_visible(s.visibility, work.last_t, position);
+    }
+    clear = simt::all(clear);
+    if (lane == 0) {
+      simt::store(&plan->rotation, rotation);
+      simt::store(&plan->masked, clear ? 0 : 1);
+    }
+    return;
+  }
+}
+
+/// Copies a tile's rows of keys, or of values `side` rows further on; what is no slot or past
+/// head_dim becomes zero.
+template <int kDim, int kThreads>
+PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Plan* plan, uint32_t side,
+                              uint16_t (*to)[kDim + 8]) {
+  constexpr int kChunks = kDim / 8;
+  static_assert(kKvTile * kChunks % kThreads == 0);
+  PADDOCK_UNROLL for (int i = 0; i < kKvTile * kChunks / kThreads; ++i) {
+    const int row = (i * kThreads + simt::thread_x()) / kChunks;
+    const int column = (i * kThreads + simt::thread_x()) % kChunks * 8;
+    const uint32_t from = simt::load(&plan->rows[row]);
+    const bool there = from != kNoRow && column < args.geometry.head_dim;
+    const int64_t element = int64_t{from + side} * args.geometry.head_dim + column;
+    simt::cp_async16(&to[row][column], args.pool + (there ? 2 * element : 0), there ? 16 : 0);
+  }
+  simt::cp_async_commit();
+}
+
+/// Where a warp's two tiles of 16 rows lie: two heads of the same queries, or 32 queries of one.
+template <int kHeads>
+PADDOCK_DEVICE int head_of(int m) {
+  return kHeads == 2 ? m : 0;
+}
+template <int kHeads>
+PADDOCK_DEVICE int query_of(int m) {
+  return kHeads == 2 ? simt::warp() * 16 : simt::warp() * 32 + m * 16;
+}
+
+/// Writes this warp's queries, rotated and rounded; rows and columns that are none become zero.
+template <typename H, int kDim, int kHeads>
+PADDOCK_DEVICE void turn_queries(const AttentionArgs& args, const Work* work_at, int32_t rotation,
+                                 uint16_t (*to)[kDim + 8]) {
+  const Work work = simt::load(work_at);
+  constexpr int kUnits = kDim / 4;  // of two pairs each
+  const AttentionSequence& s = work.sequence;
+  const int dim = args.geometry.head_dim;
+  const int half = dim / 2;
+  for (int u = simt::lane(); u < 32 * kUnits; u += simt::kWarpSize) {
+    const int row = u / kUnits;
+    const int pair = u % kUnits * 2;
+    const int query = query_of<kHeads>(row / 16) + row % 16;
+    const int head = head_of<kHeads>(row / 16);
+    uint32_t low = 0;
+    uint32_t high = 0;
+    const bool there = PADDOCK_CHECKED("query", query < work.n) && head < work.n_heads;
+    if (there && pair < half) {
+      const int64_t angle_row =
+          simt::load_const(args.angle_rows + s.first_angle_row + int64_t{rotation} * s.n_tokens +
+                           work.first + query);
+      const float* angles = args.angles + angle_row * dim + pair;
+      const auto cosine = simt::load_const_vec<F32x2>(angles);
+      const auto sine = simt::load_const_vec<F32x2>(angles + half);
+      const int64_t token = int64_t{s.first_token} + work.first + query;
+      const float* q = args.q + (token * args.n_heads + work.head + head) * dim;
+      auto x = simt::load_const_vec<F32x2>(q + (args.interleaved ? 2 * pair : pair));
+      auto y = simt::load_const_vec<F32x2>(q + (args.interleaved ? 2 * pair + 2 : pair + half));
+      if (args.interleaved) {
+        const float second = x.y;
+        x.y = y.x;
+        y.x = second;
+      }
+      const float x0 = simt::fma(x.x, cosine.x, -(y.x * sine.x));
+      const float y0 = simt::fma(x.x, sine.x, y.x * cosine.x);
+      const float x1 = simt::fma(x.y, cosine.y, -(y.y * sine.y));
+      const float y1 = simt::fma(x.y, sine.y, y.y * cosine.y);
+      low = args.interleaved ? simt::pack2<H>(x0, y0) : simt::pack2<H>(x0, x1);
+      high = args.interleaved ? simt::pack2<H>(x1, y1) : simt::pack2<H>(y0, y1);
+    }
+    // Pairs past half fill the columns past head_dim.
+    const bool apart = !args.interleaved && pair < half;
+    simt::store_vec(&to[row][apart ? pair : 2 * pair], low);
+    simt::store_vec(&to[row][apart ? pair + half : 2 * pair + 2], high);
+  }
+}
+
+/// scores = q k^T of this warp's rows.
+template <typename H, int kDim>
+PADDOCK_DEVICE void multiply_keys(uint16_t (*q)[kDim + 8], uint16_t (*k)[kDim + 8],
+                                  float (&scores)[2][kKvTile / 8][4]) {
+  const int lane = simt::lane();
+  const uint16_t* q_row = &q[lane % 16][lane / 16 * 8];
+  const uint16_t* k_row = &k[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 8];
+  PADDOCK_UNROLL for (int d = 0; d < kDim; d += 16) {
+    uint32_t a[2][4];
+    PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+      simt::ldmatrix_x4(a[m], q_row + m * 16 * (kDim + 8) + d);
+    }
+    PADDOCK_UNROLL for (int n = 0; n < kKvTile / 8; n += 2) {
+      uint32_t b[4];
+      simt::ldmatrix_x4(b, k_row + n * 8 * (kDim + 8) + d);
+      PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+        simt::mma_m16n8k16<H>(scores[m][n], a[m], {b[0], b[1]});
+        simt::mma_m16n8k16<H>(scores[m][n + 1], a[m], {b[2], b[3]});
+      }
+    }
+  }
+}
+
+/// output += weights v, the weights rounded to H.
+template <typename H, int kDim>
+PADDOCK_DEVICE void multiply_values(const float (&weights)[2][kKvTile / 8][4],
+                                    uint16_t (*v)[kDim + 8], float (&output)[2][kDim / 8][4]) {
+  const uint16_t* v_row = &v[simt::lane() % 16][simt::lane() / 16 * 8];
+  PADDOCK_UNROLL for (int k = 0; k < kKvTile / 16; ++k) {
+    uint32_t a[2][4];
+    PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+      PADDOCK_UNROLL for (int i = 0; i < 4; ++i) {
+        const float(&w)[4] = weights[m][2 * k + i / 2];
+        a[m][i] = simt::pack2<H>(w[i % 2 * 2], w[i % 2 * 2 + 1]);
+      }
+    }
+    PADDOCK_UNROLL for (int n = 0; n < kDim / 8; n += 2) {
+      uint32_t b[4];
+      simt::ldmatrix_x4_trans(b, v_row + k * 16 * (kDim + 8) + n * 8);
+      PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+        simt::mma_m16n8k16<H>(output[m][n], a[m], {b[0], b[1]});
+        simt::mma_m16n8k16<H>(output[m][n + 1], a[m], {b[2], b[3]});
+      }
+    }
+  }
+}
+
+template <int kHeads>
+PADDOCK_DEVICE void mask_scores(const Work* work_at, const Plan* plan,
+                                float (&scores)[2][kKvTile / 8][4]) {
+  const Work work = simt::load(work_at);
+  const int lane = simt::lane();
+  PADDOCK_UNROLL for (int n = 0; n < kKvTile / 8; ++n) {
+    PADDOCK_UNROLL for (int c = 0; c < 2; ++c) {
+      const int32_t position = simt::load(&plan->positions[n * 8 + lane % 4 * 2 + c]);
+      PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+        PADDOCK_UNROLL for (int r = 0; r < 2; ++r) {
+          const int32_t t = work.first_t + query_of<kHeads>(m) + lane / 4 + r * 8;
+          if (!is_visible(work.sequence.visibility, t, position))
+            scores[m][n][2 * r + c] = -INFINITY;
+        }
+      }
+    }
+  }
+}
+
+/// A row's softmax so far, for one tile of 16 rows: of rows lane/4 and lane/4 + 8. Scores in powers
+/// of two.
+struct Softmax {
+  float largest[2];
+  float sum[2];  // of this lane's columns
+};
+
+/// Turns scores into weights relative to the largest so far and rescales what was summed before.
+template <int kDim>
+PADDOCK_DEVICE void take_scores(float scale, float (&scores)[kKvTile / 8][4], Softmax& softmax,
+                                float (&output)[kDim / 8][4]) {
+  float rescale[2];
+  PADDOCK_UNROLL for (int r = 0; r < 2; ++r) {
+    float top = -INFINITY;
+    PADDOCK_UNROLL for (int n = 0; n < kKvTile / 8; ++n) {
+      top = simt::max(top, simt::max(scores[n][2 * r], scores[n][2 * r + 1]));
+    }
+    top = simt::max(top, simt::shfl_xor(top, 1));
+    top = simt::max(top, simt::shfl_xor(top, 2));
+    top = simt::max(softmax.largest[r], top * scale);
+    const float base = top == -INFINITY ? 0.0F : top;  // a row that has seen nothing yet
+    rescale[r] = simt::fast_exp2(softmax.largest[r] - base);
+    softmax.largest[r] = top;
+    float sum = 0;
+    PADDOCK_UNROLL for (int n = 0; n < kKvTile / 8; ++n) {
+      PADDOCK_UNROLL for (int c = 2 * r; c < 2 * r + 2; ++c) {
+        scores[n][c] = simt::fast_exp2(simt::fma(scores[n][c], scale, -base));
+        sum += scores[n][c];
+      }
+    }
+    softmax.sum[r] = simt::fma(softmax.sum[r], rescale[r], sum);
+  }
+  if (!simt::any(rescale[0] != 1.0F || rescale[1] != 1.0F)) return;
+  PADDOCK_UNROLL for (int n = 0; n < kDim / 8; ++n) {
+    PADDOCK_UNROLL for (int i = 0; i < 4; ++i) output[n][i] *= rescale[i / 2];
+  }
+}
+
+template <int kDim, int kHeads>
+PADDOCK_DEVICE void write_rows(const AttentionArgs& args, const Work* work_at, int m,
+                               Softmax& softmax, const float (&output)[kDim / 8][4]) {
+  const Work work = simt::load(work_at);
+  const int column = simt::lane() % 4 * 2;
+  PADDOCK_UNROLL for (int r = 0; r < 2; ++r) {
+    float sum = softmax.sum[r];
+    sum += simt::shfl_xor(sum, 1);
+    sum += simt::shfl_xor(sum, 2);
+    const float factor = sum > 0 ? 1 / sum : 0.0F;
+    const int query = query_of<kHeads>(m) + simt::lane() / 4 + r * 8;
+    if (!PADDOCK_CHECKED("row", query < work.n)) continue;
+    if (!PADDOCK_CHECKED("head", head_of<kHeads>(m) < work.n_heads)) continue;
+    const int64_t token = int64_t{work.sequence.first_token} + work.first + query;
+    const int64_t row = token * args.n_heads + work.head + head_of<kHeads>(m);
+    float* out = args.out + row * args.geometry.head_dim + column;
+    PADDOCK_UNROLL for (int n = 0; n < kDim / 8; ++n) {
+      if (n * 8 < args.geometry.head_dim) {
+        simt::store_vec(out + n * 8,
+                        F32x2{output[n][2 * r] * factor, output[n][2 * r + 1] * factor});
+      }
+    }
+    if (args.lse != nullptr && column == 0) {
+      simt::store(args.lse + row, (softmax.largest[r] + simt::fast_log2(sum)) * kLn2);
+    }
+  }
+}
+
+template <int kHeads>
+PADDOCK_DEVICE Work find_work(const AttentionArgs& args, const PrefillList& list) {
+  const int per_kv_head = args.n_heads / args.geometry.n_kv_heads;
+  const int pieces = (per_kv_head + kHeads - 1) / kHeads;
+  const int piece = simt::block_x() % (pieces * args.geometry.n_kv_heads);
+  const auto tile =
+      simt::load_const(list.tiles + simt::block_x() / (pieces * args.geometry.n_kv_heads));
+  Work work;
+  work.sequence = simt::load_const(args.sequences + tile.sequence);
+  work.first = tile.first;
+  work.n = simt::min(kPrefillTile, work.sequence.n_tokens - tile.first);
+  work.first_t = work.sequence.first_position + tile.first;
+  work.last_t = work.first_t + work.n - 1;
+  work.kv_head = piece / pieces;
+  work.head = work.kv_head * per_kv_head + piece % pieces * kHeads;
+  work.n_heads = simt::min(kHeads, per_kv_head - piece % pieces * kHeads);
+  return work;
+}
+
+template <typename H, int kDim, int kHeads>
+PADDOCK_KERNEL(kHeads * 64, 4 / kHeads)
+void prefill_kernel(AttentionArgs args, PrefillList list) {
+  constexpr int kThreads = kHeads * 64;
+  auto* shared = simt::dynamic_shared<Shared<kDim, kHeads>>();
+  const float scale = args.scale * kLog2E;
+  const auto side = static_cast<uint32_t>(in_rows(args.geometry).side_elements());
+  uint16_t(*queries)[kDim + 8] = &shared->q[simt::warp() * 32];
+  float output[2][kDim / 8][4] = {};
+  Softmax softmax[2] = {{{-INFINITY, -INFINITY}, {0, 0}}, {{-INFINITY, -INFINITY}, {0, 0}}};
+
+  const Work* work = &shared->work;
+  if (simt::thread_x() == 0) simt::store(&shared->work, find_work<kHeads>(args, list));
+  PADDOCK_SYNC("work found");
+  Cursor at;
+  int now = 0;
+  if (simt::warp() == 0) plan_tile(args, work, at, &shared->plans[0]);
+  PADDOCK_SYNC("first plan");
+  int32_t rotation = simt::load(&shared->plans[0].rotation);
+  int32_t turned = -1;  // the rotation of the queries
+  if (rotation >= 0) copy_tile<kDim, kThreads>(args, &shared->plans[0], 0, shared->k);
+  while (rotation >= 0) {
+    const Plan* plan = &shared->plans[now];
+    PADDOCK_CP_ASYNC_WAIT("keys", 0);
+    PADDOCK_SYNC("keys ready, values used");
+    copy_tile<kDim, kThreads>(args, plan, side, shared->v);
+    now ^= 1;
+    if (simt::warp() == 0) plan_tile(args, work, at, &shared->plans[now]);
+    if (rotation != turned) {
+      turn_queries<H, kDim, kHeads>(args, work, rotation, queries);
+      PADDOCK_SYNC_WARP("queries turned");
+      turned = rotation;
+    }
+    float scores[2][kKvTile / 8][4] = {};
+    multiply_keys<H, kDim>(queries, shared->k, scores);
+    PADDOCK_CP_ASYNC_WAIT("values", 0);
+    PADDOCK_SYNC("values ready, keys used, next planned");
+    rotation = simt::load(&shared->plans[now].rotation);
+    if (rotation >= 0) copy_tile<kDim, kThreads>(args, &shared->plans[now], 0, shared->k);
+    if (simt::load(&plan->masked) != 0) mask_scores<kHeads>(work, plan, scores);
+    PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+      take_scores<kDim>(scale, scores[m], softmax[m], output[m]);
+    }
+    multiply_values<H, kDim>(scores, shared->v, output);
+  }
+  PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
+    write_rows<kDim, kHeads>(args, work, m, softmax[m], output[m]);
+  }
+}
+
+template <typename H, int kDim, int kHeads>
+int launch(const AttentionArgs& args, const PrefillList& list, Stream stream) {
+  const int32_t per_kv_head = args.n_heads / args.geometry.n_kv_heads;
+  const int64_t blocks =
+      int64_t{list.n} * args.geometry.n_kv_heads * ((per_kv_head + kHeads - 1) / kHeads);
+  if (blocks > INT32_MAX) return kInvalid;
+  const simt::Grid grid{static_cast<uint32_t>(blocks)};
+  return PADDOCK_LAUNCH((prefill_kernel<H, kDim, kHeads>), grid, kHeads * 64,
+                        sizeof(Shared<kDim, kHeads>), stream, args, list);
+}
+
+template <typename H, int kDim>
+int launch_heads(const AttentionArgs& args, const PrefillList& list, Stream stream) {
+  return args.n_heads == args.geometry.n_kv_heads ? launch<H, kDim, 1>(args, list, stream)
+                                                  : launch<H, kDim, 2>(args, list, stream);
+}
+
+template <typename H>
+int launch_dim(const AttentionArgs& args, const PrefillList& list, Stream stream) {
+  const int32_t dim = args.geometry.head_dim;
+  if (dim <= 64) return launch_heads<H, 64>(args, list, stream);
+  if (dim <= 80) return launch_heads<H, 80>(args, list, stream);
+  if (dim <= 96) return launch_heads<H, 96>(args, list, stream);
+  return launch_heads<H, 128>(args, list, stream);
+}
+
+}  // namespace
+
+bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_type) {
+  return (kv_type == DType::kF16 || kv_type == DType::kBF16) && geometry.element_bytes == 2 &&
+         geometry.head_dim > 0 && geometry.head_dim <= 128 && geometry.head_dim % 8 == 0 &&
+         geometry.block_size > 0 && geometry.n_kv_heads > 0 && n_heads > 0 &&
+         n_heads % geometry.n_kv_heads == 0;
+}
+
+int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream) {
+  if (!prefill_supports(args.geometry, args.n_heads, args.kv_type) || !(args.scale > 0)) {
+    return kInvalid;
+  }
+  if (list.n <= 0) return list.n < 0 ? kInvalid : 0;
+  return args.kv_type == DType::kF16 ? launch_dim<F16>(args, list, stream)
+                                     : launch_dim<Bf16>(args, list, stream);
+}
+
+}  // namespace paddock::cuda
