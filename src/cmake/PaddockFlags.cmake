@@ -6,7 +6,11 @@ if(PADDOCK_SANITIZE)
 endif()
 
 if(PADDOCK_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "PADDOCK_BUILD_FUZZERS=ON needs clang: add -DCMAKE_CXX_COMPILER=clang++")
+  endif()
   add_compile_options(-fsanitize=fuzzer-no-link)
+  add_link_options(-fsanitize=fuzzer-no-link)
 endif()
 
 # -Wrestrict of GCC 12 raises false alarms on std::string (its bug 105651); -Wpsabi speaks of vectors

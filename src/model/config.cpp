@@ -77,11 +77,11 @@ void read_scaling(const gguf::File& file, LlamaConfig& config) {
 void read_divisors(const gguf::File& file, LlamaConfig& config) {
   for (const TensorView& tensor : file.tensors()) {
     if (tensor.name != "rope_freqs.weight") continue;
-    if (tensor.dtype != DType::kF32 || tensor.rows() * tensor.cols() != config.head_dim / 2) {
-      fail(ErrorCode::kBadFile, "tensor 'rope_freqs.weight' must be F32 with {} values",
-           config.head_dim / 2);
+    const auto n = static_cast<size_t>(config.head_dim / 2);
+    if (tensor.dtype != DType::kF32 || tensor.data.size() != n * sizeof(float)) {
+      fail(ErrorCode::kBadFile, "tensor 'rope_freqs.weight' must be F32 with {} values", n);
     }
-    config.rope.divisors.resize(config.head_dim / 2);
+    config.rope.divisors.resize(n);
     std::memcpy(config.rope.divisors.data(), tensor.data.data(), tensor.data.size());
     for (const float divisor : config.rope.divisors) {
       if (!(divisor > 0.0F) || !std::isfinite(divisor)) {

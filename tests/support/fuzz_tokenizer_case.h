@@ -7,12 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 
-#include "paddock/error.h"
 #include "paddock/tokenizer.h"
+#include "support/fuzz_promise.h"
 #include "support/small_tokenizer.h"
 #include "text/chat_format.h"
 #include "text/tokenizer_readers.h"
@@ -20,10 +19,6 @@
 #include "text/utf8.h"
 
 namespace paddock::test {
-
-inline void check(bool condition, const char* what) {
-  if (!condition) throw std::logic_error(what);
-}
 
 // `lossless`: all bytes are tokens, so that ids give the text back.
 inline void check_text(const std::shared_ptr<const Tokenizer>& tokenizer, std::string_view text,
@@ -55,7 +50,7 @@ inline void fuzz_tokenizer_case(std::span<const std::byte> input) {
   if (input.empty()) return;
   const auto bytes = input.subspan(1);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  try {
+  may_refuse([&] {
     switch (std::to_integer<int>(input[0]) % 4) {
       case 0:
         check_text(parse_tokenizer_json(bytes), "hello \xE4\xBD\xA0 <|eot_id|>12\n", false);
@@ -70,9 +65,7 @@ inline void fuzz_tokenizer_case(std::span<const std::byte> input) {
         recognise_chat_template(text);
         break;
     }
-  } catch (const Error& error) {
-    check(error.code() != ErrorCode::kInternal, error.what());
-  }
+  });
 }
 
 }  // namespace paddock::test
