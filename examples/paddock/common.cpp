@@ -24,6 +24,8 @@ void on_signal(int) {
   if (g_signals.fetch_add(1) > 0) _exit(130);
 }
 
+bool fits_float(double value) { return std::isfinite(static_cast<float>(value)); }
+
 void check(bool ok, const char* option, const std::string& value, const char* right) {
   if (!ok) throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
 }
@@ -31,36 +33,40 @@ void check(bool ok, const char* option, const std::string& value, const char* ri
 }  // namespace
 
 void EngineArgs::add_to(CLI::App& command) {
-  command.add_option("-m,--model", model, "GGUF file or Hugging Face folder")->required();
+  command.add_option("-m,--model", model, "GGUF file or Hugging Face folder")
+      ->required()
+      ->check(kNotEmpty);
   command.add_option("-t,--threads", threads, "worker threads (default: physical cores)");
   command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
   command.add_option("--precision", precision, "fast or reference")->capture_default_str();
   command.add_option("-c,--ctx-size", context, "longest sequence admitted, in positions");
   command.add_option("-b,--batch-size", batch, "most tokens in one forward pass")
       ->capture_default_str();
-  command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)");
+  command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)")->check(kNotEmpty);
   command.add_option("--kv-block-size", kv_block, "positions per block")->capture_default_str();
-  command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB");
+  command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB")
+      ->check(kNotEmpty);
   command
       .add_option("--kv-policy", kv_policy,
                   "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
       ->capture_default_str();
-  command.add_option("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16");
+  command.add_option("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16")
+      ->check(kNotEmpty);
   command.add_flag("--json", json, "one JSON object on stdout");
 }
 
 std::shared_ptr<const paddock::Model> EngineArgs::load_model() const {
   auto loaded = paddock::Model::load(model);
   for (const std::string& warning : loaded->info().warnings) {
-    fmt::print(stderr, "paddock: warning: {}\n", warning);
+    note(fmt::format("paddock: warning: {}\n", warning));
   }
   return loaded;
 }
 
 paddock::EngineOptions EngineArgs::engine_options() const {
   paddock::EngineOptions o;
-  check(threads >= 0, "--threads", std::to_string(threads), "1 or more");
-  check(context >= 0, "--ctx-size", std::to_string(context), "1 or more");
+  check(threads >= 0, "--threads", std::to_string(threads), "0 (all physical cores) or more");
+  check(context >= 0, "--ctx-size", std::to_string(context), "0 (the model's) or more");
   check(batch >= 1, "--batch-size", std::to_string(batch), "1 or more");
   check(kv_block >= 1, "--kv-block-size", std::to_string(kv_block), "1 or more");
   check(precision == "fast" || precision == "reference", "--precision", precision,
@@ -91,17 +97,18 @@ void SamplingArgs::add_to(CLI::App& command) {
   command.add_option("--frequency-penalty", frequency, "0: off")->capture_default_str();
   command.add_option("--presence-penalty", presence, "0: off")->capture_default_str();
   command.add_option("--logit-bias", logit_bias, "ID=BIAS, may repeat");
-  command.add_option("--seed", seed, "default: random, reported");
+  command.add_option("--seed", seed, "default: random, reported")->check(kNotEmpty);
 }
 
 paddock::SamplingOptions SamplingArgs::options() const {
-  check(temperature >= 0 && std::isfinite(temperature), "--temp", fmt::format("{}", temperature),
+  check(temperature >= 0 && fits_float(temperature), "--temp", fmt::format("{}", temperature),
         "0 or more");
   check(top_k >= 0, "--top-k", std::to_string(top_k), "0 (off) or more");
   check(top_p > 0 && top_p <= 1, "--top-p", fmt::format("{}", top_p), "above 0 and at most 1");
   check(min_p >= 0 && min_p <= 1, "--min-p", fmt::format("{}", min_p), "from 0 to 1");
-  check(repeat > 0 && std::isfinite(repeat), "--repeat-penalty", fmt::format("{}", repeat),
-        "above 0");
+  check(repeat > 0 && fits_float(repeat), "--repeat-penalty", fmt::format("{}", repeat), "above 0");
+  check(fits_float(frequency), "--frequency-penalty", fmt::format("{}", frequency), "a number");
+  check(fits_float(presence), "--presence-penalty", fmt::format("{}", presence), "a number");
   paddock::SamplingOptions o;
   o.temperature = static_cast<float>(temperature);
   o.top_k = top_k;
@@ -118,18 +125,25 @@ paddock::SamplingOptions SamplingArgs::options() const {
       const int id = std::stoi(text.substr(0, at), &id_end);
       const float bias = std::stof(text.substr(at + 1), &bias_end);
       if (at == std::string::npos || id_end != at || at + 1 + bias_end != text.size()) throw 0;
+      if (std::isnan(bias) || bias == HUGE_VALF || id < 0) throw 0;
       o.logit_bias.emplace_back(id, bias);
     } catch (...) {
       throw UsageError(fmt::format("--logit-bias {}: must be ID=BIAS, such as 42=-1.5", text));
     }
   }
-  if (seed) {
-    o.seed = *seed;
+  if (!seed.empty()) {
+    const char* end = seed.data() + seed.size();
+    const auto [parsed, error] = std::from_chars(seed.data(), end, o.seed);
+    check(error == std::errc() && parsed == end, "--seed", seed,
+          "from 0 to 18446744073709551615; leave it out for a random one");
   } else if (temperature > 0) {
     o.seed = std::random_device{}();
-    fmt::print(stderr, "seed: {}\n", o.seed);
   }
   return o;
+}
+
+void SamplingArgs::report_seed(const paddock::SamplingOptions& chosen) const {
+  if (seed.empty() && temperature > 0) note(fmt::format("seed: {}\n", chosen.seed));
 }
 
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
@@ -165,13 +179,33 @@ uint64_t parse_size(const std::string& text) {
 }
 
 std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file.is_open() || file.bad()) {
-    throw paddock::Error(paddock::ErrorCode::kIo,
-                         fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
+  const auto refuse = [&](const char* why) {
+    throw paddock::Error(paddock::ErrorCode::kIo, fmt::format("cannot read '{}': {}", path, why));
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             &std::fclose);
+  if (file == nullptr) refuse(std::strerror(errno));
+  constexpr size_t kMost = INT32_MAX;  // bytes that a tokenizer takes
+  std::string text;
+  char part[65536];
+  while (const size_t n = std::fread(part, 1, sizeof(part), file.get())) {
+    text.append(part, n);
+    if (text.size() > kMost) refuse("more than 2147483647 bytes");
   }
+  if (std::ferror(file.get()) != 0) refuse(std::strerror(errno));
   return text;
+}
+
+std::vector<paddock::TokenId> encode(const paddock::Tokenizer& tokenizer, const std::string& prompt,
+                                     const std::string& file,
+                                     const paddock::EncodeOptions& options) {
+  const std::string text = file.empty() ? prompt : read_file(file);
+  try {
+    return tokenizer.encode(text, options);
+  } catch (const paddock::Error& e) {
+    const std::string source = file.empty() ? "the prompt" : "'" + file + "'";
+    throw paddock::Error(e.code(), source + ": " + e.what());
+  }
 }
 
 std::vector<paddock::TokenId> read_tokens(const std::string& path) {
@@ -209,13 +243,16 @@ std::vector<paddock::TokenId> parse_tokens(const std::string& text) {
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
+  std::error_code ignored;
+  const auto status = std::filesystem::symlink_status(path, ignored);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) partial_ = path;
   file_.open(partial_, std::ios::binary | std::ios::trunc);
   if (!file_) refuse();
 }
 
 OutputFile::~OutputFile() {
   std::error_code ignored;
-  if (!done_) std::filesystem::remove(partial_, ignored);
+  if (!done_ && partial_ != path_) std::filesystem::remove(partial_, ignored);
 }
 
 void OutputFile::write(std::string_view bytes) {
@@ -227,7 +264,7 @@ void OutputFile::finish() {
   file_.close();
   if (!file_) refuse();
   std::error_code error;
-  std::filesystem::rename(partial_, path_, error);
+  if (partial_ != path_) std::filesystem::rename(partial_, path_, error);
   if (error) refuse();
   done_ = true;
 }
@@ -243,6 +280,13 @@ void print(std::string_view text) {
                          fmt::format("cannot write to stdout: {}", std::strerror(errno)));
   }
 }
+
+void note(std::string_view text) {
+  [[maybe_unused]] const size_t written = fwrite(text.data(), 1, text.size(), stderr);
+}
+
+const CLI::Validator kNotEmpty(
+    [](std::string& value) -> std::string { return value.empty() ? "must not be empty" : ""; }, "");
 
 struct InterruptGuard::Watcher {
   explicit Watcher(std::function<void()> cancel)

@@ -46,11 +46,13 @@ struct SamplingArgs {
   double top_p = 0.95, min_p = 0.05;
   double repeat = 1.0, frequency = 0.0, presence = 0.0;
   std::vector<std::string> logit_bias;
-  std::optional<uint64_t> seed;
+  std::string seed;
 
   void add_to(CLI::App& command);
-  /// With a random seed, said on stderr, if none was given and temperature is not 0.
+  /// With a random seed if none was given and temperature is not 0.
   paddock::SamplingOptions options() const;
+  /// Says the random seed on stderr, if there is one.
+  void report_seed(const paddock::SamplingOptions& chosen) const;
 };
 
 /// Makes an engine; trouble with an option's value is wrong usage.
@@ -62,12 +64,17 @@ uint64_t parse_size(const std::string& text);
 
 /// The whole file, byte for byte.
 std::string read_file(const std::string& path);
+/// Ids of `prompt`, or of `file` if it is not empty; an Error names which of them.
+std::vector<paddock::TokenId> encode(const paddock::Tokenizer& tokenizer, const std::string& prompt,
+                                     const std::string& file,
+                                     const paddock::EncodeOptions& options);
 /// A JSON array of token ids.
 std::vector<paddock::TokenId> read_tokens(const std::string& path);
 /// "1,2,3".
 std::vector<paddock::TokenId> parse_tokens(const std::string& text);
 
-/// A file that appears under its name only when it is complete.
+/// A file that appears under its name only when it is complete. A device, a pipe or a link that is
+/// there already is written into.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);
@@ -86,6 +93,10 @@ class OutputFile {
 
 /// Writes to stdout; throws if it is closed or full.
 void print(std::string_view text);
+/// Writes to stderr; what cannot be written is dropped.
+void note(std::string_view text);
+/// For options whose value is never empty.
+extern const CLI::Validator kNotEmpty;
 
 /// From now on Ctrl-C and SIGTERM end the engine's work; a second one ends the process.
 class InterruptGuard {

@@ -47,11 +47,14 @@ int run(const Args& args) {
   if (args.max_tokens < 0) {
     throw UsageError(fmt::format("-n {}: must be 0 or more", args.max_tokens));
   }
-  if (!(args.timeout >= 0)) {
-    throw UsageError(fmt::format("--timeout {}: must be 0 (none) or more", args.timeout));
+  if (!(args.timeout >= 0 && args.timeout <= 1e9)) {
+    throw UsageError(fmt::format("--timeout {}: must be from 0 (none) to 1e9", args.timeout));
   }
   if (args.logprobs && *args.logprobs < 0) {
     throw UsageError(fmt::format("--logprobs {}: must be 0 or more", *args.logprobs));
+  }
+  if (args.logprobs && !args.engine.json) {
+    throw UsageError(fmt::format("--logprobs {}: needs --json, which prints them", *args.logprobs));
   }
   paddock::EngineOptions engine_options = args.engine.engine_options();
   paddock::GenerateOptions options;
@@ -62,11 +65,12 @@ int run(const Args& args) {
   options.ignore_stop_tokens = args.ignore_stop;
 
   const auto model = args.engine.load_model();
-  const std::string prompt = args.file.empty() ? args.prompt : read_file(args.file);
   const std::vector<paddock::TokenId> tokens =
-      model->tokenizer()->encode(prompt, {.add_bos = true, .parse_special = !args.no_special});
+      encode(*model->tokenizer(), args.prompt, args.file,
+             {.add_bos = true, .parse_special = !args.no_special});
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
+  args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (args.timeout > 0) {
     options.deadline = std::chrono::steady_clock::now() +
@@ -102,14 +106,16 @@ int run(const Args& args) {
     print("\n");
   }
   events.close();
-  if (args.report.stats) fmt::print(stderr, "\n{}", paddock::to_table(stats));
+  if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(stats)));
   if (result.finish_reason == paddock::FinishReason::kError) {
-    fmt::print(stderr, "paddock: error: {}\n", result.error);
+    note(fmt::format("paddock: error: {}\n", result.error));
     return 1;
   }
   if (!args.engine.json && result.finish_reason == paddock::FinishReason::kKvFull) {
-    fmt::print(stderr,
-               "paddock: the KV cache is full; raise --kv-budget or bound it with --kv-policy\n");
+    note("paddock: the KV cache is full; raise --kv-budget or bound it with --kv-policy\n");
+  }
+  if (!args.engine.json && result.finish_reason == paddock::FinishReason::kContext) {
+    note("paddock: the context is full; raise -c or bound the cache with --kv-policy\n");
   }
   return 0;
 }
@@ -122,13 +128,15 @@ void add_generate(CLI::App& app, int& exit_code) {
   args->engine.add_to(*command);
   CLI::Option_group* input = command->add_option_group("prompt");
   input->add_option("-p,--prompt", args->prompt, "the prompt");
-  input->add_option("-f,--file", args->file, "a file that holds the prompt, byte for byte");
+  input->add_option("-f,--file", args->file, "a file that holds the prompt, byte for byte")
+      ->check(kNotEmpty);
   input->require_option(1);
   command->add_option("-n,--predict", args->max_tokens, "most tokens to generate")
       ->capture_default_str();
   args->sampling.add_to(*command);
   command->add_option("--stop", args->stop, "a string that ends the text; may repeat")
       ->expected(1)
+      ->check(kNotEmpty)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("--logprobs", args->logprobs, "log-probabilities of the N best tokens");
   command->add_option("--timeout", args->timeout, "seconds until the text is cut off");

@@ -13,7 +13,8 @@ namespace cli {
 
 void KvReportArgs::add_to(CLI::App& command) {
   command.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
-  command.add_option("--kv-events", events, "write every removal to this file, as JSON lines");
+  command.add_option("--kv-events", events, "write every removal to this file, as JSON lines")
+      ->check(kNotEmpty);
   command.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
 }
 
@@ -58,7 +59,7 @@ Watch::Watch(const paddock::Engine& engine) : engine_(engine), terminal_(stderr_
     const int layers = static_cast<int>(engine.kv_stats().layers.size());
     panel_rows_ = std::min(1 + (layers + per_row - 1) / per_row, std::max(2, rows_ / 2));
     // Clear, keep the panel's rows out of what scrolls, and write text below them.
-    fmt::print(stderr, "\033[2J\033[{};{}r\033[{};1H", panel_rows_ + 2, rows_, panel_rows_ + 2);
+    note(fmt::format("\033[2J\033[{};{}r\033[{};1H", panel_rows_ + 2, rows_, panel_rows_ + 2));
   }
   thread_ = std::thread([this] {
     while (!done_) {
@@ -72,7 +73,7 @@ Watch::~Watch() {
   done_ = true;
   thread_.join();
   draw();
-  if (terminal_) fmt::print(stderr, "\0337\033[r\0338");
+  if (terminal_) note("\0337\033[r\0338");
 }
 
 void Watch::draw() {
@@ -91,8 +92,8 @@ void Watch::draw_line(const paddock::KvStats& stats) {
   for (const paddock::KvLayerStats& layer : stats.layers) {
     pages += fmt::format(" {}", layer.pages_active);
   }
-  fmt::print(stderr, "step {}: {} of {} pages, {} tokens written; pages by layer:{}\n", stats.steps,
-             stats.total.pages_active, stats.pool_pages, stats.tokens_written, pages);
+  note(fmt::format("step {}: {} of {} pages, {} tokens written; pages by layer:{}\n", stats.steps,
+                   stats.total.pages_active, stats.pool_pages, stats.tokens_written, pages));
 }
 
 void Watch::draw_panel(const paddock::KvStats& stats) {
@@ -114,7 +115,7 @@ void Watch::draw_panel(const paddock::KvStats& stats) {
     text += fmt::format(" {:>3} {:#<{}}{:.<{}} {:>7}  ", layer.layer, "", filled, "", kBar - filled,
                         layer.tokens_resident);
   }
-  fmt::print(stderr, "{}\0338", text);
+  note(fmt::format("{}\0338", text));
 }
 
 }  // namespace cli

@@ -30,10 +30,12 @@ void add_logits(CLI::App& app, int& exit_code) {
   args->engine.add_to(*command);
   CLI::Option_group* input = command->add_option_group("input");
   input->add_option("-p,--prompt", args->prompt, "text; no BOS is added");
-  input->add_option("--tokens", args->tokens, "ids joined by commas");
-  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids");
+  input->add_option("--tokens", args->tokens, "ids joined by commas")->check(kNotEmpty);
+  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
   input->require_option(1);
-  command->add_option("-o,--output", args->output, "the .npy file to write")->required();
+  command->add_option("-o,--output", args->output, "the .npy file to write")
+      ->required()
+      ->check(kNotEmpty);
   command->callback([args, &exit_code] {
     std::vector<paddock::TokenId> tokens;
     if (!args->tokens.empty()) tokens = parse_tokens(args->tokens);
@@ -41,7 +43,7 @@ void add_logits(CLI::App& app, int& exit_code) {
     const auto model = args->engine.load_model();
     if (!args->tokens_file.empty()) tokens = read_tokens(args->tokens_file);
     if (!args->prompt.empty()) {
-      tokens = model->tokenizer()->encode(args->prompt, {.parse_special = true});
+      tokens = encode(*model->tokenizer(), args->prompt, "", {.parse_special = true});
     }
     const auto engine = make_engine(model, options);
     const InterruptGuard guard(*engine);

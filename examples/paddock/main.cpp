@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <csignal>
+#include <sstream>
 
 #include "common.h"
 
@@ -16,6 +17,30 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
     names += " " + command->get_name();
   }
   throw cli::UsageError(fmt::format("there is no command '{}'; there are:{}", argv[1], names));
+}
+
+/// What CLI11 says, and what the option takes where a value is none of that.
+std::string describe(const CLI::App& app, const CLI::ParseError& error) {
+  const std::string message = error.what();
+  const std::string prefix = "Could not convert: ";
+  if (!message.starts_with(prefix)) return message + " (see paddock --help)";
+  const std::string name = message.substr(prefix.size(), message.find(" = ") - prefix.size());
+  const std::string value = message.substr(message.find(" = ") + 3);
+  std::string type = "a value of its kind";
+  for (const CLI::App* command : app.get_subcommands()) {
+    const CLI::Option* option = command->get_option_no_throw(name);
+    if (option == nullptr) continue;
+    type = option->get_type_name().starts_with("FLOAT") ? "a number" : "a whole number in range";
+  }
+  return fmt::format("{} {}: must be {}", name, value, type);
+}
+
+/// Help and the version, on stdout.
+int show(const CLI::App& app, const CLI::Success& wanted) {
+  std::ostringstream text;
+  const int code = app.exit(wanted, text, text);
+  cli::print(text.str());
+  return code;
 }
 
 }  // namespace
@@ -35,21 +60,20 @@ int main(int argc, char** argv) {
   cli::add_bench(app, exit_code);
   try {
     refuse_unknown_command(app, argc, argv);
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForAllHelp& e) {
-    return app.exit(e);
-  } catch (const CLI::CallForVersion& e) {
-    return app.exit(e);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::Success& e) {
+      return show(app, e);
+    }
   } catch (const CLI::ParseError& e) {
-    fmt::print(stderr, "paddock: {} (see paddock --help)\n", e.what());
+    cli::note(fmt::format("paddock: {}\n", describe(app, e)));
     return 2;
   } catch (const cli::UsageError& e) {
-    fmt::print(stderr, "paddock: {}\n", e.what());
+    cli::note(fmt::format("paddock: {}\n", e.what()));
     return 2;
   } catch (const std::exception& e) {
-    fmt::print(stderr, "paddock: error: {}\n", e.what());
+    if (cli::InterruptGuard::interrupted()) return 130;
+    cli::note(fmt::format("paddock: error: {}\n", e.what()));
     return 1;
   }
   return cli::InterruptGuard::interrupted() ? 130 : exit_code;

@@ -40,9 +40,8 @@ void check_usage(const Args& args) {
 
 std::vector<paddock::TokenId> read_text(const Args& args, const paddock::Model& model) {
   std::vector<paddock::TokenId> tokens =
-      args.tokens_file.empty()
-          ? model.tokenizer()->encode(read_file(args.file), {.parse_special = true})
-          : read_tokens(args.tokens_file);
+      args.tokens_file.empty() ? encode(*model.tokenizer(), "", args.file, {.parse_special = true})
+                               : read_tokens(args.tokens_file);
   if (!args.first) return tokens;
   if (*args.first > static_cast<int64_t>(tokens.size())) {
     throw paddock::Error(
@@ -69,7 +68,7 @@ std::function<bool(double)> progress(const char* what) {
   return [what, shown = -1](double fraction) mutable {
     const int percent = static_cast<int>(fraction * 100);
     if (percent != shown)
-      fmt::print(stderr, "\r{}: {:3} %{}", what, percent, percent == 100 ? "\n" : "");
+      note(fmt::format("\r{}: {:3} %{}", what, percent, percent == 100 ? "\n" : ""));
     shown = percent;
     return true;
   };
@@ -295,14 +294,15 @@ void add_perplexity(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("perplexity", "how well the model predicts a text");
   args->engine.add_to(*command);
   CLI::Option_group* input = command->add_option_group("text");
-  input->add_option("-f,--file", args->file, "the text; no BOS is added");
-  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids");
+  input->add_option("-f,--file", args->file, "the text; no BOS is added")->check(kNotEmpty);
+  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
   input->require_option(1);
   command->add_option("--first", args->first, "only the first N tokens of the text");
   command->add_option("--prompt-tokens", args->prompt_tokens,
                       "the first N tokens are prompt, for rules that care");
   CLI::Option* against =
-      command->add_option("--against", args->against, "a second policy, compared in lockstep");
+      command->add_option("--against", args->against, "a second policy, compared in lockstep")
+          ->check(kNotEmpty);
   CLI::Option* sweep =
       command
           ->add_option("--sweep", args->sweep, "a policy to compare, once for each; prints a table")

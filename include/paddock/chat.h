@@ -19,7 +19,7 @@ struct ChatMessage {
 
 struct ChatOptions {
   /// Name of a template, or empty to recognise the model's own. See ChatTemplate::names().
-  std::string template_name;
+  std::string template_name{};
   /// "Today Date" of the Llama 3.1/3.2 templates. Fixed by default, so that prompts repeat exactly.
   std::string date = "26 Jul 2024";
 };

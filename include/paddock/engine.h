@@ -57,16 +57,16 @@ struct TokenEvent {
 
 struct GenerateOptions {
   int32_t max_tokens = 128;
-  SamplingOptions sampling;
-  std::vector<std::string> stop;    ///< strings that end the text; not part of it
-  bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
-  bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say
-  bool parse_special = false;       ///< for text prompts: special-token text becomes tokens
-  std::optional<int32_t> logprobs;  ///< n: log-probabilities of the chosen and the n best tokens
+  SamplingOptions sampling{};
+  std::vector<std::string> stop{};    ///< strings that end the text; not part of it
+  bool ignore_stop_tokens = false;    ///< run on through the model's stop tokens
+  bool add_bos = true;                ///< for text prompts: as the tokenizer's own settings say
+  bool parse_special = false;         ///< for text prompts: special-token text becomes tokens
+  std::optional<int32_t> logprobs{};  ///< n: log-probabilities of the chosen and the n best tokens
   /// Called for each token; return false to cancel. Runs on the thread that drives the engine.
-  std::function<bool(const TokenEvent&)> on_token;
+  std::function<bool(const TokenEvent&)> on_token{};
   /// Checked before each layer of every forward pass, also inside a prefill.
-  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::optional<std::chrono::steady_clock::time_point> deadline{};
 };
 
 struct Timings {

@@ -34,7 +34,7 @@ struct ModelInfo {
 struct LoadOptions {
   /// Called as tensors are checked and bound, with a fraction from 0 to 1; return false to cancel
   /// (Error kCancelled). Called on the loading thread.
-  std::function<bool(double fraction)> on_progress;
+  std::function<bool(double fraction)> on_progress{};
 };
 
 namespace detail {

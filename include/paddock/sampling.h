@@ -22,8 +22,8 @@ struct SamplingOptions {
   float frequency_penalty = 0.0f;  ///< times the count of the token in the window
   float presence_penalty = 0.0f;   ///< once for each token in the window
   int32_t penalty_window = 64;     ///< last tokens that penalties look at, prompt included; 0: none
-  std::vector<std::pair<TokenId, float>> logit_bias;  ///< added to logits; -infinity forbids
-  uint64_t seed = 0;                                  ///< the same seed gives the same choices
+  std::vector<std::pair<TokenId, float>> logit_bias{};  ///< added to logits; -infinity forbids
+  uint64_t seed = 0;                                    ///< the same seed gives the same choices
 
   /// Checks every range. Error kInvalidArgument naming the option, its value and the range.
   PADDOCK_API void validate(int32_t vocab_size) const;

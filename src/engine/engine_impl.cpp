@@ -57,6 +57,11 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const int32_t logit_rows = std::max(o.max_sequences, std::min(kLogitTile, max_tokens));
 
   backend = make_backend(o.device, {o.precision, o.threads, o.isa});
+  const std::string key = backend->weights_key();
+  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
+  const uint64_t pool = o.kv.budget_bytes;
+  // At once, as the cache's own tables grow with the pool.
+  check_memory(backend->available_bytes(), packed, pool, 0);
   CacheConfig cache_config{config.n_layers,
                            config.n_heads,
                            o.kv.block_size,
@@ -75,11 +80,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   planner = std::make_unique<StepPlanner>(*cache, max_tokens);
   const BackendLimits limits = limits_for(setup, data, *planner);
 
-  const std::string key = backend->weights_key();
-  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
   const uint64_t reserved = backend->reserve_bytes(limits);
   const uint64_t activations = Llama::activation_bytes(config, max_tokens, logit_rows);
-  const uint64_t pool = o.kv.budget_bytes;
   check_memory(backend->available_bytes(), packed, pool, reserved - pool + activations);
 
   weights = data.weights(key, [&] { return make_weights(data, *backend); });

@@ -76,7 +76,7 @@ void check_pool(const EngineSetup& s, int64_t pages) {
   fail(ErrorCode::kOutOfMemory,
        "the KV budget of {} bytes holds {} pages, but policy '{}' needs at least {} pages ({} "
        "bytes, prefill chunks of {} tokens included); raise the budget or lower the batch size",
-       pages * page_bytes, pages, s.options.kv.policy, least, least * page_bytes, s.chunk);
+       s.options.kv.budget_bytes, pages, s.options.kv.policy, least, least * page_bytes, s.chunk);
 }
 
 EngineSetup resolve(const Model& model, const EngineOptions& options) {

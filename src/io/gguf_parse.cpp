@@ -77,8 +77,9 @@ class Reader {
 
   std::span<const std::byte> take(uint64_t n, const char* what) {
     if (n > remaining()) {
-      fail(ErrorCode::kBadFile, "GGUF: {} at byte {} needs {} bytes but only {} are left", what,
-           at_, n, remaining());
+      fail(ErrorCode::kBadFile,
+           "GGUF: {} at byte {} needs {} bytes but only {} are left; the file is {}", what, at_, n,
+           remaining(), bytes_.empty() ? "empty" : "truncated or damaged");
     }
     const auto part = bytes_.subspan(at_, n);
     at_ += n;
@@ -137,8 +138,10 @@ Array read_array(Reader& reader, std::string_view key) {
   }
   const uint64_t least = array.kind == Array::Kind::kString ? 8 : kValueBytes[array.element_type];
   if (array.size > reader.remaining() / least) {
-    fail(ErrorCode::kBadFile, "GGUF: array '{}' claims {} elements but only {} bytes are left", key,
-         array.size, reader.remaining());
+    fail(ErrorCode::kBadFile,
+         "GGUF: array '{}' claims {} elements but only {} bytes are left; the file is truncated or "
+         "damaged",
+         key, array.size, reader.remaining());
   }
   if (array.kind != Array::Kind::kString) {
     array.data = reader.take(array.size * least, "an array");
@@ -203,8 +206,9 @@ void read_preamble(Reader& reader, Header& header) {
 void read_metadata(Reader& reader, uint64_t count, Header& header) {
   constexpr uint64_t kLeastBytes = 8 + 4 + 1;  // an empty key, a type, one byte
   if (count > reader.remaining() / kLeastBytes) {
-    fail(ErrorCode::kBadFile, "GGUF: {} metadata entries cannot fit in {} bytes", count,
-         reader.remaining());
+    fail(ErrorCode::kBadFile,
+         "GGUF: {} metadata entries cannot fit in {} bytes; the file is truncated or damaged",
+         count, reader.remaining());
   }
   std::unordered_set<std::string_view> seen;
   for (uint64_t i = 0; i < count; ++i) {
@@ -265,7 +269,9 @@ TensorInfo read_tensor(Reader& reader) {
 void read_tensors(Reader& reader, uint64_t count, Header& header) {
   constexpr uint64_t kLeastBytes = 8 + 4 + 4 + 8;
   if (count > reader.remaining() / kLeastBytes) {
-    fail(ErrorCode::kBadFile, "GGUF: {} tensors cannot fit in {} bytes", count, reader.remaining());
+    fail(ErrorCode::kBadFile,
+         "GGUF: {} tensors cannot fit in {} bytes; the file is truncated or damaged", count,
+         reader.remaining());
   }
   std::unordered_set<std::string_view> seen;
   for (uint64_t i = 0; i < count; ++i) {

@@ -148,7 +148,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
     return parse_tiktoken_model(file.bytes());
   } catch (const Error& error) {
     const std::string_view message = error.what();
-    if (message.starts_with(path)) throw;
+    if (message.starts_with(path) || message.starts_with("'" + path)) throw;
     throw Error(error.code(), path + ": " + error.what());
   }
 }

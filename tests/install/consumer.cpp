@@ -20,6 +20,14 @@ class Oldest final : public paddock::EvictionPolicy {
   }
 };
 
+/// The program of README.md.
+void speak(const char* path) {
+  auto model = paddock::Model::load(path);
+  paddock::Engine engine(model, {.context = 2048, .kv = {.policy = "sink:4+1020"}});
+  auto result = engine.generate("Once upon a time", {.max_tokens = 64});
+  std::puts(result.text.c_str());
+}
+
 }  // namespace
 
 int main() {
@@ -36,7 +44,7 @@ int main() {
   if (!report.conforms() || !report.clean() || report.decisions == 0) return 6;
   if (paddock::make_policy("mine:128", {{"mine", make}})->name() != "oldest:128") return 7;
   try {
-    paddock::Model::load("/nonexistent.gguf");
+    speak("/nonexistent.gguf");
     return 4;
   } catch (const paddock::Error& e) {
     std::puts(e.what());

@@ -1,6 +1,7 @@
 // The command line contract: exit codes, where output goes, what errors say.
+#include "support/cli.h"
+
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <cstdio>
 #include <fstream>
@@ -15,35 +16,7 @@
 namespace paddock::test {
 namespace {
 
-struct Outcome {
-  int code;
-  std::string out, err;
-};
-
-Outcome run(const std::string& program, const std::string& arguments) {
-  const TemporaryFolder folder;
-  const std::string out = folder.path() + "/out";
-  const std::string err = folder.path() + "/err";
-  const std::string command = program + " " + arguments + " >" + out + " 2>" + err + " </dev/null";
-  const int status = std::system(command.c_str());
-  const auto read = [](const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return std::string{std::istreambuf_iterator<char>(file), {}};
-  };
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(out), read(err)};
-}
-
-Outcome paddock(const std::string& arguments) { return run(PADDOCK_CLI, arguments); }
-
 std::string tiny() { return std::string(PADDOCK_TEST_DATA) + "/golden/gqa1-default"; }
-
-void expect_refusal(const std::string& arguments, int code, const std::string& names) {
-  const Outcome o = paddock(arguments);
-  EXPECT_EQ(o.code, code) << arguments << "\n" << o.err;
-  EXPECT_EQ(o.out, "") << arguments;
-  EXPECT_NE(o.err.find(names), std::string::npos) << arguments << "\n" << o.err;
-  EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 1) << o.err;
-}
 
 TEST(Cli, WrongUsageIsTwoAndOneLine) {
   expect_refusal("", 2, "subcommand");

@@ -1,0 +1,177 @@
+// What the tool does with values, files and streams that are not as they should be.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "support/cli.h"
+#include "support/small_model.h"
+#include "support/temporary_folder.h"
+
+namespace paddock::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string long_ids() {
+  std::string ids = "[1";
+  for (int i = 0; i < 2000000; ++i) ids += ",1";
+  return ids + "]";
+}
+
+class CliTrouble : public testing::Test {
+ protected:
+  CliTrouble() { write_small_model(folder_); }
+  std::string model() const { return " -m " + folder_.path() + " "; }
+  std::string generate() const { return "generate" + model() + "--temp 0 -n 4 "; }
+  std::string chat() const { return "chat" + model() + "--chat-template chatml --temp 0 -n 4 "; }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(CliTrouble, TheSmallModelSpeaks) {
+  EXPECT_EQ(paddock(generate() + "-p hello").out, "aaaa\n");
+  EXPECT_EQ(paddock(chat() + "-p hello --single-turn").out, "aaaa\n");
+}
+
+TEST_F(CliTrouble, ValuesThatAreNoneAreNamedWithWhatIsRight) {
+  const auto refuse = [&](const std::string& option, const std::string& value, const char* right) {
+    expect_refusal(generate() + "-p a " + option + " " + value, 2, option + " " + value);
+    expect_refusal(generate() + "-p a " + option + " " + value, 2, right);
+  };
+  refuse("--top-k", "abc", "whole number");
+  refuse("--top-k", "99999999999", "whole number");
+  refuse("--top-p", "x", "a number");
+  refuse("--seed", "-1", "from 0 to");
+  refuse("--seed", "18446744073709551616", "from 0 to");
+  refuse("--frequency-penalty", "nan", "a number");
+  refuse("--presence-penalty", "inf", "a number");
+  refuse("--logit-bias", "5=nan", "ID=BIAS");
+  refuse("--logit-bias", "-5=1", "ID=BIAS");
+  refuse("--timeout", "inf", "1e9");
+  refuse("--logprobs", "1", "--json");
+  expect_refusal("generate" + model() + "-p a --temp 1e39", 2, "--temp 1e+39");
+  expect_refusal("chat" + model() + "-n -5", 2, "-n -5");
+  EXPECT_EQ(paddock(generate() + "-p a --seed 18446744073709551615").code, 0);
+  EXPECT_EQ(paddock(generate() + "-p a --timeout 1e9").out, "aaaa\n");
+}
+
+TEST_F(CliTrouble, EmptyValuesAreRefused) {
+  for (const char* option : {"--kv-events", "--kv-budget", "--kv-type", "--isa", "--stop"}) {
+    expect_refusal(generate() + "-p a " + option + " ''", 2,
+                   std::string(option) + ": must not be empty");
+  }
+  expect_refusal(generate() + "-f ''", 2, "--file: must not be empty");
+  expect_refusal("logits" + model() + "--tokens '' -o x", 2, "--tokens: must not be empty");
+  expect_refusal("logits" + model() + "--tokens 1 -o ''", 2, "--output: must not be empty");
+}
+
+TEST_F(CliTrouble, AnErrorIsOneLineWithARandomSeedToo) {
+  expect_refusal("generate" + model() + "-f /nonexistent", 1, "/nonexistent");
+  const Outcome o = paddock("generate" + model() + "-n 1 -p a");
+  EXPECT_EQ(o.code, 0);
+  EXPECT_EQ(o.err.rfind("seed: ", 0), 0U) << o.err;
+}
+
+TEST_F(CliTrouble, FilesAreNamed) {
+  expect_refusal(generate() + "-f " + folder_.path(), 1, "cannot read '" + folder_.path() + "'");
+  const std::string invalid = folder_.write("invalid", "\xFF\xFE");
+  for (const char* command : {"generate", "tokenize", "perplexity"}) {
+    expect_refusal(command + model() + "-f " + invalid, 1,
+                   "'" + invalid + "': text is not valid UTF-8");
+  }
+  const std::string half = folder_.write("half.gguf", "GGUF\x03");
+  expect_refusal("tokenize -m " + half + " -p a", 1, "error: '" + half + "': GGUF");
+  expect_refusal("inspect " + half, 1, "truncated");
+  const std::string pipe = folder_.path() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  expect_refusal("inspect " + pipe, 1, "not a regular file");
+}
+
+TEST_F(CliTrouble, ABudgetBeyondTheMachineIsRefusedAtOnce) {
+  expect_refusal(generate() + "-p a --kv-budget 999999TiB", 1, "lower the context, the KV budget");
+  expect_refusal(generate() + "-p a --kv-budget 10", 1, "the KV budget of 10 bytes holds 0 pages");
+}
+
+TEST_F(CliTrouble, OutputGoesIntoWhatIsNoFile) {
+  // A link stands for /dev/null: it must be written into, never replaced.
+  const fs::path target = folder_.path() + "/target";
+  const fs::path link = folder_.path() + "/link";
+  fs::create_symlink(target, link);
+  ASSERT_EQ(paddock("logits" + model() + "--tokens 1 -o " + link.string()).code, 0);
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_GT(fs::file_size(target), 128U);
+  EXPECT_FALSE(fs::exists(link.string() + ".partial"));
+  const std::string pipe = folder_.path() + "/pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const Outcome o = run("sh", "-c 'cat " + pipe + " | wc -c & " + PADDOCK_CLI + " logits" +
+                                  model() + "--tokens 1 -o " + pipe + "; wait'");
+  EXPECT_EQ(std::stoull(o.out), fs::file_size(target)) << o.err;
+  EXPECT_TRUE(fs::is_fifo(pipe));
+  expect_refusal("logits" + model() + "--tokens 1 -o " + folder_.path(), 1, "cannot write");
+}
+
+TEST_F(CliTrouble, FullStreams) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  for (const std::string& command : {generate() + "-p a", "tokenize" + model() + "-p a",
+                                     "inspect " + folder_.path(), std::string("--help")}) {
+    const Outcome o = paddock(command + " >/dev/full");
+    EXPECT_EQ(o.code, 1) << command;
+    EXPECT_NE(o.err.find("cannot write to stdout"), std::string::npos) << o.err;
+  }
+  // What only accompanies the text may be lost.
+  EXPECT_EQ(paddock(generate() + "-p a --kv-stats 2>/dev/full").out, "aaaa\n");
+  EXPECT_EQ(paddock(generate() + "-p a --kv-stats 2>&-").out, "aaaa\n");
+}
+
+TEST_F(CliTrouble, InterruptsAreOneHundredAndThirty) {
+  const std::string timeout = "timeout --preserve-status -s INT 1 " + std::string(PADDOCK_CLI);
+  for (const std::string& command :
+       {"bench" + model() + "-p 64 -n 0 -r 100000000",
+        "logits" + model() + "--tokens-file " + folder_.write("ids", long_ids()) +
+            " --kv-policy window:4 -o " + folder_.path() + "/l.npy"}) {
+    const Outcome o = run(timeout, command);
+    EXPECT_EQ(o.code, 130) << command << o.err;
+    EXPECT_EQ(o.out + o.err, "") << command;
+  }
+  EXPECT_FALSE(fs::exists(folder_.path() + "/l.npy"));
+}
+
+TEST_F(CliTrouble, AFullContextIsSaid) {
+  const Outcome o = paddock("generate" + model() + "--temp 0 -n 100 -p a -c 3");
+  EXPECT_EQ(o.code, 0);
+  EXPECT_EQ(o.out, "a\n");  // after the start and the prompt
+  EXPECT_NE(o.err.find("the context is full"), std::string::npos) << o.err;
+}
+
+TEST_F(CliTrouble, AConversationOutlivesAMessageItCannotTake) {
+  const std::string too_long(200, 'x');
+  const Outcome o = paddock(chat() + "-c 64", "one\n" + too_long + "\n\xFF\n/retry\n/clear\ntwo\n");
+  EXPECT_EQ(o.code, 1);
+  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\n");
+  EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n'), 2) << o.err;
+  EXPECT_NE(o.err.find("64 positions"), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("not valid UTF-8"), std::string::npos) << o.err;
+}
+
+TEST_F(CliTrouble, APolicyThatCannotHoldTheConversationChangesNothing) {
+  // The window admits a conversation that the pool's 48 positions could not hold whole.
+  const Outcome o = paddock(chat() + "-b 8 --kv-policy window:8 --kv-budget 384",
+                            "one\ntwo\nthree\n/stats\n/policy full\n/policy\n/stats\n/retry\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\naaaa\n");
+  const std::string first = o.err.substr(0, o.err.find(" tokens"));
+  EXPECT_GT(std::stoi(first), 48) << o.err;
+  EXPECT_NE(o.err.find("\nwindow:8\n" + first + " tokens"), std::string::npos) << o.err;
+}
+
+TEST_F(CliTrouble, LinesMayEndAsOnWindows) {
+  const Outcome o = paddock(chat(), "one\r\n/quit\r\ntwo\r\n");
+  EXPECT_EQ(o.out, "aaaa\n");
+  EXPECT_EQ(o.err, "");
+}
+
+}  // namespace
+}  // namespace paddock::test
