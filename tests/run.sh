@@ -9,6 +9,7 @@ need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2
 # With --full, and always in CI: a second compiler, sanitizers and the consumer projects too.
 full=${CI:-}
 [ "${1:-}" = --full ] && full=yes
+if [ -n "$full" ]; then need_packages libclang-rt-dev || exit 1; fi
 passed=0 failed=0 skipped=0
 note() { echo "== $*"; }
 step() { # step NAME COMMAND...: one more test that is not of ctest
@@ -47,13 +48,13 @@ if [ -z "${PADDOCK_PROMTOOL:-}" ]; then
   fi
 fi
 
-# build FOLDER OPTION...; its messages only where it fails
+# build FOLDER OPTION...; its messages only where it fails. $targets limits what is built.
 build() {
   local folder=$1 log
   shift
   log=$(mktemp)
   if cmake -S "$root" -B "$folder" -G Ninja "$@" >"$log" 2>&1 &&
-    cmake --build "$folder" >>"$log" 2>&1; then
+    cmake --build "$folder" ${targets:+--target $targets} >>"$log" 2>&1; then
     rm -f "$log"
     return 0
   fi
@@ -92,6 +93,18 @@ if [ -n "$full" ]; then
     -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
     -DPADDOCK_WERROR=ON
   step "aarch64: library under emulation" bash "$root/tests/install/aarch64.sh"
+  fuzz() { # every target for twenty seconds: that they build and run, not that nothing is left to find
+    local target corpus targets="fuzz_gguf fuzz_safetensors fuzz_tokenizer"
+    build "$root/build/fuzz" -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+      -DPADDOCK_BUILD_EXAMPLES=OFF -DPADDOCK_BUILD_FUZZERS=ON -DPADDOCK_SANITIZE=address,undefined || return 1
+    for target in gguf safetensors tokenizer; do
+      corpus=$(mktemp -d)
+      (cd "$corpus" && "$root/build/fuzz/tests/fuzz_$target" "$corpus" \
+        "$root/tests/hostile/inputs/$target" -max_len=8192 -timeout=10 -max_total_time=20) || return 1
+      rm -rf "$corpus"
+    done
+  }
+  step "fuzz targets" fuzz
   note "address and undefined behaviour sanitizers"
   if build "$root/build/asan" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPADDOCK_BUILD_EXAMPLES=OFF \
     -DPADDOCK_SANITIZE=address,undefined -DPADDOCK_POISON=ON; then
