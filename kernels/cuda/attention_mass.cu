@@ -9,8 +9,8 @@
 //   warps that take turns with tiles of 16 keys, as decode_attention.cu (decode_tile.h). Each
 //   probability is rounded to fixed point by itself, so that no schedule changes a sum of them.
 // add_up_kernel: one block per sequence; a thread owns table entries and walks over the queries.
-// Shapes and alignment as in decode_attention.cu. Moves per call: visible slots * head_dim * element
-// bytes per KV head (and group of 8), and 8 bytes per (query, entry) for each atomic sum.
+// Shapes and alignment as in decode_attention.cu. Moves per call: visible slots * head_dim *
+// element bytes per KV head (and group of 8), and 8 bytes per (query, entry) for each atomic sum.
 #include "cuda/decode_tile.h"
 
 namespace paddock::cuda {
@@ -35,8 +35,9 @@ void clear_kernel(AttentionArgs args) {
 }
 
 template <typename S>
-PADDOCK_HD int32_t mass_warp_bytes(const Rows& rows) {
-  return S::kStages * kTile * (rows.vectors * 16 + 4) + S::kHeads * S::kPitch * 4;
+PADDOCK_HD inline int32_t mass_warp_bytes(const Rows& rows) {
+  return S::kStages * kTile * rows.vectors * 16 + (S::kStages + 1) * kTile * 4 +
+         S::kHeads * S::kPitch * 4;
 }
 
 template <typename S>
@@ -58,14 +59,16 @@ void mass_kernel(MassParams p) {
 
   const int32_t stage_bytes = kTile * p.rows.vectors * 16;
   uint8_t* stages = simt::dynamic_shared<uint8_t>() + simt::warp() * mass_warp_bytes<S>(p.rows);
-  auto* entries = reinterpret_cast<int32_t*>(stages + S::kStages * stage_bytes);  // [stages][kTile]
-  auto* queries = reinterpret_cast<float*>(entries + S::kStages * kTile);
+  // Entries of rows, [kStages + 1][kTile]: one more, so that one barrier per tile is enough.
+  auto* entries = reinterpret_cast<int32_t*>(stages + S::kStages * stage_bytes);
+  auto* queries = reinterpret_cast<float*>(entries + (S::kStages + 1) * kTile);
   int64_t* masses = p.args.masses + sequence.first_mass + int64_t{index} * sequence.n_entries;
 
   Walk walk(p.args, query, range, p.rows.bytes);
   int32_t stage_rows = 0;      // of stage lane()
   int32_t stage_rotation = 0;  // likewise
-  const auto fetch = [&](int stage) {
+  const auto fetch = [&](int i) {
+    const int stage = i % S::kStages;
     const Tile tile = walk.next();
     if (lane == stage) {
       stage_rows = tile.n;
@@ -73,17 +76,17 @@ void mass_kernel(MassParams p) {
     }
     if (tile.n > 0) {
       copy_tile<S>(p.args, p.rows, tile, 1, stages + stage * stage_bytes);
-      if (lane < kTile) simt::store(entries + stage * kTile + lane, tile.entry);
+      if (lane < kTile) simt::store(entries + i % (S::kStages + 1) * kTile + lane, tile.entry);
     }
     simt::cp_async_commit();
   };
 
   float q[S::kHeads][8];
   int32_t rotation = -1;
-  for (int stage = 0; stage + 1 < S::kStages; ++stage) fetch(stage);
+  for (int tile = 0; tile + 1 < S::kStages; ++tile) fetch(tile);
   for (int tile = 0;; ++tile) {
-    PADDOCK_SYNC_WARP("stage used");
-    fetch((tile + S::kStages - 1) % S::kStages);
+    fetch(tile + S::kStages - 1);
+    PADDOCK_SYNC_WARP("entries ready");
     const int stage = tile % S::kStages;
     const int32_t n = simt::shfl(stage_rows, stage);
     if (n == 0) break;
@@ -93,7 +96,6 @@ void mass_kernel(MassParams p) {
       rotate_queries<S>(p.args, query, rotation, queries, q);
     }
     PADDOCK_CP_ASYNC_WAIT("stage", S::kStages - 1);
-    PADDOCK_SYNC_WARP("stage ready");
     float scores[S::kScores];
     score_tile<S>(stages + stage * stage_bytes, p.rows.vectors, q, scores);
     PADDOCK_UNROLL for (int i = 0; i < S::kScores; ++i) {
@@ -104,7 +106,8 @@ void mass_kernel(MassParams p) {
         mass += simt::shfl_xor(mass, mask);
       }
       if (head == 0 && row < n) {
-        simt::atomic_add(masses + simt::load(entries + stage * kTile + row), mass);
+        simt::atomic_add(masses + simt::load(entries + tile % (S::kStages + 1) * kTile + row),
+                         mass);
       }
     }
   }
@@ -180,16 +183,17 @@ int attention_mass(const AttentionArgs& args, int32_t n_sequences, int32_t max_t
   const int64_t clears = divide_up(int64_t{max_tokens} * max_entries, kClearThreads);
   if (blocks > INT32_MAX || clears > INT32_MAX) return kInvalid;
   const auto sequences = static_cast<uint32_t>(n_sequences);
-  const int error = PADDOCK_LAUNCH(clear_kernel, simt::Grid{static_cast<uint32_t>(clears), sequences},
-                                   kClearThreads, 0, stream, args);
+  const int error =
+      PADDOCK_LAUNCH(clear_kernel, simt::Grid{static_cast<uint32_t>(clears), sequences},
+                     kClearThreads, 0, stream, args);
   if (error != 0) return error;
   return with_shape(args, [&](auto shape) {
     using S = decltype(shape);
     const int64_t per_kv = args.n_heads / args.geometry.n_kv_heads;
     const int64_t groups = args.geometry.n_kv_heads * divide_up(per_kv, S::kHeads);
     const simt::Grid grid{static_cast<uint32_t>(blocks), static_cast<uint32_t>(groups), sequences};
-    return PADDOCK_LAUNCH(mass_kernel<S>, grid, kThreads,
-                          kWarps * mass_warp_bytes<S>(params.rows), stream, params);
+    return PADDOCK_LAUNCH(mass_kernel<S>, grid, kThreads, kWarps * mass_warp_bytes<S>(params.rows),
+                          stream, params);
   });
 }
 

@@ -12,9 +12,10 @@
 // Each order depends on the token's table, position and visibility alone. Splits without visible
 // slots leave -inf as their maximum and nothing else.
 // Shapes: head_dim even, 16 to 256; rows of a multiple of 16 bytes are fast, others come word by
-//   word. Pages as PageGeometry's k_slot_offset and v_offset say, the pool aligned to 4 bytes (16 to
-//   be fast), entries to 16.
-// Moves per call: visible slots * 2 * head_dim * element bytes per KV head (and group of 8), and for
+//   word. Pages as PageGeometry's k_slot_offset and v_offset say, the pool aligned to 4 bytes (16
+//   to be fast), entries to 16.
+// Moves per call: visible slots * 2 * head_dim * element bytes per KV head (and group of 8), and
+// for
 //   each (token, head, split) 2 * (head_dim + 2) floats.
 #include "cuda/decode_tile.h"
 
@@ -38,6 +39,10 @@ PADDOCK_DEVICE float* part_row(const DecodeParams& p, int64_t part) {
   return p.args.workspace + int64_t{p.list.n} * p.args.n_heads * p.splits * 2 +
          part * p.args.geometry.head_dim;
 }
+PADDOCK_DEVICE void store_part(const DecodeParams& p, int64_t part, float largest, float sum) {
+  simt::store(p.args.workspace + 2 * part, largest);
+  simt::store(p.args.workspace + 2 * part + 1, sum);
+}
 /// log of the denominator from the largest exponent of two and the sum beside it.
 PADDOCK_DEVICE float natural_log(float largest, float sum) {
   return largest == -INFINITY ? largest : (largest + simt::fast_log2(sum)) * kLn2;
@@ -51,14 +56,13 @@ struct WarpMemory {
   float* weights;  // [kTile][kHeads], in the end {maximum, sum} of each head
 };
 template <typename S>
-PADDOCK_HD int32_t warp_bytes(const Rows& rows) {
+PADDOCK_HD inline int32_t warp_bytes(const Rows& rows) {
   return S::kStages * 2 * kTile * rows.vectors * 16 + S::kHeads * (S::kPitch + kTile) * 4;
 }
 template <typename S>
 PADDOCK_DEVICE WarpMemory<S> warp_memory(const Rows& rows, int warp) {
   uint8_t* base = simt::dynamic_shared<uint8_t>() + warp * warp_bytes<S>(rows);
-  auto* queries =
-      reinterpret_cast<float*>(base + S::kStages * 2 * kTile * rows.vectors * 16);
+  auto* queries = reinterpret_cast<float*>(base + S::kStages * 2 * kTile * rows.vectors * 16);
   return {base, queries, queries + S::kHeads * S::kPitch};
 }
 
@@ -114,7 +118,7 @@ struct Running {
     }
   }
 
-  /// Leaves the warp's sums over its lanes in its shared memory.
+  /// Leaves the warp's sums over its lanes in its shared memory, which no lane reads any more.
   PADDOCK_DEVICE void leave(const WarpMemory<S>& memory) {
     const int lane = simt::lane();
     PADDOCK_UNROLL for (int mask = S::kHeads; mask < simt::kWarpSize; mask *= 2) {
@@ -125,7 +129,6 @@ struct Running {
         PADDOCK_UNROLL for (int e = 0; e < 8; ++e) out[h][e] += simt::shfl_xor(out[h][e], mask);
       }
     }
-    PADDOCK_SYNC_WARP("weights used");
     if (lane < S::kHeads) {
       simt::store_vec(memory.weights + 2 * lane, simt::F32x2{largest, sum});
     }
@@ -134,9 +137,8 @@ struct Running {
       const int vector = lane + i / S::kElements * S::kLanes;
       const int first = vector * S::kElements + i % S::kElements;
       PADDOCK_UNROLL for (int h = 0; h < S::kHeads; ++h) {
-        simt::store_vec(
-            memory.queries + h * S::kPitch + first,
-            simt::F32x4{out[h][i], out[h][i + 1], out[h][i + 2], out[h][i + 3]});
+        simt::store_vec(memory.queries + h * S::kPitch + first,
+                        simt::F32x4{out[h][i], out[h][i + 1], out[h][i + 2], out[h][i + 3]});
       }
     }
   }
@@ -164,8 +166,7 @@ PADDOCK_DEVICE void merge_warps(const DecodeParams& p, const Query& query, int32
   const bool last = p.splits == 1;  // nothing to merge with
   if (simt::thread_x() == 0) {
     if (!last) {
-      simt::store(p.args.workspace + 2 * part, largest);
-      simt::store(p.args.workspace + 2 * part + 1, sum);
+      store_part(p, part, largest, sum);
     } else if (p.args.lse != nullptr) {
       simt::store(p.args.lse + query.token() * p.args.n_heads + head, natural_log(largest, sum));
     }
@@ -189,12 +190,17 @@ PADDOCK_KERNEL(kThreads, S::kBlocks)
 void decode_kernel(DecodeParams p) {
   const int32_t i = simt::block_x() / p.splits;
   const int32_t split = simt::block_x() % p.splits;
-  const auto sequence =
-      simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
+  const auto sequence = simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
   const int32_t index = simt::load_const(p.list.tokens + i) - sequence.first_token;
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
   const EntryRange range = split_entries(p.args.geometry, sequence.visibility, query.position(),
                                          sequence.n_entries, split);
+  if (range.begin == range.end && p.splits > 1) {  // of a shorter table: nothing to set up
+    if (simt::thread_x() < query.n_heads) {
+      store_part(p, part_index(p, i, query.first_head + simt::thread_x(), split), -INFINITY, 0);
+    }
+    return;
+  }
 
   const WarpMemory<S> memory = warp_memory<S>(p.rows, simt::warp());
   const int32_t side_bytes = kTile * p.rows.vectors * 16;
@@ -216,7 +222,7 @@ void decode_kernel(DecodeParams p) {
   int32_t rotation = -1;
   for (int stage = 0; stage + 1 < S::kStages; ++stage) fetch(stage);
   for (int tile = 0;; ++tile) {
-    PADDOCK_SYNC_WARP("stage used");
+    PADDOCK_SYNC_WARP("weights used");
     fetch((tile + S::kStages - 1) % S::kStages);
     const int stage = tile % S::kStages;
     const int32_t n = simt::shfl(stage_rows, stage);
@@ -227,7 +233,6 @@ void decode_kernel(DecodeParams p) {
       rotate_queries<S>(p.args, query, rotation, memory.queries, q);
     }
     PADDOCK_CP_ASYNC_WAIT("stage", S::kStages - 1);
-    PADDOCK_SYNC_WARP("stage ready");
     const uint8_t* keys = memory.stages + stage * 2 * side_bytes;
     float scores[S::kScores];
     score_tile<S>(keys, p.rows.vectors, q, scores);

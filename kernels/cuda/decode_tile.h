@@ -145,7 +145,7 @@ int with_shape(const AttentionArgs& a, const Use& use) {
 /// What a block works on.
 struct Query {
   AttentionSequence sequence;
-  int32_t index;     // among the sequence's tokens
+  int32_t index;  // among the sequence's tokens
   int32_t kv_head;
   int32_t first_head;  // of the heads in hand, and
   int32_t n_heads;     // how many, up to kHeads
@@ -270,39 +270,38 @@ class Walk {
   int32_t tile_ = 0;  // of all warps, counted from the split's begin
 };
 
+/// Copies a vector word by word, zeros past `bytes`.
+PADDOCK_DEVICE void copy_words(const uint8_t* from, int bytes, uint8_t* to) {
+  PADDOCK_UNROLL for (int byte = 0; byte < 16; byte += 4) {
+    uint32_t word = 0;
+    if (byte < bytes) word = simt::load_stream_vec<uint32_t>(from + byte);
+    simt::store_vec(to + byte, word);
+  }
+}
+
 /// Starts to copy the keys (and the values, for two `sides`) of a tile to `to`, row by row without
-/// gaps; rows past the tile's last become zeros. Values follow the keys by kTile rows.
+/// gaps; rows past the tile's last become zeros. Values follow the keys by kTile rows. A lane
+/// copies what it will read in load_row and nothing else, so that no barrier is needed.
 template <typename S>
 PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Rows& rows, const Tile& tile,
                               int sides, uint8_t* to) {
   const int64_t to_values = args.geometry.side_elements() * args.geometry.element_bytes;
   const int lane = simt::lane();
-  if (rows.aligned) {
-    PADDOCK_UNROLL for (int pass = 0; pass < S::kPasses; ++pass) {
-      const int row = pass * S::kRowsAtOnce + lane / S::kLanes;
-      const uint8_t* from = args.pool + simt::shfl(tile.offset, row);
-      const int bytes = row < tile.n ? 16 : 0;
-      PADDOCK_UNROLL for (int i = 0; i < S::kVectors; ++i) {
-        const int vector = lane % S::kLanes + i * S::kLanes;
-        if (vector >= rows.vectors) continue;
-        for (int side = 0; side < sides; ++side) {
-          simt::cp_async16(to + ((side * kTile + row) * rows.vectors + vector) * 16,
-                           from + side * to_values + vector * 16, bytes);
+  PADDOCK_UNROLL for (int pass = 0; pass < S::kPasses; ++pass) {
+    const int row = pass * S::kRowsAtOnce + lane / S::kLanes;
+    const uint8_t* row_from = args.pool + simt::shfl(tile.offset, row);
+    PADDOCK_UNROLL for (int i = 0; i < S::kVectors; ++i) {
+      const int vector = lane % S::kLanes + i * S::kLanes;
+      if (!PADDOCK_CHECKED("vector to copy", vector < rows.vectors)) continue;
+      for (int side = 0; side < sides; ++side) {
+        uint8_t* at = to + ((side * kTile + row) * rows.vectors + vector) * 16;
+        const uint8_t* from = row_from + side * to_values + vector * 16;
+        if (rows.aligned) {
+          simt::cp_async16(at, from, row < tile.n ? 16 : 0);
+        } else {
+          copy_words(from, row < tile.n ? rows.bytes - vector * 16 : 0, at);
         }
       }
-    }
-    return;
-  }
-  const int words = rows.vectors * 4;
-  for (int i = lane; i < kTile * words; i += simt::kWarpSize) {
-    const int row = i / words;
-    const int byte = i % words * 4;
-    const uint8_t* from = args.pool + simt::shfl(tile.offset, row) + byte;
-    const bool inside = row < tile.n && byte < rows.bytes;
-    for (int side = 0; side < sides; ++side) {
-      uint32_t word = 0;
-      if (inside) word = simt::load_stream_vec<uint32_t>(from + side * to_values);
-      simt::store_vec(to + (side * kTile * words + i) * 4, word);
     }
   }
 }
@@ -395,8 +394,7 @@ PADDOCK_DEVICE void score_tile(const uint8_t* keys, int32_t vectors, const float
   PADDOCK_UNROLL for (int i = 0; i < S::kScores; ++i) {
     float sums[S::kLanes];
     PADDOCK_UNROLL for (int pass = 0; pass < S::kPassesPerScore; ++pass) {
-      const int row =
-          (i * S::kPassesPerScore + pass) * S::kRowsAtOnce + simt::lane() / S::kLanes;
+      const int row = (i * S::kPassesPerScore + pass) * S::kRowsAtOnce + simt::lane() / S::kLanes;
       float x[8];
       load_row<S>(keys + row * vectors * 16, vectors, x);
       PADDOCK_UNROLL for (int h = 0; h < S::kHeads; ++h) {

@@ -1,0 +1,197 @@
+// Decode attention on the CPU under the SIMT harness, against float64 and the CPU's reference.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/cuda_attention_scene.h"
+
+namespace paddock::cuda::test {
+namespace {
+
+struct Result {
+  int error = 0;
+  std::vector<float> out, lse;
+};
+
+/// All tokens of the scene, last first.
+Result decode(const AttentionScene& scene, int32_t max_entries = 0) {
+  if (max_entries == 0) max_entries = scene.max_entries();
+  AttentionScene::Device device(scene);
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> sequences;
+  for (int32_t s = scene.n_sequences() - 1; s >= 0; --s) {
+    const AttentionSequence& sequence = scene.sequences()[s];
+    for (int32_t i = sequence.n_tokens - 1; i >= 0; --i) {
+      tokens.push_back(sequence.first_token + i);
+      sequences.push_back(s);
+    }
+  }
+  const simt::DeviceBuffer<int32_t> device_tokens(tokens, "tokens");
+  const simt::DeviceBuffer<int32_t> device_sequences(sequences, "list sequences");
+  const auto n = static_cast<int32_t>(tokens.size());
+  const simt::DeviceBuffer<float> workspace(
+      static_cast<size_t>(
+          decode_workspace_floats(scene.shape().heads, scene.geometry(), n, max_entries)),
+      "workspace");
+  device.args.workspace = workspace.data();
+  Result result;
+  result.error = decode_attention(
+      device.args, {device_tokens.data(), device_sequences.data(), n, max_entries}, nullptr);
+  if (result.error != 0) return result;
+  result.out = device.out.download();
+  result.lse = device.lse.download();
+  return result;
+}
+
+/// The first wrong element, in words; empty if there is none.
+std::string wrong(const AttentionScene& scene, const Result& result, const Expected& expected) {
+  if (result.error != 0) return fmt::format("error {}", result.error);
+  const auto d = static_cast<size_t>(scene.shape().head_dim);
+  for (size_t i = 0; i < expected.out.size(); ++i) {
+    if (!(std::abs(result.out[i] - expected.out[i]) <= expected.out_room[i / d])) {
+      return fmt::format("row {}, dim {}: {} instead of {}, room {}", i / d, i % d, result.out[i],
+                         expected.out[i], expected.out_room[i / d]);
+    }
+  }
+  for (size_t i = 0; i < expected.lse.size(); ++i) {
+    if (result.lse[i] == expected.lse[i]) continue;  // -infinity too
+    if (!(std::abs(result.lse[i] - expected.lse[i]) <= expected.lse_room[i])) {
+      return fmt::format("lse of row {}: {} instead of {}", i, result.lse[i], expected.lse[i]);
+    }
+  }
+  return "";
+}
+
+void expect_right(const AttentionScene& scene, const std::string& name) {
+  const Result result = decode(scene);
+  EXPECT_EQ(simt::take_report_text(), "") << name;
+  EXPECT_EQ(wrong(scene, result, scene.expected()), "") << name;
+}
+
+constexpr DType kTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+TEST(CudaDecode, IsRightForEveryShape) {
+  struct Case {
+    int32_t heads, kv_heads, head_dim, block;
+    bool interleaved;
+  };
+  const Case cases[] = {
+      {4, 1, 64, 16, false}, {8, 2, 128, 16, true},  {8, 1, 80, 8, false},   {3, 3, 96, 32, false},
+      {7, 1, 16, 5, true},   {9, 1, 36, 1, false},   {2, 1, 18, 3, true},    {5, 1, 256, 64, false},
+      {2, 2, 200, 7, true},  {16, 1, 32, 64, false}, {1, 1, 130, 12, false}, {12, 2, 22, 9, true},
+  };
+  for (const Case& c : cases) {
+    for (const DType type : kTypes) {
+      const AttentionScene scene({c.heads, c.kv_heads, c.head_dim, c.block, type, c.interleaved},
+                                 {{.length = 37}, {.length = 150, .rotations = 2}});
+      expect_right(scene, fmt::format("heads {}/{}, dim {}, block {}, {}", c.heads, c.kv_heads,
+                                      c.head_dim, c.block, dtype_traits(type).name));
+    }
+  }
+}
+
+TEST(CudaDecode, SeesWhatTablesAndRulesSay) {
+  for (const int32_t block : {4, 16, 33, 512}) {
+    const AttentionScene scene(
+        {4, 1, 16, block, DType::kBF16},
+        {{.length = 1},
+         {.length = 300, .n_query = 3, .visibility = {4, 20}, .rotations = 2},
+         {.length = 290, .visibility = {0, 1}},
+         {.length = 420, .n_query = 2, .hole_every = 3, .rotations = 3, .doubled = true},
+         {.length = 333, .visibility = {130, 100}, .hole_every = 2, .rotations = 2}});
+    expect_right(scene, fmt::format("block {}", block));
+  }
+}
+
+TEST(CudaDecode, SplitsLongTablesAndLargeBlocks) {
+  expect_right(AttentionScene({4, 1, 16, 16, DType::kF16}, {{.length = 4500}}), "long");
+  expect_right(AttentionScene({1, 1, 16, 4096, DType::kF16}, {{.length = 4100}}), "large blocks");
+  // More entries than the splits of a chunk's early tokens could hold: the last one takes the rest.
+  expect_right(
+      AttentionScene({8, 8, 16, 1, DType::kF32},
+                     {{.length = 2300, .n_query = 2, .visibility = {1, 1500}, .rotations = 2}}),
+      "long with a window");
+}
+
+TEST(CudaDecode, GivesZerosToQueriesThatSeeNothing) {
+  // The first three queries stand before every entry that is left.
+  for (const int32_t length : {20, 300}) {
+    AttentionScene scene({4, 1, 16, 8, DType::kF16},
+                         {{.length = length, .visibility = {0, 1}, .hole_every = 1},
+                          {.length = length, .n_query = 1}});
+    const Expected expected = scene.expected();
+    EXPECT_EQ(expected.lse[0], -INFINITY);
+    expect_right(scene, "nothing");
+  }
+}
+
+TEST(CudaDecode, EqualsTheReferenceOnTheCpu) {
+  for (const DType type : kTypes) {
+    const AttentionScene scene(
+        {6, 2, 64, 16, type}, {{.length = 200, .n_query = 2, .visibility = {4, 90}, .rotations = 2},
+                               {.length = 90, .hole_every = 4, .doubled = true}});
+    const Result result = decode(scene);
+    ASSERT_EQ(simt::take_report_text(), "");
+    const Expected expected = scene.expected();
+    const auto cpu = scene.cpu().out;
+    for (size_t i = 0; i < cpu.size(); ++i) {
+      ASSERT_NEAR(result.out[i], cpu[i], 2 * expected.out_room[i / 64]) << i;
+    }
+  }
+}
+
+TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
+  const SceneSequence first{.length = 400, .n_query = 2, .rotations = 2};
+  const SceneShape shape{4, 1, 16, 16, DType::kBF16};
+  const AttentionScene alone(shape, {first});
+  const Result one = decode(alone);
+  EXPECT_EQ(decode(alone, 5000).out, one.out);  // room for longer tables
+  for (const simt::Schedule& schedule : simt::all_schedules()) {
+    simt::set_schedule(schedule);
+    const Result again = decode(alone);
+    EXPECT_EQ(again.out, one.out) << to_string(schedule);
+    EXPECT_EQ(again.lse, one.lse) << to_string(schedule);
+  }
+  simt::set_schedule({});
+  EXPECT_EQ(simt::take_report_text(), "");
+}
+
+TEST(CudaDecode, RefusesWhatItCannotDo) {
+  const AttentionScene scene({4, 2, 16, 16, DType::kF16}, {{.length = 20}});
+  const AttentionScene::Device device(scene);
+  const simt::DeviceBuffer<int32_t> zero(std::vector<int32_t>{0});
+  const DecodeList list{zero.data(), zero.data(), 1, 2};
+  const auto refused = [&](const std::function<void(AttentionArgs&)>& change) {
+    AttentionArgs args = device.args;
+    change(args);
+    return decode_attention(args, list, nullptr) == kInvalid;
+  };
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 17; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 258; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 14; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.block_size = 0; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.element_bytes = 4; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.kv_type = DType::kQ8_0; }));
+  EXPECT_TRUE(refused([](AttentionArgs& a) { a.n_heads = 3; }));
+  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 100}, nullptr), kInvalid)
+      << "no workspace";
+  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 0, 2}, nullptr), 0);
+}
+
+TEST(CudaDecode, NeedsEachOfItsSites) {
+  // Two splits, two rotations, a dimension that needs padding; then many tiles per warp, so that
+  // stages are used again.
+  const AttentionScene splits({5, 1, 18, 16, DType::kBF16},
+                              {{.length = 140, .rotations = 2}, {.length = 9}});
+  const AttentionScene stages({4, 1, 32, 512, DType::kF32}, {{.length = 180}});
+  const Expected of_splits = splits.expected();
+  const Expected of_stages = stages.expected();
+  EXPECT_THAT(simt::surviving_mutants([&] {
+                return wrong(stages, decode(stages), of_stages).empty() &&
+                       wrong(splits, decode(splits), of_splits).empty();
+              }),
+              testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace paddock::cuda::test
