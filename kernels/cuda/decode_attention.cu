@@ -4,10 +4,11 @@
 //   out[t][h] = sum_p softmax_p(scale * rot(q[t][h]) . k[p][h / G]) v[p][h / G]    G = heads per KV
 //
 // decode_kernel: block (list entry * splits + split, KV head * its groups of up to 8 query heads),
-//   4 warps that take turns with tiles of 16 slots (decode_tile.h). Per warp: keys and values by
-//   cp.async in stages, dot products over 8 to 32 lanes with a reduction that scatters, online
-//   softmax in exponents of two (Milakov and Gimelshein, arXiv 1805.02867), float32 throughout.
-//   Query heads of a KV head share each load. Then the warps' parts are merged in order.
+//   4 warps that take turns with tiles of 16 slots (decode_walk.h, decode_tile.h). Per warp: keys
+//   and values by cp.async in stages, dot products over 8 to 32 lanes with a reduction that
+//   scatters, online softmax in exponents of two (Milakov and Gimelshein, arXiv 1805.02867),
+//   float32 throughout. Query heads of a KV head share each load. Then the warps' parts are merged
+//   in order.
 // merge_kernel: one warp per (list entry, head) merges the splits in order.
 // Each order depends on the token's table, position and visibility alone. Splits without visible
 // slots leave -inf as their maximum and nothing else.

@@ -13,8 +13,8 @@ struct Result {
   std::vector<float> out, lse;
 };
 
-/// All tokens of the scene, last first.
-Result decode(const AttentionScene& scene, int32_t max_entries = 0) {
+/// All tokens of the scene, last first, or one of them; all other rows become zeros.
+Result decode(const AttentionScene& scene, int32_t max_entries = 0, int32_t only = -1) {
   if (max_entries == 0) max_entries = scene.max_entries();
   AttentionScene::Device device(scene);
   std::vector<int32_t> tokens;
@@ -22,6 +22,7 @@ Result decode(const AttentionScene& scene, int32_t max_entries = 0) {
   for (int32_t s = scene.n_sequences() - 1; s >= 0; --s) {
     const AttentionSequence& sequence = scene.sequences()[s];
     for (int32_t i = sequence.n_tokens - 1; i >= 0; --i) {
+      if (only >= 0 && sequence.first_token + i != only) continue;
       tokens.push_back(sequence.first_token + i);
       sequences.push_back(s);
     }
@@ -34,6 +35,10 @@ Result decode(const AttentionScene& scene, int32_t max_entries = 0) {
           decode_workspace_floats(scene.shape().heads, scene.geometry(), n, max_entries)),
       "workspace");
   device.args.workspace = workspace.data();
+  if (only >= 0) {
+    device.out.fill(0);
+    device.lse.fill(0);
+  }
   Result result;
   result.error = decode_attention(
       device.args, {device_tokens.data(), device_sequences.data(), n, max_entries}, nullptr);
@@ -141,18 +146,26 @@ TEST(CudaDecode, EqualsTheReferenceOnTheCpu) {
 }
 
 TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
-  const SceneSequence first{.length = 400, .n_query = 2, .rotations = 2};
-  const SceneShape shape{4, 1, 16, 16, DType::kBF16};
-  const AttentionScene alone(shape, {first});
-  const Result one = decode(alone);
-  EXPECT_EQ(decode(alone, 5000).out, one.out);  // room for longer tables
-  for (const simt::Schedule& schedule : simt::all_schedules()) {
-    simt::set_schedule(schedule);
-    const Result again = decode(alone);
-    EXPECT_EQ(again.out, one.out) << to_string(schedule);
-    EXPECT_EQ(again.lse, one.lse) << to_string(schedule);
+  const AttentionScene scene({4, 1, 16, 16, DType::kBF16},
+                             {{.length = 100, .n_query = 2, .rotations = 2},
+                              {.length = 400, .n_query = 2, .rotations = 2},
+                              {.length = 9}});
+  const Result all = decode(scene);
+  EXPECT_EQ(decode(scene, 5000).out, all.out);  // room for longer tables
+  for (const AttentionSequence& s : scene.sequences()) {
+    const Result one = decode(scene, s.n_entries, s.first_token);
+    const auto row = size_t{4} * 16;
+    const auto first = s.first_token * row;
+    for (size_t i = first; i < first + row; ++i) ASSERT_EQ(one.out[i], all.out[i]) << i;
+    for (int32_t h = 0; h < 4; ++h) {
+      ASSERT_EQ(one.lse[s.first_token * 4 + h], all.lse[s.first_token * 4 + h]);
+    }
   }
-  simt::set_schedule({});
+  simt::for_each_schedule([&](const std::string& schedule) {
+    const Result again = decode(scene);
+    EXPECT_EQ(again.out, all.out) << schedule;
+    EXPECT_EQ(again.lse, all.lse) << schedule;
+  });
   EXPECT_EQ(simt::take_report_text(), "");
 }
 

@@ -1,0 +1,206 @@
+// How decode_attention.cu and attention_mass.cu cut one query token's table into splits and tiles.
+//
+// A split is a run of table entries with bounds that depend on the table, the token's position and
+// its visibility alone. Its slots that the query sees, in table order, are cut into tiles of up to
+// kTile slots of one rotation; the warps of a block take turns with them and share nothing, so that
+// the main loop needs no block barrier.
+#pragma once
+
+#include <cstring>
+
+#include "cuda/device.h"
+#include "cuda/launch.h"
+
+namespace paddock::cuda::tile {
+
+inline constexpr int kWarps = 4;
+inline constexpr int kThreads = kWarps * simt::kWarpSize;
+inline constexpr int kTile = 16;
+inline constexpr int kSplitTokens = 128;
+inline constexpr int kMaxSplits = 64;
+inline constexpr int kMinHeadDim = 16;
+inline constexpr int kMaxHeadDim = 256;
+inline constexpr float kLog2E = 1.4426950408889634F;
+inline constexpr float kLn2 = 0.6931471805599453F;
+
+// ---- splits ----
+PADDOCK_HD inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Enough splits that one token's blocks fill a GPU, however few KV heads.
+PADDOCK_HD inline int32_t most_splits(int32_t n_kv_heads) {
+  const int32_t wanted = 256 / n_kv_heads;
+  return wanted < 16 ? 16 : wanted > kMaxSplits ? kMaxSplits : wanted;
+}
+
+/// Splits that a table of at most `max_entries` can have.
+PADDOCK_HD inline int32_t split_bound(const PageGeometry& g, int32_t max_entries) {
+  const int64_t needed = divide_up(max_entries, divide_up(kSplitTokens, g.block_size));
+  const int64_t most = most_splits(g.n_kv_heads);
+  return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
+}
+
+struct EntryRange {
+  int32_t begin, end;
+};
+
+/// Split `split` of a table as a query at `t` sees it: at least kSplitTokens slots, more for long
+/// tables. Empty past the last one.
+PADDOCK_HD inline EntryRange split_entries(const PageGeometry& g, const Visibility& v, int32_t t,
+                                           int32_t n_entries, int32_t split) {
+  const int32_t most = most_splits(g.n_kv_heads);
+  int64_t span = int64_t{n_entries} * g.block_size;  // no fewer slots than the query sees
+  if (int64_t{t} + 1 < span) span = int64_t{t} + 1;
+  const int64_t seen = int64_t{v.sinks} + v.window;
+  if (seen < span) span = seen;
+  int64_t tokens = span / 16 < 2 * kSplitTokens ? span / 16 : 2 * kSplitTokens;
+  if (tokens < kSplitTokens) tokens = kSplitTokens;
+  if (tokens < divide_up(span, most)) tokens = divide_up(span, most);
+  const int64_t per_split = divide_up(tokens, g.block_size);
+  int64_t begin = split * per_split;
+  int64_t end = split + 1 == most ? n_entries : begin + per_split;
+  if (end > n_entries) end = n_entries;
+  if (begin > end) begin = end;
+  return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+}
+
+/// Whether the kernels can take these; `n_heads` is a multiple of KV heads.
+inline bool is_supported(const AttentionArgs& a) {
+  const PageGeometry& g = a.geometry;
+  const bool known = (a.kv_type == DType::kF32 && g.element_bytes == 4) ||
+                     (a.kv_type == DType::kF16 && g.element_bytes == 2) ||
+                     (a.kv_type == DType::kBF16 && g.element_bytes == 2);
+  return known && g.n_kv_heads > 0 && g.block_size > 0 && g.head_dim >= kMinHeadDim &&
+         g.head_dim <= kMaxHeadDim && g.head_dim % 2 == 0 && a.n_heads > 0 &&
+         a.n_heads % g.n_kv_heads == 0;
+}
+
+// ---- the query token and its tiles ----
+/// What a block works on.
+struct Query {
+  AttentionSequence sequence;
+  int32_t index;  // among the sequence's tokens
+  int32_t kv_head;
+  int32_t first_head;  // of the heads in hand, and
+  int32_t n_heads;     // how many, up to kHeads
+  PADDOCK_DEVICE int32_t position() const { return sequence.first_position + index; }
+  PADDOCK_DEVICE int64_t token() const { return int64_t{sequence.first_token} + index; }
+};
+
+/// `group`: which KV head, and which kHeads of its query heads.
+PADDOCK_DEVICE Query make_query(const AttentionArgs& args, const AttentionSequence& sequence,
+                                int32_t index, int32_t heads, int32_t group) {
+  const int32_t per_kv = args.n_heads / args.geometry.n_kv_heads;
+  const int32_t groups = (per_kv + heads - 1) / heads;
+  const int32_t first = group % groups * heads;
+  return {sequence, index, group / groups, group / groups * per_kv + first,
+          simt::min(heads, per_kv - first)};
+}
+
+struct Tile {
+  int32_t n;         // rows; 0 past the end
+  int32_t rotation;  // of all of them
+  int64_t offset;    // bytes from the pool to the key of row lane() % kTile, or of the last one
+  int32_t entry;     // in the table, of that row
+};
+
+/// The tiles of a split that belong to this warp, in order.
+class Walk {
+ public:
+  PADDOCK_DEVICE Walk(const AttentionArgs& args, const Query& query, EntryRange range,
+                      int32_t row_bytes)
+      : args_(args),
+        query_(query),
+        entries_(args.entries + query.sequence.first_entry),
+        next_(range.begin),
+        end_(range.end),
+        row_bytes_(row_bytes) {}
+
+  PADDOCK_DEVICE Tile next() {
+    for (;;) {
+      const int32_t skip = (simt::warp() - tile_) & (kWarps - 1);
+      const int32_t at = position_ + skip * kTile;
+      if (at < run_end_) {
+        tile_ += skip + 1;
+        position_ = at + kTile;
+        return tile_at(at);
+      }
+      if (position_ < run_end_) tile_ += (run_end_ - position_ + kTile - 1) / kTile;
+      position_ = run_end_;
+      if (run_end_ == total_ && !load_entries()) return {0, 0, 0, 0};
+      start_run();
+    }
+  }
+
+ private:
+  /// The next 32 entries of which the query sees anything, one per lane.
+  PADDOCK_DEVICE bool load_entries() {
+    const int32_t t = query_.position();
+    const int lane = simt::lane();
+    while (next_ < end_) {
+      first_ = next_;
+      next_ += simt::kWarpSize;
+      BlockEntry entry{0, INT32_MAX, 0, 0, 0};
+      SlotRange live{0, 0};
+      if (PADDOCK_CHECKED("entry", first_ + lane < end_)) {
+        const auto words = simt::load_const_vec<simt::U32x4>(entries_ + first_ + lane);
+        memcpy(&entry, &words, sizeof(entry));
+        live = live_slots(entry, query_.sequence.visibility, t);
+      }
+      const int32_t count = live.end - live.begin;
+      after_ = count;
+      PADDOCK_UNROLL for (int delta = 1; delta < simt::kWarpSize; delta *= 2) {
+        const int32_t other = simt::shfl(after_, lane - delta);
+        if (lane >= delta) after_ += other;
+      }
+      before_ = after_ - count;
+      rotation_ = entry.rotation;
+      const PageGeometry& g = args_.geometry;
+      base_ = entry.page * g.page_bytes() +
+              g.k_slot_offset(query_.kv_head, 0, 0) * g.element_bytes +
+              int64_t{live.begin - before_} * row_bytes_;
+      total_ = simt::shfl(after_, simt::kWarpSize - 1);
+      position_ = 0;
+      run_end_ = 0;
+      if (total_ > 0) return true;
+      if (simt::all(entry.first_position > t)) next_ = end_;
+    }
+    return false;
+  }
+
+  /// Finds where the rotation at position_ ends.
+  PADDOCK_DEVICE void start_run() {
+    run_rotation_ = simt::shfl(rotation_, simt::first_bit(simt::ballot(after_ > position_)));
+    const uint32_t others =
+        simt::ballot(after_ > before_ && before_ >= position_ && rotation_ != run_rotation_);
+    run_end_ = others == 0 ? total_ : simt::shfl(before_, simt::first_bit(others));
+  }
+
+  PADDOCK_DEVICE Tile tile_at(int32_t at) const {
+    const int32_t n = simt::min(kTile, run_end_ - at);
+    const int32_t row = at + simt::min(simt::lane() % kTile, n - 1);
+    int32_t lane = 0;  // the first with after_ > row
+    PADDOCK_UNROLL for (int half = simt::kWarpSize / 2; half > 0; half /= 2) {
+      if (simt::shfl(after_, lane + half - 1) <= row) lane += half;
+    }
+    return {n, run_rotation_, simt::shfl(base_, lane) + int64_t{row} * row_bytes_, first_ + lane};
+  }
+
+  const AttentionArgs& args_;
+  const Query& query_;
+  const BlockEntry* entries_;
+  int32_t next_, end_;
+  int32_t row_bytes_;
+  // Of the 32 entries at hand, of which the query sees total_ slots; lane by lane:
+  int32_t first_ = 0;
+  int32_t total_ = 0;
+  int32_t before_ = 0, after_ = 0;  // slots seen before the lane's entry, and up to its end
+  int32_t rotation_ = 0;
+  int64_t base_ = 0;  // bytes to the key of the lane's entry that would be slot 0 of the 32 entries
+  // Where the walk is among those slots:
+  int32_t position_ = 0;
+  int32_t run_end_ = 0;
+  int32_t run_rotation_ = 0;
+  int32_t tile_ = 0;  // of all warps, counted from the split's begin
+};
+
+}  // namespace paddock::cuda::tile
