@@ -1,5 +1,6 @@
 // Attention of single query tokens over paged keys and values, split along the table.
-// Test: tests/kernels/cuda_decode_test.cpp. hot: decode_kernel merge_kernel
+// Test: tests/kernels/cuda_decode_test.cpp.
+// hot: decode_kernel merge_kernel
 //
 //   out[t][h] = sum_p softmax_p(scale * rot(q[t][h]) . k[p][h / G]) v[p][h / G]    G = heads per KV
 //
