@@ -17,8 +17,7 @@
 //   word. Pages as PageGeometry's k_slot_offset and v_offset say, the pool aligned to 4 bytes (16
 //   to be fast), entries to 16.
 // Moves per call: visible slots * 2 * head_dim * element bytes per KV head (and group of 8), and
-// for
-//   each (token, head, split) 2 * (head_dim + 2) floats.
+//   2 * (head_dim + 2) floats for each (token, head, split).
 #include "cuda/decode_tile.h"
 
 namespace paddock::cuda {
