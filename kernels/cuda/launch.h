@@ -18,18 +18,6 @@ inline constexpr int kInvalid = 1;  // cudaErrorInvalidValue
 // ---- small operations (small_ops.cu)
 // ----------------------------------------------------------------
 
-/// out[t] = row tokens[t] of a table of any DType, expanded to float32.
-struct EmbedArgs {
-  const int32_t* tokens;  // [n_tokens]
-  const uint8_t* table;   // [rows] of row_bytes(type, cols)
-  DType type;
-  int64_t cols;
-  float* out;  // [n_tokens, cols] with row stride out_stride floats
-  int64_t out_stride;
-  int32_t n_tokens;
-};
-int embed(const EmbedArgs& args, Stream stream);
-
 /// out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight; x and out may be the same.
 struct RmsNormArgs {
   const float* x;  // [n_tokens, cols]
@@ -124,9 +112,22 @@ int change_tables(const ChangeTablesArgs& args, Stream stream);
 // ---- weights (dequantize.cu, gemv.cu)
 // ----------------------------------------------------------------
 
+/// out[t] = row tokens[t] of a table of any DType, expanded to float32: ids must be rows of
+/// it. Aligned as in DequantizeArgs.
+struct EmbedArgs {
+  const int32_t* tokens;  // [n_tokens]
+  const uint8_t* table;   // [rows] of row_bytes(type, cols)
+  DType type;
+  int64_t cols;
+  float* out;  // [n_tokens, cols] with row stride out_stride floats
+  int64_t out_stride;
+  int32_t n_tokens;
+};
+int embed(const EmbedArgs& args, Stream stream);
+
 /// Expands a matrix of any DType, as cpu::dequantize_row does.
 struct DequantizeArgs {
-  const uint8_t* weights;  // [rows] of row_bytes(type, cols)
+  const uint8_t* weights;  // [rows] of row_bytes(type, cols), aligned to 2 bytes (F32: 4)
   DType type;
   int64_t rows, cols;
   void* out;       // [rows, cols]
