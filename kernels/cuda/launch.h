@@ -109,7 +109,7 @@ struct ChangeTablesArgs {
 };
 int change_tables(const ChangeTablesArgs& args, Stream stream);
 
-// ---- weights (dequantize.cu, gemv.cu)
+// ---- weights (embed.cu, dequantize.cu, gemv.cu)
 // ----------------------------------------------------------------
 
 /// out[t] = row tokens[t] of a table of any DType, expanded to float32: ids must be rows of
@@ -141,7 +141,7 @@ inline constexpr int32_t kMaxGemvTokens = 8;
 /// kMaxGemvTokens tokens; float32 products and sums in one fixed order that n_tokens does not
 /// change.
 struct GemvArgs {
-  const uint8_t* weights;  // [rows] of row_bytes(type, cols)
+  const uint8_t* weights;  // [rows] of row_bytes(type, cols), aligned to 16 bytes
   DType type;
   int64_t rows, cols;
   const float* x;  // [n_tokens, cols], rows aligned to 16 bytes
@@ -150,7 +150,9 @@ struct GemvArgs {
   int64_t y_stride;
   int32_t n_tokens;
   bool accumulate;
-  float* workspace;  // gemv_workspace_floats() of it, for split sums; may be null if that is 0
+  /// gemv_workspace_floats() of it, for split sums; may be null if that is 0. All zero before its
+  /// first use; may be shared by launches that follow one another, whatever their shapes.
+  float* workspace;
 };
 /// Whether gemv() has a kernel for weights of this type (the others are expanded).
 bool gemv_supports(DType type);
