@@ -189,13 +189,13 @@ struct AttentionArgs {
   PageGeometry geometry;
   DType kv_type;
   const AttentionSequence* sequences;  // [n_sequences]
-  const BlockEntry* entries;
+  const BlockEntry* entries;           // aligned to 16 bytes
   const int32_t* angle_rows;
   /// [n_tokens, n_heads] log of the softmax's denominator in natural logs, the scale included; null
   /// where nobody measures masses.
   float* lse;
   int64_t* masses;   // see attention_mass
-  float* workspace;  // of decode_attention: decode_workspace_floats()
+  float* workspace;  // of decode_attention: decode_workspace_floats(); may be null if that is 0
 };
 
 /// Attention of single query tokens, each with its own row of work: any number of tokens of any
@@ -226,7 +226,7 @@ bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_ty
 int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream);
 
 /// After attention wrote lse: masses[first_mass + i * n_entries + e] = what query i gives to entry
-/// e, summed over heads in units of 2^-32, for sequences with first_mass >= 0.
+/// e, summed over heads in units of 2^-32, for sequences with first_mass >= 0. Clears them first.
 int attention_mass(const AttentionArgs& args, int32_t n_sequences, int32_t max_tokens,
                    int32_t max_entries, Stream stream);
 /// Sums a sequence's masses over its queries as cpu::add_up_uses does; uses + uses_first[s] is the
