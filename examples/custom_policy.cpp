@@ -59,6 +59,10 @@ std::shared_ptr<const paddock::EvictionPolicy> make_steady(std::string_view argu
   return std::make_shared<Steady>(parse_positive(arguments, "write steady:B; the budget"));
 }
 
+constexpr const char* kUsage =
+    "usage: custom_policy -m MODEL (-f TEXT | --tokens-file IDS) [--budget N] [--block-size N] "
+    "[RULE...]";
+
 struct Args {
   std::string model, text, ids;
   int32_t budget = 256;
@@ -70,6 +74,7 @@ Args parse(int argc, char** argv) {
   Args args;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
+    if (option == "-h" || option == "--help") refuse(kUsage);
     if (option.empty() || option[0] != '-') {
       args.rules.push_back(option);
       continue;
@@ -91,9 +96,7 @@ Args parse(int argc, char** argv) {
     }
   }
   if (args.model.empty() || args.text.empty() == args.ids.empty()) {
-    refuse(
-        "usage: custom_policy -m MODEL (-f TEXT | --tokens-file IDS) [--budget N] "
-        "[--block-size N] [RULE...]");
+    refuse(kUsage);
   }
   const std::string n = std::to_string(args.budget);
   if (args.rules.empty()) args.rules = {"full", "window:" + n, "lru:" + n, "h2o:" + n};
@@ -106,7 +109,9 @@ Args parse(int argc, char** argv) {
 
 std::ifstream open(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw paddock::Error(paddock::ErrorCode::kIo, "cannot read '" + path + "'");
+  file.peek();  // a folder can be opened, but not read
+  if (!file.is_open() || file.bad())
+    throw paddock::Error(paddock::ErrorCode::kIo, "cannot read '" + path + "'");
   return file;
 }
 
@@ -187,4 +192,7 @@ int main(int argc, char** argv) try {
 } catch (const paddock::Error& e) {
   std::fprintf(stderr, "error: %s\n", e.what());
   return e.code() == paddock::ErrorCode::kInvalidArgument ? 2 : 1;
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "error: %s\n", e.what());
+  return 1;
 }

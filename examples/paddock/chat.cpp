@@ -49,6 +49,7 @@ class Conversation {
     if (!started_) {
       throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
     }
+    ++options_.sampling.seed;  // with the same one the answer would be the same
     history_.resize(static_cast<size_t>(turn_start_));
     try {
       engine_.truncate(session_, turn_start_);

@@ -26,9 +26,13 @@ EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) :
         paddock::ErrorCode::kIo,
         fmt::format("--kv-events {}: cannot be written: {}", path, std::strerror(errno)));
   }
+  // Whole lines at once: whatever ends the process, the file ends with a line.
+  std::setvbuf(file_, nullptr, _IONBF, 0);
   options.kv.on_event = [this](const paddock::KvEvent& event) {
     const std::string line = paddock::to_json(event) + "\n";
-    std::fwrite(line.data(), 1, line.size(), file_);
+    if (error_ == 0 && std::fwrite(line.data(), 1, line.size(), file_) < line.size()) {
+      error_ = errno;
+    }
   };
 }
 
@@ -38,13 +42,12 @@ EventFile::~EventFile() {
 
 void EventFile::close() {
   if (file_ == nullptr) return;
-  const bool failed = std::ferror(file_) != 0;
-  const bool unflushed = std::fclose(file_) != 0;
+  if (std::fclose(file_) != 0 && error_ == 0) error_ = errno;
   file_ = nullptr;
-  if (failed || unflushed) {
+  if (error_ != 0) {
     throw paddock::Error(paddock::ErrorCode::kIo,
                          fmt::format("--kv-events {}: not everything could be written: {}", path_,
-                                     std::strerror(errno)));
+                                     std::strerror(error_)));
   }
 }
 

@@ -30,6 +30,7 @@ class EventFile {
  private:
   std::string path_;
   std::FILE* file_ = nullptr;
+  int error_ = 0;  // errno of the first write that failed
 };
 
 /// While it lives: occupancy per layer on stderr, ten times a second. On a terminal it redraws the

@@ -33,6 +33,10 @@ void check_usage(const Args& args) {
   };
   if (args.prompt_tokens < 0) refuse("--prompt-tokens", args.prompt_tokens, "0 or more");
   if (args.first && *args.first < 2) refuse("--first", *args.first, "2 or more");
+  if (!args.svg.empty() && args.svg == args.per_position) {
+    throw UsageError(
+        fmt::format("--svg {}: --per-position writes there too; name two files", args.svg));
+  }
   if (args.facts && (*args.facts < 1 || *args.facts > 26)) {
     refuse("--facts", *args.facts, "from 1 to 26");
   }

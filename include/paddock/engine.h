@@ -134,11 +134,13 @@ class PADDOCK_API Engine {
 
   // ---- raw forward passes
   /// Appends `tokens` to a session without sampling; returns the logits [vocab_size] after the last
-  /// one, valid until the next call of the engine. Fed in chunks of the batch size.
+  /// one, valid until the next call of the engine. Fed in chunks of the batch size. If it throws
+  /// (kCancelled, or kOutOfMemory from a full pool) the chunks fed before stay, and so does what
+  /// was pending and not fed: session_length() has grown by the number of `tokens` that are in.
   std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
   /// Likewise, but with the logits after each token: on_logits(position, row of vocab_size floats)
-  /// in order; return false to stop. In an empty session the first `prompt_tokens` positions, fed
-  /// now or later, count as prompt for rules that decide where it ends.
+  /// in order; return false to stop, after the chunk at hand. In an empty session the first
+  /// `prompt_tokens` positions, fed now or later, count as prompt for rules that decide there.
   void feed(SessionId session, std::span<const TokenId> tokens,
             const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
             int64_t prompt_tokens = 0);
@@ -152,8 +154,8 @@ class PADDOCK_API Engine {
 
   // ---- what the cache does
   /// Other rules for every layer from now on, built in or of KvOptions::custom_policies; counters
-  /// go on. Error kInvalidArgument for a rule
-  /// that is wrong or while requests or sessions are open, kOutOfMemory if the pool cannot hold it.
+  /// go on. Error kInvalidArgument for a rule that is wrong or while requests or sessions are open,
+  /// kOutOfMemory if the pool cannot hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
 

@@ -85,7 +85,8 @@ struct Victim {
 
 /// A policy for one set of layers. Implementations must be deterministic and keep no state between
 /// decisions: one object serves several layers and sequences. Calls come from the thread that
-/// drives the engine; an exception is caught, counted, and overruled.
+/// drives the engine. What trim() throws is caught, counted and overruled; what the others throw
+/// refuses the policy, as Error kInvalidArgument with its name.
 class PADDOCK_API EvictionPolicy {
  public:
   virtual ~EvictionPolicy();

@@ -31,7 +31,8 @@ struct KvOptions {
   /// docs/policies.md lists the rules.
   std::string policy = "full";
   /// Rules of the host's own that `policy` and Engine::set_kv_policy() may name:
-  /// {"mine", maker} makes "0-3=full,*=mine:256" possible. A maker is called once per RULE.
+  /// {"mine", maker} makes "0-3=full,*=mine:256" possible. A maker is called once per RULE. Names
+  /// and makers are checked when the engine is made, whether or not a SPEC names them.
   CustomPolicies custom_policies{};
   /// A policy of the host's own, for all layers; overrides `policy` when set.
   std::shared_ptr<const EvictionPolicy> custom_policy{};

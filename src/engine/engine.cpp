@@ -105,7 +105,9 @@ void Engine::set_kv_policy(std::string_view spec) {
 
 void Engine::set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy) {
   if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "the engine was given no policy");
-  impl_->set_policies(PolicyMap::uniform(policy, impl_->model->info().n_layers), policy->name());
+  PolicyMap policies = PolicyMap::uniform(policy, impl_->model->info().n_layers);
+  std::string name = policies.layer(0).name;
+  impl_->set_policies(std::move(policies), std::move(name));
 }
 
 KvStats Engine::kv_stats() const { return impl_->stats(); }

@@ -94,9 +94,10 @@ struct Engine::Impl final : StopCheck {
                      const std::function<bool(int64_t first, int32_t n)>& on_chunk);
   /// Likewise, handing out the logits after each token.
   void feed_rows(SequenceId sequence, std::span<const TokenId> tokens, const OnLogits& on_logits);
-  /// What is pending in the session and `tokens` after it, in `joined` if need be.
-  static std::span<const TokenId> with_pending(Session& session, std::span<const TokenId> tokens,
-                                               std::vector<TokenId>& joined);
+  /// Calls feed_all with what is pending in the session and `tokens` after it; what it has not fed
+  /// of the pending ones when it returns or throws stays pending.
+  void feed_session(Session& session, std::span<const TokenId> tokens,
+                    const std::function<void(std::span<const TokenId>)>& feed_all);
 
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
   RequestId next_request_ = 1;

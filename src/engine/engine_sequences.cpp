@@ -26,27 +26,42 @@ void Engine::Impl::close_session(SessionId id) {
   sessions.erase(id);
 }
 
-std::span<const TokenId> Engine::Impl::with_pending(Session& session,
-                                                    std::span<const TokenId> tokens,
-                                                    std::vector<TokenId>& joined) {
-  if (session.pending.empty()) return tokens;
-  joined = std::move(session.pending);
-  session.pending.clear();
-  joined.insert(joined.end(), tokens.begin(), tokens.end());
-  return joined;
+void Engine::Impl::feed_session(Session& session, std::span<const TokenId> tokens,
+                                const std::function<void(std::span<const TokenId>)>& feed_all) {
+  std::vector<TokenId> joined;
+  if (!session.pending.empty()) {
+    joined = session.pending;
+    joined.insert(joined.end(), tokens.begin(), tokens.end());
+    tokens = joined;
+  }
+  const int64_t start = cache->length(session.sequence);
+  const auto settle = [&] {  // however far it came
+    const int64_t length = cache->length(session.sequence);
+    const auto held = static_cast<int64_t>(session.pending.size());
+    session.pending.erase(session.pending.begin(),
+                          session.pending.begin() + std::min(held, length - start));
+    session.claimed_pages = pages_for(std::max<int64_t>(1, length));
+  };
+  try {
+    feed_all(tokens);
+  } catch (...) {
+    settle();
+    throw;
+  }
+  settle();
 }
 
 std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
   Session& target = session(id);
   check_tokens(tokens, "input");
-  std::vector<TokenId> joined;
-  int32_t last = 0;
-  feed_sequence(target.sequence, with_pending(target, tokens, joined), [&](int64_t, int32_t n) {
-    last = n - 1;
-    return true;
+  feed_session(target, tokens, [&](std::span<const TokenId> all) {
+    int32_t last = 0;
+    feed_sequence(target.sequence, all, [&](int64_t, int32_t n) {
+      last = n - 1;
+      return true;
+    });
+    llama->compute_logits({&last, 1});
   });
-  target.claimed_pages = pages_for(cache->length(target.sequence));
-  llama->compute_logits({&last, 1});
   return llama->logits_row(0);
 }
 
@@ -58,9 +73,8 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
     fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be 0 or more", prompt_tokens);
   }
   cache->set_prompt(target.sequence, prompt_tokens);
-  std::vector<TokenId> joined;
-  feed_rows(target.sequence, with_pending(target, tokens, joined), on_logits);
-  target.claimed_pages = pages_for(cache->length(target.sequence));
+  feed_session(target, tokens,
+               [&](std::span<const TokenId> all) { feed_rows(target.sequence, all, on_logits); });
 }
 
 void Engine::Impl::truncate(SessionId id, int64_t length) {

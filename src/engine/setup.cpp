@@ -93,10 +93,11 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }
+  check_custom_policies(o.kv.custom_policies);
   PolicyMap policies = o.kv.custom_policy != nullptr
                            ? PolicyMap::uniform(o.kv.custom_policy, config.n_layers)
                            : PolicyMap::parse(o.kv.policy, config.n_layers, o.kv.custom_policies);
-  if (o.kv.custom_policy != nullptr) o.kv.policy = o.kv.custom_policy->name();
+  if (o.kv.custom_policy != nullptr) o.kv.policy = policies.layer(0).name;
   policies.check_block_size(o.kv.block_size);
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;

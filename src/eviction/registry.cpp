@@ -51,13 +51,20 @@ void parse_option(ParsedRule& rule, std::string_view option) {
   const std::string_view name = option.substr(0, colon);
   const bool has_value = colon != std::string_view::npos;
   const std::string_view value = has_value ? option.substr(colon + 1) : std::string_view();
+  const auto once = [&](bool given) {
+    if (!given) return;
+    fail(ErrorCode::kInvalidArgument, "policy rule '{}': '@{}' is given twice; leave one out",
+         rule.text, name);
+  };
   const auto set = [&](std::optional<int32_t>& to) {
-    if (to) {
-      fail(ErrorCode::kInvalidArgument, "policy rule '{}': '@{}' is given twice", rule.text, name);
-    }
+    once(to.has_value());
     to = parse_tokens(rule.text, value);
   };
-  if ((option == "original" || option == "compact") && !rule.positions) {
+  if (option == "original" || option == "compact") {
+    if (rule.positions) {
+      fail(ErrorCode::kInvalidArgument,
+           "policy rule '{}': give @original or @compact, and only once", rule.text);
+    }
     rule.positions = option == "compact" ? Positions::kCompact : Positions::kOriginal;
   } else if (name == "every" && has_value) {
     set(rule.every);
@@ -65,12 +72,12 @@ void parse_option(ParsedRule& rule, std::string_view option) {
     set(rule.sinks);
   } else if (name == "recent" && has_value) {
     set(rule.recent);
-  } else if (name == "seed" && has_value && !rule.seed) {
+  } else if (name == "seed" && has_value) {
+    once(rule.seed.has_value());
     rule.seed = parse_number(rule.text, value, 0, std::numeric_limits<int64_t>::max(), "a seed");
   } else {
     fail(ErrorCode::kInvalidArgument,
-         "policy rule '{}': '@{}' is not an option here; there are @original and @compact (once), "
-         "and "
+         "policy rule '{}': '@{}' is not an option here; there are @original and @compact, and "
          "for rules that trim by score @every:N, @sinks:N and @recent:N, for random @seed:N",
          rule.text, option);
   }
@@ -112,6 +119,12 @@ void refuse_trim_options(const ParsedRule& rule) {
 std::shared_ptr<const EvictionPolicy> full_rule(ParsedRule& rule) {
   parse_arguments(rule, 0, "full");
   refuse_trim_options(rule);
+  if (rule.positions) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': full keeps everything where it is; leave '@original' and '@compact' "
+         "out",
+         rule.text);
+  }
   return make_full();
 }
 
@@ -257,6 +270,10 @@ std::shared_ptr<const EvictionPolicy> custom_rule(std::string_view text, std::st
 
 }  // namespace
 
+void check_custom_policies(const CustomPolicies& custom) {
+  for (const auto& [name, maker] : custom) check_custom(name, maker);
+}
+
 std::vector<std::string> policy_forms() {
   std::vector<std::string> forms;
   for (const Entry& entry : kRegistry) forms.emplace_back(entry.form);
@@ -266,7 +283,7 @@ std::vector<std::string> policy_forms() {
 
 std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text,
                                                   const CustomPolicies& custom) {
-  for (const auto& [name, maker] : custom) check_custom(name, maker);
+  check_custom_policies(custom);
   const std::string_view name = text.substr(0, text.find_first_of(":@"));
   if (const auto found = custom.find(name); found != custom.end()) {
     return custom_rule(text, name, found->second);

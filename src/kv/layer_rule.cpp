@@ -14,6 +14,25 @@ int64_t blocks_touched(int64_t n, int64_t block_size) {
   return (n + block_size - 2) / block_size + 1;
 }
 
+/// Asks a policy something.
+template <typename Fn>
+void ask(const std::string& name, const char* what, const Fn& fn) {
+  const auto refuse = [&](std::string_view threw) {
+    throw PolicyThrew(
+        ErrorCode::kInvalidArgument,
+        fmt::format("policy '{}': {}() threw {}; mend it, it must answer", name, what, threw));
+  };
+  try {
+    fn();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& e) {
+    refuse(fmt::format("'{}'", e.what()));
+  } catch (...) {
+    refuse("something that is no std::exception");
+  }
+}
+
 void check_visibility(const std::string& name, const TokenVisibility& v, int32_t layer) {
   if (v.sinks < 0 || v.window < 1 ||
       (v.bounded() && int64_t{v.sinks} + v.window >= int64_t{kUnlimited})) {
@@ -56,12 +75,13 @@ void check_schedule(const std::string& name, const TrimSchedule& s, int32_t laye
 }  // namespace
 
 LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer, int32_t n_layers)
-    : policy(std::move(asked)),
-      name(policy->name()),
-      positions(policy->positions()),
-      needs(policy->needs()),
-      schedule(policy->schedule(layer, n_layers)) {
-  const TokenVisibility v = policy->visibility(layer);
+    : policy(std::move(asked)) {
+  TokenVisibility v;
+  ask("", "name", [&] { name = policy->name(); });
+  ask(name, "positions", [&] { positions = policy->positions(); });
+  ask(name, "needs", [&] { needs = policy->needs(); });
+  ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
+  ask(name, "visibility", [&] { v = policy->visibility(layer); });
   check_visibility(name, v, layer);
   check_schedule(name, schedule, layer);
   if (trims() && v.bounded()) {
@@ -80,16 +100,17 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   rotations.push_back({});
 }
 
-void LayerRule::check_block_size(int32_t block_size) const {
+void LayerRule::check_block_size(int32_t block_size, int32_t layer) const {
   if (!trims()) return;
   const auto first = static_cast<int64_t>(round_up(schedule.keep_first, block_size));
   const int64_t newest =
       std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1);
   if (first + newest <= schedule.budget) return;
   fail(ErrorCode::kInvalidArgument,
-       "policy '{}': with blocks of {} positions up to {} of its {} positions are protected (whole "
-       "blocks, the newest always); raise the budget to at least {} or lower the block size",
-       name, block_size, first + newest, schedule.budget, first + newest);
+       "policy '{}': with blocks of {} positions up to {} of its {} positions in layer {} are "
+       "protected (whole blocks, the newest always); raise the budget, protect fewer positions or "
+       "lower the block size",
+       name, block_size, first + newest, schedule.budget, layer);
 }
 
 bool LayerRule::decides_at(int64_t length, int64_t prompt) const {

@@ -6,17 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "paddock/error.h"
 #include "paddock/eviction.h"
 #include "paged_kv.h"
 
 namespace paddock {
 
+/// What a policy threw when it was asked, as an Error that names it.
+struct PolicyThrew final : Error {
+  using Error::Error;
+};
+
 struct LayerRule {
-  /// Error kInvalidArgument if the policy's answers make no sense, whatever the block size.
+  /// Error kInvalidArgument if the policy's answers make no sense, whatever the block size, and
+  /// PolicyThrew (kInvalidArgument) where it throws what is no Error.
   LayerRule(std::shared_ptr<const EvictionPolicy> policy, int32_t layer, int32_t n_layers);
 
   /// Error kInvalidArgument if blocks of this size leave nothing that could be trimmed.
-  void check_block_size(int32_t block_size) const;
+  void check_block_size(int32_t block_size, int32_t layer) const;
 
   bool trims() const { return schedule.budget != kUnlimited; }
   /// True if the layer needs no more than so many positions however long the sequence grows.
@@ -47,7 +54,7 @@ struct LayerRule {
   std::shared_ptr<const EvictionPolicy> policy;
   std::string name;
   Visibility visibility;
-  Positions positions;
+  Positions positions = Positions::kOriginal;
   PolicyNeeds needs;
   TrimSchedule schedule;
   /// Of every table, unless moves_queries(). The last is neutral; with two, the first is the

@@ -10,6 +10,14 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+/// Whether a SPEC is LAYERS=RULE,... or meant to be. What follows the name of a custom rule may
+/// hold anything; other rules hold neither '=' nor ','.
+bool is_list(std::string_view spec, const CustomPolicies& custom) {
+  if (is_digit(spec[0]) || spec[0] == '*') return true;
+  const std::string_view name = spec.substr(0, spec.find_first_of(":@"));
+  return !custom.contains(name) && spec.find_first_of("=,") != std::string_view::npos;
+}
+
 int32_t parse_layer(std::string_view part, std::string_view text, int32_t n_layers) {
   int32_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -55,7 +63,7 @@ void for_each_layer(std::string_view part, std::string_view layers, int32_t n_la
 PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const CustomPolicies& custom) {
   if (spec.empty())
     fail(ErrorCode::kInvalidArgument, "the policy is empty; write full or sink:4+252");
-  if (!is_digit(spec[0]) && spec[0] != '*') return uniform(make_policy(spec, custom), n_layers);
+  if (!is_list(spec, custom)) return uniform(make_policy(spec, custom), n_layers);
 
   std::vector<std::shared_ptr<const EvictionPolicy>> chosen(n_layers);
   for (std::string_view rest = spec;;) {
@@ -63,8 +71,13 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const Custom
     const std::string_view part = rest.substr(0, comma);
     const size_t equals = part.find('=');
     if (equals == std::string_view::npos) {
-      fail(ErrorCode::kInvalidArgument, "policy '{}': the part '{}' is not of the form LAYERS=RULE",
-           spec, part);
+      fail(ErrorCode::kInvalidArgument,
+           "policy '{}': the part '{}' is not of the form LAYERS=RULE, such as 0-3=full", spec,
+           part);
+    }
+    if (equals + 1 == part.size()) {
+      fail(ErrorCode::kInvalidArgument, "policy '{}': the part '{}' has no rule; write {}=full",
+           spec, part, part.substr(0, equals));
     }
     const auto policy = make_policy(part.substr(equals + 1), custom);
     bool reached = false;
@@ -105,7 +118,7 @@ bool PolicyMap::has_unbounded_layer() const {
 }
 
 void PolicyMap::check_block_size(int32_t block_size) const {
-  for (const LayerRule& rule : layers_) rule.check_block_size(block_size);
+  for (int32_t i = 0; i < size(); ++i) layers_[i].check_block_size(block_size, i);
 }
 
 }  // namespace paddock

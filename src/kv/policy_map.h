@@ -11,6 +11,9 @@
 
 namespace paddock {
 
+/// Error kInvalidArgument if one of `custom` could never be named in a rule, or has no maker.
+void check_custom_policies(const CustomPolicies& custom);
+
 class PolicyMap {
  public:
   /// Parses a SPEC for a model of n_layers; its rules are built in or among `custom`. Refused, each

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "paddock/stats.h"
+#include "text/utf8.h"
 
 namespace paddock {
 namespace {
@@ -44,16 +45,20 @@ class Printer {
   const char* name_ = "";
 };
 
-/// Label values escape backslash, quote and newline.
-std::string escaped(const std::string& text) {
+/// Label values are UTF-8 and escape backslash, quote and newline. What is no UTF-8 becomes U+FFFD.
+std::string escaped(std::string_view text) {
   std::string out;
-  for (const char c : text) {
-    if (c == '\n') {
+  while (!text.empty()) {
+    const Utf8Char c = next_utf8(text);
+    if (c.state != Utf8Char::State::kValid) {
+      append_utf8(out, 0xFFFD);
+    } else if (c.code == '\n') {
       out += "\\n";
-      continue;
+    } else {
+      if (c.code == '\\' || c.code == '"') out += '\\';
+      out += text.substr(0, c.length);
     }
-    if (c == '\\' || c == '"') out += '\\';
-    out += c;
+    text.remove_prefix(c.length);
   }
   return out;
 }

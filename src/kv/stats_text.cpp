@@ -1,6 +1,7 @@
 // Printers of the cache's statistics, and names of its enumerations.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
@@ -49,7 +50,11 @@ std::string removals(const KvLayerStats& s) {
   return text.empty() ? "-" : text;
 }
 
-std::string row(const std::string& name, const KvLayerStats& s, const std::string& policy) {
+std::string row(const std::string& name, const KvLayerStats& s, std::string policy) {
+  // A name may hold anything, a row is one line.
+  std::replace_if(
+      policy.begin(), policy.end(),
+      [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; }, '?');
   return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n", name,
                      policy, s.pages_active, s.pages_peak, s.tokens_resident, s.bytes / kMiB,
                      s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));

@@ -189,6 +189,8 @@ TEST(PolicyMap, RefusesHostileSpecs) {
                            "pyramid:full:64",
                            "pyramid:h2o:64@seed:1",
                            "full@sinks:2",
+                           "full@compact",
+                           "full@original",
                            "sink:4+8@recent:2",
                            "0-1=h2o:64",
                            "0-3=h2o:64,4=full",
@@ -201,6 +203,34 @@ TEST(PolicyMap, RefusesHostileSpecs) {
       EXPECT_GT(std::string(e.what()).size(), 20U) << spec;
     }
   }
+}
+
+TEST(PolicyMap, RefusalsNameTheFaultAndTheFix) {
+  for (const auto& [spec, says] :
+       {std::pair{"full@compact", "leave '@original' and '@compact' out"},
+        {"h2o:64@compact@original", "only once"},
+        {"h2o:64@compact@compact", "only once"},
+        {"random:64@seed:1@seed:2", "'@seed' is given twice"},
+        {"0=full,*=", "'*=' has no rule; write *=full"},
+        {"lru:64,0-1=full", "'lru:64' is not of the form LAYERS=RULE"},
+        {"a=full", "'a' is not a layer; write 3"},
+        {" *=full", "' *' is not a layer; write 3"},
+        {"-1=full,*=full", "'' is not a layer; write 3"}}) {
+    try {
+      PolicyMap::parse(spec, 4);
+      ADD_FAILURE() << "'" << spec << "' was accepted";
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+  }
+  // Only built-in rules are free of '=' and ','.
+  std::string got;
+  const CustomPolicies custom = {{"mine", [&](std::string_view arguments) {
+                                    got = arguments;
+                                    return make_policy("full");
+                                  }}};
+  EXPECT_EQ(PolicyMap::parse("mine:a=1,b", 4, custom).size(), 4);
+  EXPECT_EQ(got, "a=1,b");
 }
 
 TEST(PolicyMap, RefusesBudgetsThatTheirBlocksWouldFill) {

@@ -170,6 +170,7 @@ TEST(Cli, PerplexityRefusesWhatCannotBe) {
   expect_refusal(score_tiny() + " --sweep full --against full", 2, "--against");
   expect_refusal(score_tiny() + " --svg x.svg", 2, "--sweep");
   expect_refusal(score_tiny() + " --against full --svg x.svg", 2, "--sweep");
+  expect_refusal(score_tiny() + " --sweep full --svg x.svg --per-position x.svg", 2, "--svg x.svg");
   expect_refusal(score_tiny() + " --facts 0", 2, "--facts 0");
   expect_refusal(score_tiny() + " --facts 27", 2, "--facts 27");
   expect_refusal(score_tiny() + " --facts many", 2, "--facts");
@@ -248,6 +249,12 @@ TEST(CustomPolicyExample, ChecksItselfAndMeasuresAsTheToolDoes) {
 
   EXPECT_EQ(run(PADDOCK_CUSTOM_POLICY, "").code, 2);
   EXPECT_EQ(run(PADDOCK_CUSTOM_POLICY, "-m /nonexistent -f x").code, 1);
+  const Outcome help = run(PADDOCK_CUSTOM_POLICY, "--help");
+  EXPECT_EQ(help.code, 2);
+  EXPECT_NE(help.err.find("usage: custom_policy -m MODEL"), std::string::npos) << help.err;
+  const Outcome folder = run(PADDOCK_CUSTOM_POLICY, "-m " + tiny() + " --tokens-file /");
+  EXPECT_EQ(folder.code, 1);
+  EXPECT_EQ(folder.err, "error: cannot read '/'\n");
   const Outcome unknown = run(PADDOCK_CUSTOM_POLICY, input + "steadier:12");
   EXPECT_EQ(unknown.code, 2);
   EXPECT_NE(unknown.err.find("steady (the host's own)"), std::string::npos) << unknown.err;

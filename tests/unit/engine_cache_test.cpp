@@ -199,6 +199,162 @@ TEST(CustomPolicies, AreNamedInSpecsLayerByLayer) {
             std::string::npos);
 }
 
+/// Throws where it is told to.
+class Thrower final : public EvictionPolicy {
+ public:
+  explicit Thrower(std::string where) : where_(std::move(where)) {}
+  std::string name() const override { return at("name"), "thrower"; }
+  TokenVisibility visibility(int32_t) const override { return at("visibility"), TokenVisibility{}; }
+  Positions positions() const override { return at("positions"), Positions::kOriginal; }
+  PolicyNeeds needs() const override { return at("needs"), PolicyNeeds{}; }
+  TrimSchedule schedule(int32_t, int32_t) const override { return at("schedule"), TrimSchedule{}; }
+
+ private:
+  void at(const std::string& place) const {
+    if (where_ == place) throw std::runtime_error("the stars are wrong");
+    if (where_ == place + " int") throw 7;
+    if (where_ == place + " Error") throw Error(ErrorCode::kInvalidArgument, "as it is");
+  }
+  std::string where_;
+};
+
+TEST(CustomPolicies, WhatTheyThrowWhenAskedIsAnErrorThatNamesThem) {
+  Engine engine(tiny(), with_policy("sink:2+8"));
+  for (const std::string place : {"name", "visibility", "positions", "needs", "schedule"}) {
+    for (const std::string what : {"", " int", " Error"}) {
+      EngineOptions options = with_policy("full");
+      options.kv.custom_policies = {
+          {"thrower", [&](std::string_view) { return std::make_shared<Thrower>(place + what); }}};
+      options.kv.policy = "0=full,*=thrower";
+      const std::string by_name = message_of([&] { Engine(tiny(), options); });
+      options.kv.custom_policy = std::make_shared<Thrower>(place + what);
+      const std::string as_object = message_of([&] { Engine(tiny(), options); });
+      const std::string later =
+          message_of([&] { engine.set_kv_policy(std::make_shared<Thrower>(place + what)); });
+      for (const std::string& said : {by_name, as_object, later}) {
+        const auto says = [&](const std::string& text) {
+          EXPECT_NE(said.find(text), std::string::npos) << said;
+        };
+        if (what == " Error") {
+          EXPECT_EQ(said, "as it is");
+          continue;
+        }
+        says(place == "name" ? "policy ''" : "policy 'thrower'");
+        says(place + "() threw");
+        says(what.empty() ? "the stars are wrong" : "no std::exception");
+      }
+      EXPECT_EQ(engine.options().kv.policy, "sink:2+8");
+      engine.check_integrity();
+    }
+  }
+  const std::vector<TokenId> tokens = golden_tokens();
+  EXPECT_EQ(engine.generate(std::span(tokens).first(20), greedy(5)).tokens.size(), 5U);
+}
+
+TEST(CustomPolicies, AreCheckedEvenIfNoSpecNamesThem) {
+  for (const char* name : {"", "9lives", "a=b", "full", "h2o"}) {
+    EngineOptions options = with_policy("full");
+    options.kv.custom_policy = std::make_shared<Oldest>(16);
+    options.kv.custom_policies = {
+        {name, [](std::string_view) { return std::make_shared<Oldest>(16); }}};
+    EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("'" + std::string(name) + "'"),
+              std::string::npos);
+    options.kv.custom_policies = {{"oldest", nullptr}};
+    EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("'oldest' has no function"),
+              std::string::npos);
+  }
+}
+
+TEST(Feed, KeepsWhatIsPendingAndNotFedWhereItFails) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  const auto all = std::span(tokens);
+  EngineOptions options = with_policy("full");
+  options.context = 64;
+  options.batch_size = 8;
+  // What a session holds tells itself by the logits that follow.
+  const auto follows = [&](const std::vector<TokenId>& held, size_t from, size_t n) {
+    std::vector<TokenId> joined = held;
+    joined.insert(joined.end(), tokens.begin() + from, tokens.begin() + from + n);
+    Engine fresh(tiny(), options);
+    return copy(fresh.feed(fresh.open_session(), joined));
+  };
+  Engine engine(tiny(), options);
+  const auto started = [&](std::vector<TokenId>& held) {
+    const SessionId session = engine.open_session();
+    held.assign(tokens.begin(), tokens.begin() + 12);
+    const GenerateResult said = engine.generate(session, all.first(12), greedy(3));
+    held.insert(held.end(), said.tokens.begin(), said.tokens.end());
+    EXPECT_EQ(engine.session_length(session), 15);  // the last one pending
+    return session;
+  };
+
+  // Refused before anything is fed, by both forms.
+  std::vector<TokenId> held;
+  SessionId session = started(held);
+  message_of([&] { engine.feed(session, all.first(50)); });
+  message_of([&] {
+    engine.feed(session, all.first(50), [](int64_t, std::span<const float>) { return true; });
+  });
+  EXPECT_EQ(engine.session_length(session), 15);
+  EXPECT_EQ(copy(engine.feed(session, all.subspan(20, 5))), follows(held, 20, 5));
+  engine.close_session(session);
+
+  // A callback that throws, or stops, after the first chunk of 8: the pending token and 7 more.
+  for (const bool throws : {false, true}) {
+    session = started(held);
+    const auto stop = [&](int64_t position, std::span<const float>) {
+      if (throws && position == 16) throw std::runtime_error("enough");
+      return position < 16;
+    };
+    const auto feed = [&] { engine.feed(session, all.subspan(20, 30), stop); };
+    if (throws) {
+      EXPECT_THROW(feed(), std::runtime_error);
+    } else {
+      feed();
+    }
+    EXPECT_EQ(engine.session_length(session), 15 + 7);
+    held.insert(held.end(), tokens.begin() + 20, tokens.begin() + 27);
+    EXPECT_EQ(copy(engine.feed(session, all.subspan(30, 3))), follows(held, 30, 3)) << throws;
+    engine.check_integrity();
+    engine.close_session(session);
+  }
+
+  // cancel() in mid-feed.
+  session = started(held);
+  try {
+    engine.feed(session, all.subspan(20, 30), [&](int64_t position, std::span<const float>) {
+      if (position == 21) engine.cancel();
+      return true;
+    });
+    ADD_FAILURE() << "it was cancelled";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kCancelled);
+  }
+  EXPECT_EQ(engine.session_length(session), 15 + 7);
+  engine.close_session(session);
+
+  // A pool that is full before the pending token: it stays pending, and truncate() finds it.
+  options.max_sequences = 2;
+  options.kv.budget_bytes = 2 * 5 * engine.kv_stats().page_bytes;  // 20 positions, two layers
+  Engine small(tiny(), options);
+  session = small.open_session();
+  const std::vector<TokenId> said = small.generate(session, all.first(12), greedy(3)).tokens;
+  const SessionId other = small.open_session();
+  small.feed(other, all.first(4));
+  try {
+    small.feed(session, all.subspan(20, 7));
+    ADD_FAILURE() << "the pool was not full";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+  }
+  EXPECT_EQ(small.session_length(session), 15);
+  small.close_session(other);
+  held.assign(tokens.begin(), tokens.begin() + 12);
+  held.insert(held.end(), said.begin(), said.end());
+  EXPECT_EQ(copy(small.feed(session, all.subspan(20, 2))), follows(held, 20, 2));
+  small.check_integrity();
+}
+
 TEST(Blocks, TellWhatIsResidentAndWhatItReceived) {
   EngineOptions options = with_policy("0=h2o:32@every:8,1=sink:2+6");
   Engine engine(tiny(), options);

@@ -44,6 +44,7 @@ TEST(Prometheus, PromtoolAcceptsIt) {
   PADDOCK_REAL_FILE(promtool, "PADDOCK_PROMTOOL")
   KvStats stats = busy_stats();
   stats.layers[0].policy = "of\\my \"own\"\nmaking";  // labels are escaped
+  stats.layers[1].policy = "no UTF-8: \xff\x01 \xe2\x82";
   const TemporaryFolder folder;
   const std::string path = folder.path() + "/metrics.txt";
   std::ofstream(path) << to_prometheus(stats);
@@ -55,6 +56,26 @@ TEST(Prometheus, PromtoolAcceptsIt) {
   // And it is not asleep: a metric without its type line is refused.
   std::ofstream(path) << "paddock_kv_x{layer=0} 1\n";
   EXPECT_NE(std::system(command.c_str()), 0);
+}
+
+TEST(Prometheus, ReplacesWhatIsNoUtf8) {
+  KvStats stats;
+  stats.layers.resize(1);
+  stats.layers[0].policy = "a\xff\xe2\x82\xac\xe2\x82";
+  EXPECT_NE(to_prometheus(stats).find("policy=\"a\xef\xbf\xbd\xe2\x82\xac\xef\xbf\xbd\""),
+            std::string::npos)
+      << to_prometheus(stats);
+}
+
+TEST(Table, HasOneLinePerLayerWhateverANameHolds) {
+  KvStats stats;
+  stats.layers.resize(3);
+  const std::string plain = to_table(stats);
+  stats.layers[1].policy = "odd\nname\x1b[2J";
+  const std::string table = to_table(stats);
+  EXPECT_EQ(std::count(table.begin(), table.end(), '\n'),
+            std::count(plain.begin(), plain.end(), '\n'));
+  EXPECT_NE(table.find("odd?name?[2J"), std::string::npos) << table;
 }
 
 TEST(Json, SnapshotAndEventsParse) {
