@@ -8,8 +8,10 @@
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
+#include "support/golden.h"
 #include "support/npy.h"
 #include "support/temporary_folder.h"
 
@@ -217,6 +219,48 @@ TEST(Cli, HelpAndVersionAreZero) {
   EXPECT_EQ(paddock("--help").code, 0);
   EXPECT_NE(paddock("--version").out.find("0.1.0"), std::string::npos);
   EXPECT_EQ(paddock("generate --help").code, 0);
+}
+
+TEST(Cli, RetryDrawsAnotherAnswerAndTheSameOnesEachTime) {
+  PADDOCK_REAL_FILE(model, "PADDOCK_TEST_MODEL")
+  const std::string command = "-c \"printf 'Tell a story.\\n/retry\\n/retry\\n' | " +
+                              std::string(PADDOCK_CLI) + " chat --seed 3 -n 12 -c 256 -m " +
+                              std::string(model) + "\"";
+  const Outcome o = run("sh", command);
+  ASSERT_EQ(o.code, 0) << o.err;
+  std::istringstream lines(o.out);
+  std::set<std::string> answers;
+  for (std::string line; std::getline(lines, line);) answers.insert(line);
+  EXPECT_EQ(answers.size(), 3U) << o.out;
+  EXPECT_EQ(run("sh", command).out, o.out);
+}
+
+TEST(Cli, EventsAreWrittenLineByLine) {
+  PADDOCK_REAL_FILE(model, "PADDOCK_TEST_MODEL")
+  const TemporaryFolder folder;
+  // What a reader of the pipe gets at once are whole lines, long before the file is closed.
+  const std::string pipe = folder.path() + "/pipe";
+  const Outcome o =
+      run("sh", "-c \"mkfifo " + pipe + "; dd bs=1M count=1 if=" + pipe + " status=none & " +
+                    std::string(PADDOCK_CLI) +
+                    " generate -p hi --temp 0 -n 40 --ignore-eos -c 64 -m " + std::string(model) +
+                    " --json --kv-policy window:1 --kv-events " + pipe + " >/dev/null\"");
+  ASSERT_FALSE(o.out.empty()) << o.err;
+  EXPECT_EQ(o.out.back(), '\n');
+  std::istringstream lines(o.out);
+  int64_t number = 0;
+  for (std::string line; std::getline(lines, line); ++number) {
+    EXPECT_EQ(nlohmann::json::parse(line)["number"], number);
+  }
+  EXPECT_EQ(o.code, 1);
+  EXPECT_NE(o.err.find("not everything could be written: Broken pipe"), std::string::npos) << o.err;
+  const Outcome full =
+      paddock("generate -p hi --temp 0 -n 40 --ignore-eos -c 64 -m " + std::string(model) +
+              " --json --kv-policy window:1 --kv-events /dev/full");
+  EXPECT_EQ(full.code, 1);
+  EXPECT_NE(full.err.find("--kv-events /dev/full: not everything could be written: No space left"),
+            std::string::npos)
+      << full.err;
 }
 
 TEST(CustomPolicyExample, ChecksItselfAndMeasuresAsTheToolDoes) {
