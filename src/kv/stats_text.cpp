@@ -50,14 +50,19 @@ std::string removals(const KvLayerStats& s) {
   return text.empty() ? "-" : text;
 }
 
-std::string row(const std::string& name, const KvLayerStats& s, std::string policy) {
-  // A name may hold anything, a row is one line.
+/// A policy's name or message may hold anything, a row of the table is one line.
+std::string one_line(std::string text) {
   std::replace_if(
-      policy.begin(), policy.end(),
+      text.begin(), text.end(),
       [](char c) { return static_cast<unsigned char>(c) < ' ' || c == '\x7F'; }, '?');
+  return text;
+}
+
+std::string row(const std::string& name, const KvLayerStats& s, const std::string& policy) {
   return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n", name,
-                     policy, s.pages_active, s.pages_peak, s.tokens_resident, s.bytes / kMiB,
-                     s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
+                     one_line(policy), s.pages_active, s.pages_peak, s.tokens_resident,
+                     s.bytes / kMiB, s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3,
+                     removals(s));
 }
 
 /// A policy of the host's own may have any bytes in its name and messages.
@@ -172,7 +177,7 @@ std::string to_table(const KvStats& stats) {
         stats.total.trim_decisions, stats.policy_seconds * 1e3, stats.policy_violations,
         stats.policy_shortfalls, stats.policy_slow);
   }
-  if (!stats.last_violation.empty()) out += fmt::format("{}\n", stats.last_violation);
+  if (!stats.last_violation.empty()) out += one_line(stats.last_violation) + "\n";
   return out;
 }
 

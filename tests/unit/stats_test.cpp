@@ -70,12 +70,15 @@ TEST(Prometheus, ReplacesWhatIsNoUtf8) {
 TEST(Table, HasOneLinePerLayerWhateverANameHolds) {
   KvStats stats;
   stats.layers.resize(3);
+  stats.last_violation = "of one line";
   const std::string plain = to_table(stats);
   stats.layers[1].policy = "odd\nname\x1b[2J";
+  stats.last_violation = "of\ntwo";
   const std::string table = to_table(stats);
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'),
             std::count(plain.begin(), plain.end(), '\n'));
   EXPECT_NE(table.find("odd?name?[2J"), std::string::npos) << table;
+  EXPECT_TRUE(table.ends_with("\nof?two\n")) << table;
 }
 
 TEST(Json, SnapshotAndEventsParse) {
