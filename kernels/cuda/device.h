@@ -16,7 +16,7 @@
 // Kernels                    PADDOCK_KERNEL(threads_per_block[, min_blocks]) void k(Args args)
 // {...}
 //                            PADDOCK_DEVICE T f(...) {...}       both may be templates
-//                            PADDOCK_UNROLL before a loop
+//                            PADDOCK_UNROLL before a loop; PADDOCK_UNROLL_BY(n): n turns at once
 // Where am I                 thread_x() block_x() block_y() block_z() grid_x() grid_y() grid_z()
 //                            block_size() lane() warp()
 // Barriers                   PADDOCK_SYNC(site)         all threads of the block that have not

@@ -5,6 +5,8 @@
 #define PADDOCK_KERNEL(...) __global__ __launch_bounds__(__VA_ARGS__)
 #define PADDOCK_DEVICE __device__ __forceinline__
 #define PADDOCK_UNROLL _Pragma("unroll")
+#define PADDOCK_UNROLL_BY(n) _Pragma(PADDOCK_TEXT(unroll n))
+#define PADDOCK_TEXT(...) #__VA_ARGS__
 #define PADDOCK_SHARED(T, name, count) __shared__ __align__(16) T name[count]
 #define PADDOCK_SYNC(site) __syncthreads()
 #define PADDOCK_SYNC_WARP(site) __syncwarp()

@@ -212,7 +212,9 @@ int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, i
 int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream stream);
 
 /// Attention of many consecutive query tokens of some sequences on tensor cores, 16-bit KV only:
-/// tile i is queries [first, first + kPrefillTile) of a sequence, as far as it has them.
+/// tile i is queries [first, first + kPrefillTile) of a sequence, as far as it has them. Tiles start
+/// in the order of the list: those that see most should come first. Entries lie in position order;
+/// scale > 0; a query's bits depend on its table alone, not on its tile or the batch.
 inline constexpr int32_t kPrefillTile = 64;
 struct PrefillTile {
   int32_t sequence;

@@ -11,6 +11,7 @@
 #define PADDOCK_KERNEL(...)
 #define PADDOCK_DEVICE inline
 #define PADDOCK_UNROLL
+#define PADDOCK_UNROLL_BY(n)
 #define PADDOCK_SITE(kind, name)                                                      \
   ([]() -> ::paddock::simt::Site& {                                                   \
     static ::paddock::simt::Site paddock_site{                                        \
