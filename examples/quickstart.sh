@@ -10,7 +10,8 @@ build=$root/build/release
 log=$(mktemp) || { echo "error: cannot write a temporary file (is the disk full?)" >&2; exit 1; }
 trap 'rm -f "$log"' EXIT
 [ -x "$build/examples/paddock" ] || echo "building; the first time takes minutes" >&2
-if ! { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF &&
+if ! { cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
+  -DPADDOCK_CUDA=OFF &&
   cmake --build "$build" --target paddock_cli; } >"$log" 2>&1; then
   why=$(grep -m1 -iE 'no space left|error:|CMake Error' "$log" || tail -n 1 "$log")
   echo "error: the build failed: $why; see it with: cmake --build $build" >&2

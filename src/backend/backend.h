@@ -77,6 +77,7 @@ struct BackendLimits {
   int32_t max_sequences = 0;
   int32_t n_heads = 0;
   int64_t max_cols = 0;              // widest input of a linear layer
+  int64_t max_host_floats = 0;       // most that host_rows() is asked for
   std::vector<LinearShape> linears;  // each kind once
   std::vector<int64_t> max_entries;  // [n_layers] longest table of one sequence
   int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for

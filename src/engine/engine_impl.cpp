@@ -54,7 +54,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const detail::ModelData& data = model->data();
   const LlamaConfig& config = data.config;
   const int32_t max_tokens = most_tokens(o);
-  const int32_t logit_rows = std::max(o.max_sequences, std::min(kLogitTile, max_tokens));
+  const int32_t logit_rows = most_logit_rows(o);
 
   backend = make_backend(o.device, {o.precision, o.threads, o.isa});
   const std::string key = backend->weights_key();

@@ -39,6 +39,10 @@ inline constexpr int32_t kLogitTile = 32;
 inline int32_t most_tokens(const EngineOptions& o) {
   return std::max(o.batch_size, o.max_sequences);
 }
+/// Most rows of logits computed at a time.
+inline int32_t most_logit_rows(const EngineOptions& o) {
+  return std::max(o.max_sequences, std::min(kLogitTile, most_tokens(o)));
+}
 BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner);
 

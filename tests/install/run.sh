@@ -6,7 +6,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-common=(-G Ninja -DCMAKE_BUILD_TYPE=Debug "${launcher[@]}")
+common=(-G Ninja -DCMAKE_BUILD_TYPE=Debug -DPADDOCK_CUDA=OFF "${launcher[@]}")
 case $1 in
   static | shared)
     cmake -S "$root" -B "$work/build" "${common[@]}" -DPADDOCK_BUILD_TESTS=OFF \

@@ -91,6 +91,12 @@ class DeviceArray {
     return static_cast<T*>(data_);
   }
   uint64_t bytes() const { return bytes_; }
+  /// Other memory where the size differs; the old one goes first, because both may not fit.
+  void resize(const std::shared_ptr<DeviceRuntime>& runtime, uint64_t bytes, const char* what) {
+    if (bytes == bytes_) return;
+    *this = DeviceArray();
+    *this = DeviceArray(runtime, bytes, what);
+  }
 
  private:
   void swap(DeviceArray& other) noexcept {

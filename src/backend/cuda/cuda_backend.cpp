@@ -1,0 +1,402 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "backend/cuda/products.h"
+#include "backend/cuda/step_upload.h"
+#include "backend/layer_clocks.h"
+#include "core/checked.h"
+#include "core/fail.h"
+#include "cpu/kernels.h"
+
+namespace paddock {
+namespace {
+
+using cuda::DeviceArray;
+using cuda::DeviceRuntime;
+
+struct CudaLinear final : LinearWeight {
+  std::vector<cuda::DeviceMatrix> parts;
+};
+struct CudaVector final : VectorWeight {
+  DeviceArray values;
+};
+struct CudaEmbedding final : EmbeddingWeight {
+  cuda::DeviceMatrix table;
+};
+
+/// Fewer tokens of one sequence than this are attended one by one.
+constexpr int32_t kPrefillLeast = 16;
+/// Single queries of one launch; the workspace grows with it.
+constexpr int32_t kDecodeLeast = 64;
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(const BackendOptions& options, std::shared_ptr<DeviceRuntime> runtime)
+      : runtime_(std::move(runtime)),
+        reference_(options.precision == Precision::kReference),
+        products_(runtime_, reference_) {}
+
+  ~CudaBackend() override { release_host(); }
+
+  // ---- weights
+
+  std::string weights_key() const override { return runtime_->name(); }
+  bool repacks() const override { return true; }
+  uint64_t linear_bytes(const TensorView& tensor) const override { return tensor.data.size(); }
+  uint64_t embedding_bytes(const TensorView& tensor) const override { return tensor.data.size(); }
+
+  std::unique_ptr<LinearWeight> make_linear(std::span<const TensorView* const> parts,
+                                            uint64_t& bytes) override {
+    auto linear = std::make_unique<CudaLinear>();
+    for (const TensorView* tensor : parts)
+      linear->parts.push_back(products_.matrix(*tensor, bytes));
+    return linear;
+  }
+
+  std::unique_ptr<VectorWeight> make_vector(const TensorView& tensor, uint64_t& bytes) override {
+    std::vector<float> values(tensor.cols());
+    cpu::dequantize_row(tensor.dtype, tensor.data.data(), tensor.cols(), values.data());
+    auto vector = std::make_unique<CudaVector>();
+    const uint64_t size = values.size() * sizeof(float);
+    vector->values = DeviceArray(runtime_, size, tensor.name.c_str());
+    runtime_->copy_in(vector->values.as<float>(), values.data(), size);
+    bytes += size;
+    return vector;
+  }
+
+  std::unique_ptr<EmbeddingWeight> make_embedding(const TensorView& tensor,
+                                                  uint64_t& bytes) override {
+    auto embedding = std::make_unique<CudaEmbedding>();
+    embedding->table = products_.matrix(tensor, bytes);
+    return embedding;
+  }
+
+  // ---- memory
+
+  uint64_t available_bytes() const override { return runtime_->memory().free_bytes; }
+
+  uint64_t reserve_bytes(const BackendLimits& limits) const override {
+    uint64_t total = cuda::StepUpload::device_bytes(limits) + products_.bytes(limits);
+    for (const auto& [array, bytes, what] : sizes(limits)) total += bytes;
+    return total;
+  }
+
+  void reserve(const BackendLimits& limits) override {
+    pending_ = nullptr;
+    runtime_->synchronize();
+    limits_ = limits;
+    for (const auto& [array, bytes, what] : sizes(limits)) {
+      (this->*array).resize(runtime_, bytes, what);
+    }
+    products_.reserve(limits);
+    upload_ = nullptr;
+    upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
+    runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
+                      limits.inverse_frequencies.size() * sizeof(double));
+    release_host();
+    host_rows_ = static_cast<uint8_t*>(runtime_->allocate_pinned(
+        static_cast<uint64_t>(limits.max_host_floats) * sizeof(float), "logits"));
+    host_measures_ = static_cast<uint8_t*>(
+        runtime_->allocate_pinned(uses_bytes(limits) + norms_bytes(limits), "measures"));
+    clocks_.resize(limits.max_entries.size());
+  }
+
+  Buffer make_buffer(int64_t rows, int64_t cols) override {
+    const auto bytes = static_cast<uint64_t>(rows * cols) * sizeof(float);
+    buffers_.emplace_back(runtime_, bytes, "activations");
+    runtime_->fill(buffers_.back().as<float>(), 0, bytes);
+    return {buffers_.back().as<float>(), cols, cols};
+  }
+
+  // ---- one step
+
+  void begin_step(const StepPlan& plan) override {
+    if (!failure_.empty()) {
+      fail(ErrorCode::kDevice, "the device failed before ({}); make a new engine", failure_);
+    }
+    pending_ = nullptr;  // what a stopped step measured is of no use
+    if (busy_) wait();
+    plan_ = &plan;
+    guard(
+        [&] { upload_->upload(plan, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast); });
+    busy_ = true;
+    run("angles", cuda::angles({upload_->angle_positions(), frequencies_.as<double>(),
+                                limits_.attention_factor, angles_.as<float>(),
+                                static_cast<int32_t>(plan.angle_positions.size()), half()},
+                               stream()));
+  }
+
+  void end_step() override {
+    if (measured_uses() > 0) {
+      runtime_->copy_out(host_measures_, uses_.as<BlockUse>(),
+                         static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
+    }
+    if (asks_for_norms()) {
+      runtime_->copy_out(host_measures_ + uses_bytes(limits_), norms_.as<int64_t>(),
+                         norms_bytes(limits_));
+    }
+    pending_ = plan_;
+    plan_ = nullptr;
+  }
+
+  void embed(const EmbeddingWeight& weight, Buffer out) override {
+    const cuda::DeviceMatrix& table = static_cast<const CudaEmbedding&>(weight).table;
+    run("embed", cuda::embed({upload_->tokens(), table.bytes(), table.type, table.cols, out.data,
+                              out.stride, plan_->n_tokens()},
+                             stream()));
+  }
+
+  void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) override {
+    const auto& w = static_cast<const CudaVector&>(weight);
+    run("rms_norm", cuda::rms_norm({x.data, x.stride, w.values.as<float>(), eps, x.cols, out.data,
+                                    out.stride, n},
+                                   stream()));
+  }
+
+  void linear(const LinearWeight& weight, Buffer x, int32_t n, std::span<const Buffer> outputs,
+              bool accumulate) override {
+    const auto& parts = static_cast<const CudaLinear&>(weight).parts;
+    guard([&] { products_.multiply(parts, x, n, outputs, accumulate); });
+  }
+
+  void rope_store(int32_t layer, Buffer k, Buffer v) override {
+    const bool norms = plan_->layers[layer].key_norms != nullptr;
+    run("rope_store",
+        cuda::rope_store(
+            {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.rope_interleaved,
+             pool_.as<uint8_t>(), limits_.geometry, limits_.kv_type,
+             upload_->layer(layer).destinations,
+             norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
+             plan_->n_tokens()},
+            stream()));
+  }
+
+  void attention(int32_t layer, Buffer q, Buffer out) override {
+    if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer);
+    const cuda::LayerUpload& of = upload_->layer(layer);
+    const cuda::AttentionArgs args{q.data,
+                                   out.data,
+                                   limits_.n_heads,
+                                   1.0F / std::sqrt(static_cast<float>(limits_.geometry.head_dim)),
+                                   angles_.as<float>(),
+                                   limits_.rope_interleaved,
+                                   pool_.as<uint8_t>(),
+                                   limits_.geometry,
+                                   limits_.kv_type,
+                                   of.sequences,
+                                   of.entries,
+                                   of.angle_rows,
+                                   of.measured ? lse_.as<float>() : nullptr,
+                                   masses_.as<int64_t>(),
+                                   workspace_.as<float>()};
+    if (upload_->n_tiles() > 0) {
+      run("prefill_attention",
+          cuda::prefill_attention(args, {upload_->tiles(), upload_->n_tiles()}, stream()));
+    }
+    for (int32_t first = 0; first < upload_->n_decode(); first += decode_most(limits_)) {
+      run("decode_attention",
+          cuda::decode_attention(
+              args,
+              {upload_->decode_tokens() + first, upload_->decode_sequences() + first,
+               std::min(decode_most(limits_), upload_->n_decode() - first), of.max_entries},
+              stream()));
+    }
+    if (of.measured) measure(layer, args);
+    if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer + 1);
+  }
+
+  void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
+    run("swiglu",
+        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, n}, stream()));
+  }
+
+  void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override {
+    runtime_->copy_in(rows_.as<int32_t>(), rows.data(), rows.size_bytes());
+    run("gather", cuda::gather({x.data, x.stride, rows_.as<int32_t>(), out.cols, out.data,
+                                out.stride, static_cast<int32_t>(rows.size())},
+                               stream()));
+  }
+
+  std::span<const float> host_rows(Buffer x, int32_t n) override {
+    const uint64_t bytes = static_cast<uint64_t>(n * x.cols) * sizeof(float);
+    runtime_->copy_out(host_rows_, x.data, bytes);
+    wait();
+    return {reinterpret_cast<const float*>(host_rows_), static_cast<size_t>(n * x.cols)};
+  }
+
+  void wait() override {
+    guard([&] { runtime_->synchronize(); });
+    busy_ = false;
+    if (pending_ == nullptr) return;
+    hand_out_measures(*pending_);
+    const auto n_layers = static_cast<int32_t>(pending_->layers.size());
+    for (int32_t i = 0; i < n_layers && 2 * i + 1 < DeviceRuntime::kMarks; ++i) {
+      clocks_.add(i, runtime_->nanoseconds(2 * i, 2 * i + 1));
+    }
+    pending_ = nullptr;
+  }
+
+  int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
+
+  // ---- pages
+
+  void read_page(int32_t page, std::span<std::byte> out) const override {
+    const PageGeometry& g = limits_.geometry;
+    const auto bytes = static_cast<uint64_t>(g.page_bytes());
+    std::vector<std::byte> own(bytes);
+    runtime_->copy_out(own.data(), pool_.as<uint8_t>() + page * g.page_bytes(), bytes);
+    runtime_->synchronize();
+    const auto size = static_cast<size_t>(g.element_bytes);
+    for (int32_t h = 0; h < g.n_kv_heads; ++h) {
+      for (int32_t slot = 0; slot < g.block_size; ++slot) {
+        for (int32_t d = 0; d < g.head_dim; ++d) {
+          std::memcpy(out.data() + static_cast<size_t>(g.k_offset(h, d, slot)) * size,
+                      own.data() + static_cast<size_t>(g.k_slot_offset(h, slot, d)) * size, size);
+        }
+      }
+    }
+    std::copy(own.begin() + static_cast<int64_t>(bytes / 2), own.end(),
+              out.begin() + static_cast<int64_t>(bytes / 2));
+  }
+
+  void poison_page(int32_t page) override {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    runtime_->fill(pool_.as<uint8_t>() + page * bytes, 0xFF, static_cast<uint64_t>(bytes));
+  }
+
+ private:
+  struct Size {
+    DeviceArray CudaBackend::*array;
+    uint64_t bytes;
+    const char* what;
+  };
+
+  cuda::Stream stream() const { return runtime_->stream(); }
+  void run(const char* kernel, int error) {
+    guard([&] { runtime_->check(error, kernel); });
+  }
+  /// A device that failed once may have lost anything: from then on every step is refused.
+  template <typename Fn>
+  void guard(const Fn& fn) {
+    try {
+      fn();
+    } catch (const Error& e) {
+      if (failure_.empty()) failure_ = e.what();
+      throw;
+    }
+  }
+  int32_t half() const { return static_cast<int32_t>(limits_.inverse_frequencies.size()); }
+  bool prefill_fits() const {
+    return cuda::prefill_supports(limits_.geometry, limits_.n_heads, limits_.kv_type);
+  }
+  int64_t measured_uses() const { return upload_->n_uses(); }
+  bool asks_for_norms() const {
+    return std::any_of(plan_->layers.begin(), plan_->layers.end(),
+                       [](const LayerPlan& l) { return l.key_norms != nullptr; });
+  }
+  static int32_t decode_most(const BackendLimits& l) {
+    return std::max(kDecodeLeast, l.max_sequences);
+  }
+
+  static uint64_t uses_bytes(const BackendLimits& l) {
+    return l.max_entries.size() * uint64_t(l.max_sequences) * uint64_t(l.max_measured_entries) *
+           sizeof(BlockUse);
+  }
+  static uint64_t norms_bytes(const BackendLimits& l) {
+    return l.max_entries.size() * uint64_t(l.max_tokens) * sizeof(int64_t);
+  }
+
+  /// Every array that reserve() takes, with its size.
+  std::vector<Size> sizes(const BackendLimits& l) const {
+    using B = CudaBackend;
+    const auto tokens = static_cast<uint64_t>(l.max_tokens);
+    const uint64_t half = l.inverse_frequencies.size();
+    const int64_t workspace = cuda::decode_workspace_floats(
+        l.n_heads, l.geometry, std::min(decode_most(l), l.max_tokens),
+        static_cast<int32_t>(*std::max_element(l.max_entries.begin(), l.max_entries.end())));
+    const uint64_t pool =
+        checked_mul(l.n_pages, l.geometry.page_bytes(), "the page pool", ErrorCode::kOutOfMemory);
+    const bool measures = l.max_measured_entries > 0;
+    const uint64_t masses = checked_mul(uint64_t(l.max_measured_entries), tokens * sizeof(int64_t),
+                                        "attention masses", ErrorCode::kOutOfMemory);
+    return {{&B::pool_, pool, "the page pool"},
+            {&B::frequencies_, half * sizeof(double), "rotary frequencies"},
+            {&B::angles_, uint64_t(l.max_angle_rows) * 2 * half * sizeof(float), "rotary angles"},
+            {&B::rows_, tokens * sizeof(int32_t), "row numbers"},
+            {&B::workspace_, uint64_t(workspace) * sizeof(float), "partial sums"},
+            {&B::lse_, measures ? tokens * uint64_t(l.n_heads) * sizeof(float) : 0,
+             "softmax denominators"},
+            {&B::masses_, masses, "attention masses"},
+            {&B::uses_, uses_bytes(l), "uses of blocks"},
+            {&B::norms_, norms_bytes(l), "key norms"}};
+  }
+
+  // ---- measures
+
+  void measure(int32_t layer, const cuda::AttentionArgs& args) {
+    const cuda::LayerUpload& of = upload_->layer(layer);
+    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
+    int32_t most = 0;
+    for (const SequenceView& s : views) most = std::max(most, s.n_tokens);
+    const auto n = static_cast<int32_t>(views.size());
+    run("attention_mass", cuda::attention_mass(args, n, most, of.max_entries, stream()));
+    run("add_up_uses",
+        cuda::add_up_uses(args, of.uses_first, uses_.as<BlockUse>(), n, of.max_entries, stream()));
+  }
+
+  void hand_out_measures(const StepPlan& plan) {
+    const auto* uses = reinterpret_cast<const BlockUse*>(host_measures_);
+    const auto* norms = reinterpret_cast<const int64_t*>(host_measures_ + uses_bytes(limits_));
+    for (const LayerPlan& layer : plan.layers) {
+      for (const SequenceView& s : layer.sequences) {
+        if (s.uses == nullptr) continue;
+        uses = (std::copy_n(uses, s.entries.size(), s.uses), uses + s.entries.size());
+      }
+      if (layer.key_norms != nullptr) std::copy_n(norms, plan.n_tokens(), layer.key_norms);
+      norms += limits_.max_tokens;
+    }
+  }
+
+  void release_host() {
+    for (uint8_t** memory : {&host_rows_, &host_measures_}) {
+      if (*memory != nullptr) runtime_->release_pinned(*memory);
+      *memory = nullptr;
+    }
+  }
+
+  std::shared_ptr<DeviceRuntime> runtime_;
+  bool reference_;
+  cuda::Products products_;
+  BackendLimits limits_;
+  std::unique_ptr<cuda::StepUpload> upload_;
+  std::vector<DeviceArray> buffers_;
+  DeviceArray pool_;
+  DeviceArray frequencies_;  // [head_dim/2] double
+  DeviceArray angles_;       // [max_angle_rows][2][head_dim/2]
+  DeviceArray rows_;         // [max_tokens] of gather
+  DeviceArray workspace_;    // partial sums of decode attention
+  DeviceArray lse_;          // [max_tokens, n_heads]
+  DeviceArray masses_;       // of the layer at hand: [n_tokens, n_entries] per measured sequence
+  DeviceArray uses_;         // of all layers
+  DeviceArray norms_;        // [n_layers, max_tokens]
+  uint8_t* host_rows_ = nullptr;       // pinned
+  uint8_t* host_measures_ = nullptr;   // pinned: uses, then key norms
+  const StepPlan* plan_ = nullptr;     // the step at hand
+  const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
+  bool busy_ = false;
+  std::string failure_;  // the device's first, if any
+  LayerClocks clocks_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(const BackendOptions& options,
+                                           std::shared_ptr<DeviceRuntime> runtime) {
+  return std::make_unique<CudaBackend>(options, std::move(runtime));
+}
+
+}  // namespace paddock

@@ -1,0 +1,108 @@
+#include "backend/cuda/products.h"
+
+#include <algorithm>
+
+namespace paddock::cuda {
+namespace {
+
+/// Expanded rows of a packed weight that a dense product takes at a time.
+constexpr int64_t kSlabBytes = int64_t{32} << 20;
+
+}  // namespace
+
+DeviceMatrix Products::matrix(const TensorView& tensor, uint64_t& bytes) {
+  std::weak_ptr<const DeviceArray>& known = uploaded_[tensor.data.data()];
+  std::shared_ptr<const DeviceArray> data = known.lock();
+  if (data == nullptr) {
+    auto array = std::make_shared<DeviceArray>(runtime_, tensor.data.size(), tensor.name.c_str());
+    runtime_->copy_in(array->as<uint8_t>(), tensor.data.data(), tensor.data.size());
+    runtime_->synchronize();  // other engines' streams will read it
+    bytes += tensor.data.size();
+    data = std::move(array);
+    known = data;
+  }
+  return {tensor.dtype, tensor.rows(), tensor.cols(), data};
+}
+
+Products::Sizes Products::sizes(const BackendLimits& limits) const {
+  Sizes sizes{exact_ ? 0 : uint64_t(limits.max_tokens) * uint64_t(limits.max_cols) * 2, 0, 0};
+  for (const LinearShape& s : limits.linears) {
+    const int64_t floats = gemv_workspace_floats(s.type, s.rows, s.cols);
+    sizes.workspace = std::max(sizes.workspace, uint64_t(floats) * sizeof(float));
+    sizes.slab = std::max(sizes.slab, uint64_t(slab_rows(s.rows, s.cols) * s.cols) *
+                                          (exact_ ? sizeof(float) : sizeof(uint16_t)));
+  }
+  return sizes;
+}
+
+uint64_t Products::bytes(const BackendLimits& limits) const {
+  const Sizes s = sizes(limits);
+  return s.input + s.slab + s.workspace;
+}
+
+void Products::reserve(const BackendLimits& limits) {
+  const Sizes s = sizes(limits);
+  input_.resize(runtime_, s.input, "rounded activations");
+  slab_.resize(runtime_, s.slab, "expanded weights");
+  if (s.workspace == workspace_.bytes()) return;
+  workspace_.resize(runtime_, s.workspace, "partial sums");
+  runtime_->fill(workspace_.as<float>(), 0, s.workspace);  // it holds counters, see GemvArgs
+}
+
+int64_t Products::slab_rows(int64_t rows, int64_t cols) const {
+  const int64_t bytes = cols * static_cast<int64_t>(exact_ ? sizeof(float) : sizeof(uint16_t));
+  return std::min(rows, std::max<int64_t>(1, kSlabBytes / bytes));
+}
+
+void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n,
+                        std::span<const Buffer> outputs, bool accumulate) {
+  bool rounded = false;  // x lies in input_ as bfloat16
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const DeviceMatrix& w = parts[i];
+    const Buffer& y = outputs[i];
+    if (n <= kMaxGemvTokens && gemv_supports(w.type) && x.stride % 4 == 0) {
+      const GemvArgs args{w.bytes(),
+                          w.type,
+                          w.rows,
+                          w.cols,
+                          x.data,
+                          x.stride,
+                          y.data,
+                          y.stride,
+                          n,
+                          accumulate,
+                          workspace_.as<float>()};
+      runtime_->check(gemv(args, runtime_->stream()), "gemv");
+      continue;
+    }
+    if (!exact_ && !rounded) {
+      runtime_->check(
+          to_bf16({x.data, x.stride, x.cols, input_.as<uint16_t>(), n}, runtime_->stream()),
+          "to_bf16");
+      rounded = true;
+    }
+    dense(w, x, n, y, accumulate);
+  }
+}
+
+void Products::dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool accumulate) {
+  const DType type = exact_ ? DType::kF32 : DType::kBF16;
+  const void* input = exact_ ? static_cast<const void*>(x.data) : input_.as<uint16_t>();
+  const int64_t input_stride = exact_ ? x.stride : x.cols;
+  const int64_t most = w.type == type ? w.rows : slab_rows(w.rows, w.cols);
+  for (int64_t row = 0; row < w.rows; row += most) {
+    const int64_t rows = std::min(most, w.rows - row);
+    const uint8_t* packed = w.bytes() + row * row_bytes(w.type, w.cols);
+    const void* expanded = packed;
+    if (w.type != type) {
+      runtime_->check(
+          dequantize({packed, w.type, rows, w.cols, slab_.as<void>(), type}, runtime_->stream()),
+          "dequantize");
+      expanded = slab_.as<void>();
+    }
+    runtime_->gemm(
+        {expanded, input, input_stride, type, y.data + row, y.stride, rows, w.cols, n, accumulate});
+  }
+}
+
+}  // namespace paddock::cuda

@@ -1,0 +1,57 @@
+// Weights on a device, byte for byte as in their file, and the products with them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <utility>
+
+#include "backend/backend.h"
+#include "backend/cuda/device_runtime.h"
+
+namespace paddock::cuda {
+
+struct DeviceMatrix {
+  DType type = DType::kF32;
+  int64_t rows = 0, cols = 0;
+  std::shared_ptr<const DeviceArray> data;
+  const uint8_t* bytes() const { return data->as<uint8_t>(); }
+};
+
+/// Up to kMaxGemvTokens tokens are multiplied with the packed weights; more by dense products over
+/// weights expanded slab by slab, to bfloat16 or (exact) to float32.
+class Products {
+ public:
+  Products(std::shared_ptr<DeviceRuntime> runtime, bool exact)
+      : runtime_(std::move(runtime)), exact_(exact) {}
+
+  /// A tensor given twice (tied embeddings) lies there once. What is taken is added to `bytes`.
+  DeviceMatrix matrix(const TensorView& tensor, uint64_t& bytes);
+
+  /// Bytes that reserve() takes.
+  uint64_t bytes(const BackendLimits& limits) const;
+  void reserve(const BackendLimits& limits);
+
+  /// outputs[i] (=, or += when accumulate) x W_i^T for n tokens.
+  void multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n,
+                std::span<const Buffer> outputs, bool accumulate);
+
+ private:
+  struct Sizes {
+    uint64_t input, slab, workspace;
+  };
+  Sizes sizes(const BackendLimits& limits) const;
+  int64_t slab_rows(int64_t rows, int64_t cols) const;
+  void dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool accumulate);
+
+  std::shared_ptr<DeviceRuntime> runtime_;
+  bool exact_;
+  std::unordered_map<const std::byte*, std::weak_ptr<const DeviceArray>> uploaded_;
+  DeviceArray input_;      // [max_tokens, max_cols] bfloat16
+  DeviceArray slab_;       // expanded rows
+  DeviceArray workspace_;  // partial sums
+};
+
+}  // namespace paddock::cuda

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Builds the library and the tool with the CUDA backend, and runs both where there may be no driver: the CPU
+# works as ever, and "cuda" either works or is refused in one line.
+# usage: cuda.sh FOLDER
+set -u
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+folder=$1
+fail() { echo "$*"; exit 1; }
+export PATH=$PATH:/usr/local/cuda/bin
+cmake -S "$root" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
+  -DPADDOCK_WERROR=ON -DPADDOCK_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=80-real || fail "cmake cannot configure"
+cmake --build "$folder" || fail "the build failed"
+tool=$folder/examples/paddock
+model=$root/tests/data/golden/gqa2-linear
+logits=$(mktemp)
+trap 'rm -f "$logits"' EXIT
+"$tool" logits -m "$model" --tokens 1,2,3 -o "$logits" || fail "the CPU does not work"
+errors=$("$tool" logits -m "$model" --tokens 1,2,3 -o "$logits" --device cuda 2>&1)
+status=$?
+[ $status -eq 0 ] && { echo "a GPU computed logits"; exit 0; }
+[ $status -eq 1 ] || fail "exit $status: $errors"
+[ "$(echo "$errors" | wc -l)" -eq 1 ] || fail "more than one line: $errors"
+case $errors in
+  *"device 'cuda:0' is not available"*"use cpu"*) echo "$errors" ;;
+  *) fail "unclear: $errors" ;;
+esac

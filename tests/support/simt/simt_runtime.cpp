@@ -1,0 +1,147 @@
+#include "support/simt/simt_runtime.h"
+
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+#include "backend/cuda/cuda_backend.h"
+#include "core/fail.h"
+#include "half.h"
+#include "support/simt/harness.h"
+
+namespace paddock::simt {
+namespace {
+
+int64_t launches_left = -1;
+
+class SimtRuntime final : public cuda::DeviceRuntime {
+ public:
+  explicit SimtRuntime(uint64_t free_bytes) : free_(free_bytes), total_(free_bytes) {}
+
+  std::string name() const override { return "cuda:0 (emulated)"; }
+  Stream stream() const override { return nullptr; }
+  cuda::DeviceMemoryInfo memory() const override { return {free_, total_}; }
+
+  void* allocate(uint64_t bytes, const char* what) override {
+    if (bytes > free_) {
+      fail(ErrorCode::kOutOfMemory, "{}: {} needs {} bytes but only {} are free", name(), what,
+           bytes, free_);
+    }
+    auto memory = std::make_unique<DeviceMemory>(bytes, what);
+    void* address = memory->address();
+    regions_.emplace(address_of(address), std::move(memory));
+    free_ -= bytes;
+    return address;
+  }
+  void release(void* memory) noexcept override {
+    const auto at = regions_.find(address_of(memory));
+    free_ += at->second->bytes();
+    regions_.erase(at);
+  }
+  void* allocate_pinned(uint64_t bytes, const char*) override { return std::calloc(bytes, 1); }
+  void release_pinned(void* memory) noexcept override { std::free(memory); }
+
+  void copy_in(void* device, const void* host, uint64_t bytes) override {
+    if (bytes == 0) return;
+    auto [region, offset] = find(device);
+    region->write(offset, host, bytes);
+  }
+  void copy_out(void* host, const void* device, uint64_t bytes) override {
+    if (bytes == 0) return;
+    const auto [region, offset] = find(device);
+    if (region->written(offset, bytes)) {
+      region->read(offset, host, bytes);
+      return;
+    }
+    // Copies of whole arrays may bring along what nobody wrote; it must not look like a value.
+    auto* to = static_cast<uint8_t*>(host);
+    for (uint64_t i = 0; i < bytes; ++i) {
+      to[i] = 0xFF;
+      if (region->written(offset + i, 1)) region->read(offset + i, to + i, 1);
+    }
+  }
+  void fill(void* device, uint8_t byte, uint64_t bytes) override {
+    const std::vector<uint8_t> values(bytes, byte);
+    copy_in(device, values.data(), bytes);
+  }
+
+  void gemm(const cuda::GemmArgs& a) override {
+    const std::vector<float> w = floats(a.w, a.type, a.rows, a.cols, a.cols);
+    const std::vector<float> x = floats(a.x, a.type, a.n, a.cols, a.x_stride);
+    for (int32_t t = 0; t < a.n; ++t) {
+      std::vector<float> y(a.rows);
+      if (a.accumulate) copy_out(y.data(), a.y + t * a.y_stride, y.size() * sizeof(float));
+      for (int64_t r = 0; r < a.rows; ++r) {
+        float sum = 0.0F;
+        for (int64_t c = 0; c < a.cols; ++c) sum += w[r * a.cols + c] * x[t * a.cols + c];
+        y[r] = (a.accumulate ? y[r] : 0.0F) + sum;
+      }
+      copy_in(a.y + t * a.y_stride, y.data(), y.size() * sizeof(float));
+    }
+  }
+
+  void synchronize() override {}
+
+  void check(int error, const char* kernel) override {
+    const std::string report = take_report_text();
+    if (!report.empty()) fail(ErrorCode::kInternal, "{}: {}", kernel, report);
+    if (error != 0) fail(ErrorCode::kDevice, "{}: {} failed: error {}", name(), kernel, error);
+    if (launches_left >= 0 && launches_left-- == 0) {
+      fail(ErrorCode::kDevice, "{}: {} failed: an illegal memory access was encountered", name(),
+           kernel);
+    }
+  }
+
+  void mark(int number) override { marks_[number] = ++clock_; }
+  int64_t nanoseconds(int from, int to) override { return marks_[to] - marks_[from]; }
+
+ private:
+  static uintptr_t address_of(const void* p) { return reinterpret_cast<uintptr_t>(p); }
+
+  std::pair<DeviceMemory*, size_t> find(const void* device) const {
+    auto at = regions_.upper_bound(address_of(device));
+    if (at == regions_.begin()) fail(ErrorCode::kInternal, "no device memory lies there");
+    --at;
+    return {at->second.get(), address_of(device) - at->first};
+  }
+
+  /// Rows of a matrix, one after another.
+  std::vector<float> floats(const void* from, DType type, int64_t rows, int64_t cols,
+                            int64_t stride) {
+    std::vector<float> values(rows * cols);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = values.data() + r * cols;
+      if (type == DType::kF32) {
+        copy_out(to, static_cast<const float*>(from) + r * stride, cols * sizeof(float));
+        continue;
+      }
+      std::vector<uint16_t> row(cols);
+      copy_out(row.data(), static_cast<const uint16_t*>(from) + r * stride, cols * 2);
+      for (int64_t c = 0; c < cols; ++c) to[c] = bf16_to_f32(row[c]);
+    }
+    return values;
+  }
+
+  std::map<uintptr_t, std::unique_ptr<DeviceMemory>> regions_;
+  std::map<int, int64_t> marks_;
+  int64_t clock_ = 0;
+  uint64_t free_, total_;
+};
+
+}  // namespace
+
+std::shared_ptr<cuda::DeviceRuntime> make_simt_runtime(uint64_t free_bytes) {
+  return std::make_shared<SimtRuntime>(free_bytes);
+}
+
+EmulatedCuda::EmulatedCuda() {
+  set_cuda_backend_maker([](const BackendOptions& options, int32_t index) {
+    if (index != 0) fail(ErrorCode::kDevice, "device 'cuda:{}' does not exist", index);
+    return make_cuda_backend(options, make_simt_runtime());
+  });
+}
+EmulatedCuda::~EmulatedCuda() { set_cuda_backend_maker(nullptr); }
+
+void fail_launch_after(int64_t launches) { launches_left = launches; }
+
+}  // namespace paddock::simt

@@ -1,0 +1,25 @@
+// A device for the CUDA backend without a GPU: kernels run on the harness, dense products in loops.
+#pragma once
+
+#include <memory>
+
+#include "backend/cuda/device_runtime.h"
+
+namespace paddock::simt {
+
+/// `free_bytes`: what it says it has; allocations beyond it fail.
+std::shared_ptr<cuda::DeviceRuntime> make_simt_runtime(uint64_t free_bytes = uint64_t{1} << 30);
+
+/// While alive, the devices "cuda" and "cuda:0" of engines are emulated ones.
+class EmulatedCuda {
+ public:
+  EmulatedCuda();
+  ~EmulatedCuda();
+  EmulatedCuda(const EmulatedCuda&) = delete;
+  EmulatedCuda& operator=(const EmulatedCuda&) = delete;
+};
+
+/// After this many more launches, one fails as a device would; -1: never.
+void fail_launch_after(int64_t launches);
+
+}  // namespace paddock::simt

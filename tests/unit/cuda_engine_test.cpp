@@ -1,0 +1,230 @@
+// The whole engine on the CUDA backend, its kernels run by the harness on the CPU: what it computes
+// and what it evicts are held against the CPU backend.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "support/golden.h"
+#include "support/simt/harness.h"
+#include "support/simt/simt_runtime.h"
+
+namespace paddock::test {
+namespace {
+
+/// Rules for golden sequences of some 50 tokens in blocks of 4, one of each kind and a mixture.
+const std::vector<std::string> kRules = {"full",
+                                         "window:17",
+                                         "sink:3+14",
+                                         "sink:3+14@original",
+                                         "lru:24@every:8",
+                                         "h2o:24@every:8",
+                                         "h2o:24@every:8@compact",
+                                         "tova:24@every:8",
+                                         "snapkv:20",
+                                         "knorm:24@every:8",
+                                         "random:24@every:8",
+                                         "pyramid:h2o:24@every:8",
+                                         "0=full,*=sink:2+9"};
+
+class CudaEngine : public testing::Test {
+ protected:
+  void TearDown() override { EXPECT_EQ(simt::take_report_text(), ""); }
+  simt::EmulatedCuda emulated_;
+};
+
+EngineOptions on(const std::string& device, Precision precision = Precision::kReference) {
+  EngineOptions options;
+  options.threads = 2;
+  options.device = device;
+  options.precision = precision;
+  options.kv.block_size = 4;
+  return options;
+}
+
+std::string removals(const Engine& engine) {
+  std::string log;
+  for (const KvEvent& e : engine.kv_events()) {
+    log += fmt::format("{} {} {} {} {}\n", removal_reason_name(e.reason), e.layer, e.first_position,
+                       e.n_tokens, e.length);
+  }
+  return log;
+}
+
+TEST_F(CudaEngine, EveryRuleIsInTheList) {
+  for (const std::string& form : policy_forms()) {
+    const std::string name = form.substr(0, form.find(':'));
+    EXPECT_TRUE(std::any_of(kRules.begin(), kRules.end(), [&](const std::string& rule) {
+      return rule.starts_with(name);
+    })) << form;
+  }
+}
+
+TEST_F(CudaEngine, LogitsEqualTheCpusForEveryModel) {
+  for (const char* model :
+       {"gqa1-default", "gqa1-Q4_0.gguf", "gqa1-Q4_1.gguf", "gqa1-Q8_0.gguf", "gqa2-linear",
+        "gqa4-llama3", "gqa4-llama3.gguf", "gqa8-yarn", "wide-head"}) {
+    SCOPED_TRACE(model);
+    EXPECT_LT(relative_error(all_logits(model, on("cuda")), all_logits(model, on("cpu"))), 5e-5);
+  }
+}
+
+TEST_F(CudaEngine, FastStaysNearTheReference) {
+  // Inputs of dense products are rounded to bfloat16, queries and weights of values to the cache's
+  // type. Small random models make much of that: the CPU's bfloat16 products err by 0.034 here.
+  for (const char* model : {"gqa1-default", "gqa1-Q8_0.gguf", "gqa4-llama3", "wide-head"}) {
+    for (const KvType type : {KvType::kF16, KvType::kBF16, KvType::kF32}) {
+      EngineOptions options = on("cuda", Precision::kFast);
+      options.kv.type = type;
+      SCOPED_TRACE(std::string(model) + " " + kv_type_name(type));
+      EXPECT_LT(relative_error(all_logits(model, options), all_logits(model, on("cpu"))),
+                type == KvType::kBF16 ? 0.12 : 0.05);
+      options.batch_size = 8;  // packed weights and single queries: only the cache is rounded
+      EXPECT_LT(relative_error(all_logits(model, options), all_logits(model, on("cpu"))),
+                type == KvType::kF32   ? 5e-5
+                : type == KvType::kF16 ? 0.005
+                                       : 0.04);
+    }
+  }
+}
+
+TEST_F(CudaEngine, EveryRuleSeesAndEvictsWhatItDoesOnTheCpu) {
+  const auto model = Model::load(golden("gqa4-llama3"));
+  for (const std::string& rule : kRules) {
+    for (const int32_t batch : {5, 64}) {
+      SCOPED_TRACE(rule + " in chunks of " + std::to_string(batch));
+      EngineOptions options = on("cuda");
+      options.kv.policy = rule;
+      options.batch_size = batch;
+      Engine device(model, options);
+      options.device = "cpu";
+      Engine host(model, options);
+      const std::vector<TokenId> tokens = golden_tokens();
+      EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
+      EXPECT_EQ(removals(device), removals(host));
+      EXPECT_EQ(device.kv_stats().total.tokens_read, host.kv_stats().total.tokens_read);
+    }
+  }
+}
+
+TEST_F(CudaEngine, SixteenBitCachesUnderRules) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  for (const char* rule : {"full", "sink:3+14", "h2o:24@every:8"}) {
+    for (const KvType type : {KvType::kF16, KvType::kBF16}) {
+      SCOPED_TRACE(std::string(rule) + " " + kv_type_name(type));
+      EngineOptions options = on("cuda", Precision::kFast);
+      options.kv.policy = rule;
+      options.kv.type = type;
+      Engine device(model, options);
+      options.device = "cpu";
+      Engine host(model, options);
+      const std::vector<TokenId> tokens = golden_tokens();
+      EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)),
+                type == KvType::kBF16 ? 0.12 : 0.05);
+    }
+  }
+}
+
+TEST_F(CudaEngine, ManySequencesAtOnceGiveEachItsOwnTokens) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  EngineOptions options = on("cuda");
+  options.max_sequences = 3;
+  options.batch_size = 16;
+  Engine device(model, options);
+  options.device = "cpu";
+  Engine host(model, options);
+  const std::vector<TokenId> tokens = golden_tokens();
+  GenerateOptions greedy;
+  greedy.max_tokens = 6;
+  greedy.sampling.temperature = 0;
+  greedy.ignore_stop_tokens = true;
+  std::vector<std::pair<RequestId, std::vector<TokenId>>> expected;
+  for (const size_t length : {3, 19, 33}) {
+    const auto prompt = std::span(tokens).first(length);
+    expected.emplace_back(device.add(prompt, greedy), host.generate(prompt, greedy).tokens);
+  }
+  while (device.step()) device.check_integrity();
+  for (const auto& [id, want] : expected) {
+    const std::optional<GenerateResult> got = device.take(id);
+    ASSERT_TRUE(got.has_value());
+    EXPECT_EQ(got->tokens, want);
+  }
+}
+
+TEST_F(CudaEngine, SessionsContinueAndRewind) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::vector<std::vector<float>> rows;
+  for (const char* name : {"cuda", "cpu"}) {
+    Engine engine(model, on(name));
+    const SessionId session = engine.open_session();
+    engine.feed(session, std::span(tokens).first(30));
+    engine.truncate(session, 13);
+    const std::span<const float> row = engine.feed(session, std::span(tokens).subspan(30, 9));
+    rows.emplace_back(row.begin(), row.end());
+  }
+  const auto cols = static_cast<int64_t>(rows[0].size());
+  EXPECT_LT(relative_error({1, cols, rows[0]}, {1, cols, rows[1]}), 5e-5);
+}
+
+TEST_F(CudaEngine, DevicesThatAreNotThereAreNamed) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  const auto refusal = [&](const std::string& device) {
+    try {
+      Engine engine(model, on(device));
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_NE(refusal("cuda:3").find("cuda:3"), std::string::npos);
+  EXPECT_NE(refusal("cuda:-1").find("'cuda:-1' is unknown"), std::string::npos);
+  EXPECT_NE(refusal("cuda:x").find("'cuda:x' is unknown"), std::string::npos);
+  EXPECT_NE(refusal("tpu").find("'tpu' is unknown"), std::string::npos);
+}
+
+TEST_F(CudaEngine, MemoryThatIsNotThereIsRefusedWithBothNumbers) {
+  EngineOptions options = on("cuda");
+  options.kv.budget_bytes = uint64_t{4} << 30;
+  try {
+    Engine engine(Model::load(golden("gqa2-linear")), options);
+    FAIL() << "no error was thrown";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(std::string(e.what()).find("are available"), std::string::npos) << e.what();
+  }
+}
+
+TEST_F(CudaEngine, AFailingLaunchEndsNothingButTheEngine) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  GenerateOptions greedy;
+  greedy.max_tokens = 4;
+  greedy.sampling.temperature = 0;
+  for (const int64_t after : {0, 3, 20, 40}) {
+    Engine engine(model, on("cuda"));
+    simt::fail_launch_after(after);
+    std::string first;
+    try {
+      engine.generate(std::span(tokens).first(9), greedy);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kDevice);
+      first = e.what();
+    }
+    EXPECT_NE(first.find("illegal memory access"), std::string::npos) << after;
+    engine.check_integrity();
+    simt::fail_launch_after(-1);
+    // A device that failed once is not trusted again.
+    try {
+      engine.generate(std::span(tokens).first(9), greedy);
+      ADD_FAILURE() << "the engine went on";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kDevice);
+      EXPECT_NE(std::string(e.what()).find("make a new engine"), std::string::npos) << e.what();
+    }
+    Engine another(model, on("cuda"));
+    EXPECT_EQ(another.generate(std::span(tokens).first(9), greedy).tokens.size(), 4U);
+  }
+}
+
+}  // namespace
+}  // namespace paddock::test
