@@ -1,0 +1,83 @@
+// support/simt/harness.h on a real device, so that the kernels' own tests run there unchanged. A
+// device finds no races and takes no orders: there is one schedule and no mutant.
+#include <cuda_runtime.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+
+#include "support/simt/harness.h"
+
+namespace paddock::simt {
+namespace {
+
+void expect(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) {
+    throw std::runtime_error(fmt::format("{}: {}", what, cudaGetErrorString(error)));
+  }
+}
+
+/// Without a device every test is skipped, visibly.
+class NeedsDevice final : public testing::Environment {
+  void SetUp() override {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0) GTEST_SKIP() << "no CUDA device";
+  }
+};
+[[maybe_unused]] const testing::Environment* const needs_device =
+    testing::AddGlobalTestEnvironment(new NeedsDevice);
+
+}  // namespace
+
+struct Region {
+  void* data = nullptr;
+  size_t bytes = 0;
+};
+
+/// What nobody writes is NaN.
+DeviceMemory::DeviceMemory(size_t bytes, const std::string& name)
+    : region_(new Region{nullptr, bytes}) {
+  expect(cudaMalloc(&region_->data, bytes > 0 ? bytes : 1), name.c_str());
+  set_unwritten();
+}
+DeviceMemory::~DeviceMemory() {
+  cudaFree(region_->data);
+  delete region_;
+}
+void* DeviceMemory::address() const { return region_->data; }
+size_t DeviceMemory::bytes() const { return region_->bytes; }
+void DeviceMemory::write(size_t offset, const void* from, size_t bytes) {
+  expect(cudaMemcpy(static_cast<uint8_t*>(region_->data) + offset, from, bytes,
+                    cudaMemcpyHostToDevice),
+         "a copy to the device");
+}
+void DeviceMemory::read(size_t offset, void* to, size_t bytes) const {
+  expect(
+      cudaMemcpy(to, static_cast<uint8_t*>(region_->data) + offset, bytes, cudaMemcpyDeviceToHost),
+      "a copy from the device");
+}
+bool DeviceMemory::written(size_t, size_t) const { return true; }
+void DeviceMemory::set_unwritten() {
+  expect(cudaMemset(region_->data, 0xFF, region_->bytes), "a fill");
+}
+void DeviceMemory::freeze() {}
+
+std::vector<Report> take_reports() { return {}; }
+std::string take_report_text() {
+  const cudaError_t error = cudaDeviceSynchronize();
+  return error == cudaSuccess ? "" : cudaGetErrorString(error);
+}
+void set_schedule(Schedule) {}
+std::string to_string(const Schedule&) { return "as the device likes"; }
+std::vector<Schedule> all_schedules() { return {Schedule{}}; }
+void for_each_schedule(const std::function<void(const std::string&)>& run) { run("device"); }
+std::vector<std::string> sites_met() { return {}; }
+void forget_sites() {}
+void set_mutant(const std::string&) {}
+std::vector<std::string> surviving_mutants(const std::function<bool()>& run) {
+  if (run()) return {};
+  return {"unmutated"};
+}
+
+}  // namespace paddock::simt
