@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 
 #include "support/simt/harness.h"
@@ -17,12 +19,14 @@ void expect(cudaError_t error, const char* what) {
   }
 }
 
-/// Without a device every test is skipped, visibly.
+/// Without a device nothing runs, and the program says so: exit 77.
 class NeedsDevice final : public testing::Environment {
   void SetUp() override {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess || count == 0) GTEST_SKIP() << "no CUDA device";
+    if (error == cudaSuccess && count > 0) return;
+    std::puts("SKIPPED: no CUDA device");
+    std::exit(77);
   }
 };
 [[maybe_unused]] const testing::Environment* const needs_device =
