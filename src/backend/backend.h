@@ -12,6 +12,7 @@
 #include "core/tensor.h"
 #include "paddock/engine.h"
 #include "paged_kv.h"
+#include "sampling.h"
 
 namespace paddock {
 
@@ -77,7 +78,8 @@ struct BackendLimits {
   int32_t max_sequences = 0;
   int32_t n_heads = 0;
   int64_t max_cols = 0;              // widest input of a linear layer
-  int64_t max_host_floats = 0;       // most that host_rows() is asked for
+  int32_t max_logit_rows = 0;        // of host_rows() and sample()
+  int32_t vocab_size = 0;            // columns of those
   std::vector<LinearShape> linears;  // each kind once
   std::vector<int64_t> max_entries;  // [n_layers] longest table of one sequence
   int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for
@@ -140,6 +142,15 @@ class Backend {
   virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
   /// The first n rows of a buffer without gaps, in host memory until the next operation; waits.
   virtual std::span<const float> host_rows(Buffer x, int32_t n) = 0;
+  /// Whether sample() chooses on the device. Otherwise the host does, from host_rows().
+  virtual bool samples() const { return false; }
+  /// A token for each of the first rows.size() rows of `logits`, by kernels/sampling.h; -1 where a
+  /// logit is not finite. In host memory until the next operation; waits.
+  virtual std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) {
+    static_cast<void>(logits);
+    static_cast<void>(rows);
+    return {};
+  }
   /// Waits until what the plan asked for (uses, key norms) has been written.
   virtual void wait() = 0;
   /// Time spent in a layer's attention up to the last wait; from any thread.

@@ -65,12 +65,14 @@ void Llama::mlp_block(const LlamaWeights::Layer& layer, int32_t n) {
 }
 
 void Llama::compute_logits(std::span<const int32_t> rows) {
-  const auto n = static_cast<int32_t>(rows.size());
+  n_logits_ = static_cast<int32_t>(rows.size());
   backend_.gather(hidden_, rows, logit_hidden_);
-  backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n, logit_hidden_);
-  backend_.linear(*weights_->output, logit_hidden_, n, std::array{logits_}, false);
-  host_logits_ = backend_.host_rows(logits_, n);
+  backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n_logits_,
+                    logit_hidden_);
+  backend_.linear(*weights_->output, logit_hidden_, n_logits_, std::array{logits_}, false);
 }
+
+void Llama::fetch_logits() { host_logits_ = backend_.host_rows(logits_, n_logits_); }
 
 std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend) {
   auto weights = std::make_shared<LlamaWeights>();

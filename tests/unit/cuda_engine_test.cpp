@@ -173,6 +173,38 @@ TEST_F(CudaEngine, ManySequencesAtOnceGiveEachItsOwnTokens) {
   }
 }
 
+TEST_F(CudaEngine, TokensDrawnOnTheDeviceAreTheHosts) {
+  const auto model = Model::load(golden("gqa1-default"));
+  EngineOptions options = on("cuda");
+  options.max_sequences = 3;
+  std::vector<SamplingOptions> ways(5);
+  ways[1].top_k = 0;
+  ways[2] = {.temperature = 1.7F, .top_k = 0, .top_p = 1, .min_p = 0};
+  ways[3].temperature = 0;
+  ways[4] = {.temperature = 1.3F, .top_k = 20, .repeat_penalty = 1.2F};
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::vector<std::vector<TokenId>> results;
+  for (const bool on_host : {false, true}) {
+    Engine engine(model, options);
+    std::vector<RequestId> requests;
+    for (size_t i = 0; i < ways.size(); ++i) {
+      GenerateOptions how;
+      how.max_tokens = 8 + static_cast<int32_t>(i);
+      how.ignore_stop_tokens = true;
+      how.sampling = ways[i];
+      how.sampling.seed = 5 + i;
+      if (on_host) how.logprobs = 0;  // these need the logits
+      requests.push_back(engine.add(std::span(tokens).first(5 + i), how));
+    }
+    while (engine.step()) engine.check_integrity();
+    for (const RequestId id : requests) results.push_back(engine.take(id)->tokens);
+  }
+  for (size_t i = 0; i < ways.size(); ++i) {
+    EXPECT_EQ(results[i].size(), 8 + i);
+    EXPECT_EQ(results[i], results[ways.size() + i]) << i;
+  }
+}
+
 TEST_F(CudaEngine, SessionsContinueAndRewind) {
   const auto model = Model::load(golden("gqa2-linear"));
   const std::vector<TokenId> tokens = golden_tokens();

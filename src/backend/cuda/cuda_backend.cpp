@@ -17,6 +17,7 @@ namespace {
 
 using cuda::DeviceArray;
 using cuda::DeviceRuntime;
+using cuda::PinnedArray;
 
 struct CudaLinear final : LinearWeight {
   std::vector<cuda::DeviceMatrix> parts;
@@ -32,6 +33,8 @@ struct CudaEmbedding final : EmbeddingWeight {
 constexpr int32_t kPrefillLeast = 16;
 /// Single queries of one launch; the workspace grows with it.
 constexpr int32_t kDecodeLeast = 64;
+/// A row's sampling options, and its token.
+constexpr uint64_t kSampleBytes = sizeof(SampleRow) + sizeof(int32_t);
 
 class CudaBackend final : public Backend {
  public:
@@ -39,8 +42,6 @@ class CudaBackend final : public Backend {
       : runtime_(std::move(runtime)),
         reference_(options.precision == Precision::kReference),
         products_(runtime_, reference_) {}
-
-  ~CudaBackend() override { release_host(); }
 
   // ---- weights
 
@@ -97,11 +98,12 @@ class CudaBackend final : public Backend {
     upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
     runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
                       limits.inverse_frequencies.size() * sizeof(double));
-    release_host();
-    host_rows_ = static_cast<uint8_t*>(runtime_->allocate_pinned(
-        static_cast<uint64_t>(limits.max_host_floats) * sizeof(float), "logits"));
-    host_measures_ = static_cast<uint8_t*>(
-        runtime_->allocate_pinned(uses_bytes(limits) + norms_bytes(limits), "measures"));
+    if (samples()) runtime_->fill(sampling_.as<uint8_t>(), 0, sampling_.bytes());
+    host_rows_.resize(runtime_,
+                      uint64_t(limits.max_logit_rows) * uint64_t(limits.vocab_size) * sizeof(float),
+                      "logits");
+    host_samples_.resize(runtime_, uint64_t(limits.max_logit_rows) * kSampleBytes, "tokens");
+    host_measures_.resize(runtime_, uses_bytes(limits) + norms_bytes(limits), "measures");
     clocks_.resize(limits.max_entries.size());
   }
 
@@ -132,11 +134,11 @@ class CudaBackend final : public Backend {
 
   void end_step() override {
     if (measured_uses() > 0) {
-      runtime_->copy_out(host_measures_, uses_.as<BlockUse>(),
+      runtime_->copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
                          static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
     }
     if (asks_for_norms()) {
-      runtime_->copy_out(host_measures_ + uses_bytes(limits_), norms_.as<int64_t>(),
+      runtime_->copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
                          norms_bytes(limits_));
     }
     pending_ = plan_;
@@ -223,9 +225,34 @@ class CudaBackend final : public Backend {
 
   std::span<const float> host_rows(Buffer x, int32_t n) override {
     const uint64_t bytes = static_cast<uint64_t>(n * x.cols) * sizeof(float);
-    runtime_->copy_out(host_rows_, x.data, bytes);
+    runtime_->copy_out(host_rows_.as<float>(), x.data, bytes);
     wait();
-    return {reinterpret_cast<const float*>(host_rows_), static_cast<size_t>(n * x.cols)};
+    return {host_rows_.as<const float>(), static_cast<size_t>(n * x.cols)};
+  }
+
+  bool samples() const override { return cuda::sample_supports(limits_.vocab_size); }
+
+  std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
+    auto* host_rows = host_samples_.as<SampleRow>();
+    auto* host_tokens = reinterpret_cast<int32_t*>(host_rows + limits_.max_logit_rows);
+    auto* device_rows = sample_rows_.as<SampleRow>();
+    auto* device_tokens = reinterpret_cast<int32_t*>(device_rows + limits_.max_logit_rows);
+    std::copy(rows.begin(), rows.end(), host_rows);
+    runtime_->copy_in(device_rows, host_rows, rows.size_bytes());
+    const auto n = static_cast<int32_t>(rows.size());
+    cuda::SampleArgs args{logits.data, logits.stride, limits_.vocab_size,
+                          device_rows, device_tokens, sampling_.as<uint8_t>(),
+                          n,           false,         false,
+                          false};
+    for (const SampleRow& row : rows) {
+      args.any_top_k |= row.top_k > 0;
+      args.any_top_p |= row.top_p < 1.0F;
+      args.any_draw |= row.temperature > 0.0F;
+    }
+    run("sample", cuda::sample(args, stream()));
+    runtime_->copy_out(host_tokens, device_tokens, rows.size() * sizeof(int32_t));
+    wait();
+    return {host_tokens, rows.size()};
   }
 
   void wait() override {
@@ -306,6 +333,10 @@ class CudaBackend final : public Backend {
     return l.max_entries.size() * uint64_t(l.max_sequences) * uint64_t(l.max_measured_entries) *
            sizeof(BlockUse);
   }
+  static uint64_t sampling_bytes(const BackendLimits& l) {
+    if (!cuda::sample_supports(l.vocab_size)) return 0;
+    return static_cast<uint64_t>(cuda::sample_workspace_bytes(l.vocab_size, l.max_logit_rows));
+  }
   static uint64_t norms_bytes(const BackendLimits& l) {
     return l.max_entries.size() * uint64_t(l.max_tokens) * sizeof(int64_t);
   }
@@ -332,7 +363,9 @@ class CudaBackend final : public Backend {
              "softmax denominators"},
             {&B::masses_, masses, "attention masses"},
             {&B::uses_, uses_bytes(l), "uses of blocks"},
-            {&B::norms_, norms_bytes(l), "key norms"}};
+            {&B::norms_, norms_bytes(l), "key norms"},
+            {&B::sampling_, sampling_bytes(l), "sampling"},
+            {&B::sample_rows_, uint64_t(l.max_logit_rows) * kSampleBytes, "sampling options"}};
   }
 
   // ---- measures
@@ -349,8 +382,9 @@ class CudaBackend final : public Backend {
   }
 
   void hand_out_measures(const StepPlan& plan) {
-    const auto* uses = reinterpret_cast<const BlockUse*>(host_measures_);
-    const auto* norms = reinterpret_cast<const int64_t*>(host_measures_ + uses_bytes(limits_));
+    const auto* uses = host_measures_.as<const BlockUse>();
+    const auto* norms =
+        reinterpret_cast<const int64_t*>(host_measures_.as<const uint8_t>() + uses_bytes(limits_));
     for (const LayerPlan& layer : plan.layers) {
       for (const SequenceView& s : layer.sequences) {
         if (s.uses == nullptr) continue;
@@ -361,13 +395,6 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void release_host() {
-    for (uint8_t** memory : {&host_rows_, &host_measures_}) {
-      if (*memory != nullptr) runtime_->release_pinned(*memory);
-      *memory = nullptr;
-    }
-  }
-
   std::shared_ptr<DeviceRuntime> runtime_;
   bool reference_;
   cuda::Products products_;
@@ -375,16 +402,19 @@ class CudaBackend final : public Backend {
   std::unique_ptr<cuda::StepUpload> upload_;
   std::vector<DeviceArray> buffers_;
   DeviceArray pool_;
-  DeviceArray frequencies_;  // [head_dim/2] double
-  DeviceArray angles_;       // [max_angle_rows][2][head_dim/2]
-  DeviceArray rows_;         // [max_tokens] of gather
-  DeviceArray workspace_;    // partial sums of decode attention
-  DeviceArray lse_;          // [max_tokens, n_heads]
-  DeviceArray masses_;       // of the layer at hand: [n_tokens, n_entries] per measured sequence
-  DeviceArray uses_;         // of all layers
-  DeviceArray norms_;        // [n_layers, max_tokens]
-  uint8_t* host_rows_ = nullptr;       // pinned
-  uint8_t* host_measures_ = nullptr;   // pinned: uses, then key norms
+  DeviceArray frequencies_;    // [head_dim/2] double
+  DeviceArray angles_;         // [max_angle_rows][2][head_dim/2]
+  DeviceArray rows_;           // [max_tokens] of gather
+  DeviceArray workspace_;      // partial sums of decode attention
+  DeviceArray lse_;            // [max_tokens, n_heads]
+  DeviceArray masses_;         // of the layer at hand: [n_tokens, n_entries] per measured sequence
+  DeviceArray uses_;           // of all layers
+  DeviceArray norms_;          // [n_layers, max_tokens]
+  DeviceArray sampling_;       // scratch of sample()
+  DeviceArray sample_rows_;    // [max_logit_rows], then as many tokens
+  PinnedArray host_rows_;      // logits
+  PinnedArray host_samples_;   // as sample_rows_
+  PinnedArray host_measures_;  // uses, then key norms
   const StepPlan* plan_ = nullptr;     // the step at hand
   const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
   bool busy_ = false;

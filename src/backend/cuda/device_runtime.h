@@ -69,20 +69,23 @@ class DeviceRuntime {
 /// Error kDevice if there is no driver, no such device, or it is too old.
 std::shared_ptr<DeviceRuntime> open_device(int index);
 
-/// Device memory that goes back by itself.
-class DeviceArray {
+/// Memory of a device, or pinned on the host, that goes back by itself.
+template <bool kPinned>
+class RuntimeArray {
  public:
-  DeviceArray() = default;
-  DeviceArray(std::shared_ptr<DeviceRuntime> runtime, uint64_t bytes, const char* what)
+  RuntimeArray() = default;
+  RuntimeArray(std::shared_ptr<DeviceRuntime> runtime, uint64_t bytes, const char* what)
       : runtime_(std::move(runtime)), bytes_(bytes) {
-    if (bytes > 0) data_ = runtime_->allocate(bytes, what);
+    if (bytes == 0) return;
+    data_ = kPinned ? runtime_->allocate_pinned(bytes, what) : runtime_->allocate(bytes, what);
   }
-  ~DeviceArray() {
-    if (data_ != nullptr) runtime_->release(data_);
+  ~RuntimeArray() {
+    if (data_ == nullptr) return;
+    kPinned ? runtime_->release_pinned(data_) : runtime_->release(data_);
   }
-  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
-  DeviceArray& operator=(DeviceArray&& other) noexcept {
-    DeviceArray(std::move(other)).swap(*this);
+  RuntimeArray(RuntimeArray&& other) noexcept { swap(other); }
+  RuntimeArray& operator=(RuntimeArray&& other) noexcept {
+    RuntimeArray(std::move(other)).swap(*this);
     return *this;
   }
 
@@ -94,12 +97,12 @@ class DeviceArray {
   /// Other memory where the size differs; the old one goes first, because both may not fit.
   void resize(const std::shared_ptr<DeviceRuntime>& runtime, uint64_t bytes, const char* what) {
     if (bytes == bytes_) return;
-    *this = DeviceArray();
-    *this = DeviceArray(runtime, bytes, what);
+    *this = RuntimeArray();
+    *this = RuntimeArray(runtime, bytes, what);
   }
 
  private:
-  void swap(DeviceArray& other) noexcept {
+  void swap(RuntimeArray& other) noexcept {
     std::swap(runtime_, other.runtime_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -108,5 +111,7 @@ class DeviceArray {
   void* data_ = nullptr;
   uint64_t bytes_ = 0;
 };
+using DeviceArray = RuntimeArray<false>;
+using PinnedArray = RuntimeArray<true>;
 
 }  // namespace paddock::cuda

@@ -36,8 +36,7 @@ StepUpload::StepUpload(std::shared_ptr<DeviceRuntime> runtime, const BackendLimi
       limits_(limits),
       staged_(runtime_, staged_bytes(limits), "what a step needs"),
       tables_(runtime_, uint64_t(all_entries(limits)) * sizeof(BlockEntry), "block tables"),
-      host_(static_cast<uint8_t*>(
-          runtime_->allocate_pinned(staged_bytes(limits), "what a step needs"))),
+      host_(runtime_, staged_bytes(limits), "what a step needs"),
       // No table has a page -1, so that every entry is a change at first.
       mirror_(all_entries(limits), BlockEntry{-1, 0, 0, 0, 0}),
       layers_(limits.max_entries.size()) {
@@ -48,8 +47,6 @@ StepUpload::StepUpload(std::shared_ptr<DeviceRuntime> runtime, const BackendLimi
   }
 }
 
-StepUpload::~StepUpload() { runtime_->release_pinned(host_); }
-
 uint64_t StepUpload::device_bytes(const BackendLimits& limits) {
   return staged_bytes(limits) + uint64_t(all_entries(limits)) * sizeof(BlockEntry);
 }
@@ -58,7 +55,7 @@ uint64_t StepUpload::device_bytes(const BackendLimits& limits) {
 template <typename T>
 T* StepUpload::place(int64_t count, const T** device) {
   used_ = round_up(used_, kAlignment);
-  T* host = reinterpret_cast<T*>(host_ + used_);
+  T* host = reinterpret_cast<T*>(host_.as<uint8_t>() + used_);
   *device = reinterpret_cast<const T*>(staged_.as<uint8_t>() + used_);
   used_ += static_cast<uint64_t>(count) * sizeof(T);
   return host;
@@ -167,7 +164,7 @@ void StepUpload::place_changes(const StepPlan& plan) {
     }
   }
   used_ += static_cast<uint64_t>(n) * sizeof(TableChange);
-  runtime_->copy_in(staged_.as<uint8_t>(), host_, used_);
+  runtime_->copy_in(staged_.as<uint8_t>(), host_.as<uint8_t>(), used_);
   if (n > 0) {
     runtime_->check(change_tables({device, tables_.as<BlockEntry>(), n}, runtime_->stream()),
                     "change_tables");

@@ -27,9 +27,6 @@ struct LayerUpload {
 class StepUpload {
  public:
   StepUpload(std::shared_ptr<DeviceRuntime> runtime, const BackendLimits& limits);
-  ~StepUpload();
-  StepUpload(const StepUpload&) = delete;
-  StepUpload& operator=(const StepUpload&) = delete;
 
   static uint64_t device_bytes(const BackendLimits& limits);
 
@@ -56,9 +53,9 @@ class StepUpload {
 
   std::shared_ptr<DeviceRuntime> runtime_;
   BackendLimits limits_;
-  DeviceArray staged_;              // the copy of host_
-  DeviceArray tables_;              // [layers][max_sequences][max_entries of the layer]
-  uint8_t* host_;                   // pinned
+  DeviceArray staged_;  // the copy of host_
+  DeviceArray tables_;  // [layers][max_sequences][max_entries of the layer]
+  PinnedArray host_;
   uint64_t used_ = 0;               // bytes of host_ taken by this step
   std::vector<BlockEntry> mirror_;  // what tables_ holds
   std::vector<int64_t> first_;      // [n_layers] where a layer's tables begin
