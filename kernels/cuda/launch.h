@@ -45,6 +45,7 @@ struct AnglesArgs {
 int angles(const AnglesArgs& args, Stream stream);
 
 /// Rotates k at each token's own position and writes k and v into pages (keys at k_slot_offset).
+/// Tokens whose destination is a page below 0 are left out.
 struct RopeStoreArgs {
   const float* k;  // [n_tokens, n_kv_heads, head_dim] with token stride k_stride, not rotated
   const float* v;  // likewise

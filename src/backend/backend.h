@@ -39,10 +39,13 @@ struct Buffer {
 
 /// One sequence's consecutive tokens in the flat batch, as one layer's attention sees them.
 struct SequenceView {
+  int32_t sequence;  // 0 to max_sequences - 1, the same from step to step
   int32_t first_token;
   int32_t n_tokens;
   int32_t first_position;
   std::span<const BlockEntry> entries;  // in position order
+  int32_t first_changed;                // entries before it are those of plan `plan_before`,
+  int64_t plan_before;                  // the last one that the sequence was in; -1: none
   const int32_t* angle_rows;            // [n_rotations, n_tokens]
   int32_t n_rotations;
   Visibility visibility;
@@ -57,6 +60,7 @@ struct LayerPlan {
 
 /// Everything a step needs, decided on the host before it starts.
 struct StepPlan {
+  int64_t number;                            // from 1 on
   std::span<const int32_t> tokens;           // [n_tokens] ids
   std::span<const int32_t> angle_positions;  // [n_rows] effective positions; row i < n_tokens is
                                              // token i's own position
@@ -125,8 +129,11 @@ class Backend {
   virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
 
   // ---- one step; n is the number of rows. Operations may still be under way when they return.
-  virtual void begin_step(const StepPlan& plan) = 0;
-  virtual void end_step() = 0;
+  /// True: the operations from embed() on have to be called for all of the plan's tokens. False:
+  /// end_step() does what they would.
+  virtual bool begin_step(const StepPlan& plan) = 0;
+  /// `completed`: all operations were called. False: they have to be called again.
+  virtual bool end_step(bool completed) = 0;
   virtual void embed(const EmbeddingWeight& weight, Buffer out) = 0;
   virtual void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) = 0;
   /// outputs[i] (=, or += when accumulate) x W_i^T for each part i.

@@ -31,20 +31,24 @@ uint64_t Llama::activation_bytes(const LlamaConfig& c, int32_t max_tokens, int32
 }
 
 bool Llama::run(const StepPlan& plan, StopCheck* stop) {
-  const int32_t n = plan.n_tokens();
-  backend_.begin_step(plan);
-  backend_.embed(*weights_->embedding, hidden_);
+  if (stop != nullptr && stop->should_stop()) return false;
   bool completed = true;
+  bool wanted = backend_.begin_step(plan);
+  do {
+    if (wanted) completed = run_layers(plan.n_tokens(), stop);
+    wanted = !backend_.end_step(completed);
+  } while (wanted);
+  return completed;
+}
+
+bool Llama::run_layers(int32_t n, StopCheck* stop) {
+  backend_.embed(*weights_->embedding, hidden_);
   for (int32_t i = 0; i < config_.n_layers; ++i) {
-    if (stop != nullptr && stop->should_stop()) {
-      completed = false;
-      break;
-    }
+    if (stop != nullptr && stop->should_stop()) return false;
     attention_block(weights_->layers[i], i, n);
     mlp_block(weights_->layers[i], n);
   }
-  backend_.end_step();
-  return completed;
+  return true;
 }
 
 void Llama::attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n) {

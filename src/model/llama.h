@@ -48,6 +48,8 @@ class Llama {
   }
 
  private:
+  /// False if `stop` said so.
+  bool run_layers(int32_t n, StopCheck* stop);
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);
   void mlp_block(const LlamaWeights::Layer& layer, int32_t n);
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/cuda/products.h"
+#include "backend/cuda/step_recorder.h"
 #include "backend/cuda/step_upload.h"
 #include "backend/layer_clocks.h"
 #include "core/checked.h"
@@ -41,7 +42,8 @@ class CudaBackend final : public Backend {
   CudaBackend(const BackendOptions& options, std::shared_ptr<DeviceRuntime> runtime)
       : runtime_(std::move(runtime)),
         reference_(options.precision == Precision::kReference),
-        products_(runtime_, reference_) {}
+        products_(runtime_, reference_),
+        recorder_(runtime_) {}
 
   // ---- weights
 
@@ -94,6 +96,7 @@ class CudaBackend final : public Backend {
       (this->*array).resize(runtime_, bytes, what);
     }
     products_.reserve(limits);
+    recorder_.clear();
     upload_ = nullptr;
     upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
     runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
@@ -116,23 +119,30 @@ class CudaBackend final : public Backend {
 
   // ---- one step
 
-  void begin_step(const StepPlan& plan) override {
+  bool begin_step(const StepPlan& plan) override {
     if (!failure_.empty()) {
       fail(ErrorCode::kDevice, "the device failed before ({}); make a new engine", failure_);
     }
     pending_ = nullptr;  // what a stopped step measured is of no use
     if (busy_) wait();
     plan_ = &plan;
-    guard(
-        [&] { upload_->upload(plan, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast); });
+    const auto [shape, recordable] = cuda::choose_shape(
+        plan, limits_, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast);
+    guard([&] { upload_->upload(plan, shape); });
     busy_ = true;
     run("angles", cuda::angles({upload_->angle_positions(), frequencies_.as<double>(),
                                 limits_.attention_factor, angles_.as<float>(),
                                 static_cast<int32_t>(plan.angle_positions.size()), half()},
                                stream()));
+    bool wanted = true;
+    if (recordable) guard([&] { wanted = recorder_.begin(shape, upload_->layers()); });
+    return wanted;
   }
 
-  void end_step() override {
+  bool end_step(bool completed) override {
+    bool ended = true;
+    guard([&] { ended = recorder_.end(completed); });
+    if (!ended) return false;
     if (measured_uses() > 0) {
       runtime_->copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
                          static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
@@ -143,26 +153,27 @@ class CudaBackend final : public Backend {
     }
     pending_ = plan_;
     plan_ = nullptr;
+    return true;
   }
 
   void embed(const EmbeddingWeight& weight, Buffer out) override {
     const cuda::DeviceMatrix& table = static_cast<const CudaEmbedding&>(weight).table;
     run("embed", cuda::embed({upload_->tokens(), table.bytes(), table.type, table.cols, out.data,
-                              out.stride, plan_->n_tokens()},
+                              out.stride, upload_->n_tokens()},
                              stream()));
   }
 
   void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) override {
     const auto& w = static_cast<const CudaVector&>(weight);
     run("rms_norm", cuda::rms_norm({x.data, x.stride, w.values.as<float>(), eps, x.cols, out.data,
-                                    out.stride, n},
+                                    out.stride, rows_of(n)},
                                    stream()));
   }
 
   void linear(const LinearWeight& weight, Buffer x, int32_t n, std::span<const Buffer> outputs,
               bool accumulate) override {
     const auto& parts = static_cast<const CudaLinear&>(weight).parts;
-    guard([&] { products_.multiply(parts, x, n, outputs, accumulate); });
+    guard([&] { products_.multiply(parts, x, rows_of(n), outputs, accumulate); });
   }
 
   void rope_store(int32_t layer, Buffer k, Buffer v) override {
@@ -171,15 +182,15 @@ class CudaBackend final : public Backend {
         cuda::rope_store(
             {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.rope_interleaved,
              pool_.as<uint8_t>(), limits_.geometry, limits_.kv_type,
-             upload_->layer(layer).destinations,
+             upload_->layers()[layer].destinations,
              norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
-             plan_->n_tokens()},
+             upload_->n_tokens()},
             stream()));
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
     if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer);
-    const cuda::LayerUpload& of = upload_->layer(layer);
+    const cuda::LayerUpload& of = upload_->layers()[layer];
     const cuda::AttentionArgs args{q.data,
                                    out.data,
                                    limits_.n_heads,
@@ -213,7 +224,8 @@ class CudaBackend final : public Backend {
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
     run("swiglu",
-        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, n}, stream()));
+        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, rows_of(n)},
+                     stream()));
   }
 
   void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override {
@@ -313,9 +325,12 @@ class CudaBackend final : public Backend {
       fn();
     } catch (const Error& e) {
       if (failure_.empty()) failure_ = e.what();
+      recorder_.abandon();
       throw;
     }
   }
+  /// Rows of an operation that asks for `n`: in a step its shape says how many.
+  int32_t rows_of(int32_t n) const { return plan_ != nullptr ? upload_->n_tokens() : n; }
   int32_t half() const { return static_cast<int32_t>(limits_.inverse_frequencies.size()); }
   bool prefill_fits() const {
     return cuda::prefill_supports(limits_.geometry, limits_.n_heads, limits_.kv_type);
@@ -371,11 +386,10 @@ class CudaBackend final : public Backend {
   // ---- measures
 
   void measure(int32_t layer, const cuda::AttentionArgs& args) {
-    const cuda::LayerUpload& of = upload_->layer(layer);
-    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
+    const cuda::LayerUpload& of = upload_->layers()[layer];
     int32_t most = 0;
-    for (const SequenceView& s : views) most = std::max(most, s.n_tokens);
-    const auto n = static_cast<int32_t>(views.size());
+    for (const SequenceView& s : plan_->layers[layer].sequences) most = std::max(most, s.n_tokens);
+    const int32_t n = upload_->n_sequences();
     run("attention_mass", cuda::attention_mass(args, n, most, of.max_entries, stream()));
     run("add_up_uses",
         cuda::add_up_uses(args, of.uses_first, uses_.as<BlockUse>(), n, of.max_entries, stream()));
@@ -398,6 +412,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<DeviceRuntime> runtime_;
   bool reference_;
   cuda::Products products_;
+  cuda::StepRecorder recorder_;
   BackendLimits limits_;
   std::unique_ptr<cuda::StepUpload> upload_;
   std::vector<DeviceArray> buffers_;

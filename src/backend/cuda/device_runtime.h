@@ -30,6 +30,12 @@ struct GemmArgs {
   bool accumulate;
 };
 
+/// Operations that were recorded, to be run again and again with the arguments they had.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 /// One device and one stream on it: everything is asynchronous and in order unless it says
 /// otherwise. Used by one thread at a time. Errors: kDevice, and kOutOfMemory where memory is asked
 /// for.
@@ -58,6 +64,13 @@ class DeviceRuntime {
   /// Throws kDevice with the error's own words if `error`, returned by the launcher of `kernel`, is
   /// not 0.
   virtual void check(int error, const char* kernel) = 0;
+
+  /// From here to end_recording() launches, products and marks are recorded instead of run; nothing
+  /// else may be asked for.
+  virtual void begin_recording() = 0;
+  virtual std::unique_ptr<Recording> end_recording() = 0;
+  virtual void discard_recording() noexcept = 0;
+  virtual void replay(Recording& recording) = 0;
 
   /// Remembers the moment the stream reaches this point, under a number from 0 to kMarks - 1.
   static constexpr int kMarks = 2048;
