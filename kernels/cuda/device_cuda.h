@@ -2,6 +2,9 @@
 // Places, memory and launches; warps and arithmetic are in device_cuda_warp.h.
 #pragma once
 
+#include <mutex>
+#include <vector>
+
 #define PADDOCK_KERNEL(...) __global__ __launch_bounds__(__VA_ARGS__)
 #define PADDOCK_DEVICE __device__ __forceinline__
 #define PADDOCK_UNROLL _Pragma("unroll")
@@ -13,7 +16,13 @@
 #define PADDOCK_FENCE(site) __threadfence()
 #define PADDOCK_CHECKED(site, condition) (condition)
 #define PADDOCK_CP_ASYNC_WAIT(site, n) asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
-#define PADDOCK_LAUNCH(kernel, ...) ::paddock::simt::launch(kernel, __VA_ARGS__)
+#define PADDOCK_LAUNCH(kernel, ...)                        \
+  ::paddock::simt::launch(                                 \
+      []() -> ::paddock::simt::SharedMemoryLimits& {       \
+        static ::paddock::simt::SharedMemoryLimits limits; \
+        return limits;                                     \
+      }(),                                                 \
+      kernel, __VA_ARGS__)
 
 namespace paddock::simt {
 
@@ -169,17 +178,49 @@ PADDOCK_DEVICE void cp_async16(void* shared, const void* global, int bytes) {
 PADDOCK_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // ---- host ----
-template <typename... Params, typename... Args>
-int launch(void (*kernel)(Params...), Grid grid, int block, size_t dynamic_shared, Stream stream,
-           Args... args) {
-  if (dynamic_shared > 48 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic_shared));
-    if (error != cudaSuccess) return static_cast<int>(error);
+/// The dynamic shared memory that a kernel may have so far, by device. It only grows, because other
+/// threads launch the same kernel.
+class SharedMemoryLimits {
+ public:
+  template <typename... Params>
+  cudaError_t raise(void (*kernel)(Params...), size_t bytes) {
+    if (bytes == 0) return cudaSuccess;
+    int device = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error != cudaSuccess) return error;
+    const std::lock_guard lock(mutex_);
+    if (device >= static_cast<int>(bytes_.size())) bytes_.resize(device + 1);
+    if (bytes <= bytes_[device]) return cudaSuccess;
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(bytes));
+    if (error != cudaSuccess) return error;
+    // As many blocks as fit: these kernels live on it.
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                 cudaSharedmemCarveoutMaxShared);
+    if (error == cudaSuccess) bytes_[device] = bytes;
+    return error;
   }
-  kernel<<<dim3(grid.x, grid.y, grid.z), static_cast<unsigned>(block), dynamic_shared,
-           static_cast<cudaStream_t>(stream)>>>(args...);
-  return static_cast<int>(cudaGetLastError());
+
+ private:
+  std::mutex mutex_;
+  std::vector<size_t> bytes_;
+};
+
+template <typename... Params, typename... Args>
+int launch(SharedMemoryLimits& limits, void (*kernel)(Params...), Grid grid, int block,
+           size_t dynamic_shared, Stream stream, Args... args) {
+  cudaError_t error = limits.raise(kernel, dynamic_shared);
+  if (error == cudaSuccess) {
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(grid.x, grid.y, grid.z);
+    config.blockDim = dim3(static_cast<unsigned>(block));
+    config.dynamicSmemBytes = dynamic_shared;
+    config.stream = static_cast<cudaStream_t>(stream);
+    error = cudaLaunchKernelEx(&config, kernel, Params(args)...);
+  }
+  // The runtime also keeps it for whoever asks next on this thread, which is not its concern.
+  if (error != cudaSuccess) cudaGetLastError();
+  return static_cast<int>(error);
 }
 
 }  // namespace paddock::simt

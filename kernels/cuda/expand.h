@@ -21,8 +21,8 @@ struct ExpandArgs {
 
 PADDOCK_DEVICE void write_eight(float* out, const float (&v)[8], bool vectors, int n) {
   if (vectors) {
-    simt::store_stream(reinterpret_cast<simt::F32x4*>(out), {v[0], v[1], v[2], v[3]});
-    simt::store_stream(reinterpret_cast<simt::F32x4*>(out + 4), {v[4], v[5], v[6], v[7]});
+    simt::store_vec(out, simt::F32x4{v[0], v[1], v[2], v[3]});
+    simt::store_vec(out + 4, simt::F32x4{v[4], v[5], v[6], v[7]});
     return;
   }
   for (int i = 0; PADDOCK_CHECKED("float", i < n) && i < 8; ++i) simt::store(out + i, v[i]);
@@ -33,8 +33,7 @@ PADDOCK_DEVICE void write_eight(simt::Bf16* out, const float (&v)[8], bool vecto
     pairs[i] = simt::pack2<simt::Bf16>(v[2 * i], v[2 * i + 1]);
   }
   if (vectors) {
-    simt::store_stream(reinterpret_cast<simt::U32x4*>(out),
-                       {pairs[0], pairs[1], pairs[2], pairs[3]});
+    simt::store_vec(out, simt::U32x4{pairs[0], pairs[1], pairs[2], pairs[3]});
     return;
   }
   for (int i = 0; PADDOCK_CHECKED("bf16", i < n) && i < 8; ++i) {

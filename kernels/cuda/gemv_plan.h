@@ -8,6 +8,8 @@
 #include "cuda/launch.h"
 
 namespace paddock::cuda {
+
+static_assert(kSharedMemoryNeeded == simt::kMaxDynamicShared);
 namespace {
 
 /// Rows of a warp. 8 share each load of x; the sums of more than two tokens leave registers for 4.

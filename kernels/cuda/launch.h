@@ -15,6 +15,8 @@ namespace paddock::cuda {
 
 using Stream = void*;               // a cudaStream_t
 inline constexpr int kInvalid = 1;  // cudaErrorInvalidValue
+/// Shared memory that a block must be able to ask for.
+inline constexpr uint64_t kSharedMemoryNeeded = 163 * 1024;
 
 // ---- small operations (small_ops.cu)
 // ----------------------------------------------------------------

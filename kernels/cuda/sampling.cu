@@ -132,17 +132,17 @@ PADDOCK_DEVICE Scan<T> scan_block(T value, uint64_t* shared) {
 
 /// Whether this block is the last of its row to come here; it then sees what the others left.
 PADDOCK_DEVICE bool is_last(const Params& p, const Row& row, uint32_t* shared) {
-  PADDOCK_FENCE("part visible");
   PADDOCK_SYNC("block left its part");
   if (simt::thread_x() == 0) {
+    PADDOCK_FENCE("part visible");
     const uint32_t others = simt::atomic_add(row.arrived, 1U);
-    simt::store(shared, others + 1 == static_cast<uint32_t>(p.slices) ? 1U : 0U);
+    PADDOCK_FENCE("parts seen");
+    const bool last = others + 1 == static_cast<uint32_t>(p.slices);
+    simt::store(shared, last ? 1U : 0U);
+    if (last) simt::store(row.arrived, 0U);
   }
   PADDOCK_SYNC("arrival counted");
-  const bool last = simt::load(shared) != 0;
-  if (last) PADDOCK_FENCE("parts seen");
-  if (last && simt::thread_x() == 0) simt::store(row.arrived, 0U);
-  return last;
+  return simt::load(shared) != 0;
 }
 
 // ---- begin ----

@@ -116,8 +116,8 @@ void QualityMeter::Impl::check_length(int64_t tokens) const {
 QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOptions& options)
     : impl_(std::make_unique<Impl>()) {
   if (model == nullptr) fail(ErrorCode::kInvalidArgument, "the quality meter was given no model");
-  if (options.chunk < 1 || options.chunk > 65536) {
-    fail(ErrorCode::kInvalidArgument, "chunk is {}; it must be from 1 to 65536", options.chunk);
+  if (options.chunk < 1 || options.chunk > 65535) {
+    fail(ErrorCode::kInvalidArgument, "chunk is {}; it must be from 1 to 65535", options.chunk);
   }
   const int32_t vocab = model->info().vocab_size;
   const bool compares = !options.contenders.empty();

@@ -83,7 +83,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   const LlamaConfig& config = model.data().config;
   EngineOptions o = options;
   check_range("threads", o.threads, 0, 1024);
-  check_range("batch_size", o.batch_size, 1, 65536);
+  check_range("batch_size", o.batch_size, 1, 65535);
   check_range("max_sequences", o.max_sequences, 1, 4096);
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);

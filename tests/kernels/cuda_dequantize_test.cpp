@@ -117,7 +117,7 @@ TEST(CudaDequantize, IsRightUnderEverySchedule) {
   EXPECT_EQ(simt::take_report_text(), "");
 }
 
-TEST(CudaDequantize, NeedsEachOfItsChecks) {
+TEST(CudaDequantize, NeedsEachOfItsSites) {
   EXPECT_THAT(simt::surviving_mutants([] {
                 return expands(make_matrix(DType::kF16, 2, 11, 6), DType::kF32) &&
                        expands(make_matrix(DType::kF16, 2, 11, 6), DType::kBF16);

@@ -45,6 +45,13 @@ class CudaBackend final : public Backend {
         products_(runtime_, reference_),
         recorder_(runtime_) {}
 
+  ~CudaBackend() override {
+    try {
+      runtime_->synchronize();  // nothing may be under way when memory goes
+    } catch (const Error&) {
+    }
+  }
+
   // ---- weights
 
   std::string weights_key() const override { return runtime_->name(); }
@@ -67,6 +74,7 @@ class CudaBackend final : public Backend {
     const uint64_t size = values.size() * sizeof(float);
     vector->values = DeviceArray(runtime_, size, tensor.name.c_str());
     runtime_->copy_in(vector->values.as<float>(), values.data(), size);
+    runtime_->synchronize();  // `values` goes, and other engines' streams will read the copy
     bytes += size;
     return vector;
   }
@@ -80,7 +88,10 @@ class CudaBackend final : public Backend {
 
   // ---- memory
 
-  uint64_t available_bytes() const override { return runtime_->memory().free_bytes; }
+  uint64_t available_bytes() const override {
+    const cuda::DeviceMemoryInfo memory = runtime_->memory();
+    return memory.free_bytes - std::min(memory.free_bytes, memory.headroom_bytes);
+  }
 
   uint64_t reserve_bytes(const BackendLimits& limits) const override {
     uint64_t total = cuda::StepUpload::device_bytes(limits) + products_.bytes(limits);
@@ -101,10 +112,12 @@ class CudaBackend final : public Backend {
     upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
     runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
                       limits.inverse_frequencies.size() * sizeof(double));
+    runtime_->synchronize();  // `limits` goes
     if (samples()) runtime_->fill(sampling_.as<uint8_t>(), 0, sampling_.bytes());
     host_rows_.resize(runtime_,
                       uint64_t(limits.max_logit_rows) * uint64_t(limits.vocab_size) * sizeof(float),
                       "logits");
+    host_gather_.resize(runtime_, rows_.bytes(), "row numbers");
     host_samples_.resize(runtime_, uint64_t(limits.max_logit_rows) * kSampleBytes, "tokens");
     host_measures_.resize(runtime_, uses_bytes(limits) + norms_bytes(limits), "measures");
     clocks_.resize(limits.max_entries.size());
@@ -121,7 +134,8 @@ class CudaBackend final : public Backend {
 
   bool begin_step(const StepPlan& plan) override {
     if (!failure_.empty()) {
-      fail(ErrorCode::kDevice, "the device failed before ({}); make a new engine", failure_);
+      fail(ErrorCode::kDevice, "the device failed before ({}); {}", failure_,
+           device_lost_ ? "restart the process" : "make a new engine");
     }
     pending_ = nullptr;  // what a stopped step measured is of no use
     if (busy_) wait();
@@ -144,12 +158,12 @@ class CudaBackend final : public Backend {
     guard([&] { ended = recorder_.end(completed); });
     if (!ended) return false;
     if (measured_uses() > 0) {
-      runtime_->copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
-                         static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
+      copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
+               static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
     }
     if (asks_for_norms()) {
-      runtime_->copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
-                         norms_bytes(limits_));
+      copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
+               norms_bytes(limits_));
     }
     pending_ = plan_;
     plan_ = nullptr;
@@ -189,7 +203,7 @@ class CudaBackend final : public Backend {
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
-    if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer);
+    mark(2 * layer);
     const cuda::LayerUpload& of = upload_->layers()[layer];
     const cuda::AttentionArgs args{q.data,
                                    out.data,
@@ -219,7 +233,7 @@ class CudaBackend final : public Backend {
               stream()));
     }
     if (of.measured) measure(layer, args);
-    if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer + 1);
+    mark(2 * layer + 1);
   }
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
@@ -229,7 +243,10 @@ class CudaBackend final : public Backend {
   }
 
   void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override {
-    runtime_->copy_in(rows_.as<int32_t>(), rows.data(), rows.size_bytes());
+    if (rows_busy_) wait();
+    std::copy(rows.begin(), rows.end(), host_gather_.as<int32_t>());
+    copy_in(rows_.as<int32_t>(), host_gather_.as<int32_t>(), rows.size_bytes());
+    rows_busy_ = true;
     run("gather", cuda::gather({x.data, x.stride, rows_.as<int32_t>(), out.cols, out.data,
                                 out.stride, static_cast<int32_t>(rows.size())},
                                stream()));
@@ -237,7 +254,7 @@ class CudaBackend final : public Backend {
 
   std::span<const float> host_rows(Buffer x, int32_t n) override {
     const uint64_t bytes = static_cast<uint64_t>(n * x.cols) * sizeof(float);
-    runtime_->copy_out(host_rows_.as<float>(), x.data, bytes);
+    copy_out(host_rows_.as<float>(), x.data, bytes);
     wait();
     return {host_rows_.as<const float>(), static_cast<size_t>(n * x.cols)};
   }
@@ -250,7 +267,7 @@ class CudaBackend final : public Backend {
     auto* device_rows = sample_rows_.as<SampleRow>();
     auto* device_tokens = reinterpret_cast<int32_t*>(device_rows + limits_.max_logit_rows);
     std::copy(rows.begin(), rows.end(), host_rows);
-    runtime_->copy_in(device_rows, host_rows, rows.size_bytes());
+    copy_in(device_rows, host_rows, rows.size_bytes());
     const auto n = static_cast<int32_t>(rows.size());
     cuda::SampleArgs args{logits.data, logits.stride, limits_.vocab_size,
                           device_rows, device_tokens, sampling_.as<uint8_t>(),
@@ -262,14 +279,14 @@ class CudaBackend final : public Backend {
       args.any_draw |= row.temperature > 0.0F;
     }
     run("sample", cuda::sample(args, stream()));
-    runtime_->copy_out(host_tokens, device_tokens, rows.size() * sizeof(int32_t));
+    copy_out(host_tokens, device_tokens, rows.size() * sizeof(int32_t));
     wait();
     return {host_tokens, rows.size()};
   }
 
   void wait() override {
     guard([&] { runtime_->synchronize(); });
-    busy_ = false;
+    busy_ = rows_busy_ = false;
     if (pending_ == nullptr) return;
     hand_out_measures(*pending_);
     const auto n_layers = static_cast<int32_t>(pending_->layers.size());
@@ -318,13 +335,25 @@ class CudaBackend final : public Backend {
   void run(const char* kernel, int error) {
     guard([&] { runtime_->check(error, kernel); });
   }
+  void copy_in(void* device, const void* host, uint64_t bytes) {
+    guard([&] { runtime_->copy_in(device, host, bytes); });
+  }
+  void copy_out(void* host, const void* device, uint64_t bytes) {
+    guard([&] { runtime_->copy_out(host, device, bytes); });
+  }
+  void mark(int number) {
+    if (number < DeviceRuntime::kMarks) guard([&] { runtime_->mark(number); });
+  }
   /// A device that failed once may have lost anything: from then on every step is refused.
   template <typename Fn>
   void guard(const Fn& fn) {
     try {
       fn();
     } catch (const Error& e) {
-      if (failure_.empty()) failure_ = e.what();
+      if (failure_.empty()) {
+        failure_ = e.what();
+        device_lost_ = !runtime_->usable();
+      }
       recorder_.abandon();
       throw;
     }
@@ -427,13 +456,16 @@ class CudaBackend final : public Backend {
   DeviceArray norms_;          // [n_layers, max_tokens]
   DeviceArray sampling_;       // scratch of sample()
   DeviceArray sample_rows_;    // [max_logit_rows], then as many tokens
+  PinnedArray host_gather_;    // as rows_
   PinnedArray host_rows_;      // logits
   PinnedArray host_samples_;   // as sample_rows_
   PinnedArray host_measures_;  // uses, then key norms
   const StepPlan* plan_ = nullptr;     // the step at hand
   const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
   bool busy_ = false;
-  std::string failure_;  // the device's first, if any
+  bool rows_busy_ = false;  // host_gather_ is being read
+  std::string failure_;     // the device's first, if any
+  bool device_lost_ = false;
   LayerClocks clocks_;
 };
 

@@ -15,6 +15,9 @@ constexpr int kLeastMajor = 8;  // compute capability 8.0: cp.async and bfloat16
 /// Device memory that cuBLAS asks for to be at its best on Hopper; less would do elsewhere. Given
 /// to it, because in a recording it could not take its own.
 constexpr size_t kCublasBytes = size_t{32} << 20;
+/// Free memory that is not planned with: allocations are rounded up (to 2 MiB where they are
+/// large), kernels and recordings take some when they are first used.
+constexpr uint64_t kHeadroom = uint64_t{512} << 20;
 
 class CudaRecording final : public Recording {
  public:
@@ -37,40 +40,34 @@ class CudaRuntime final : public DeviceRuntime {
            "{} has compute capability {}.{}; this backend needs {}.0 (Ampere) or newer; use cpu",
            name_, properties.major, properties.minor, kLeastMajor);
     }
-    use();
-    expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
-    if (cublasCreate(&cublas_) != CUBLAS_STATUS_SUCCESS) {
-      cudaStreamDestroy(stream_);
-      fail(ErrorCode::kDevice, "{}: cuBLAS cannot be started (is its memory used up?)", name_);
+    if (properties.sharedMemPerBlockOptin < kSharedMemoryNeeded) {
+      fail(
+          ErrorCode::kDevice,
+          "{} gives a block {} bytes of shared memory; this backend needs {} (A100, H100 and their "
+          "kin have them); use cpu",
+          name_, properties.sharedMemPerBlockOptin, kSharedMemoryNeeded);
     }
-    if (cudaMalloc(&cublas_memory_, kCublasBytes) != cudaSuccess) {
-      cublasDestroy(cublas_);
-      cudaStreamDestroy(stream_);
-      fail(ErrorCode::kOutOfMemory, "{}: {} bytes for cuBLAS cannot be had", name_, kCublasBytes);
+    try {
+      open();
+    } catch (...) {
+      close();
+      throw;
     }
-    cublasSetStream(cublas_, stream_);
-    cublasSetWorkspace(cublas_, cublas_memory_, kCublasBytes);
   }
-
-  ~CudaRuntime() override {
-    cudaSetDevice(index_);
-    for (const cudaEvent_t event : marks_) {
-      if (event != nullptr) cudaEventDestroy(event);
-    }
-    cublasDestroy(cublas_);
-    cudaFree(cublas_memory_);
-    cudaStreamDestroy(stream_);
-  }
+  ~CudaRuntime() override { close(); }
 
   std::string name() const override { return name_; }
-  Stream stream() const override { return stream_; }
+  Stream stream() const override {
+    use();  // a launch follows
+    return stream_;
+  }
 
   DeviceMemoryInfo memory() const override {
     size_t free = 0;
     size_t total = 0;
     use();
     expect(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    return {free, total};
+    return {free, total, kHeadroom};
   }
 
   void* allocate(uint64_t bytes, const char* what) override {
@@ -104,6 +101,7 @@ class CudaRuntime final : public DeviceRuntime {
     expect(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from it");
   }
   void fill(void* device, uint8_t byte, uint64_t bytes) override {
+    if (bytes == 0) return;
     use();
     expect(cudaMemsetAsync(device, byte, bytes, stream_), "a fill");
   }
@@ -129,6 +127,10 @@ class CudaRuntime final : public DeviceRuntime {
   void synchronize() override {
     use();
     expect(cudaStreamSynchronize(stream_), "a step");
+  }
+  bool usable() noexcept override {
+    cudaGetLastError();
+    return cudaSetDevice(index_) == cudaSuccess && cudaStreamSynchronize(stream_) == cudaSuccess;
   }
   void check(int error, const char* kernel) override {
     if (error != 0) expect(static_cast<cudaError_t>(error), kernel);
@@ -178,10 +180,45 @@ class CudaRuntime final : public DeviceRuntime {
   }
 
  private:
+  void open() {
+    use();
+    expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    cublas_memory_ = allocate(kCublasBytes, "the workspace of cuBLAS");
+    if (cublasCreate(&cublas_) != CUBLAS_STATUS_SUCCESS ||
+        cublasSetStream(cublas_, stream_) != CUBLAS_STATUS_SUCCESS ||
+        cublasSetWorkspace(cublas_, cublas_memory_, kCublasBytes) != CUBLAS_STATUS_SUCCESS) {
+      fail(ErrorCode::kDevice, "{}: cuBLAS cannot be started (is its memory used up?)", name_);
+    }
+    // Its kernels are loaded when they are first needed: better now, before memory is counted.
+    constexpr int64_t kEach = 64 * 64;
+    auto* m = static_cast<float*>(allocate(3 * kEach * sizeof(float), "a first product"));
+    try {
+      fill(m, 0, 3 * kEach * sizeof(float));
+      for (const DType type : {DType::kBF16, DType::kF32}) {
+        gemm({m, m + kEach, 64, type, m + 2 * kEach, 64, 64, 64, 64, false});
+      }
+      synchronize();
+    } catch (...) {
+      release(m);
+      throw;
+    }
+    release(m);
+  }
+  void close() noexcept {
+    cudaSetDevice(index_);
+    for (const cudaEvent_t event : marks_) {
+      if (event != nullptr) cudaEventDestroy(event);
+    }
+    if (cublas_ != nullptr) cublasDestroy(cublas_);
+    if (cublas_memory_ != nullptr) cudaFree(cublas_memory_);
+    if (stream_ != nullptr) cudaStreamDestroy(stream_);
+    cudaGetLastError();
+  }
   /// The current device belongs to the thread, and other engines may use other devices.
   void use() const { expect(cudaSetDevice(index_), "cudaSetDevice"); }
   void expect(cudaError_t error, const char* what) const {
     if (error == cudaSuccess) return;
+    cudaGetLastError();  // said here, not to whoever asks next
     fail(ErrorCode::kDevice, "{}: {} failed: {} ({})", name_, what, cudaGetErrorString(error),
          cudaGetErrorName(error));
   }
@@ -195,6 +232,18 @@ class CudaRuntime final : public DeviceRuntime {
   std::vector<cudaEvent_t> marks_;
 };
 
+std::string why_none(cudaError_t error) {
+  cudaGetLastError();
+  int driver = 0;
+  const bool known = cudaDriverGetVersion(&driver) == cudaSuccess;
+  if (known && driver == 0) return "no NVIDIA driver is installed";
+  if (known && error == cudaErrorInsufficientDriver) {
+    return fmt::format("the driver knows CUDA {}.{} but this build needs {}.{}", driver / 1000,
+                       driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  }
+  return error == cudaSuccess ? "no CUDA device was found" : cudaGetErrorString(error);
+}
+
 }  // namespace
 
 std::shared_ptr<DeviceRuntime> open_device(int index) {
@@ -202,7 +251,7 @@ std::shared_ptr<DeviceRuntime> open_device(int index) {
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0) {
     fail(ErrorCode::kDevice, "device 'cuda:{}' is not available: {}; use cpu", index,
-         error != cudaSuccess ? cudaGetErrorString(error) : "no CUDA device was found");
+         why_none(error));
   }
   if (index >= count) {
     fail(ErrorCode::kDevice, "device 'cuda:{}' does not exist: devices go from cuda:0 to cuda:{}",

@@ -15,6 +15,7 @@ namespace paddock::cuda {
 struct DeviceMemoryInfo {
   uint64_t free_bytes = 0;
   uint64_t total_bytes = 0;
+  uint64_t headroom_bytes = 0;  // of the free ones, not to be planned with
 };
 
 /// y[n, rows] (=, or += when accumulate) x[n, cols] * w[rows, cols]^T, float32 accumulation.
@@ -61,6 +62,8 @@ class DeviceRuntime {
   virtual void gemm(const GemmArgs& args) = 0;
   /// Waits for everything asked for so far.
   virtual void synchronize() = 0;
+  /// After an error: false if the process cannot use the device any more.
+  virtual bool usable() noexcept = 0;
   /// Throws kDevice with the error's own words if `error`, returned by the launcher of `kernel`, is
   /// not 0.
   virtual void check(int error, const char* kernel) = 0;

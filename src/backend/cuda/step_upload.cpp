@@ -108,8 +108,9 @@ void StepUpload::place_lists(const StepPlan& plan, int32_t prefill_least) {
   for (size_t s = 0; s < views.size(); ++s) {
     const auto sequence = static_cast<int32_t>(s);
     if (views[s].n_tokens >= prefill_least) {
-      for (int32_t i = 0; i < views[s].n_tokens; i += kPrefillTile)
+      for (int32_t i = 0; i < views[s].n_tokens; i += kPrefillTile) {
         tiles[n_tiles_++] = {sequence, i};
+      }
       continue;
     }
     for (int32_t i = 0; i < views[s].n_tokens; ++i) {
@@ -117,6 +118,12 @@ void StepUpload::place_lists(const StepPlan& plan, int32_t prefill_least) {
       sequences[n_decode_++] = sequence;
     }
   }
+  // Those that see most come first, so that the last to end are short.
+  std::sort(tiles, tiles + n_tiles_, [&](const PrefillTile& a, const PrefillTile& b) {
+    const int32_t a_first = views[a.sequence].first_position + a.first;
+    const int32_t b_first = views[b.sequence].first_position + b.first;
+    return a_first != b_first ? a_first > b_first : a.sequence < b.sequence;
+  });
   for (int32_t t = plan.n_tokens(); t < n_tokens_; ++t) {
     tokens[n_decode_] = t;
     sequences[n_decode_++] = static_cast<int32_t>(views.size()) + t - plan.n_tokens();

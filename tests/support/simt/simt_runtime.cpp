@@ -15,6 +15,7 @@ namespace {
 int64_t launches_left = -1;
 int64_t replays = 0;
 bool recording_fails = false;
+bool lost = false;
 
 struct SimtRecording final : cuda::Recording {
   std::vector<std::function<int()>> launches;
@@ -26,7 +27,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
 
   std::string name() const override { return "cuda:0 (emulated)"; }
   Stream stream() const override { return nullptr; }
-  cuda::DeviceMemoryInfo memory() const override { return {free_, total_}; }
+  cuda::DeviceMemoryInfo memory() const override { return {free_, total_, 0}; }
 
   void* allocate(uint64_t bytes, const char* what) override {
     not_recording("an allocation");
@@ -97,6 +98,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   }
 
   void synchronize() override { not_recording("a wait"); }
+  bool usable() noexcept override { return !lost; }
 
   void check(int error, const char* kernel) override {
     const std::string report = take_report_text();
@@ -197,6 +199,7 @@ EmulatedCuda::~EmulatedCuda() { set_cuda_backend_maker(nullptr); }
 
 int64_t replayed_steps() { return replays; }
 void fail_recordings(bool all) { recording_fails = all; }
+void lose_devices(bool all) { lost = all; }
 void fail_launch_after(int64_t launches) { launches_left = launches; }
 
 }  // namespace paddock::simt

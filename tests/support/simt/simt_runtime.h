@@ -24,6 +24,8 @@ int64_t replayed_steps();
 /// From now on a device has no memory for recordings, or has it again.
 void fail_recordings(bool all);
 
+/// Whether an error costs the process its device, as an illegal access does.
+void lose_devices(bool all);
 /// After this many more launches, one fails as a device would; -1: never.
 void fail_launch_after(int64_t launches);
 
