@@ -1,12 +1,16 @@
-// The sampling arithmetic, in one fixed order, for hosts and devices alike: equal logits, options
-// and random number give the same token everywhere. Probabilities are doubles; every sum runs over
-// candidates from the largest logit down, ties by lower id.
+// The sampling arithmetic for hosts and devices alike: equal logits, options and random number give
+// the same token everywhere.
+//
+// Probabilities are integers: e^(logit - best) in units of 2^-45, so that sums do not depend on the
+// order of threads. 2^17 candidates fit into 63 bits; a weight is within 3e-7 of its value or
+// 2^-46, whichever is more. Each float32 operation is rounded by itself (no contraction).
 //
 // Generator: SplitMix64 (Steele, Lea, Flood 2014) as a counter: the n-th number of a seed is
 // mix(seed + (n + 1) * golden), so it can be computed anywhere without state.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define PADDOCK_SAMPLING_HD __host__ __device__
@@ -16,14 +20,76 @@
 
 namespace paddock {
 
-struct Candidate {
-  float logit;
-  int32_t id;
+/// How one row of logits becomes a token. Candidates are ordered by logit, the largest first, ties
+/// by lower id. Of that order stay: the first top_k; of those the fewest whose probability reaches
+/// top_p of theirs (nucleus sampling, arXiv 1904.09751); of those the ones with at least min_p of
+/// the best one's probability (arXiv 2407.01082). Then logits are divided by the temperature and
+/// one candidate is drawn: the first, in the order of ids, at which the running sum of weights
+/// exceeds u times their total.
+struct SampleRow {
+  float temperature;  // 0: the largest logit, lowest id among equals
+  int32_t top_k;      // 0: off
+  float top_p;        // 1: off
+  float min_p;        // 0: off
+  uint64_t seed, n;   // u is the n-th random number of the seed
 };
 
-/// The order of candidates: larger logit first, lower id among equals.
-PADDOCK_SAMPLING_HD inline bool comes_before(const Candidate& a, const Candidate& b) {
-  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+/// The order of logits as unsigned numbers: larger logit, larger key; -0 and 0 are equal.
+PADDOCK_SAMPLING_HD inline uint32_t logit_key(float logit) {
+  const float zero_is_positive = logit + 0.0F;
+  uint32_t bits;
+  memcpy(&bits, &zero_is_positive, sizeof(bits));
+  return (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
+}
+PADDOCK_SAMPLING_HD inline float key_logit(uint32_t key) {
+  const uint32_t bits = (key & 0x80000000U) != 0 ? key & 0x7FFFFFFFU : ~key;
+  float logit;
+  memcpy(&logit, &bits, sizeof(logit));
+  return logit;
+}
+
+PADDOCK_SAMPLING_HD inline bool is_finite(float x) { return x - x == 0.0F; }
+
+/// a * b + c with both operations rounded.
+PADDOCK_SAMPLING_HD inline float multiply_add(float a, float b, float c) {
+#if defined(__CUDA_ARCH__)
+  return __fadd_rn(__fmul_rn(a, b), c);
+#else
+  return a * b + c;
+#endif
+}
+
+inline constexpr uint64_t kWeightOne = uint64_t{1} << 45;
+
+/// e^x for x <= 0 in units of 2^-45.
+PADDOCK_SAMPLING_HD inline uint64_t weight_of(float x) {
+  if (!(x > -32.0F)) return 0;
+  // x = r - n ln 2 with |r| <= ln 2 / 2; ln 2 in two parts, the first with few bits.
+  const auto n = static_cast<int32_t>(multiply_add(x, -1.44269504F, 0.5F));
+  const auto steps = static_cast<float>(n);
+  const float r = multiply_add(steps, -2.12194440e-4F, multiply_add(steps, 0.693359375F, x));
+  float sum = 1.0F / 5040.0F;
+  sum = multiply_add(sum, r, 1.0F / 720.0F);
+  sum = multiply_add(sum, r, 1.0F / 120.0F);
+  sum = multiply_add(sum, r, 1.0F / 24.0F);
+  sum = multiply_add(sum, r, 1.0F / 6.0F);
+  sum = multiply_add(sum, r, 0.5F);
+  sum = multiply_add(sum, r, 1.0F);
+  sum = multiply_add(sum, r, 1.0F);
+  const auto mantissa = static_cast<uint64_t>(sum * 16777216.0F);  // exact: sum > 1/2
+  return n <= 21 ? mantissa << (21 - n) : (mantissa + (uint64_t{1} << (n - 22))) >> (n - 21);
+}
+/// Weight of a logit beside the best one, at a temperature.
+PADDOCK_SAMPLING_HD inline uint64_t logit_weight(float logit, float best, float temperature) {
+  return weight_of((logit - best) / temperature);
+}
+
+/// The smallest whole number that is at least `share` of `total`, from 1 to total.
+PADDOCK_SAMPLING_HD inline uint64_t share_of(float share, uint64_t total) {
+  const double wanted = static_cast<double>(share) * static_cast<double>(total);
+  auto units = static_cast<uint64_t>(wanted);
+  if (static_cast<double>(units) < wanted) ++units;
+  return units < 1 ? 1 : units > total ? total : units;
 }
 
 /// The n-th random number of a seed, in [0, 1): 53 bits.
@@ -34,30 +100,17 @@ PADDOCK_SAMPLING_HD inline double random_uniform(uint64_t seed, uint64_t n) {
   z ^= z >> 31;
   return static_cast<double>(z >> 11) * 0x1p-53;
 }
-
-/// e^x for x <= 0 in plain double arithmetic, one operation at a time (no contraction), so that
-/// every device rounds alike. Relative error below 1e-15; 0 below -700.
-PADDOCK_SAMPLING_HD inline double sampling_exp(double x) {
-  if (!(x > -700.0)) return 0.0;
-  // x = n ln 2 + r; e^r by its series, then n halvings.
-  const double scaled = x * 1.4426950408889634;
-  const auto n = static_cast<int64_t>(scaled - 0.5);
-  const double r = (x - static_cast<double>(n) * 0.6931471803691238) -
-                   static_cast<double>(n) * 1.9082149292705877e-10;
-  double term = 1.0;
-  double sum = 1.0;
-  for (int i = 1; i < 16; ++i) {
-    term = term * r / i;
-    sum = sum + term;
-  }
-  for (int64_t i = 0; i > n; --i) sum = sum * 0.5;
-  return sum;
+/// The unit of `total` > 0 that a draw falls on.
+PADDOCK_SAMPLING_HD inline uint64_t drawn_unit(const SampleRow& row, uint64_t total) {
+  const double u = random_uniform(row.seed, row.n);
+  const auto unit = static_cast<uint64_t>(u * static_cast<double>(total));
+  return unit < total ? unit : total - 1;
 }
 
 /// Index of the first logit that is not finite, or -1.
 PADDOCK_SAMPLING_HD inline int64_t first_non_finite(const float* logits, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    if (!(logits[i] - logits[i] == 0.0F)) return i;
+    if (!is_finite(logits[i])) return i;
   }
   return -1;
 }
@@ -78,40 +131,6 @@ PADDOCK_SAMPLING_HD inline float penalize(float logit, int32_t count, float repe
   logit = logit > 0.0F ? logit / repeat : logit * repeat;
   const float by_count = static_cast<float>(count) * frequency;
   return (logit - by_count) - presence;
-}
-
-/// Chooses among `n` candidates sorted by comes_before (already cut to top-k): keeps the fewest
-/// whose probability reaches top_p (nucleus sampling, arXiv 1904.09751), of those the ones with at
-/// least min_p of the best one's (arXiv 2407.01082), divides logits by the temperature and draws
-/// with `u` in [0, 1). Probabilities for the cuts are those before the temperature.
-PADDOCK_SAMPLING_HD inline int32_t draw(const Candidate* candidates, int64_t n, float top_p,
-                                        float min_p, float temperature, double u) {
-  const double best = candidates[0].logit;
-  if (top_p < 1.0F) {
-    double total = 0.0;
-    for (int64_t i = 0; i < n; ++i) total = total + sampling_exp(candidates[i].logit - best);
-    double kept = 0.0;
-    int64_t count = 0;
-    while (count < n && kept < top_p * total) {
-      kept = kept + sampling_exp(candidates[count].logit - best);
-      ++count;
-    }
-    n = count > 0 ? count : 1;
-  }
-  if (min_p > 0.0F) {
-    while (n > 1 && sampling_exp(candidates[n - 1].logit - best) < min_p) --n;
-  }
-  double total = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    total = total + sampling_exp((candidates[i].logit - best) / temperature);
-  }
-  const double target = u * total;
-  double passed = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    passed = passed + sampling_exp((candidates[i].logit - best) / temperature);
-    if (target < passed) return candidates[i].id;
-  }
-  return candidates[n - 1].id;
 }
 
 }  // namespace paddock

@@ -69,6 +69,8 @@
 // 2^-126
 //                            may be zero; fast_log2(x) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
 //                            (of a float and NaN: the float); float_bits(f) bits_float(u)
+//                            mul(a, b) rounded by itself: a * b may be fused with a sum, so where
+//                            bits are claimed to be a host's, products are written with it
 //                            dp4a(a, b, c) = c + four products of signed bytes; byte_perm(a, b,
 //                            selector)
 // Host                       int error = PADDOCK_LAUNCH(kernel, Grid{x, y, z}, block,

@@ -129,6 +129,7 @@ PADDOCK_DEVICE double cos(double x) { return ::cos(x); }
 PADDOCK_DEVICE double sin(double x) { return ::sin(x); }
 PADDOCK_DEVICE float fmin(float a, float b) { return fminf(a, b); }
 PADDOCK_DEVICE float fmax(float a, float b) { return fmaxf(a, b); }
+PADDOCK_DEVICE float mul(float a, float b) { return __fmul_rn(a, b); }
 PADDOCK_DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 }  // namespace paddock::simt

@@ -9,6 +9,7 @@
 #include "block_use.h"
 #include "dtype.h"
 #include "paged_kv.h"
+#include "sampling.h"
 
 namespace paddock::cuda {
 
@@ -44,6 +45,7 @@ struct AnglesArgs {
 int angles(const AnglesArgs& args, Stream stream);
 
 /// Rotates k at each token's own position and writes k and v into pages (keys at k_slot_offset).
+/// Tokens whose destination is a page below 0 are left out.
 struct RopeStoreArgs {
   const float* k;  // [n_tokens, n_kv_heads, head_dim] with token stride k_stride, not rotated
   const float* v;  // likewise
@@ -212,9 +214,9 @@ int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, i
 int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream stream);
 
 /// Attention of many consecutive query tokens of some sequences on tensor cores, 16-bit KV only:
-/// tile i is queries [first, first + kPrefillTile) of a sequence, as far as it has them. Tiles start
-/// in the order of the list: those that see most should come first. Entries lie in position order;
-/// scale > 0; a query's bits depend on its table alone, not on its tile or the batch.
+/// tile i is queries [first, first + kPrefillTile) of a sequence, as far as it has them. Tiles
+/// start in the order of the list: those that see most should come first. Entries lie in position
+/// order; scale > 0; a query's bits depend on its table alone, not on its tile or the batch.
 inline constexpr int32_t kPrefillTile = 64;
 struct PrefillTile {
   int32_t sequence;
@@ -240,21 +242,20 @@ int add_up_uses(const AttentionArgs& args, const int64_t* uses_first, BlockUse* 
 // ------------------------------------------------------------------------
 
 /// Chooses a token per row exactly as the host's sampler does (kernels/sampling.h).
-struct SampleRow {
-  float temperature;  // 0: greedy
-  int32_t top_k;      // 0: off
-  float top_p, min_p;
-  uint64_t seed, n;  // the n-th draw of a seed
-};
 struct SampleArgs {
   const float* logits;  // [n_rows, vocab_size]
   int64_t stride;
   int32_t vocab_size;
   const SampleRow* rows;  // [n_rows]
   int32_t* tokens;        // [n_rows]; -1 where a logit is not finite
-  void* workspace;        // sample_workspace_bytes()
+  /// sample_workspace_bytes(), aligned to 16, all zero before its first use; calls of the same
+  /// vocab_size may share it.
+  void* workspace;
   int32_t n_rows;
+  // Whether some row has top_k above 0, top_p below 1, a temperature above 0.
+  bool any_top_k, any_top_p, any_draw;
 };
+bool sample_supports(int32_t vocab_size);
 int64_t sample_workspace_bytes(int32_t vocab_size, int32_t n_rows);
 int sample(const SampleArgs& args, Stream stream);
 

@@ -1,7 +1,7 @@
 // The small operations of a forward pass: all bound by memory or by being launched at all.
 //
-//   rms_norm       y = x / sqrt(mean(x^2) + eps) * w      one block per row, float32 sums, fixed
-//   order angles         cos and sin of position * frequency    one thread per angle, in double
+//   rms_norm       y = x / sqrt(mean(x^2) + eps) * w      one block per row, sums in a fixed order
+//   angles         cos and sin of position * frequency    one thread per angle, in double
 //   rope_store     (a, b) -> (a cos - b sin, a sin + b cos), into pages; one block per token
 //   swiglu         silu(gate) * up                        one thread per element
 //   gather         rows by index                          one thread per element
@@ -82,6 +82,7 @@ void rope_store_kernel(RopeStoreArgs args) {
   const int32_t half = g.head_dim / 2;
   const int64_t t = simt::block_x();
   const KvDestination to = simt::load_const(args.destinations + t);
+  if (!PADDOCK_CHECKED("a page", to.page >= 0)) return;
   uint8_t* page = args.pool + to.page * g.page_bytes();
   const float* cosines = args.angles + t * 2 * half;
   for (int32_t h = simt::warp(); h < g.n_kv_heads; h += kThreads / simt::kWarpSize) {
@@ -94,8 +95,10 @@ void rope_store_kernel(RopeStoreArgs args) {
       const float sine = simt::load_const(cosines + half + i);
       const float x = simt::load_const(k + a);
       const float y = simt::load_const(k + b);
-      store_element<T>(page, g.k_slot_offset(h, to.slot, a), x * cosine - y * sine);
-      store_element<T>(page, g.k_slot_offset(h, to.slot, b), x * sine + y * cosine);
+      store_element<T>(page, g.k_slot_offset(h, to.slot, a),
+                       simt::mul(x, cosine) - simt::mul(y, sine));
+      store_element<T>(page, g.k_slot_offset(h, to.slot, b),
+                       simt::mul(x, sine) + simt::mul(y, cosine));
     }
     for (int32_t d = simt::lane(); d < g.head_dim; d += simt::kWarpSize) {
       store_element<T>(page, g.v_offset(h, to.slot, d), simt::load_const(v + d));

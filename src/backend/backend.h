@@ -12,6 +12,7 @@
 #include "core/tensor.h"
 #include "paddock/engine.h"
 #include "paged_kv.h"
+#include "sampling.h"
 
 namespace paddock {
 
@@ -38,10 +39,13 @@ struct Buffer {
 
 /// One sequence's consecutive tokens in the flat batch, as one layer's attention sees them.
 struct SequenceView {
+  int32_t sequence;  // 0 to max_sequences - 1, the same from step to step
   int32_t first_token;
   int32_t n_tokens;
   int32_t first_position;
   std::span<const BlockEntry> entries;  // in position order
+  int32_t first_changed;                // entries before it are those of plan `plan_before`,
+  int64_t plan_before;                  // the last one that the sequence was in; -1: none
   const int32_t* angle_rows;            // [n_rotations, n_tokens]
   int32_t n_rotations;
   Visibility visibility;
@@ -56,6 +60,7 @@ struct LayerPlan {
 
 /// Everything a step needs, decided on the host before it starts.
 struct StepPlan {
+  int64_t number;                            // from 1 on
   std::span<const int32_t> tokens;           // [n_tokens] ids
   std::span<const int32_t> angle_positions;  // [n_rows] effective positions; row i < n_tokens is
                                              // token i's own position
@@ -77,7 +82,8 @@ struct BackendLimits {
   int32_t max_sequences = 0;
   int32_t n_heads = 0;
   int64_t max_cols = 0;              // widest input of a linear layer
-  int64_t max_host_floats = 0;       // most that host_rows() is asked for
+  int32_t max_logit_rows = 0;        // of host_rows() and sample()
+  int32_t vocab_size = 0;            // columns of those
   std::vector<LinearShape> linears;  // each kind once
   std::vector<int64_t> max_entries;  // [n_layers] longest table of one sequence
   int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for
@@ -123,8 +129,11 @@ class Backend {
   virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
 
   // ---- one step; n is the number of rows. Operations may still be under way when they return.
-  virtual void begin_step(const StepPlan& plan) = 0;
-  virtual void end_step() = 0;
+  /// True: the operations from embed() on have to be called for all of the plan's tokens. False:
+  /// end_step() does what they would.
+  virtual bool begin_step(const StepPlan& plan) = 0;
+  /// `completed`: all operations were called. False: they have to be called again.
+  virtual bool end_step(bool completed) = 0;
   virtual void embed(const EmbeddingWeight& weight, Buffer out) = 0;
   virtual void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) = 0;
   /// outputs[i] (=, or += when accumulate) x W_i^T for each part i.
@@ -140,6 +149,15 @@ class Backend {
   virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
   /// The first n rows of a buffer without gaps, in host memory until the next operation; waits.
   virtual std::span<const float> host_rows(Buffer x, int32_t n) = 0;
+  /// Whether sample() chooses on the device. Otherwise the host does, from host_rows().
+  virtual bool samples() const { return false; }
+  /// A token for each of the first rows.size() rows of `logits`, by kernels/sampling.h; -1 where a
+  /// logit is not finite. In host memory until the next operation; waits.
+  virtual std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) {
+    static_cast<void>(logits);
+    static_cast<void>(rows);
+    return {};
+  }
   /// Waits until what the plan asked for (uses, key norms) has been written.
   virtual void wait() = 0;
   /// Time spent in a layer's attention up to the last wait; from any thread.

@@ -146,7 +146,7 @@ class CpuBackend final : public Backend {
 
   // ---- one step
 
-  void begin_step(const StepPlan& plan) override {
+  bool begin_step(const StepPlan& plan) override {
     plan_ = &plan;
     const auto half = static_cast<int64_t>(limits_.inverse_frequencies.size());
     float* angles = reinterpret_cast<float*>(angles_.data());
@@ -160,9 +160,13 @@ class CpuBackend final : public Backend {
         }
       }
     });
+    return true;
   }
 
-  void end_step() override { plan_ = nullptr; }
+  bool end_step(bool) override {
+    plan_ = nullptr;
+    return true;
+  }
 
   void embed(const EmbeddingWeight& weight, Buffer out) override {
     const auto& table = static_cast<const CpuEmbedding&>(weight);

@@ -97,6 +97,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
   stepping_.reserve(o.max_sequences);
   logit_rows_.reserve(static_cast<size_t>(logit_rows));
+  sample_rows_.reserve(o.max_sequences);
+  chosen_.reserve(o.max_sequences);
 }
 
 // ---- requests
@@ -303,6 +305,7 @@ bool Engine::Impl::forward_plan() {
     }
     if (!logit_rows_.empty()) {
       llama->compute_logits(logit_rows_);
+      choose();
     } else if (planner->measures()) {
       backend->wait();
     }
@@ -311,6 +314,24 @@ bool Engine::Impl::forward_plan() {
     throw;
   }
   return true;
+}
+
+void Engine::Impl::choose() {
+  chosen_.assign(logit_rows_.size(), -1);
+  bool on_device = backend->samples();
+  for (const Request* r : stepping_) {
+    if (r->last_row >= 0) on_device &= !r->sampler.adjusts() && !r->options.logprobs;
+  }
+  if (on_device) {
+    sample_rows_.clear();
+    for (Request* r : stepping_) {
+      if (r->last_row >= 0) sample_rows_.push_back(r->sampler.next_row());
+    }
+    const std::span<const int32_t> tokens = llama->sample(sample_rows_);
+    std::copy(tokens.begin(), tokens.end(), chosen_.begin());
+  }
+  // Where a logit is not finite the host says which.
+  if (std::count(chosen_.begin(), chosen_.end(), -1) > 0) llama->fetch_logits();
 }
 
 void Engine::Impl::run_plan() {
@@ -327,20 +348,25 @@ void Engine::Impl::run_plan() {
     (request->decoding() ? timings.decode_seconds : timings.prefill_seconds) += seconds;
     (request->decoding() ? timings.decode_tokens : timings.prefill_tokens) += request->planned;
     request->fed += request->planned;
-    if (request->last_row >= 0) accept(*request, llama->logits_row(row++));
+    if (request->last_row >= 0) accept(*request, row++);
   }
 }
 
-void Engine::Impl::accept(Request& request, std::span<const float> logits) {
+void Engine::Impl::accept(Request& request, int32_t row) {
   GenerateResult& result = request.result;
   if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);
-  const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));
-  if (bad >= 0) {
-    return finish(request, FinishReason::kError,
-                  fmt::format("the logit of token {} after position {} is {}", bad,
-                              request.base + request.input.size() - 1, logits[bad]));
+  TokenId id = chosen_[row];
+  std::span<const float> logits;
+  if (id < 0) {
+    logits = llama->logits_row(row);
+    const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));
+    if (bad >= 0) {
+      return finish(request, FinishReason::kError,
+                    fmt::format("the logit of token {} after position {} is {}", bad,
+                                request.base + request.input.size() - 1, logits[bad]));
+    }
+    id = request.sampler.choose(logits);
   }
-  const TokenId id = request.sampler.choose(logits);
   request.sampler.observe(id);
   request.input.push_back(id);
 

@@ -87,7 +87,10 @@ struct Engine::Impl final : StopCheck {
   int32_t plan_tokens(Request& request, int32_t most);
   void run_plan();
   bool forward_plan();
-  void accept(Request& request, std::span<const float> logits);
+  /// Chooses tokens for the logits at hand where the device can, or brings the logits to the host.
+  void choose();
+  /// Takes the token of row `row` of the logits.
+  void accept(Request& request, int32_t row);
   /// Calls the host's callback; what it throws ends this request alone. False: stop.
   bool deliver(Request& request, const TokenEvent& event);
   void finish(Request& request, FinishReason reason, std::string error = {});
@@ -108,6 +111,8 @@ struct Engine::Impl final : StopCheck {
   SessionId next_session_ = 1;
   std::vector<Request*> stepping_;
   std::vector<int32_t> logit_rows_;
+  std::vector<SampleRow> sample_rows_;
+  std::vector<TokenId> chosen_;        // by the device, per row of logits: -1 where the host has to
   mutable std::mutex requests_mutex_;  // guards the list of requests against cancel()
 };
 

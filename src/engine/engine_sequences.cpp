@@ -61,6 +61,7 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
       return true;
     });
     llama->compute_logits({&last, 1});
+    llama->fetch_logits();
   });
   return llama->logits_row(0);
 }
@@ -142,6 +143,7 @@ void Engine::Impl::feed_rows(SequenceId sequence, std::span<const TokenId> token
       logit_rows_.resize(std::min(kLogitTile, n - begin));
       std::iota(logit_rows_.begin(), logit_rows_.end(), begin);
       llama->compute_logits(logit_rows_);
+      llama->fetch_logits();
       for (size_t i = 0; i < logit_rows_.size(); ++i) {
         const int64_t position = first + begin + static_cast<int64_t>(i);
         if (!on_logits(position, llama->logits_row(static_cast<int32_t>(i)))) return false;

@@ -12,7 +12,64 @@ void check(bool ok, const char* name, double value, const char* range) {
   if (!ok) fail(ErrorCode::kInvalidArgument, "{} is {}; it must be {}", name, value, range);
 }
 
+/// The fewest candidates, in order, that reach top_p of all their weight; they come to the front.
+std::span<Candidate> nucleus(std::span<Candidate> candidates, float best, float top_p) {
+  uint64_t total = 0;
+  for (const Candidate& c : candidates) total += logit_weight(c.logit(), best, 1.0F);
+  const uint64_t target = share_of(top_p, total);
+  // A heap gives them out one by one, and few are needed as a rule.
+  const auto later = [](const Candidate& a, const Candidate& b) { return b.comes_before(a); };
+  std::make_heap(candidates.begin(), candidates.end(), later);
+  auto end = candidates.end();
+  for (uint64_t kept = 0; kept < target && end != candidates.begin(); --end) {
+    kept += logit_weight(candidates.front().logit(), best, 1.0F);
+    std::pop_heap(candidates.begin(), end, later);
+  }
+  return {end, candidates.end()};
+}
+
+/// The first of `n` things at which the running sum of their weights exceeds the drawn unit.
+template <typename WeightOf>
+size_t draw(const SampleRow& row, size_t n, const WeightOf& weight) {
+  uint64_t total = 0;
+  for (size_t i = 0; i < n; ++i) total += weight(i);
+  if (total == 0) return 0;  // a host forbade every token
+  const uint64_t unit = drawn_unit(row, total);
+  uint64_t passed = 0;
+  size_t i = 0;
+  while ((passed += weight(i)) <= unit) ++i;
+  return i;
+}
+
 }  // namespace
+
+TokenId draw_token(std::span<const float> logits, const SampleRow& row,
+                   std::span<Candidate> candidates) {
+  const float best = *std::max_element(logits.begin(), logits.end());
+  const uint64_t least = row.min_p > 0 ? share_of(row.min_p, kWeightOne) : 0;
+  const auto weight = [&](float logit) {
+    const bool kept = logit == best || logit_weight(logit, best, 1.0F) >= least;
+    return kept ? logit_weight(logit, best, row.temperature) : 0;
+  };
+  const size_t n = logits.size();
+  const bool cuts_k = row.top_k > 0 && static_cast<size_t>(row.top_k) < n;
+  if (!cuts_k && row.top_p >= 1.0F) {
+    return static_cast<TokenId>(draw(row, n, [&](size_t i) { return weight(logits[i]); }));
+  }
+  for (size_t i = 0; i < n; ++i) candidates[i] = {logits[i], static_cast<int32_t>(i)};
+  std::span<Candidate> kept = candidates.first(n);
+  if (cuts_k) {
+    const auto comes_before = [](const Candidate& a, const Candidate& b) {
+      return a.comes_before(b);
+    };
+    std::nth_element(kept.begin(), kept.begin() + row.top_k, kept.end(), comes_before);
+    kept = kept.first(row.top_k);
+  }
+  if (row.top_p < 1.0F) kept = nucleus(kept, best, row.top_p);
+  std::sort(kept.begin(), kept.end(),
+            [](const Candidate& a, const Candidate& b) { return a.id() < b.id(); });
+  return kept[draw(row, kept.size(), [&](size_t i) { return weight(kept[i].logit()); })].id();
+}
 
 void SamplingOptions::validate(int32_t vocab_size) const {
   check(temperature >= 0 && std::isfinite(temperature), "temperature", temperature, "0 or more");
@@ -36,7 +93,9 @@ Sampler::Sampler(const SamplingOptions& options, int32_t vocab_size) : options_(
   window_.reserve(options.penalty_window);
   sorted_window_.reserve(options.penalty_window);
   if (penalizes() || !options.logit_bias.empty()) adjusted_.resize(vocab_size);
-  if (options.temperature > 0) candidates_.resize(vocab_size);
+  if (options.temperature > 0 && (options.top_k > 0 || options.top_p < 1)) {
+    candidates_.resize(vocab_size);
+  }
 }
 
 bool Sampler::penalizes() const {
@@ -65,24 +124,22 @@ void Sampler::apply_penalties() {
   }
 }
 
-TokenId Sampler::choose(std::span<const float> logits) {
-  const uint64_t n = choices_++;
-  if (!adjusted_.empty()) {
+SampleRow Sampler::next_row() {
+  return {options_.temperature, options_.top_k, options_.top_p,
+          options_.min_p,       options_.seed,  choices_++};
+}
+
+TokenId Sampler::choose(std::span<const float> logits, const SampleRow& row) {
+  if (adjusts()) {
     std::copy(logits.begin(), logits.end(), adjusted_.begin());
     for (const auto& [id, bias] : options_.logit_bias) adjusted_[id] += bias;
     if (penalizes()) apply_penalties();
     logits = adjusted_;
   }
-  const auto size = static_cast<int64_t>(logits.size());
-  if (options_.temperature == 0.0F) return greedy_choice(logits.data(), size);
-
-  for (int64_t i = 0; i < size; ++i) candidates_[i] = {logits[i], static_cast<int32_t>(i)};
-  const int64_t kept = options_.top_k == 0 ? size : std::min<int64_t>(options_.top_k, size);
-  // The draw needs the whole order only as far as it looks, but a fixed order costs little.
-  std::partial_sort(candidates_.begin(), candidates_.begin() + kept, candidates_.end(),
-                    comes_before);
-  return draw(candidates_.data(), kept, options_.top_p, options_.min_p, options_.temperature,
-              random_uniform(options_.seed, n));
+  if (row.temperature == 0.0F) {
+    return greedy_choice(logits.data(), static_cast<int64_t>(logits.size()));
+  }
+  return draw_token(logits, row, candidates_);
 }
 
 LogSoftmax::LogSoftmax(std::span<const float> logits) {

@@ -117,7 +117,8 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
   const LlamaConfig& config = model.config;
   BackendLimits limits;
   limits.max_entries = planner.max_entries();
-  limits.max_host_floats = int64_t{most_logit_rows(setup.options)} * config.vocab_size;
+  limits.max_logit_rows = most_logit_rows(setup.options);
+  limits.vocab_size = config.vocab_size;
   const auto add_shape = [&](const TensorView& t) {
     const bool known =
         std::any_of(limits.linears.begin(), limits.linears.end(), [&](const LinearShape& s) {

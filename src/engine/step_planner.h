@@ -13,7 +13,7 @@ namespace paddock {
 /// Collects the tokens of one step. All memory is taken by the constructor.
 class StepPlanner {
  public:
-  StepPlanner(const CacheManager& cache, int32_t max_tokens);
+  StepPlanner(CacheManager& cache, int32_t max_tokens);
 
   void clear();
   /// Adds tokens that the cache has reserved for `sequence`. Returns the flat index of the first.
@@ -56,7 +56,7 @@ class StepPlanner {
   void add_angle_rows(RotationGroup& group);
   int32_t angle_row(int32_t position, int32_t token);
 
-  const CacheManager& cache_;
+  CacheManager& cache_;
   int32_t n_layers_;
   int32_t max_angle_rows_;
   int64_t max_measured_entries_ = 0;
@@ -66,6 +66,7 @@ class StepPlanner {
   std::vector<int32_t> layer_group_;   // [n_layers]
   std::vector<AngleRow> angle_table_;  // open addressing; its size is a power of two
   std::vector<Part> parts_;
+  std::vector<int64_t> last_plan_;  // [max_sequences] the last plan that a sequence was in, or -1
   std::vector<int32_t> tokens_;
   std::vector<int32_t> angle_positions_;
   std::vector<std::vector<KvDestination>> destinations_;  // [n_layers][n_tokens]

@@ -1,6 +1,7 @@
 // The cache manager's inside: tables, counters, and what happens to them.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <vector>
@@ -29,6 +30,9 @@ struct Table {
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
   int64_t tokens = 0;                // positions listed
   int64_t dropped_at = 0;            // length at which a trim last dropped something
+  size_t first_changed = 0;          // entry, since someone last asked; new ones lie beyond it
+
+  void note_change(size_t entry) { first_changed = std::min(first_changed, entry); }
 };
 
 struct Sequence {

@@ -2,6 +2,7 @@
 #include "kv/cache_manager.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/checked.h"
 #include "kv/cache_impl.h"
@@ -95,6 +96,7 @@ SequenceId CacheManager::open() {
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       Table& table = sequence.layers[layer];
       table.tokens = table.dropped_at = 0;
+      table.first_changed = 0;
       table.rotations.clear();
       if (rule(layer).moves_queries()) table.rotations.push_back({});
     }
@@ -216,6 +218,7 @@ void CacheManager::Impl::append_part(Table& table, int32_t layer, int32_t page, 
     if (from >= to) return;
     if (from > part_begin) {  // the part is there already
       table.entries.back().slot_end = static_cast<uint16_t>(to);
+      table.note_change(table.entries.size() - 1);
     } else {
       table.entries.push_back({page, static_cast<int32_t>(first), static_cast<uint16_t>(from),
                                static_cast<uint16_t>(to), rotation});
@@ -299,6 +302,8 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
     log_removal(id, layer, keep, RemovalReason::kWindow);
     drop_page(layer, e.page, RemovalReason::kWindow);
   }
+  if (keep == first) return;
+  table.note_change(first);
   table.entries.erase(table.entries.begin() + static_cast<int64_t>(first),
                       table.entries.begin() + static_cast<int64_t>(keep));
   table.records.erase(table.records.begin() + static_cast<int64_t>(first),
@@ -312,6 +317,11 @@ int64_t CacheManager::length(SequenceId id) const { return impl_->at(id).length;
 
 std::span<const BlockEntry> CacheManager::table(SequenceId id, int32_t layer) const {
   return impl_->at(id).layers[layer].entries;
+}
+
+int32_t CacheManager::take_changes(SequenceId id, int32_t layer) {
+  Table& table = impl_->at(id).layers[layer];
+  return static_cast<int32_t>(std::exchange(table.first_changed, table.entries.size()));
 }
 
 std::span<const Rotation> CacheManager::rotations(SequenceId id, int32_t layer) const {

@@ -88,6 +88,8 @@ class CacheManager {
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;
+  /// The first entry of table() that changed since the last call, or its size.
+  int32_t take_changes(SequenceId id, int32_t layer);
   std::span<const Rotation> rotations(SequenceId id, int32_t layer) const;
   const LayerRule& rule(int32_t layer) const;
   /// Page and slot of each reserved token; `out` has as many elements as were reserved.

@@ -172,6 +172,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
     counters[layer].tokens -= e.slot_end - e.slot_begin;
     drop_page(layer, e.page, RemovalReason::kPolicyTrim);
     e.page = -1;
+    table.note_change(static_cast<size_t>(choice.block));
   }
   if (choices.empty()) return;
   size_t kept = 0;
@@ -201,7 +202,9 @@ void CacheManager::Impl::renumber_rotations(Table& table) {
         table.rotations.push_back({static_cast<int32_t>(shift), kUnlimited});
       }
     }
-    table.entries[i].rotation = static_cast<int32_t>(table.rotations.size()) - 1;
+    const auto rotation = static_cast<int32_t>(table.rotations.size()) - 1;
+    if (table.entries[i].rotation != rotation) table.note_change(i);
+    table.entries[i].rotation = rotation;
   }
 }
 

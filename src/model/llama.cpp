@@ -31,20 +31,24 @@ uint64_t Llama::activation_bytes(const LlamaConfig& c, int32_t max_tokens, int32
 }
 
 bool Llama::run(const StepPlan& plan, StopCheck* stop) {
-  const int32_t n = plan.n_tokens();
-  backend_.begin_step(plan);
-  backend_.embed(*weights_->embedding, hidden_);
+  if (stop != nullptr && stop->should_stop()) return false;
   bool completed = true;
+  bool wanted = backend_.begin_step(plan);
+  do {
+    if (wanted) completed = run_layers(plan.n_tokens(), stop);
+    wanted = !backend_.end_step(completed);
+  } while (wanted);
+  return completed;
+}
+
+bool Llama::run_layers(int32_t n, StopCheck* stop) {
+  backend_.embed(*weights_->embedding, hidden_);
   for (int32_t i = 0; i < config_.n_layers; ++i) {
-    if (stop != nullptr && stop->should_stop()) {
-      completed = false;
-      break;
-    }
+    if (stop != nullptr && stop->should_stop()) return false;
     attention_block(weights_->layers[i], i, n);
     mlp_block(weights_->layers[i], n);
   }
-  backend_.end_step();
-  return completed;
+  return true;
 }
 
 void Llama::attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n) {
@@ -65,12 +69,14 @@ void Llama::mlp_block(const LlamaWeights::Layer& layer, int32_t n) {
 }
 
 void Llama::compute_logits(std::span<const int32_t> rows) {
-  const auto n = static_cast<int32_t>(rows.size());
+  n_logits_ = static_cast<int32_t>(rows.size());
   backend_.gather(hidden_, rows, logit_hidden_);
-  backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n, logit_hidden_);
-  backend_.linear(*weights_->output, logit_hidden_, n, std::array{logits_}, false);
-  host_logits_ = backend_.host_rows(logits_, n);
+  backend_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n_logits_,
+                    logit_hidden_);
+  backend_.linear(*weights_->output, logit_hidden_, n_logits_, std::array{logits_}, false);
 }
+
+void Llama::fetch_logits() { host_logits_ = backend_.host_rows(logits_, n_logits_); }
 
 std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend) {
   auto weights = std::make_shared<LlamaWeights>();

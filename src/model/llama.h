@@ -34,29 +34,38 @@ class Llama {
   /// so; the hidden states are then meaningless.
   bool run(const StepPlan& plan, StopCheck* stop);
 
-  /// Logits [rows.size(), vocab_size] of tokens of the last run, in host memory; at most
-  /// max_logit_rows at a time. Row i is logits_row(i) until the next operation.
+  /// Logits [rows.size(), vocab_size] of tokens of the last run, in the backend's memory; at most
+  /// max_logit_rows at a time.
   void compute_logits(std::span<const int32_t> rows);
+  /// Brings them to the host: row i is logits_row(i) until the next operation.
+  void fetch_logits();
   std::span<const float> logits_row(int32_t i) const {
     return host_logits_.subspan(int64_t{i} * config_.vocab_size, config_.vocab_size);
   }
+  /// Chooses a token from each of them where the backend can (Backend::samples).
+  std::span<const int32_t> sample(std::span<const SampleRow> rows) {
+    return backend_.sample(logits_, rows);
+  }
 
  private:
+  /// False if `stop` said so.
+  bool run_layers(int32_t n, StopCheck* stop);
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);
   void mlp_block(const LlamaWeights::Layer& layer, int32_t n);
 
   const LlamaConfig& config_;
   std::shared_ptr<const LlamaWeights> weights_;
   Backend& backend_;
-  Buffer hidden_;        // [max_tokens, hidden_size] the residual stream
-  Buffer normed_;        // [max_tokens, hidden_size]
-  Buffer q_;             // [max_tokens, n_heads * head_dim]
-  Buffer k_, v_;         // [max_tokens, n_kv_heads * head_dim]
-  Buffer attended_;      // [max_tokens, n_heads * head_dim]
-  Buffer gate_up_;       // [max_tokens, 2 * intermediate_size]
-  Buffer activated_;     // [max_tokens, intermediate_size]
-  Buffer logit_hidden_;  // [max_logit_rows, hidden_size]
-  Buffer logits_;        // [max_logit_rows, vocab_size]
+  Buffer hidden_;         // [max_tokens, hidden_size] the residual stream
+  Buffer normed_;         // [max_tokens, hidden_size]
+  Buffer q_;              // [max_tokens, n_heads * head_dim]
+  Buffer k_, v_;          // [max_tokens, n_kv_heads * head_dim]
+  Buffer attended_;       // [max_tokens, n_heads * head_dim]
+  Buffer gate_up_;        // [max_tokens, 2 * intermediate_size]
+  Buffer activated_;      // [max_tokens, intermediate_size]
+  Buffer logit_hidden_;   // [max_logit_rows, hidden_size]
+  Buffer logits_;         // [max_logit_rows, vocab_size]
+  int32_t n_logits_ = 0;  // rows of them
   std::span<const float> host_logits_;
 };
 

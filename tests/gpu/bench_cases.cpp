@@ -169,6 +169,18 @@ class List {
       add("angles", fmt::format("64 by {} rows", tokens), large,
           [=](const Turns& r) { return angles_scene(tokens, 64, few_sets(r)); });
     }
+    struct Way {
+      const char* name;
+      SampleRow how;
+    };
+    for (const Way& way :
+         {Way{"greedy", {0, 0, 1, 0, 1, 1}}, Way{"temperature", {1, 0, 1, 0, 1, 1}},
+          Way{"top_k 40 top_p 0.95", {1, 40, 0.95F, 0.05F, 1, 1}}}) {
+      for (const int32_t rows : {1, 32}) {
+        add("sample", fmt::format("{} x 128256 {}", rows, way.name), rows == 32,
+            [=, how = way.how](const Turns& r) { return sample_scene(rows, 128256, how, r); });
+      }
+    }
     for (const int64_t changes : {64, 65536}) {
       add("change_tables", fmt::format("{} of 2^20", changes), false,
           [=](const Turns& r) { return change_tables_scene(changes, 1 << 20, few_sets(r)); });

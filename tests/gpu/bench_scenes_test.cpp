@@ -77,6 +77,11 @@ TEST(BenchScenes, SmallOperations) {
   expect_right("change_tables", change_tables_scene(50, 1000, kTwoSets));
 }
 
+TEST(BenchScenes, Sampling) {
+  expect_right("greedy", sample_scene(3, 5000, {0, 0, 1, 0, 1, 1}, kTwoSets));
+  expect_right("all", sample_scene(2, 5000, {1, 40, 0.95F, 0.05F, 1, 1}, kTwoSets));
+}
+
 TEST(BenchScenes, TheListNamesEachCaseOnce) {
   const std::vector<Case> cases = all_cases([](const cuda::GemmArgs&, cuda::Stream) { return 0; });
   std::set<std::string> names;

@@ -135,6 +135,9 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
                        const Turns& turns);
 Scene change_tables_scene(int64_t changes, int64_t entries, const Turns& turns);
 
+/// Rows of logits that are all sampled in one way (sampling_scene.cpp).
+Scene sample_scene(int32_t rows, int32_t vocab_size, const SampleRow& how, const Turns& turns);
+
 // ---- the list (bench_cases.cpp) ----
 
 std::vector<Case> all_cases(const Dense& dense);

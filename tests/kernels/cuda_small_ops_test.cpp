@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <random>
+#include <span>
 
 #include "cpu/kernels.h"
 #include "cuda/launch.h"
@@ -105,10 +106,11 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       const PageGeometry g{3, 5, 10, dtype_traits(type).block_bytes};
       const int32_t n = 4;
       const int64_t stride = 3 * 10 + 2;
-      const std::vector<float> k = random_floats(n * stride, 4);
-      const std::vector<float> v = random_floats(n * stride, 5);
-      const std::vector<float> turn = random_floats(n * 10, 6);
-      const std::vector<KvDestination> to = {{1, 0}, {1, 4}, {0, 2}, {2, 3}};
+      // One more token than pages are given for: it is nobody's.
+      const std::vector<float> k = random_floats((n + 1) * stride, 4);
+      const std::vector<float> v = random_floats((n + 1) * stride, 5);
+      const std::vector<float> turn = random_floats((n + 1) * 10, 6);
+      const std::vector<KvDestination> to = {{1, 0}, {1, 4}, {0, 2}, {2, 3}, {-1, 0}};
       const std::vector<int32_t> rows = {0, 1, 2, 3};
       const auto bytes = static_cast<size_t>(g.page_bytes());
       std::vector<uint8_t> expected(3 * bytes, 0);
@@ -123,17 +125,17 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       const DeviceBuffer<float> dt(turn, "angles");
       const DeviceBuffer<KvDestination> dd(to, "destinations");
       DeviceBuffer<uint8_t> pool(std::vector<uint8_t>(3 * bytes, 0), "pool");
-      DeviceBuffer<int64_t> got_norms(n, "norms");
+      DeviceBuffer<int64_t> got_norms(n + 1, "norms");
       simt::for_each_schedule([&](const std::string& schedule) {
         ASSERT_EQ(rope_store({dk.data(), dv.data(), stride, stride, dt.data(), interleaved,
-                              pool.data(), g, type, dd.data(), got_norms.data(), n},
+                              pool.data(), g, type, dd.data(), got_norms.data(), n + 1},
                              nullptr),
                   0)
             << schedule << simt::take_report_text();
       });
       const std::vector<uint8_t> pages = pool.download();
       const auto size = static_cast<size_t>(g.element_bytes);
-      for (const KvDestination& at : to) {
+      for (const KvDestination& at : std::span(to).first(n)) {
         const size_t page = at.page * bytes;
         for (int32_t h = 0; h < g.n_kv_heads; ++h) {
           for (int32_t d = 0; d < g.head_dim; ++d) {

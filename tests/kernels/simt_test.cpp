@@ -306,6 +306,26 @@ TEST(SimtRace, FindsRacesBetweenBlocks) {
   expect_clean(+[](int32_t* p) { load(p + thread_x()); }, x.data(), {2});
 }
 
+/// Every thread writes and fences, one tells the second block: p[0] counts both.
+template <bool kBarrier>
+void tell_kernel(int32_t* p) {
+  store(p + 1 + block_x() * 64 + thread_x(), 5);
+  PADDOCK_FENCE("told");
+  if (kBarrier) PADDOCK_SYNC("all have written");
+  PADDOCK_SHARED(int32_t, before, 1);
+  if (thread_x() == 63) store(before, atomic_add(p, 1) % 2);
+  PADDOCK_SYNC("counted");
+  if (load(before) == 0) return;
+  PADDOCK_FENCE("heard");
+  load(p + 1 + (1 - block_x()) * 64 + thread_x());
+}
+TEST(SimtRace, AnAtomicHandsOverWhatABarrierPutBeforeIt) {
+  DeviceBuffer<int32_t> x(std::vector<int32_t>(129, 0), "x");
+  expect_clean(+tell_kernel<true>, x.data(), {2});
+  x.fill(0);
+  expect_fault(Fault::kRace, "write by block (", +tell_kernel<false>, x.data(), {2});
+}
+
 // ---- asynchronous copies ----
 struct CopyArgs {
   const float* x;

@@ -2,6 +2,7 @@
 // parsing.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
 #include <set>
 
@@ -91,6 +92,49 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
       for (const SequenceId id : live) cache.close(id);
       cache.check_integrity();
       EXPECT_EQ(cache.free_pages(), 2 * one);
+    }
+  }
+}
+
+TEST(CacheProperty, EntriesBeforeTheFirstChangeAreAsTheyWere) {
+  std::mt19937 random(4);
+  for (const char* spec : {"full", "sink:5+11", "h2o:24@every:8", "h2o:24@every:8@compact"}) {
+    CacheManager cache({1, 4, 4, 200, 64, 1, 400, 16}, PolicyMap::parse(spec, 1));
+    std::vector<BlockEntry> seen;
+    SequenceId id = cache.open();
+    for (int step = 0; step < 600; ++step) {
+      const int64_t length = cache.length(id);
+      if (length > 380 || random() % 50 == 0) {
+        cache.close(id);
+        id = cache.open();
+      } else if (random() % 8 == 0 && !std::string_view(spec).starts_with("h2o")) {
+        try {
+          cache.truncate(id, std::max<int64_t>(0, length - static_cast<int64_t>(random() % 6)));
+        } catch (const Error&) {  // the window has moved on
+        }
+      } else {
+        const auto n =
+            static_cast<int32_t>(std::min<int64_t>(1 + random() % 9, cache.most_next(id)));
+        ASSERT_TRUE(cache.reserve(id, n));
+        if (random() % 3 == 0) {
+          cache.take_changes(id, 0);
+          const std::span<const BlockEntry> table = cache.table(id, 0);
+          seen.assign(table.begin(), table.end());
+        }
+        if (random() % 4 == 0) {
+          cache.rollback(id);
+        } else {
+          const std::vector<BlockUse> uses(cache.table(id, 0).size(), BlockUse{1000, 3, 0});
+          cache.observe(id, 0, uses, {});
+          cache.commit(id);
+        }
+      }
+      const std::span<const BlockEntry> table = cache.table(id, 0);
+      const int32_t first = cache.take_changes(id, 0);
+      ASSERT_LE(first, static_cast<int32_t>(table.size()));
+      ASSERT_LE(first, static_cast<int32_t>(seen.size()));
+      ASSERT_EQ(std::memcmp(table.data(), seen.data(), first * sizeof(BlockEntry)), 0) << spec;
+      seen.assign(table.begin(), table.end());
     }
   }
 }

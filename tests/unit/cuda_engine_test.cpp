@@ -113,7 +113,7 @@ TEST_F(CudaEngine, FastStaysNearTheReference) {
 TEST_F(CudaEngine, EveryRuleSeesAndEvictsWhatItDoesOnTheCpu) {
   const auto model = Model::load(golden("gqa4-llama3"));
   for (const std::string& rule : kRules) {
-    for (const int32_t batch : {5, 64}) {
+    for (const int32_t batch : {1, 5, 64}) {  // one by one: replayed
       SCOPED_TRACE(rule + " in chunks of " + std::to_string(batch));
       EngineOptions options = on("cuda");
       options.kv.policy = rule;
@@ -121,7 +121,8 @@ TEST_F(CudaEngine, EveryRuleSeesAndEvictsWhatItDoesOnTheCpu) {
       Engine device(model, options);
       options.device = "cpu";
       Engine host(model, options);
-      const std::vector<TokenId> tokens = golden_tokens();
+      std::vector<TokenId> tokens = golden_tokens();
+      if (batch == 1) tokens.resize(34);
       EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
       EXPECT_EQ(removals(device), removals(host));
       EXPECT_EQ(device.kv_stats().total.tokens_read, host.kv_stats().total.tokens_read);
@@ -170,6 +171,38 @@ TEST_F(CudaEngine, ManySequencesAtOnceGiveEachItsOwnTokens) {
     const std::optional<GenerateResult> got = device.take(id);
     ASSERT_TRUE(got.has_value());
     EXPECT_EQ(got->tokens, want);
+  }
+}
+
+TEST_F(CudaEngine, TokensDrawnOnTheDeviceAreTheHosts) {
+  const auto model = Model::load(golden("gqa1-default"));
+  EngineOptions options = on("cuda");
+  options.max_sequences = 3;
+  std::vector<SamplingOptions> ways(5);
+  ways[1].top_k = 0;
+  ways[2] = {.temperature = 1.7F, .top_k = 0, .top_p = 1, .min_p = 0};
+  ways[3].temperature = 0;
+  ways[4] = {.temperature = 1.3F, .top_k = 20, .repeat_penalty = 1.2F};
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::vector<std::vector<TokenId>> results;
+  for (const bool on_host : {false, true}) {
+    Engine engine(model, options);
+    std::vector<RequestId> requests;
+    for (size_t i = 0; i < ways.size(); ++i) {
+      GenerateOptions how;
+      how.max_tokens = 8 + static_cast<int32_t>(i);
+      how.ignore_stop_tokens = true;
+      how.sampling = ways[i];
+      how.sampling.seed = 5 + i;
+      if (on_host) how.logprobs = 0;  // these need the logits
+      requests.push_back(engine.add(std::span(tokens).first(5 + i), how));
+    }
+    while (engine.step()) engine.check_integrity();
+    for (const RequestId id : requests) results.push_back(engine.take(id)->tokens);
+  }
+  for (size_t i = 0; i < ways.size(); ++i) {
+    EXPECT_EQ(results[i].size(), 8 + i);
+    EXPECT_EQ(results[i], results[ways.size() + i]) << i;
   }
 }
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <map>
+#include <numeric>
+#include <random>
 
 #include "engine/sampler.h"
 #include "paddock/error.h"
@@ -11,12 +13,83 @@
 namespace paddock {
 namespace {
 
-TEST(Sampling, ExpIsAccurate) {
-  for (double x = -690; x <= 0; x += 0.37) {
-    ASSERT_NEAR(sampling_exp(x) / std::exp(x), 1.0, 1e-13) << x;
+TEST(Sampling, WeightsAreExponentials) {
+  const auto one = static_cast<double>(kWeightOne);
+  for (float x = -31.9F; x <= 0; x += 0.0137F) {
+    const double expected = std::exp(double{x}) * one;
+    ASSERT_NEAR(static_cast<double>(weight_of(x)), expected, 3e-7 * expected + 0.5) << x;
   }
-  EXPECT_EQ(sampling_exp(-800), 0.0);
-  EXPECT_EQ(sampling_exp(0), 1.0);
+  EXPECT_EQ(weight_of(0), kWeightOne);
+  EXPECT_EQ(weight_of(-33), 0U);
+  EXPECT_EQ(weight_of(-INFINITY), 0U);
+  EXPECT_EQ(weight_of(NAN), 0U);
+}
+
+TEST(Sampling, KeysKeepTheOrderOfLogits) {
+  const std::vector<float> ascending = {-INFINITY, -3e38F, -1.5F, -1e-40F, 0, 1e-40F, 1.5F, 3e38F};
+  for (size_t i = 0; i + 1 < ascending.size(); ++i) {
+    EXPECT_LT(logit_key(ascending[i]), logit_key(ascending[i + 1]));
+    EXPECT_EQ(key_logit(logit_key(ascending[i])), ascending[i]);
+  }
+  EXPECT_EQ(logit_key(-0.0F), logit_key(0.0F));
+  EXPECT_GT(logit_key(-INFINITY), 0U);
+}
+
+/// What the options promise, in sorted doubles: the probability of each token.
+std::vector<double> probabilities(const std::vector<float>& logits, const SampleRow& row) {
+  std::vector<int> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+  const double best = logits[order[0]];
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < order.size()) order.resize(row.top_k);
+  double total = 0;
+  for (const int id : order) total += std::exp(logits[id] - best);
+  double reached = 0;
+  size_t n = 0;
+  while (n < order.size() && (row.top_p >= 1 || reached < row.top_p * total)) {
+    reached += std::exp(logits[order[n++]] - best);
+  }
+  order.resize(n);
+  while (order.size() > 1 && std::exp(logits[order.back()] - best) < row.min_p) order.pop_back();
+  total = 0;
+  for (const int id : order) total += std::exp((logits[id] - best) / row.temperature);
+  std::vector<double> p(logits.size());
+  for (const int id : order) p[id] = std::exp((logits[id] - best) / row.temperature) / total;
+  return p;
+}
+
+TEST(Sampling, DrawsWhereTheRunningSumPassesTheRandomNumber) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 3);
+  for (int round = 0; round < 400; ++round) {
+    std::vector<float> logits(1 + random() % 300);
+    for (float& l : logits) l = normal(random);
+    if (round % 3 == 0) {  // ties
+      for (float& l : logits) l = std::round(l);
+    }
+    const SampleRow row{0.3F + 0.01F * static_cast<float>(random() % 100),
+                        static_cast<int32_t>(random() % 3 == 0 ? 0 : random() % 80),
+                        random() % 2 == 0 ? 1.0F : 0.05F * static_cast<float>(1 + random() % 19),
+                        random() % 2 == 0 ? 0.0F : 0.02F * static_cast<float>(random() % 10),
+                        7,
+                        static_cast<uint64_t>(round)};
+    const std::vector<double> p = probabilities(logits, row);
+    std::vector<Candidate> scratch(logits.size());
+    const TokenId id = draw_token(logits, row, scratch);
+    ASSERT_GT(p[id], 0) << round;
+    const double before = std::accumulate(p.begin(), p.begin() + id, 0.0);
+    const double u = random_uniform(row.seed, row.n);
+    EXPECT_GT(u, before - 1e-5) << round;
+    EXPECT_LT(u, before + p[id] + 1e-5) << round;
+  }
+}
+
+TEST(Sampling, AHostMayForbidEveryToken) {
+  SamplingOptions options;
+  options.logit_bias = {{0, -INFINITY}, {1, -INFINITY}};
+  Sampler sampler(options, 2);
+  const TokenId id = sampler.choose(std::vector<float>{1, 2});
+  EXPECT_TRUE(id == 0 || id == 1);
 }
 
 TEST(Sampling, GreedyTakesTheLowestIdAmongEquals) {

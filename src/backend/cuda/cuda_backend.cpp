@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/cuda/products.h"
+#include "backend/cuda/step_recorder.h"
 #include "backend/cuda/step_upload.h"
 #include "backend/layer_clocks.h"
 #include "core/checked.h"
@@ -17,6 +18,7 @@ namespace {
 
 using cuda::DeviceArray;
 using cuda::DeviceRuntime;
+using cuda::PinnedArray;
 
 struct CudaLinear final : LinearWeight {
   std::vector<cuda::DeviceMatrix> parts;
@@ -32,15 +34,16 @@ struct CudaEmbedding final : EmbeddingWeight {
 constexpr int32_t kPrefillLeast = 16;
 /// Single queries of one launch; the workspace grows with it.
 constexpr int32_t kDecodeLeast = 64;
+/// A row's sampling options, and its token.
+constexpr uint64_t kSampleBytes = sizeof(SampleRow) + sizeof(int32_t);
 
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const BackendOptions& options, std::shared_ptr<DeviceRuntime> runtime)
       : runtime_(std::move(runtime)),
         reference_(options.precision == Precision::kReference),
-        products_(runtime_, reference_) {}
-
-  ~CudaBackend() override { release_host(); }
+        products_(runtime_, reference_),
+        recorder_(runtime_) {}
 
   // ---- weights
 
@@ -93,15 +96,17 @@ class CudaBackend final : public Backend {
       (this->*array).resize(runtime_, bytes, what);
     }
     products_.reserve(limits);
+    recorder_.clear();
     upload_ = nullptr;
     upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
     runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
                       limits.inverse_frequencies.size() * sizeof(double));
-    release_host();
-    host_rows_ = static_cast<uint8_t*>(runtime_->allocate_pinned(
-        static_cast<uint64_t>(limits.max_host_floats) * sizeof(float), "logits"));
-    host_measures_ = static_cast<uint8_t*>(
-        runtime_->allocate_pinned(uses_bytes(limits) + norms_bytes(limits), "measures"));
+    if (samples()) runtime_->fill(sampling_.as<uint8_t>(), 0, sampling_.bytes());
+    host_rows_.resize(runtime_,
+                      uint64_t(limits.max_logit_rows) * uint64_t(limits.vocab_size) * sizeof(float),
+                      "logits");
+    host_samples_.resize(runtime_, uint64_t(limits.max_logit_rows) * kSampleBytes, "tokens");
+    host_measures_.resize(runtime_, uses_bytes(limits) + norms_bytes(limits), "measures");
     clocks_.resize(limits.max_entries.size());
   }
 
@@ -114,53 +119,61 @@ class CudaBackend final : public Backend {
 
   // ---- one step
 
-  void begin_step(const StepPlan& plan) override {
+  bool begin_step(const StepPlan& plan) override {
     if (!failure_.empty()) {
       fail(ErrorCode::kDevice, "the device failed before ({}); make a new engine", failure_);
     }
     pending_ = nullptr;  // what a stopped step measured is of no use
     if (busy_) wait();
     plan_ = &plan;
-    guard(
-        [&] { upload_->upload(plan, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast); });
+    const auto [shape, recordable] = cuda::choose_shape(
+        plan, limits_, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast);
+    guard([&] { upload_->upload(plan, shape); });
     busy_ = true;
     run("angles", cuda::angles({upload_->angle_positions(), frequencies_.as<double>(),
                                 limits_.attention_factor, angles_.as<float>(),
                                 static_cast<int32_t>(plan.angle_positions.size()), half()},
                                stream()));
+    bool wanted = true;
+    if (recordable) guard([&] { wanted = recorder_.begin(shape, upload_->layers()); });
+    return wanted;
   }
 
-  void end_step() override {
+  bool end_step(bool completed) override {
+    bool ended = true;
+    guard([&] { ended = recorder_.end(completed); });
+    if (!ended) return false;
     if (measured_uses() > 0) {
-      runtime_->copy_out(host_measures_, uses_.as<BlockUse>(),
+      runtime_->copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
                          static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
     }
     if (asks_for_norms()) {
-      runtime_->copy_out(host_measures_ + uses_bytes(limits_), norms_.as<int64_t>(),
+      runtime_->copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
                          norms_bytes(limits_));
     }
     pending_ = plan_;
     plan_ = nullptr;
+    return true;
   }
 
   void embed(const EmbeddingWeight& weight, Buffer out) override {
     const cuda::DeviceMatrix& table = static_cast<const CudaEmbedding&>(weight).table;
     run("embed", cuda::embed({upload_->tokens(), table.bytes(), table.type, table.cols, out.data,
-                              out.stride, plan_->n_tokens()},
+                              out.stride, upload_->n_tokens()},
                              stream()));
   }
 
   void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) override {
     const auto& w = static_cast<const CudaVector&>(weight);
     run("rms_norm", cuda::rms_norm({x.data, x.stride, w.values.as<float>(), eps, x.cols, out.data,
-                                    out.stride, n},
+                                    out.stride, rows_of(n)},
                                    stream()));
   }
 
   void linear(const LinearWeight& weight, Buffer x, int32_t n, std::span<const Buffer> outputs,
               bool accumulate) override {
     const auto& parts = static_cast<const CudaLinear&>(weight).parts;
-    guard([&] { products_.multiply(parts, x, n, outputs, accumulate); });
+    guard([&] { products_.multiply(parts, x, rows_of(n), outputs, accumulate); });
   }
 
   void rope_store(int32_t layer, Buffer k, Buffer v) override {
@@ -169,15 +182,15 @@ class CudaBackend final : public Backend {
         cuda::rope_store(
             {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.rope_interleaved,
              pool_.as<uint8_t>(), limits_.geometry, limits_.kv_type,
-             upload_->layer(layer).destinations,
+             upload_->layers()[layer].destinations,
              norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
-             plan_->n_tokens()},
+             upload_->n_tokens()},
             stream()));
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
     if (2 * layer + 1 < DeviceRuntime::kMarks) runtime_->mark(2 * layer);
-    const cuda::LayerUpload& of = upload_->layer(layer);
+    const cuda::LayerUpload& of = upload_->layers()[layer];
     const cuda::AttentionArgs args{q.data,
                                    out.data,
                                    limits_.n_heads,
@@ -211,7 +224,8 @@ class CudaBackend final : public Backend {
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
     run("swiglu",
-        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, n}, stream()));
+        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, rows_of(n)},
+                     stream()));
   }
 
   void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override {
@@ -223,9 +237,34 @@ class CudaBackend final : public Backend {
 
   std::span<const float> host_rows(Buffer x, int32_t n) override {
     const uint64_t bytes = static_cast<uint64_t>(n * x.cols) * sizeof(float);
-    runtime_->copy_out(host_rows_, x.data, bytes);
+    runtime_->copy_out(host_rows_.as<float>(), x.data, bytes);
     wait();
-    return {reinterpret_cast<const float*>(host_rows_), static_cast<size_t>(n * x.cols)};
+    return {host_rows_.as<const float>(), static_cast<size_t>(n * x.cols)};
+  }
+
+  bool samples() const override { return cuda::sample_supports(limits_.vocab_size); }
+
+  std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
+    auto* host_rows = host_samples_.as<SampleRow>();
+    auto* host_tokens = reinterpret_cast<int32_t*>(host_rows + limits_.max_logit_rows);
+    auto* device_rows = sample_rows_.as<SampleRow>();
+    auto* device_tokens = reinterpret_cast<int32_t*>(device_rows + limits_.max_logit_rows);
+    std::copy(rows.begin(), rows.end(), host_rows);
+    runtime_->copy_in(device_rows, host_rows, rows.size_bytes());
+    const auto n = static_cast<int32_t>(rows.size());
+    cuda::SampleArgs args{logits.data, logits.stride, limits_.vocab_size,
+                          device_rows, device_tokens, sampling_.as<uint8_t>(),
+                          n,           false,         false,
+                          false};
+    for (const SampleRow& row : rows) {
+      args.any_top_k |= row.top_k > 0;
+      args.any_top_p |= row.top_p < 1.0F;
+      args.any_draw |= row.temperature > 0.0F;
+    }
+    run("sample", cuda::sample(args, stream()));
+    runtime_->copy_out(host_tokens, device_tokens, rows.size() * sizeof(int32_t));
+    wait();
+    return {host_tokens, rows.size()};
   }
 
   void wait() override {
@@ -286,9 +325,12 @@ class CudaBackend final : public Backend {
       fn();
     } catch (const Error& e) {
       if (failure_.empty()) failure_ = e.what();
+      recorder_.abandon();
       throw;
     }
   }
+  /// Rows of an operation that asks for `n`: in a step its shape says how many.
+  int32_t rows_of(int32_t n) const { return plan_ != nullptr ? upload_->n_tokens() : n; }
   int32_t half() const { return static_cast<int32_t>(limits_.inverse_frequencies.size()); }
   bool prefill_fits() const {
     return cuda::prefill_supports(limits_.geometry, limits_.n_heads, limits_.kv_type);
@@ -305,6 +347,10 @@ class CudaBackend final : public Backend {
   static uint64_t uses_bytes(const BackendLimits& l) {
     return l.max_entries.size() * uint64_t(l.max_sequences) * uint64_t(l.max_measured_entries) *
            sizeof(BlockUse);
+  }
+  static uint64_t sampling_bytes(const BackendLimits& l) {
+    if (!cuda::sample_supports(l.vocab_size)) return 0;
+    return static_cast<uint64_t>(cuda::sample_workspace_bytes(l.vocab_size, l.max_logit_rows));
   }
   static uint64_t norms_bytes(const BackendLimits& l) {
     return l.max_entries.size() * uint64_t(l.max_tokens) * sizeof(int64_t);
@@ -332,25 +378,27 @@ class CudaBackend final : public Backend {
              "softmax denominators"},
             {&B::masses_, masses, "attention masses"},
             {&B::uses_, uses_bytes(l), "uses of blocks"},
-            {&B::norms_, norms_bytes(l), "key norms"}};
+            {&B::norms_, norms_bytes(l), "key norms"},
+            {&B::sampling_, sampling_bytes(l), "sampling"},
+            {&B::sample_rows_, uint64_t(l.max_logit_rows) * kSampleBytes, "sampling options"}};
   }
 
   // ---- measures
 
   void measure(int32_t layer, const cuda::AttentionArgs& args) {
-    const cuda::LayerUpload& of = upload_->layer(layer);
-    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
+    const cuda::LayerUpload& of = upload_->layers()[layer];
     int32_t most = 0;
-    for (const SequenceView& s : views) most = std::max(most, s.n_tokens);
-    const auto n = static_cast<int32_t>(views.size());
+    for (const SequenceView& s : plan_->layers[layer].sequences) most = std::max(most, s.n_tokens);
+    const int32_t n = upload_->n_sequences();
     run("attention_mass", cuda::attention_mass(args, n, most, of.max_entries, stream()));
     run("add_up_uses",
         cuda::add_up_uses(args, of.uses_first, uses_.as<BlockUse>(), n, of.max_entries, stream()));
   }
 
   void hand_out_measures(const StepPlan& plan) {
-    const auto* uses = reinterpret_cast<const BlockUse*>(host_measures_);
-    const auto* norms = reinterpret_cast<const int64_t*>(host_measures_ + uses_bytes(limits_));
+    const auto* uses = host_measures_.as<const BlockUse>();
+    const auto* norms =
+        reinterpret_cast<const int64_t*>(host_measures_.as<const uint8_t>() + uses_bytes(limits_));
     for (const LayerPlan& layer : plan.layers) {
       for (const SequenceView& s : layer.sequences) {
         if (s.uses == nullptr) continue;
@@ -361,30 +409,27 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void release_host() {
-    for (uint8_t** memory : {&host_rows_, &host_measures_}) {
-      if (*memory != nullptr) runtime_->release_pinned(*memory);
-      *memory = nullptr;
-    }
-  }
-
   std::shared_ptr<DeviceRuntime> runtime_;
   bool reference_;
   cuda::Products products_;
+  cuda::StepRecorder recorder_;
   BackendLimits limits_;
   std::unique_ptr<cuda::StepUpload> upload_;
   std::vector<DeviceArray> buffers_;
   DeviceArray pool_;
-  DeviceArray frequencies_;  // [head_dim/2] double
-  DeviceArray angles_;       // [max_angle_rows][2][head_dim/2]
-  DeviceArray rows_;         // [max_tokens] of gather
-  DeviceArray workspace_;    // partial sums of decode attention
-  DeviceArray lse_;          // [max_tokens, n_heads]
-  DeviceArray masses_;       // of the layer at hand: [n_tokens, n_entries] per measured sequence
-  DeviceArray uses_;         // of all layers
-  DeviceArray norms_;        // [n_layers, max_tokens]
-  uint8_t* host_rows_ = nullptr;       // pinned
-  uint8_t* host_measures_ = nullptr;   // pinned: uses, then key norms
+  DeviceArray frequencies_;    // [head_dim/2] double
+  DeviceArray angles_;         // [max_angle_rows][2][head_dim/2]
+  DeviceArray rows_;           // [max_tokens] of gather
+  DeviceArray workspace_;      // partial sums of decode attention
+  DeviceArray lse_;            // [max_tokens, n_heads]
+  DeviceArray masses_;         // of the layer at hand: [n_tokens, n_entries] per measured sequence
+  DeviceArray uses_;           // of all layers
+  DeviceArray norms_;          // [n_layers, max_tokens]
+  DeviceArray sampling_;       // scratch of sample()
+  DeviceArray sample_rows_;    // [max_logit_rows], then as many tokens
+  PinnedArray host_rows_;      // logits
+  PinnedArray host_samples_;   // as sample_rows_
+  PinnedArray host_measures_;  // uses, then key norms
   const StepPlan* plan_ = nullptr;     // the step at hand
   const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
   bool busy_ = false;

@@ -30,6 +30,12 @@ struct GemmArgs {
   bool accumulate;
 };
 
+/// Operations that were recorded, to be run again and again with the arguments they had.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 /// One device and one stream on it: everything is asynchronous and in order unless it says
 /// otherwise. Used by one thread at a time. Errors: kDevice, and kOutOfMemory where memory is asked
 /// for.
@@ -59,6 +65,13 @@ class DeviceRuntime {
   /// not 0.
   virtual void check(int error, const char* kernel) = 0;
 
+  /// From here to end_recording() launches, products and marks are recorded instead of run; nothing
+  /// else may be asked for.
+  virtual void begin_recording() = 0;
+  virtual std::unique_ptr<Recording> end_recording() = 0;
+  virtual void discard_recording() noexcept = 0;
+  virtual void replay(Recording& recording) = 0;
+
   /// Remembers the moment the stream reaches this point, under a number from 0 to kMarks - 1.
   static constexpr int kMarks = 2048;
   virtual void mark(int number) = 0;
@@ -69,20 +82,23 @@ class DeviceRuntime {
 /// Error kDevice if there is no driver, no such device, or it is too old.
 std::shared_ptr<DeviceRuntime> open_device(int index);
 
-/// Device memory that goes back by itself.
-class DeviceArray {
+/// Memory of a device, or pinned on the host, that goes back by itself.
+template <bool kPinned>
+class RuntimeArray {
  public:
-  DeviceArray() = default;
-  DeviceArray(std::shared_ptr<DeviceRuntime> runtime, uint64_t bytes, const char* what)
+  RuntimeArray() = default;
+  RuntimeArray(std::shared_ptr<DeviceRuntime> runtime, uint64_t bytes, const char* what)
       : runtime_(std::move(runtime)), bytes_(bytes) {
-    if (bytes > 0) data_ = runtime_->allocate(bytes, what);
+    if (bytes == 0) return;
+    data_ = kPinned ? runtime_->allocate_pinned(bytes, what) : runtime_->allocate(bytes, what);
   }
-  ~DeviceArray() {
-    if (data_ != nullptr) runtime_->release(data_);
+  ~RuntimeArray() {
+    if (data_ == nullptr) return;
+    kPinned ? runtime_->release_pinned(data_) : runtime_->release(data_);
   }
-  DeviceArray(DeviceArray&& other) noexcept { swap(other); }
-  DeviceArray& operator=(DeviceArray&& other) noexcept {
-    DeviceArray(std::move(other)).swap(*this);
+  RuntimeArray(RuntimeArray&& other) noexcept { swap(other); }
+  RuntimeArray& operator=(RuntimeArray&& other) noexcept {
+    RuntimeArray(std::move(other)).swap(*this);
     return *this;
   }
 
@@ -94,12 +110,12 @@ class DeviceArray {
   /// Other memory where the size differs; the old one goes first, because both may not fit.
   void resize(const std::shared_ptr<DeviceRuntime>& runtime, uint64_t bytes, const char* what) {
     if (bytes == bytes_) return;
-    *this = DeviceArray();
-    *this = DeviceArray(runtime, bytes, what);
+    *this = RuntimeArray();
+    *this = RuntimeArray(runtime, bytes, what);
   }
 
  private:
-  void swap(DeviceArray& other) noexcept {
+  void swap(RuntimeArray& other) noexcept {
     std::swap(runtime_, other.runtime_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
@@ -108,5 +124,7 @@ class DeviceArray {
   void* data_ = nullptr;
   uint64_t bytes_ = 0;
 };
+using DeviceArray = RuntimeArray<false>;
+using PinnedArray = RuntimeArray<true>;
 
 }  // namespace paddock::cuda

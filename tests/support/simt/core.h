@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace paddock::simt {
 
@@ -66,6 +67,9 @@ struct MatrixOperand {
   uint32_t* r;           // [n_matrices]
 };
 void load_matrices(void** operands, int n_matrices, bool transposed);
+
+/// Where launches go instead of running, if anywhere (harness.h).
+extern std::vector<std::function<int()>>* recorder;
 
 /// Runs every block; 0 or the number of a CUDA error, with a report recorded.
 int run_grid(const char* kernel, Grid grid, int block, size_t dynamic_shared,

@@ -170,8 +170,12 @@ inline void cp_async_commit() { copy_async_commit(); }
 template <typename... Params, typename... Args>
 int launch(const char* name, void (*kernel)(Params...), Grid grid, int block, size_t dynamic_shared,
            Stream, Args... args) {
-  const std::tuple<Params...> values(args...);
-  return run_grid(name, grid, block, dynamic_shared, [&] { std::apply(kernel, values); });
+  const auto run = [=, values = std::tuple<Params...>(args...)] {
+    return run_grid(name, grid, block, dynamic_shared, [&] { std::apply(kernel, values); });
+  };
+  if (recorder == nullptr) return run();
+  recorder->push_back(run);
+  return 0;
 }
 
 }  // namespace paddock::simt

@@ -151,6 +151,7 @@ inline float fast_log2(float x) { return std::log2(x); }
 inline float rsqrt(float x) { return 1.0F / std::sqrt(x); }
 inline float fmin(float a, float b) { return std::fmin(a, b); }
 inline float fmax(float a, float b) { return std::fmax(a, b); }
+inline float mul(float a, float b) { return a * b; }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 }  // namespace paddock::simt

@@ -65,6 +65,11 @@ void for_each_schedule(const std::function<void(const std::string&)>& run);
 /// Steps (accesses, barriers) after which a launch counts as endless.
 void set_step_limit(uint64_t steps);
 
+// ---- recording ----
+/// While set, launches are put there instead of being run; each runs later, with the arguments it
+/// had, and returns what its launch would have. Null: they run.
+void set_recorder(std::vector<std::function<int()>>* recorder);
+
 // ---- mutants ----
 /// The sites that launches have met so far, as "file stem.site".
 std::vector<std::string> sites_met();

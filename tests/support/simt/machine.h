@@ -91,10 +91,17 @@ struct Warp {
 /// What one block has done to hand memory to others: write, fence, atomic; then atomic, fence,
 /// read.
 struct BlockRecord {
+  /// An atomic after a fence of the same epoch hands over what its own thread wrote in it, and what
+  /// its warp wrote before a warp barrier; of other threads only what a block barrier came after.
+  struct Release {
+    uint32_t epoch;
+    uint16_t thread, warp_epoch;
+  };
   uint32_t first_epoch;
   Grid block;
   uint32_t fenced = 0;    // epoch of the last fence, 0 for none
-  uint32_t released = 0;  // ... that an atomic followed
+  uint32_t released = 0;  // epoch up to which all was handed over
+  std::vector<Release> releases{};
   bool atomic = false;
   bool acquired = false;  // a fence after an atomic
 };

@@ -14,9 +14,27 @@ BlockRecord& block_of_epoch(uint32_t epoch) {
                              [](uint32_t e, const BlockRecord& b) { return e < b.first_epoch; });
   return *std::prev(it);
 }
-/// True if the block of that epoch has released what it did then and this block has acquired it.
-bool handed_over(uint32_t epoch) {
-  return block_of_epoch(epoch).released >= epoch && machine().blocks.back().acquired;
+bool same_warp(uint16_t a, uint16_t b) { return a / kWarpSize == b / kWarpSize; }
+
+/// True if the write's block has released it and this block has acquired it.
+bool handed_over(const ByteShadow& s) {
+  if (!machine().blocks.back().acquired) return false;
+  const BlockRecord& block = block_of_epoch(s.write_epoch);
+  return block.released >= s.write_epoch ||
+         std::any_of(block.releases.begin(), block.releases.end(), [&](const auto& r) {
+           return r.epoch == s.write_epoch &&
+                  (r.thread == s.writer ||
+                   (same_warp(r.thread, s.writer) && r.warp_epoch != s.write_warp_epoch));
+         });
+}
+
+void note_atomic(BlockRecord& block) {
+  block.atomic = true;
+  if (block.fenced == 0) return;
+  const uint32_t now = machine().epoch;
+  block.released = std::max(block.released, block.fenced < now ? block.fenced : now - 1);
+  if (block.fenced < now) return;
+  block.releases.push_back({now, static_cast<uint16_t>(place.thread), this_warp().epoch});
 }
 
 [[noreturn]] void fail_race(const Region& r, size_t offset, const char* mine, const char* other,
@@ -36,22 +54,17 @@ void check_race(Region& r, size_t offset, size_t bytes, Access kind, Where where
   const Machine& m = machine();
   const auto me = static_cast<uint16_t>(place.thread);
   const uint16_t warp_epoch = this_warp().epoch;
-  const auto same_warp = [me](uint16_t other) { return other / kWarpSize == me / kWarpSize; };
   const bool writes = kind == Access::kWrite || kind == Access::kAtomic;
   const bool atomic = kind == Access::kAtomic;
-  if (atomic && !r.shared) {
-    BlockRecord& block = machine().blocks.back();
-    block.atomic = true;
-    block.released = block.fenced;
-  }
+  if (atomic && !r.shared) note_atomic(machine().blocks.back());
   for (size_t i = offset; i < offset + bytes; ++i) {
     ByteShadow& s = r.shadow[i];
     const bool write_here = s.write_epoch >= m.launch_epoch;
     if (write_here && !(atomic && s.atomic_write != 0)) {
       const bool in_epoch = s.write_epoch == m.epoch;
       const bool ordered =
-          in_epoch ? s.writer == me || (same_warp(s.writer) && s.write_warp_epoch != warp_epoch)
-                   : s.write_epoch >= m.block_epoch || r.shared || handed_over(s.write_epoch);
+          in_epoch ? s.writer == me || (same_warp(s.writer, me) && s.write_warp_epoch != warp_epoch)
+                   : s.write_epoch >= m.block_epoch || r.shared || handed_over(s);
       if (!ordered) fail_race(r, i, verb(kind), "write", s.write_epoch, s.writer, where);
     }
     if (kind == Access::kReadConst && write_here && !r.shared) {
@@ -69,7 +82,7 @@ void check_race(Region& r, size_t offset, size_t bytes, Access kind, Where where
         }
       }
       if (s.read_epoch == m.epoch &&
-          (s.many_warps != 0 || !same_warp(s.reader) ||
+          (s.many_warps != 0 || !same_warp(s.reader, me) ||
            (s.read_warp_epoch == warp_epoch && (s.many_readers != 0 || s.reader != me)))) {
         fail_race(r, i, verb(kind), "read", s.read_epoch, s.reader, where);
       }
@@ -86,7 +99,7 @@ void check_race(Region& r, size_t offset, size_t bytes, Access kind, Where where
       s.many_warps = 0;
     } else if (s.many_warps != 0) {
       continue;
-    } else if (!same_warp(s.reader)) {
+    } else if (!same_warp(s.reader, me)) {
       s.many_warps = 1;
       continue;
     } else if (s.read_warp_epoch == warp_epoch) {

@@ -7,6 +7,9 @@
 #include "support/simt/machine.h"
 
 namespace paddock::simt {
+
+std::vector<std::function<int()>>* recorder = nullptr;
+void set_recorder(std::vector<std::function<int()>>* into) { recorder = into; }
 namespace {
 
 std::string stem(const char* file) {

@@ -13,6 +13,12 @@ namespace paddock::simt {
 namespace {
 
 int64_t launches_left = -1;
+int64_t replays = 0;
+bool recording_fails = false;
+
+struct SimtRecording final : cuda::Recording {
+  std::vector<std::function<int()>> launches;
+};
 
 class SimtRuntime final : public cuda::DeviceRuntime {
  public:
@@ -23,6 +29,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   cuda::DeviceMemoryInfo memory() const override { return {free_, total_}; }
 
   void* allocate(uint64_t bytes, const char* what) override {
+    not_recording("an allocation");
     if (bytes > free_) {
       fail(ErrorCode::kOutOfMemory, "{}: {} needs {} bytes but only {} are free", name(), what,
            bytes, free_);
@@ -42,11 +49,13 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   void release_pinned(void* memory) noexcept override { std::free(memory); }
 
   void copy_in(void* device, const void* host, uint64_t bytes) override {
+    not_recording("a copy");
     if (bytes == 0) return;
     auto [region, offset] = find(device);
     region->write(offset, host, bytes);
   }
   void copy_out(void* host, const void* device, uint64_t bytes) override {
+    not_recording("a copy");
     if (bytes == 0) return;
     const auto [region, offset] = find(device);
     if (region->written(offset, bytes)) {
@@ -66,6 +75,13 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   }
 
   void gemm(const cuda::GemmArgs& a) override {
+    if (recording_ != nullptr) {
+      recording_->launches.push_back([this, a] {
+        gemm(a);
+        return 0;
+      });
+      return;
+    }
     const std::vector<float> w = floats(a.w, a.type, a.rows, a.cols, a.cols);
     const std::vector<float> x = floats(a.x, a.type, a.n, a.cols, a.x_stride);
     for (int32_t t = 0; t < a.n; ++t) {
@@ -80,7 +96,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
     }
   }
 
-  void synchronize() override {}
+  void synchronize() override { not_recording("a wait"); }
 
   void check(int error, const char* kernel) override {
     const std::string report = take_report_text();
@@ -92,10 +108,46 @@ class SimtRuntime final : public cuda::DeviceRuntime {
     }
   }
 
-  void mark(int number) override { marks_[number] = ++clock_; }
+  void begin_recording() override {
+    if (recording_ != nullptr) fail(ErrorCode::kInternal, "a recording is under way");
+    recording_ = std::make_unique<SimtRecording>();
+    set_recorder(&recording_->launches);
+  }
+  std::unique_ptr<cuda::Recording> end_recording() override {
+    set_recorder(nullptr);
+    std::unique_ptr<SimtRecording> ended = std::move(recording_);
+    if (recording_fails) {
+      fail(ErrorCode::kDevice, "{}: a recording failed: out of memory", name());
+    }
+    return ended;
+  }
+  void discard_recording() noexcept override {
+    set_recorder(nullptr);
+    recording_ = nullptr;
+  }
+  void replay(cuda::Recording& recording) override {
+    not_recording("replay");
+    ++replays;
+    for (const auto& launch : static_cast<SimtRecording&>(recording).launches) {
+      check(launch(), "a recorded launch");
+    }
+  }
+
+  void mark(int number) override {
+    const auto note = [this, number] {
+      marks_[number] = ++clock_;
+      return 0;
+    };
+    recording_ != nullptr ? recording_->launches.push_back(note) : static_cast<void>(note());
+  }
   int64_t nanoseconds(int from, int to) override { return marks_[to] - marks_[from]; }
 
  private:
+  /// What a device refuses while it records.
+  void not_recording(const char* what) const {
+    if (recording_ == nullptr) return;
+    fail(ErrorCode::kDevice, "{}: {} is not permitted while a step is recorded", name(), what);
+  }
   static uintptr_t address_of(const void* p) { return reinterpret_cast<uintptr_t>(p); }
 
   std::pair<DeviceMemory*, size_t> find(const void* device) const {
@@ -125,6 +177,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   std::map<uintptr_t, std::unique_ptr<DeviceMemory>> regions_;
   std::map<int, int64_t> marks_;
   int64_t clock_ = 0;
+  std::unique_ptr<SimtRecording> recording_;
   uint64_t free_, total_;
 };
 
@@ -142,6 +195,8 @@ EmulatedCuda::EmulatedCuda() {
 }
 EmulatedCuda::~EmulatedCuda() { set_cuda_backend_maker(nullptr); }
 
+int64_t replayed_steps() { return replays; }
+void fail_recordings(bool all) { recording_fails = all; }
 void fail_launch_after(int64_t launches) { launches_left = launches; }
 
 }  // namespace paddock::simt

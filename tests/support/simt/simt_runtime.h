@@ -19,6 +19,11 @@ class EmulatedCuda {
   EmulatedCuda& operator=(const EmulatedCuda&) = delete;
 };
 
+/// Recorded steps replayed so far, on all emulated devices.
+int64_t replayed_steps();
+/// From now on a device has no memory for recordings, or has it again.
+void fail_recordings(bool all);
+
 /// After this many more launches, one fails as a device would; -1: never.
 void fail_launch_after(int64_t launches);
 

@@ -1,0 +1,412 @@
+// A token for each row of logits, exactly as SampleRow in kernels/sampling.h says.
+//   logits [n_rows, vocab_size]  ->  tokens [n_rows]; -1 where a logit is not finite
+//
+// Work:    block (slice of kSlice logits, row), in up to 8 launches of which each block leaves its
+//          slice's part and the last one of a row goes on alone:
+//          begin    the best logit; greedy rows are done
+//          select   the smallest logit that top_k keeps, then that top_p keeps, as a radix search
+//                   over logit_key(): three digits, the uppermost first, by counts or by weights
+//          draw     weights at the temperature, slice by slice; the slice that the draw falls in is
+//                   walked in the order of ids
+//          Of logits equal to the smallest kept one only the first few stay: state.equals.
+// Sums:    integers, so their order is of no account.
+// Limits:  vocab_size up to kMaxSlices * kSlice. Workspace all zero before its first use, and left
+// so
+//          where it has to be.
+// Moves:   4 * vocab_size bytes a launch and row, mostly from L2.
+// Test:    tests/kernels/cuda_sampling_test.cpp
+// hot: begin_kernel select_kernel draw_kernel
+#include "cuda/device.h"
+#include "cuda/launch.h"
+#include "sampling.h"
+
+namespace paddock::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / simt::kWarpSize;
+constexpr int kEach = 16;  // logits of a thread
+constexpr int kSlice = kThreads * kEach;
+constexpr int kMaxSlices = kThreads;
+constexpr int kDigitBits = 11;
+constexpr int kBins = 1 << kDigitBits;
+constexpr int kBinsEach = kBins / kThreads;
+
+/// What the launches hand on about a row.
+struct RowState {
+  uint32_t best;    // key of the largest logit
+  uint32_t cut;     // key of the smallest that stays; 0: nothing is cut
+  uint32_t equals;  // how many of those equal to it stay, the lowest ids
+  uint32_t done;    // the token is known, or there is none
+  uint32_t prefix;  // of the key that select looks for: its digits so far
+  uint32_t reserved;
+  uint64_t left;  // to be found among keys with this prefix, from the largest down
+};
+
+/// What a block leaves for the last one of its row.
+struct Part {
+  uint64_t value;  // begin: rank of the best; draw: sum of weights above the cut
+  uint32_t count;  // begin: threads that met a logit that is not finite; draw: logits at the cut
+  uint32_t reserved;
+};
+
+/// Scratch of one row; `slices` Parts follow it.
+struct RowScratch {
+  RowState state;
+  uint32_t arrived[4];   // blocks of this launch that have left their part; zero between launches
+  uint64_t bins[kBins];  // likewise
+};
+static_assert(sizeof(RowScratch) % 16 == 0);
+
+struct Params {
+  SampleArgs args;
+  int32_t slices;
+};
+PADDOCK_HD inline int64_t row_scratch_bytes(int32_t slices) {
+  return int64_t{sizeof(RowScratch)} + slices * int64_t{sizeof(Part)};
+}
+
+/// The row of a block, and what select and draw need to know about it.
+struct Row {
+  SampleRow how;
+  const float* logits;
+  RowState* state;
+  uint32_t* arrived;
+  uint64_t* bins;
+  Part* parts;
+};
+PADDOCK_DEVICE Row row_of(const Params& p) {
+  const int row = simt::block_y();
+  auto* scratch = reinterpret_cast<RowScratch*>(static_cast<uint8_t*>(p.args.workspace) +
+                                                row * row_scratch_bytes(p.slices));
+  return {simt::load_const(p.args.rows + row),
+          p.args.logits + row * p.args.stride,
+          &scratch->state,
+          scratch->arrived,
+          scratch->bins,
+          reinterpret_cast<Part*>(scratch + 1)};
+}
+
+/// Calls use(id, logit) for this thread's logits of the block's slice.
+template <typename Use>
+PADDOCK_DEVICE void for_each_logit(const Params& p, const Row& row, const Use& use) {
+  float logits[kEach];
+  const int32_t first = simt::block_x() * kSlice + simt::thread_x();
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    const int32_t id = first + i * kThreads;
+    if (PADDOCK_CHECKED("logit", id < p.args.vocab_size)) {
+      logits[i] = simt::load_const(row.logits + id);
+    }
+  }
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    const int32_t id = first + i * kThreads;
+    if (id < p.args.vocab_size) use(id, logits[i]);
+  }
+}
+
+// ---- blocks ----
+/// The sum of `value` over the block's threads before this one, and over all of them.
+template <typename T>
+struct Scan {
+  T before, total;
+};
+template <typename T>
+PADDOCK_DEVICE Scan<T> scan_block(T value, uint64_t* shared) {
+  const int lane = simt::lane();
+  T sum = value;
+  PADDOCK_UNROLL for (int delta = 1; delta < simt::kWarpSize; delta *= 2) {
+    const T other = simt::shfl(sum, lane >= delta ? lane - delta : lane);
+    if (lane >= delta) sum += other;
+  }
+  PADDOCK_SYNC("scan used");
+  if (lane == simt::kWarpSize - 1) simt::store(shared + simt::warp(), uint64_t{sum});
+  PADDOCK_SYNC("scan ready");
+  Scan<T> scan{static_cast<T>(sum - value), 0};
+  PADDOCK_UNROLL for (int w = 0; w < kWarps; ++w) {
+    const T of_warp = static_cast<T>(simt::load(shared + w));
+    if (w < simt::warp()) scan.before += of_warp;
+    scan.total += of_warp;
+  }
+  return scan;
+}
+
+/// Whether this block is the last of its row to come here; it then sees what the others left.
+PADDOCK_DEVICE bool is_last(const Params& p, const Row& row, uint32_t* shared) {
+  PADDOCK_FENCE("part visible");
+  PADDOCK_SYNC("block left its part");
+  if (simt::thread_x() == 0) {
+    const uint32_t others = simt::atomic_add(row.arrived, 1U);
+    simt::store(shared, others + 1 == static_cast<uint32_t>(p.slices) ? 1U : 0U);
+  }
+  PADDOCK_SYNC("arrival counted");
+  const bool last = simt::load(shared) != 0;
+  if (last) PADDOCK_FENCE("parts seen");
+  if (last && simt::thread_x() == 0) simt::store(row.arrived, 0U);
+  return last;
+}
+
+// ---- begin ----
+PADDOCK_DEVICE uint64_t rank_of(float logit, int32_t id) {
+  return uint64_t{logit_key(logit)} << 32 | static_cast<uint32_t>(~id);
+}
+
+/// The best rank and the count over the lanes of a warp.
+PADDOCK_DEVICE Part reduce_warp(Part part) {
+  PADDOCK_UNROLL for (int mask = 1; mask < simt::kWarpSize; mask *= 2) {
+    part.value = simt::max(part.value, simt::shfl_xor(part.value, mask));
+    part.count += simt::shfl_xor(part.count, mask);
+  }
+  return part;
+}
+PADDOCK_DEVICE Part merge(const Part& a, const Part& b) {
+  return {simt::max(a.value, b.value), a.count + b.count, 0};
+}
+
+PADDOCK_KERNEL(kThreads)
+void begin_kernel(Params p) {
+  PADDOCK_SHARED(Part, of_warps, kWarps);
+  PADDOCK_SHARED(uint32_t, last, 1);
+  const Row row = row_of(p);
+  Part part{0, 0, 0};
+  for_each_logit(p, row, [&](int32_t id, float logit) {
+    part = merge(part, {rank_of(logit, id), is_finite(logit) ? 0U : 1U, 0});
+  });
+  part = reduce_warp(part);
+  if (simt::lane() == 0) simt::store(of_warps + simt::warp(), part);
+  PADDOCK_SYNC("warps reduced");
+  if (simt::thread_x() == 0) {
+    for (int w = 1; w < kWarps; ++w) part = merge(part, simt::load(of_warps + w));
+    simt::store(row.parts + simt::block_x(), part);
+  }
+  if (!is_last(p, row, last) || simt::warp() != 0) return;
+  part = {0, 0, 0};
+  for (int32_t s = simt::lane(); s < p.slices; s += simt::kWarpSize) {
+    part = merge(part, simt::load(row.parts + s));
+  }
+  part = reduce_warp(part);
+  if (simt::lane() != 0) return;
+  const bool broken = part.count != 0;
+  const bool done = broken || row.how.temperature == 0.0F;
+  simt::store(&row.state->best, static_cast<uint32_t>(part.value >> 32));
+  simt::store(&row.state->cut, 0U);
+  simt::store(&row.state->equals, 0U);
+  simt::store(&row.state->done, done ? 1U : 0U);
+  if (!done) return;
+  const auto best = ~static_cast<int32_t>(static_cast<uint32_t>(part.value));
+  simt::store(p.args.tokens + simt::block_y(), broken ? -1 : best);
+}
+
+// ---- select ----
+enum class Cut { kTopK, kTopP };
+
+PADDOCK_DEVICE bool wants(const Params& p, const SampleRow& how, Cut by) {
+  return by == Cut::kTopK ? how.top_k > 0 && how.top_k < p.args.vocab_size : how.top_p < 1.0F;
+}
+
+/// One digit of the search; digits have kDigitBits, kDigitBits and 10 bits.
+template <Cut kBy>
+PADDOCK_KERNEL(kThreads)
+void select_kernel(Params p, int digit) {
+  // Sums of weights in three parts of 16 bits, which shared memory adds quickly.
+  PADDOCK_SHARED(uint32_t, sums, 3 * kBins);
+  PADDOCK_SHARED(uint64_t, scratch, kWarps);
+  PADDOCK_SHARED(uint32_t, last, 1);
+  const Row row = row_of(p);
+  const RowState state = simt::load(row.state);
+  if (state.done != 0 || !wants(p, row.how, kBy)) return;
+  const int shift = digit == 0 ? 32 - kDigitBits : digit == 1 ? 32 - 2 * kDigitBits : 0;
+  const int bits = digit == 2 ? 32 - 2 * kDigitBits : kDigitBits;
+  const float best = key_logit(state.best);
+  const auto weight = [&](uint32_t key) -> uint64_t {
+    return kBy == Cut::kTopK ? 1 : logit_weight(key_logit(key), best, 1.0F);
+  };
+  const auto has_prefix = [&](uint32_t key) {
+    return digit == 0 || key >> (shift + bits) == state.prefix;
+  };
+  const auto bin_of = [&](uint32_t key) {
+    return static_cast<int32_t>(key >> shift & ((1U << bits) - 1U));
+  };
+
+  for (int i = simt::thread_x(); i < 3 * kBins; i += kThreads) simt::store(sums + i, 0U);
+  PADDOCK_SYNC("sums cleared");
+  for_each_logit(p, row, [&](int32_t, float logit) {
+    const uint32_t key = logit_key(logit);
+    if (key <= state.cut || !has_prefix(key)) return;  // those at the cut come below
+    const uint64_t w = weight(key);
+    uint32_t* sum = sums + bin_of(key);
+    PADDOCK_UNROLL for (int part = 0; part < (kBy == Cut::kTopK ? 1 : 3); ++part) {
+      const auto some = static_cast<uint32_t>(w >> (16 * part) & 0xFFFFU);
+      if (some != 0) simt::atomic_add(sum + part * kBins, some);
+    }
+  });
+  PADDOCK_SYNC("sums ready");
+  for (int bin = simt::thread_x(); bin < kBins; bin += kThreads) {
+    const uint64_t sum = simt::load(sums + bin) + (uint64_t{simt::load(sums + kBins + bin)} << 16) +
+                         (uint64_t{simt::load(sums + 2 * kBins + bin)} << 32);
+    if (sum != 0) simt::atomic_add(row.bins + bin, sum);
+  }
+  if (!is_last(p, row, last)) return;
+
+  uint64_t own[kBinsEach];  // from the uppermost bin down
+  uint64_t sum = 0;
+  const int first = kBins - 1 - simt::thread_x() * kBinsEach;
+  PADDOCK_UNROLL for (int i = 0; i < kBinsEach; ++i) {
+    own[i] = simt::load(row.bins + first - i);
+    simt::store(row.bins + first - i, uint64_t{0});
+    if (state.cut != 0 && has_prefix(state.cut) && bin_of(state.cut) == first - i) {
+      own[i] += state.equals * weight(state.cut);
+    }
+    sum += own[i];
+  }
+  const Scan<uint64_t> scan = scan_block(sum, scratch);
+  uint64_t left = state.left;
+  if (digit == 0) {
+    left = kBy == Cut::kTopK ? static_cast<uint64_t>(row.how.top_k)
+                             : share_of(row.how.top_p, scan.total);
+  }
+  if (left <= scan.before || left > scan.before + sum) return;
+  left -= scan.before;
+  int bin = first;
+  PADDOCK_UNROLL for (int i = 0; i < kBinsEach; ++i) {
+    if (bin != first - i || left <= own[i]) continue;
+    left -= own[i];
+    --bin;
+  }
+  const uint32_t prefix = (digit == 0 ? 0U : state.prefix << bits) | static_cast<uint32_t>(bin);
+  simt::store(&row.state->prefix, prefix);
+  simt::store(&row.state->left, left);
+  if (digit < 2) return;
+  const uint64_t each = weight(prefix);
+  simt::store(&row.state->cut, prefix);
+  simt::store(&row.state->equals, static_cast<uint32_t>((left + each - 1) / each));
+}
+
+// ---- draw ----
+/// Where the draw falls.
+struct Found {
+  uint64_t unit;  // counted from the slice's first
+  uint32_t slice;
+  uint32_t equals;  // logits of the slice at the cut that stay
+};
+
+/// Of `here` logits at the cut after `earlier` ones, those that stay.
+PADDOCK_DEVICE uint32_t staying(uint32_t equals, uint32_t earlier, uint32_t here) {
+  return earlier >= equals ? 0U : simt::min(here, equals - earlier);
+}
+
+PADDOCK_KERNEL(kThreads)
+void draw_kernel(Params p) {
+  PADDOCK_SHARED(uint64_t, scratch, kWarps);
+  PADDOCK_SHARED(uint32_t, last, 1);
+  PADDOCK_SHARED(Found, found_at, 1);
+  const Row row = row_of(p);
+  const RowState state = simt::load(row.state);
+  if (state.done != 0) return;
+  const float best = key_logit(state.best);
+  const uint64_t least = row.how.min_p > 0.0F ? share_of(row.how.min_p, kWeightOne) : 0;
+  const auto weight = [&](uint32_t key) -> uint64_t {
+    const float logit = key_logit(key);
+    if (key != state.best && logit_weight(logit, best, 1.0F) < least) return 0;
+    return logit_weight(logit, best, row.how.temperature);
+  };
+  const uint64_t weight_at_cut = state.cut == 0 ? 0 : weight(state.cut);
+
+  uint64_t sum = 0;
+  uint32_t equals = 0;
+  for_each_logit(p, row, [&](int32_t, float logit) {
+    const uint32_t key = logit_key(logit);
+    if (key > state.cut) sum += weight(key);
+    if (key == state.cut) ++equals;
+  });
+  sum = scan_block(sum, scratch).total;
+  equals = scan_block(equals, scratch).total;
+  if (simt::thread_x() == 0) simt::store(row.parts + simt::block_x(), Part{sum, equals, 0});
+  if (!is_last(p, row, last)) return;
+
+  // Which slice it is: one thread each.
+  const int me = simt::thread_x();
+  Part part{0, 0, 0};
+  if (PADDOCK_CHECKED("slice", me < p.slices)) part = simt::load(row.parts + me);
+  uint32_t earlier = scan_block(part.count, scratch).before;
+  const uint32_t stay = staying(state.equals, earlier, part.count);
+  sum = part.value + stay * weight_at_cut;
+  Scan<uint64_t> scan = scan_block(sum, scratch);
+  const uint64_t unit = drawn_unit(row.how, scan.total);
+  if (scan.before <= unit && unit < scan.before + sum) {
+    simt::store(found_at, Found{unit - scan.before, static_cast<uint32_t>(me), stay});
+  }
+  PADDOCK_SYNC("slice found");
+  const Found found = simt::load(found_at);
+
+  // Which logit: a thread has kEach that follow one another.
+  const int32_t first = static_cast<int32_t>(found.slice) * kSlice + me * kEach;
+  uint32_t keys[kEach];
+  equals = 0;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    keys[i] = 0;
+    if (PADDOCK_CHECKED("logit of the slice", first + i < p.args.vocab_size)) {
+      keys[i] = logit_key(simt::load_const(row.logits + first + i));
+    }
+    if (keys[i] == state.cut) ++equals;
+  }
+  earlier = scan_block(equals, scratch).before;
+  uint32_t left = staying(found.equals, earlier, equals);
+  uint64_t weights[kEach];
+  sum = 0;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    weights[i] = keys[i] > state.cut ? weight(keys[i]) : 0;
+    if (keys[i] == state.cut && left > 0) {
+      weights[i] = weight_at_cut;
+      --left;
+    }
+    sum += weights[i];
+  }
+  uint64_t passed = scan_block(sum, scratch).before;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    if (passed <= found.unit && found.unit < passed + weights[i]) {
+      simt::store(p.args.tokens + simt::block_y(), first + i);
+    }
+    passed += weights[i];
+  }
+}
+
+// ---- host ----
+int32_t slices_of(int32_t vocab_size) { return (vocab_size + kSlice - 1) / kSlice; }
+
+template <Cut kBy>
+int select(const Params& params, simt::Grid grid, Stream stream) {
+  for (int digit = 0; digit < 3; ++digit) {
+    const int error = PADDOCK_LAUNCH(select_kernel<kBy>, grid, kThreads, 0, stream, params, digit);
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
+}  // namespace
+
+bool sample_supports(int32_t vocab_size) {
+  return vocab_size > 0 && vocab_size <= kMaxSlices * kSlice;
+}
+
+int64_t sample_workspace_bytes(int32_t vocab_size, int32_t n_rows) {
+  return n_rows * row_scratch_bytes(slices_of(vocab_size));
+}
+
+int sample(const SampleArgs& args, Stream stream) {
+  if (args.n_rows == 0) return 0;
+  if (!sample_supports(args.vocab_size) || args.n_rows < 0 || args.n_rows > 65535 ||
+      args.stride < args.vocab_size || args.workspace == nullptr) {
+    return kInvalid;
+  }
+  const Params params{args, slices_of(args.vocab_size)};
+  const simt::Grid grid{static_cast<uint32_t>(params.slices), static_cast<uint32_t>(args.n_rows)};
+  int error = PADDOCK_LAUNCH(begin_kernel, grid, kThreads, 0, stream, params);
+  if (error == 0 && args.any_top_k) error = select<Cut::kTopK>(params, grid, stream);
+  if (error == 0 && args.any_top_p) error = select<Cut::kTopP>(params, grid, stream);
+  if (error == 0 && args.any_draw) {
+    error = PADDOCK_LAUNCH(draw_kernel, grid, kThreads, 0, stream, params);
+  }
+  return error;
+}
+
+}  // namespace paddock::cuda
