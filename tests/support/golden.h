@@ -13,9 +13,14 @@
 
 namespace paddock::test {
 
-inline std::string golden(const std::string& name) {
-  return std::string(PADDOCK_TEST_DATA) + "/golden/" + name;
+/// Where the tests' files are; PADDOCK_TEST_DATA in the environment says so to a program that was
+/// carried elsewhere.
+inline std::string test_data() {
+  const char* moved = std::getenv("PADDOCK_TEST_DATA");
+  return moved != nullptr ? moved : PADDOCK_TEST_DATA;
 }
+
+inline std::string golden(const std::string& name) { return test_data() + "/golden/" + name; }
 
 inline nlohmann::json golden_json(const std::string& name) {
   std::ifstream file(golden(name));
