@@ -47,6 +47,16 @@ struct ProcessMemory {
   uint64_t available_bytes = 0;  ///< left for it under the machine's and the cgroup's limits
 };
 
+/// The memory of the device that runs the model: what this engine took, and the driver's own view.
+struct DeviceMemory {
+  std::string device;  ///< "cpu", or such as "cuda:0 (NVIDIA H100)"
+  uint64_t reserved_bytes =
+      0;  ///< by this engine: weights in its own form, pool, activations, tables
+  uint64_t process_bytes = 0;  ///< of this process, as the driver reports (0: unknown, or a CPU)
+  uint64_t free_bytes = 0;     ///< likewise, of the whole device
+  uint64_t total_bytes = 0;
+};
+
 struct KvStats {
   int32_t block_size = 0;
   std::string type;        ///< "f16", ...
@@ -71,6 +81,7 @@ struct KvStats {
   uint64_t events = 0;       ///< removals logged so far
   uint64_t events_lost = 0;  ///< of them no longer in the ring
   ProcessMemory memory;
+  DeviceMemory device;
   KvLayerStats total;
   std::vector<KvLayerStats> layers;
 };

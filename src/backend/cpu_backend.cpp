@@ -114,6 +114,7 @@ class CpuBackend final : public Backend {
 
   // ---- memory
 
+  DeviceMemory memory() const override { return {"cpu", 0, 0, 0, 0}; }
   uint64_t available_bytes() const override { return available_memory(); }
 
   uint64_t reserve_bytes(const BackendLimits& limits) const override {
@@ -290,6 +291,34 @@ class CpuBackend final : public Backend {
     const int64_t bytes = limits_.geometry.page_bytes();
     std::memcpy(out.data(), page_pool_.data() + page * bytes, static_cast<size_t>(bytes));
   }
+
+  std::unique_ptr<HostPages> make_host_pages(int64_t n) override {
+    struct Pages final : HostPages {
+      Pages(AlignedBuffer taken, int64_t page_bytes)
+          : HostPages(reinterpret_cast<std::byte*>(taken.data()), page_bytes),
+            buffer(std::move(taken)) {}
+      AlignedBuffer buffer;
+    };
+    const int64_t bytes = limits_.geometry.page_bytes();
+    return std::make_unique<Pages>(AlignedBuffer(static_cast<uint64_t>(n * bytes), "saved pages"),
+                                   bytes);
+  }
+  int64_t save_pages(std::span<const PageCopy> copies) override {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    for (const PageCopy& c : copies) {
+      std::memcpy(c.host, page_pool_.data() + c.page * bytes, static_cast<size_t>(bytes));
+    }
+    return 0;
+  }
+  int64_t load_pages(std::span<const PageCopy> copies) override {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    for (const PageCopy& c : copies) {
+      std::memcpy(page_pool_.data() + c.page * bytes, c.host, static_cast<size_t>(bytes));
+    }
+    return 0;
+  }
+  bool copies_done(int64_t) override { return true; }
+  void wait_for_copies(int64_t) override {}
 
   void poison_page(int32_t page) override {
     const int64_t bytes = limits_.geometry.page_bytes();

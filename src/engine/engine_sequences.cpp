@@ -116,6 +116,8 @@ KvStats Engine::Impl::stats() const {
     stats.total.attention_seconds += layer.attention_seconds;
   }
   stats.memory = {resident_memory(), available_memory()};
+  stats.device = backend->memory();
+  stats.device.reserved_bytes = memory_bytes;
   return stats;
 }
 

@@ -123,6 +123,15 @@ std::string to_prometheus(const KvStats& s) {
            static_cast<int64_t>(s.events_lost));
   p.single("process_resident_bytes", "gauge", "Memory of the process as the system reports it.",
            static_cast<int64_t>(s.memory.resident_bytes));
+  p.begin("device_bytes", "gauge", "Memory of the device: by this engine, and by its driver.");
+  const std::pair<const char*, uint64_t> kinds[] = {{"reserved", s.device.reserved_bytes},
+                                                    {"process", s.device.process_bytes},
+                                                    {"free", s.device.free_bytes},
+                                                    {"total", s.device.total_bytes}};
+  for (const auto& [kind, bytes] : kinds) {
+    p.value(fmt::format("device=\"{}\",kind=\"{}\"", escaped(s.device.device), kind),
+            static_cast<int64_t>(bytes));
+  }
   return p.take();
 }
 

@@ -129,6 +129,11 @@ std::string to_json(const KvStats& stats) {
   out["events_lost"] = stats.events_lost;
   out["process_resident_bytes"] = stats.memory.resident_bytes;
   out["process_available_bytes"] = stats.memory.available_bytes;
+  out["device"] = {{"name", stats.device.device},
+                   {"reserved_bytes", stats.device.reserved_bytes},
+                   {"process_bytes", stats.device.process_bytes},
+                   {"free_bytes", stats.device.free_bytes},
+                   {"total_bytes", stats.device.total_bytes}};
   out["total"] = layer_json(stats.total);
   out["layers"] = Json::array();
   for (const KvLayerStats& layer : stats.layers) out["layers"].push_back(layer_json(layer));
@@ -164,6 +169,15 @@ std::string to_table(const KvStats& stats) {
       "the process holds {:.1f} MiB\n",
       stats.pool_pages, stats.page_bytes, stats.pool_bytes / kMiB, stats.block_size, stats.type,
       stats.pages_free, stats.memory.resident_bytes / kMiB);
+  if (stats.device.total_bytes > 0) {
+    out += fmt::format(
+        "{}: {:.1f} MiB reserved by this engine, {:.1f} of {:.1f} MiB free{}\n",
+        one_line(stats.device.device), stats.device.reserved_bytes / kMiB,
+        stats.device.free_bytes / kMiB, stats.device.total_bytes / kMiB,
+        stats.device.process_bytes == 0
+            ? ""
+            : fmt::format(", {:.1f} MiB held by this process", stats.device.process_bytes / kMiB));
+  }
   out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9} {:>9} {:>12} {:>9}  {}\n", "layer",
                      "policy", "pages", "peak", "tokens", "MiB", "allocated", "keys read",
                      "attn ms", "pages removed");

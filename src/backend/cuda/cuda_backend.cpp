@@ -88,6 +88,7 @@ class CudaBackend final : public Backend {
 
   // ---- memory
 
+  DeviceMemory memory() const override { return runtime_->driver_view(); }
   uint64_t available_bytes() const override {
     const cuda::DeviceMemoryInfo memory = runtime_->memory();
     return memory.free_bytes - std::min(memory.free_bytes, memory.headroom_bytes);
@@ -139,6 +140,7 @@ class CudaBackend final : public Backend {
     }
     pending_ = nullptr;  // what a stopped step measured is of no use
     if (busy_) wait();
+    join_loads();
     plan_ = &plan;
     const auto [shape, recordable] = cuda::choose_shape(
         plan, limits_, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast);
@@ -304,6 +306,7 @@ class CudaBackend final : public Backend {
     const PageGeometry& g = limits_.geometry;
     const auto bytes = static_cast<uint64_t>(g.page_bytes());
     std::vector<std::byte> own(bytes);
+    runtime_->wait_for_side();
     runtime_->copy_out(own.data(), pool_.as<uint8_t>() + page * g.page_bytes(), bytes);
     runtime_->synchronize();
     const auto size = static_cast<size_t>(g.element_bytes);
@@ -319,6 +322,36 @@ class CudaBackend final : public Backend {
               out.begin() + static_cast<int64_t>(bytes / 2));
   }
 
+  std::unique_ptr<HostPages> make_host_pages(int64_t n) override {
+    struct Pages final : HostPages {
+      Pages(PinnedArray taken, int64_t page_bytes)
+          : HostPages(taken.as<std::byte>(), page_bytes), array(std::move(taken)) {}
+      PinnedArray array;
+    };
+    const int64_t bytes = limits_.geometry.page_bytes();
+    return std::make_unique<Pages>(
+        PinnedArray(runtime_, static_cast<uint64_t>(n * bytes), "saved pages"), bytes);
+  }
+  int64_t save_pages(std::span<const PageCopy> copies) override {
+    return copy_pages(copies, [&](std::byte* host, uint8_t* pages, uint64_t bytes) {
+      runtime_->side_copy_out(host, pages, bytes);
+    });
+  }
+  int64_t load_pages(std::span<const PageCopy> copies) override {
+    loads_ = true;
+    return copy_pages(copies, [&](const std::byte* host, uint8_t* pages, uint64_t bytes) {
+      runtime_->side_copy_in(pages, host, bytes);
+    });
+  }
+  bool copies_done(int64_t ticket) override {
+    bool done = false;
+    guard([&] { done = runtime_->side_reached(ticket); });
+    return done;
+  }
+  void wait_for_copies(int64_t ticket) override {
+    guard([&] { runtime_->side_synchronize(ticket); });
+  }
+
   void poison_page(int32_t page) override {
     const int64_t bytes = limits_.geometry.page_bytes();
     runtime_->fill(pool_.as<uint8_t>() + page * bytes, 0xFF, static_cast<uint64_t>(bytes));
@@ -332,6 +365,34 @@ class CudaBackend final : public Backend {
   };
 
   cuda::Stream stream() const { return runtime_->stream(); }
+
+  /// Calls copy(host, pages, bytes) for each run of pages that lie side by side at both ends.
+  template <typename Copy>
+  int64_t copy_pages(std::span<const PageCopy> copies, const Copy& copy) {
+    const int64_t bytes = limits_.geometry.page_bytes();
+    int64_t ticket = 0;
+    guard([&] {
+      runtime_->side_waits();
+      for (size_t i = 0; i < copies.size();) {
+        size_t n = 1;
+        while (i + n < copies.size() &&
+               copies[i + n].page == copies[i].page + static_cast<int32_t>(n) &&
+               copies[i + n].host == copies[i].host + static_cast<int64_t>(n) * bytes) {
+          ++n;
+        }
+        copy(copies[i].host, pool_.as<uint8_t>() + copies[i].page * bytes,
+             static_cast<uint64_t>(static_cast<int64_t>(n) * bytes));
+        i += n;
+      }
+      ticket = runtime_->side_mark();
+    });
+    return ticket;
+  }
+  void join_loads() {
+    if (!loads_) return;
+    guard([&] { runtime_->wait_for_side(); });
+    loads_ = false;
+  }
   void run(const char* kernel, int error) {
     guard([&] { runtime_->check(error, kernel); });
   }
@@ -463,6 +524,7 @@ class CudaBackend final : public Backend {
   const StepPlan* plan_ = nullptr;     // the step at hand
   const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
   bool busy_ = false;
+  bool loads_ = false;      // pages may be on their way
   bool rows_busy_ = false;  // host_gather_ is being read
   std::string failure_;     // the device's first, if any
   bool device_lost_ = false;

@@ -2,9 +2,11 @@
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
 
+#include <deque>
 #include <vector>
 
 #include "backend/cuda/device_runtime.h"
+#include "backend/cuda/nvml.h"
 #include "core/fail.h"
 
 namespace paddock::cuda {
@@ -136,6 +138,83 @@ class CudaRuntime final : public DeviceRuntime {
     if (error != 0) expect(static_cast<cudaError_t>(error), kernel);
   }
 
+  DeviceMemory driver_view() const override {
+    DeviceMemory view{name_, 0, 0, 0, 0};
+    if (nvml_ != nullptr) {
+      if (const auto memory = nvml_->memory()) {
+        view.process_bytes = memory->process_bytes;
+        view.free_bytes = memory->free_bytes;
+        view.total_bytes = memory->total_bytes;
+        return view;
+      }
+    }
+    // Any thread may ask, and its own current device is none of our business.
+    int before = 0;
+    size_t free = 0;
+    size_t total = 0;
+    if (cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(index_) == cudaSuccess &&
+        cudaMemGetInfo(&free, &total) == cudaSuccess) {
+      view.free_bytes = free;
+      view.total_bytes = total;
+    }
+    cudaSetDevice(before);
+    cudaGetLastError();
+    return view;
+  }
+
+  void side_waits() override {
+    use();
+    expect(cudaEventRecord(meeting_, stream_), "cudaEventRecord");
+    expect(cudaStreamWaitEvent(side_, meeting_, 0), "cudaStreamWaitEvent");
+  }
+  void wait_for_side() override {
+    use();
+    expect(cudaEventRecord(meeting_, side_), "cudaEventRecord");
+    expect(cudaStreamWaitEvent(stream_, meeting_, 0), "cudaStreamWaitEvent");
+  }
+  void side_copy_in(void* device, const void* host, uint64_t bytes) override {
+    use();
+    expect(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, side_), "a copy to it");
+  }
+  void side_copy_out(void* host, const void* device, uint64_t bytes) override {
+    use();
+    expect(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, side_), "a copy from it");
+  }
+  int64_t side_mark() override {
+    use();
+    const int64_t mark = side_first_ + static_cast<int64_t>(side_marks_.size());
+    cudaEvent_t event = nullptr;
+    if (!spare_events_.empty()) {
+      event = spare_events_.back();
+      spare_events_.pop_back();
+    } else {
+      expect(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate");
+    }
+    side_marks_.push_back(event);
+    expect(cudaEventRecord(event, side_), "cudaEventRecord");
+    return mark;
+  }
+  bool side_reached(int64_t mark) override {
+    use();
+    while (!side_marks_.empty() && side_first_ <= mark) {
+      const cudaError_t error = cudaEventQuery(side_marks_.front());
+      if (error == cudaErrorNotReady) {
+        cudaGetLastError();
+        return false;
+      }
+      expect(error, "a copy of pages");
+      spare_events_.push_back(side_marks_.front());
+      side_marks_.pop_front();
+      ++side_first_;
+    }
+    return true;
+  }
+  void side_synchronize(int64_t mark) override {
+    if (side_reached(mark)) return;
+    expect(cudaEventSynchronize(side_marks_[static_cast<size_t>(mark - side_first_)]),
+           "a copy of pages");
+  }
+
   void begin_recording() override {
     use();
     expect(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "a recording");
@@ -183,6 +262,12 @@ class CudaRuntime final : public DeviceRuntime {
   void open() {
     use();
     expect(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    expect(cudaStreamCreateWithFlags(&side_, cudaStreamNonBlocking), "cudaStreamCreate");
+    expect(cudaEventCreateWithFlags(&meeting_, cudaEventDisableTiming), "cudaEventCreate");
+    char bus_id[32] = {};
+    if (cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), index_) == cudaSuccess) {
+      nvml_ = Nvml::open(bus_id);
+    }
     cublas_memory_ = allocate(kCublasBytes, "the workspace of cuBLAS");
     if (cublasCreate(&cublas_) != CUBLAS_STATUS_SUCCESS ||
         cublasSetStream(cublas_, stream_) != CUBLAS_STATUS_SUCCESS ||
@@ -209,6 +294,10 @@ class CudaRuntime final : public DeviceRuntime {
     for (const cudaEvent_t event : marks_) {
       if (event != nullptr) cudaEventDestroy(event);
     }
+    for (const cudaEvent_t event : side_marks_) cudaEventDestroy(event);
+    for (const cudaEvent_t event : spare_events_) cudaEventDestroy(event);
+    if (meeting_ != nullptr) cudaEventDestroy(meeting_);
+    if (side_ != nullptr) cudaStreamDestroy(side_);
     if (cublas_ != nullptr) cublasDestroy(cublas_);
     if (cublas_memory_ != nullptr) cudaFree(cublas_memory_);
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
@@ -226,6 +315,12 @@ class CudaRuntime final : public DeviceRuntime {
   int index_;
   std::string name_;
   cudaStream_t stream_ = nullptr;
+  cudaStream_t side_ = nullptr;
+  cudaEvent_t meeting_ = nullptr;       // where one stream waits for the other
+  std::deque<cudaEvent_t> side_marks_;  // marks from side_first_ on that were not yet seen reached
+  int64_t side_first_ = 1;
+  std::vector<cudaEvent_t> spare_events_;
+  std::unique_ptr<Nvml> nvml_;
   cublasHandle_t cublas_ = nullptr;
   void* cublas_memory_ = nullptr;
   bool recording_ = false;

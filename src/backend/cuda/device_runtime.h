@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cuda/launch.h"
+#include "paddock/stats.h"
 
 namespace paddock::cuda {
 
@@ -74,6 +75,24 @@ class DeviceRuntime {
   virtual std::unique_ptr<Recording> end_recording() = 0;
   virtual void discard_recording() noexcept = 0;
   virtual void replay(Recording& recording) = 0;
+
+  /// The driver's view of the device, with the bytes of this process where it tells them. From any
+  /// thread.
+  virtual DeviceMemory driver_view() const = 0;
+
+  // ---- a second stream, for copies beside the first
+  /// Copies asked for from now on start when the first stream has come to where it is now.
+  virtual void side_waits() = 0;
+  /// The first stream goes on when the second has come to where it is now.
+  virtual void wait_for_side() = 0;
+  /// `host` memory is pinned.
+  virtual void side_copy_in(void* device, const void* host, uint64_t bytes) = 0;
+  virtual void side_copy_out(void* host, const void* device, uint64_t bytes) = 0;
+  /// A number for where the second stream is now; numbers grow.
+  virtual int64_t side_mark() = 0;
+  virtual bool side_reached(int64_t mark) = 0;
+  /// Waits until it has been reached.
+  virtual void side_synchronize(int64_t mark) = 0;
 
   /// Remembers the moment the stream reaches this point, under a number from 0 to kMarks - 1.
   static constexpr int kMarks = 2048;

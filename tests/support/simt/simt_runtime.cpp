@@ -1,6 +1,8 @@
 #include "support/simt/simt_runtime.h"
 
 #include <cstdlib>
+#include <deque>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -101,6 +103,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   bool usable() noexcept override { return !lost; }
 
   void check(int error, const char* kernel) override {
+    ++first_clock_;
     const std::string report = take_report_text();
     if (!report.empty()) fail(ErrorCode::kInternal, "{}: {}", kernel, report);
     if (error != 0) fail(ErrorCode::kDevice, "{}: {} failed: error {}", name(), kernel, error);
@@ -109,6 +112,27 @@ class SimtRuntime final : public cuda::DeviceRuntime {
            kernel);
     }
   }
+
+  paddock::DeviceMemory driver_view() const override { return {name(), 0, 0, free_, total_}; }
+
+  // The first stream runs at once, the second as late as it may.
+  void side_waits() override { side_waited_at_ = first_clock_; }
+  void wait_for_side() override {
+    not_recording("a wait");
+    run_side(side_asked_);
+  }
+  void side_copy_in(void* device, const void* host, uint64_t bytes) override {
+    side(device, [=, this] { copy_in(device, host, bytes); });
+  }
+  void side_copy_out(void* host, const void* device, uint64_t bytes) override {
+    side(device, [=, this] { copy_out(host, device, bytes); });
+  }
+  int64_t side_mark() override { return side_asked_; }
+  bool side_reached(int64_t mark) override {
+    if (side_done_ < mark) run_side(side_done_ + 1);
+    return side_done_ >= mark;
+  }
+  void side_synchronize(int64_t mark) override { run_side(mark); }
 
   void begin_recording() override {
     if (recording_ != nullptr) fail(ErrorCode::kInternal, "a recording is under way");
@@ -145,6 +169,22 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   int64_t nanoseconds(int from, int to) override { return marks_[to] - marks_[from]; }
 
  private:
+  template <typename Copy>
+  void side(const void* device, const Copy& copy) {
+    if (side_waited_at_ != first_clock_) {
+      fail(ErrorCode::kInternal, "a copy of pages races with the first stream");
+    }
+    find(device);
+    ++side_asked_;
+    side_copies_.push_back(copy);
+  }
+  void run_side(int64_t mark) {
+    while (side_done_ < mark && !side_copies_.empty()) {
+      side_copies_.front()();
+      side_copies_.pop_front();
+      ++side_done_;
+    }
+  }
   /// What a device refuses while it records.
   void not_recording(const char* what) const {
     if (recording_ == nullptr) return;
@@ -179,6 +219,10 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   std::map<uintptr_t, std::unique_ptr<DeviceMemory>> regions_;
   std::map<int, int64_t> marks_;
   int64_t clock_ = 0;
+  int64_t first_clock_ = 0;  // launches and copies of the first stream
+  int64_t side_waited_at_ = -1;
+  int64_t side_asked_ = 0, side_done_ = 0;
+  std::deque<std::function<void()>> side_copies_;
   std::unique_ptr<SimtRecording> recording_;
   uint64_t free_, total_;
 };

@@ -1,0 +1,146 @@
+// Memory beside a step: pages that go to the host and come back while steps run, and what is said
+// of a device's memory. On the CPU and on an emulated CUDA device.
+#include <fmt/format.h>
+
+#include "backend/cuda/nvml.h"
+#include "support/engine_inside.h"
+#include "support/golden.h"
+#include "support/simt/harness.h"
+#include "support/simt/simt_runtime.h"
+
+namespace paddock::test {
+namespace {
+
+class DevicePages : public testing::TestWithParam<const char*> {
+ protected:
+  EngineOptions options() const {
+    EngineOptions options = reference_options();
+    options.device = GetParam();
+    options.kv.block_size = 4;
+    options.max_sequences = 2;
+    return options;
+  }
+  void TearDown() override { EXPECT_EQ(simt::take_report_text(), ""); }
+  simt::EmulatedCuda emulated_;
+};
+
+/// Pages of all layers that a sequence's tables list.
+std::vector<int32_t> pages_of(const Engine& engine, SequenceId id) {
+  std::vector<int32_t> pages;
+  for (int32_t layer = 0; layer < engine.model().info().n_layers; ++layer) {
+    for (const BlockEntry& e : inside(engine).cache->table(id, layer)) pages.push_back(e.page);
+  }
+  return pages;
+}
+
+TEST_P(DevicePages, ComeBackAsTheyWere) {
+  const auto model = Model::load(golden("gqa4-llama3"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::vector<std::vector<float>> rows;
+  for (const bool moves : {false, true}) {
+    Engine engine(model, options());
+    const SessionId session = engine.open_session();
+    const SessionId other = engine.open_session();
+    engine.feed(session, std::span(tokens).first(21));
+    Backend& backend = *inside(engine).backend;
+    if (moves) {
+      const std::vector<int32_t> pages = pages_of(engine, inside(engine).session(session).sequence);
+      const auto host = backend.make_host_pages(static_cast<int64_t>(pages.size()));
+      std::vector<PageCopy> copies;
+      for (size_t i = 0; i < pages.size(); ++i) {
+        copies.push_back({pages[i], host->page(static_cast<int64_t>(i))});
+      }
+      const int64_t saved = backend.save_pages(copies);
+      engine.feed(other, std::span(tokens).first(5));  // goes on beside it
+      backend.wait_for_copies(saved);
+      EXPECT_TRUE(backend.copies_done(saved));
+      for (const int32_t page : pages) backend.poison_page(page);
+      EXPECT_NE(page_bytes(engine, pages[0])[0], host->page(0)[0]);
+      const int64_t loaded = backend.load_pages(copies);
+      EXPECT_GE(loaded, saved);
+      rows.emplace_back();
+      const std::span<const float> row = engine.feed(session, std::span(tokens).subspan(21, 3));
+      rows.back().assign(row.begin(), row.end());
+      backend.wait_for_copies(loaded);
+    } else {
+      engine.feed(other, std::span(tokens).first(5));
+      const std::span<const float> row = engine.feed(session, std::span(tokens).subspan(21, 3));
+      rows.emplace_back(row.begin(), row.end());
+    }
+  }
+  EXPECT_EQ(rows[0], rows[1]);
+}
+
+TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
+  Engine engine(Model::load(golden("gqa2-linear")), options());
+  const SessionId session = engine.open_session();
+  const std::vector<TokenId> tokens = golden_tokens();
+  engine.feed(session, std::span(tokens).first(16));
+  Backend& backend = *inside(engine).backend;
+  const std::vector<int32_t> pages = pages_of(engine, 0);
+  const auto host = backend.make_host_pages(4);
+  // Apart, then two that lie side by side.
+  const std::vector<PageCopy> copies = {{pages[3], host->page(0)},
+                                        {pages[0], host->page(2)},
+                                        {pages[0] + 1, host->page(3)},
+                                        {pages[2], host->page(1)}};
+  const int64_t ticket = backend.save_pages(copies);
+  engine.feed(session, std::vector<TokenId>{1, 2, 3});
+  int polls = 0;
+  while (!backend.copies_done(ticket)) ASSERT_LT(++polls, 1000);
+  EXPECT_EQ(polls > 0, std::string(GetParam()) == "cuda");
+  // The other way round into free pages: they hold the same.
+  std::vector<PageCopy> back = copies;
+  const int32_t free_page = inside(engine).setup.n_pages - 4;
+  for (int32_t i = 0; i < 4; ++i) back[i].page = free_page + i;
+  backend.wait_for_copies(backend.load_pages(back));
+  for (int32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(page_bytes(engine, back[i].page), page_bytes(engine, copies[i].page)) << i;
+  }
+}
+
+TEST_P(DevicePages, StatisticsNameTheDevice) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  Engine engine(model, options());
+  const KvStats stats = engine.kv_stats();
+  const bool is_cuda = std::string(GetParam()) == "cuda";
+  EXPECT_EQ(stats.device.device, is_cuda ? "cuda:0 (emulated)" : "cpu");
+  EXPECT_EQ(stats.device.reserved_bytes, engine.memory_bytes());
+  EXPECT_EQ(stats.device.total_bytes, is_cuda ? uint64_t{1} << 30 : 0);
+  if (is_cuda) {
+    // Ours and the driver's view agree but for what alignment takes.
+    const uint64_t taken = stats.device.total_bytes - stats.device.free_bytes;
+    EXPECT_GE(taken, stats.device.reserved_bytes);
+    EXPECT_LE(taken, stats.device.reserved_bytes + stats.device.reserved_bytes / 10);
+    EXPECT_NE(to_table(stats).find("cuda:0 (emulated): "), std::string::npos);
+  }
+  EXPECT_NE(to_json(stats).find(fmt::format(R"("device":{{"name":"{}")", stats.device.device)),
+            std::string::npos);
+  EXPECT_NE(to_prometheus(stats).find(
+                fmt::format("paddock_kv_device_bytes{{device=\"{}\",kind=\"reserved\"}} {}\n",
+                            stats.device.device, stats.device.reserved_bytes)),
+            std::string::npos)
+      << to_prometheus(stats);
+}
+
+INSTANTIATE_TEST_SUITE_P(On, DevicePages, testing::Values("cpu", "cuda"),
+                         [](const auto& of) { return std::string(of.param); });
+
+TEST(Nvml, TellsWhatTheDriverDoes) {
+  const auto nvml = cuda::Nvml::open("0000:0A:00.0", PADDOCK_FAKE_NVML);
+  ASSERT_NE(nvml, nullptr);
+  const auto memory = nvml->memory();
+  ASSERT_TRUE(memory.has_value());
+  EXPECT_EQ(memory->total_bytes, 80000U);
+  EXPECT_EQ(memory->free_bytes, 60000U);
+  EXPECT_EQ(memory->process_bytes, 7000U);
+}
+
+TEST(Nvml, IsDoneWithoutWhereItIsMissing) {
+  EXPECT_EQ(cuda::Nvml::open("0000:0A:00.0", "no-such-library.so.1"), nullptr);
+  EXPECT_EQ(cuda::Nvml::open("0000:0B:00.0", PADDOCK_FAKE_NVML), nullptr);
+  EXPECT_EQ(cuda::Nvml::open("0000:0A:00.0", "libm.so.6"), nullptr);
+}
+
+}  // namespace
+}  // namespace paddock::test
