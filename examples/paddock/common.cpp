@@ -44,7 +44,10 @@ void EngineArgs::add_to(CLI::App& command) {
       ->capture_default_str();
   command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)")->check(kNotEmpty);
   command.add_option("--kv-block-size", kv_block, "positions per block")->capture_default_str();
-  command.add_option("--kv-budget", kv_budget, "bytes of the page pool, such as 256MiB")
+  command
+      .add_option("--kv-budget", kv_budget,
+                  "bytes of the page pool, such as 256MiB; 80%: what else is needed leaves so much "
+                  "of the device's free memory")
       ->check(kNotEmpty);
   command
       .add_option("--kv-policy", kv_policy,
@@ -84,7 +87,11 @@ paddock::EngineOptions EngineArgs::engine_options() const {
           "f32, f16 or bf16");
     o.kv.type = paddock::parse_kv_type(kv_type);
   }
-  if (!kv_budget.empty()) o.kv.budget_bytes = parse_size(kv_budget);
+  if (kv_budget.ends_with('%')) {
+    o.kv.budget_share = parse_share(kv_budget);
+  } else if (!kv_budget.empty()) {
+    o.kv.budget_bytes = parse_size(kv_budget);
+  }
   return o;
 }
 
@@ -175,7 +182,16 @@ uint64_t parse_size(const std::string& text) {
     if (!__builtin_mul_overflow(value, scale, &bytes)) return bytes;
   }
   throw UsageError(
-      fmt::format("--kv-budget {}: must be a size such as 256MiB, 2GiB or 4096", text));
+      fmt::format("--kv-budget {}: must be a size such as 256MiB, 2GiB or 4096, or 80%", text));
+}
+
+double parse_share(const std::string& text) {
+  double percent = 0;
+  const char* last = text.data() + text.size() - 1;
+  const auto [end, error] = std::from_chars(text.data(), last, percent);
+  check(error == std::errc() && end == last && percent > 0 && percent <= 100, "--kv-budget", text,
+        "above 0% and at most 100%");
+  return percent / 100;
 }
 
 std::string read_file(const std::string& path) {

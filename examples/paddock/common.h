@@ -61,6 +61,8 @@ std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock
 
 /// "256MiB", "2GiB", "100MB", "4096" in bytes.
 uint64_t parse_size(const std::string& text);
+/// "80%" as 0.8.
+double parse_share(const std::string& text);
 
 /// The whole file, byte for byte.
 std::string read_file(const std::string& path);

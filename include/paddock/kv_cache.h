@@ -25,6 +25,10 @@ struct KvOptions {
   /// policy plus one prefill chunk. A pool that cannot be had, or a rule that cannot fit, is
   /// refused when the engine is made, with both numbers.
   uint64_t budget_bytes = 0;
+  /// In place of budget_bytes: the engine may take this share (above 0, at most 1) of the memory
+  /// that is free on its device, and the pool is what weights, activations and tables leave of it;
+  /// no more than sequences of the admitted length can need. 0: off.
+  double budget_share = 0;
   KvType type = KvType::kAuto;
   int32_t block_size = 16;  ///< positions per block, 1..4096
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").

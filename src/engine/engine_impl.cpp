@@ -34,72 +34,7 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// Refuses before anything large is taken.
-void check_memory(uint64_t available, uint64_t weights, uint64_t pool, uint64_t rest) {
-  const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
-                                      rest, "memory", ErrorCode::kOutOfMemory);
-  if (available == 0 || needed <= available) return;
-  fail(ErrorCode::kOutOfMemory,
-       "the engine needs {} bytes ({} for packed weights, {} for the KV pool, {} for activations "
-       "and "
-       "tables) but only {} are available; lower the context, the KV budget or the batch size",
-       needed, weights, pool, rest, available);
-}
-
 }  // namespace
-
-Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved)
-    : model(std::move(shared_model)), setup(std::move(resolved)) {
-  const EngineOptions& o = setup.options;
-  const detail::ModelData& data = model->data();
-  const LlamaConfig& config = data.config;
-  const int32_t max_tokens = most_tokens(o);
-  const int32_t logit_rows = most_logit_rows(o);
-
-  backend = make_backend(o.device, {o.precision, o.threads, o.isa});
-  const std::string key = backend->weights_key();
-  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
-  const uint64_t pool = o.kv.budget_bytes;
-  // At once, as the cache's own tables grow with the pool.
-  check_memory(backend->available_bytes(), packed, pool, 0);
-  CacheConfig cache_config{config.n_layers,
-                           config.n_heads,
-                           o.kv.block_size,
-                           static_cast<int32_t>(setup.n_pages),
-                           setup.geometry.page_bytes(),
-                           o.max_sequences,
-                           o.context,
-                           setup.chunk,
-                           o.kv.event_capacity,
-                           o.kv.on_event,
-                           {}};
-#ifdef PADDOCK_POISON  // by the build
-  cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };
-#endif
-  cache = std::make_unique<CacheManager>(cache_config, setup.policies);
-  planner = std::make_unique<StepPlanner>(*cache, max_tokens);
-  const BackendLimits limits = limits_for(setup, data, *planner);
-
-  const uint64_t reserved = backend->reserve_bytes(limits);
-  const uint64_t activations = Llama::activation_bytes(config, max_tokens, logit_rows);
-  check_memory(backend->available_bytes(), packed, pool, reserved - pool + activations);
-
-  weights = data.weights(key, [&] { return make_weights(data, *backend); });
-  backend->reserve(limits);
-#ifdef PADDOCK_POISON
-  for (int32_t page = 0; page < cache_config.n_pages; ++page) backend->poison_page(page);
-#endif
-  llama = std::make_unique<Llama>(config, weights, *backend, max_tokens, logit_rows);
-  memory_bytes = weights->bytes + reserved + activations;
-  log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
-      memory_bytes, setup.n_pages, o.kv.policy);
-
-  requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
-  stepping_.reserve(o.max_sequences);
-  logit_rows_.reserve(static_cast<size_t>(logit_rows));
-  sample_rows_.reserve(o.max_sequences);
-  chosen_.reserve(o.max_sequences);
-}
 
 // ---- requests
 // ------------------------------------------------------------------------------------

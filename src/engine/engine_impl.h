@@ -80,6 +80,12 @@ struct Engine::Impl final : StopCheck {
   std::map<SessionId, std::unique_ptr<Session>> sessions;
 
  private:
+  /// Makes the cache's books and the planner for a pool of setup.n_pages.
+  void make_books();
+  /// What the engine takes beside weights and pool.
+  uint64_t other_bytes() const;
+  /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.
+  void fit_pool(uint64_t weights_bytes);
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
   int64_t pages_for(int64_t positions) const;
   bool try_admit(Request& request);

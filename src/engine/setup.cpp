@@ -11,6 +11,7 @@ namespace paddock {
 namespace {
 
 constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 
 void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
   if (value < least || value > most) {
@@ -50,15 +51,18 @@ int64_t pool_pages(const EngineSetup& s) {
   const EngineOptions& o = s.options;
   const int64_t page_bytes = s.geometry.page_bytes();
   int64_t pages = 0;
+  if (o.kv.budget_share > 0) {  // at most; the engine finds out what there is
+    const int64_t one = pages_needed(s, o.context);
+    return std::min<int64_t>(kMaxPages, one > kMaxPages ? one : one * o.max_sequences);
+  }
   if (o.kv.budget_bytes == 0) {
     pages = static_cast<int64_t>(checked_mul(pages_needed(s, o.context), o.max_sequences,
                                              "pages of the KV pool", ErrorCode::kOutOfMemory));
   } else {
-    pages = static_cast<int64_t>(
-        std::min<uint64_t>(o.kv.budget_bytes / page_bytes, std::numeric_limits<int32_t>::max()));
+    pages = static_cast<int64_t>(std::min<uint64_t>(o.kv.budget_bytes / page_bytes, kMaxPages));
     check_pool(s, pages);
   }
-  if (pages > std::numeric_limits<int32_t>::max()) {
+  if (pages > kMaxPages) {
     fail(ErrorCode::kOutOfMemory,
          "a context of {} positions needs {} pages of {} bytes; lower the context or bound the "
          "cache with a policy such as sink:4+1020",
@@ -88,6 +92,15 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);
   check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
+  if (!(o.kv.budget_share >= 0 && o.kv.budget_share <= 1)) {
+    fail(ErrorCode::kInvalidArgument, "kv.budget_share is {}; it must be from 0 (off) to 1",
+         o.kv.budget_share);
+  }
+  if (o.kv.budget_share > 0 && o.kv.budget_bytes > 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "kv.budget_share is {} and kv.budget_bytes {}; give one of the two", o.kv.budget_share,
+         o.kv.budget_bytes);
+  }
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
   if (o.kv.type == KvType::kAuto) {

@@ -31,6 +31,8 @@ TEST(Cli, WrongUsageIsTwoAndOneLine) {
   expect_refusal("generate -m x -p a --temp 0 -n -5", 2, "-n -5");
   expect_refusal("generate -m x -p a --temp 0 --kv-budget 12XB", 2, "12XB");
   expect_refusal("generate -m x -p a --temp 0 --kv-budget 99999999999GiB", 2, "99999999999GiB");
+  expect_refusal("generate -m x -p a --temp 0 --kv-budget 101%", 2, "101%");
+  expect_refusal("generate -m x -p a --temp 0 --kv-budget x%", 2, "x%");
   expect_refusal("generate -m x -p a --temp 0 --kv-type q4", 2, "q4");
   expect_refusal("generate -m x -p a --temp 0 --precision exact", 2, "exact");
   expect_refusal("logits -m " + tiny() + " --tokens 1,x -o /tmp/x.npy", 2, "1,x");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "backend/cuda/nvml.h"
+#include "core/system.h"
 #include "support/engine_inside.h"
 #include "support/golden.h"
 #include "support/simt/harness.h"
@@ -121,6 +122,31 @@ TEST_P(DevicePages, StatisticsNameTheDevice) {
                             stats.device.device, stats.device.reserved_bytes)),
             std::string::npos)
       << to_prometheus(stats);
+}
+
+TEST_P(DevicePages, APoolMayTakeAShareOfWhatIsFree) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  EngineOptions some = options();
+  some.context = 100000;  // more than fits
+  some.kv.budget_share = 0.02;
+  const double allowed =
+      0.02 * static_cast<double>(std::string(GetParam()) == "cuda" ? uint64_t{1} << 30
+                                                                   : available_memory());
+  {
+    Engine engine(model, some);
+    const auto taken = static_cast<double>(engine.memory_bytes());
+    // The CPU's free memory moves while we look.
+    const double slack = std::string(GetParam()) == "cuda" ? 1.0 : 1.3;
+    EXPECT_LE(taken, allowed * slack);
+    EXPECT_GE(taken, 0.8 * allowed / slack);
+    EXPECT_EQ(engine.kv_stats().pool_bytes, static_cast<int64_t>(engine.options().kv.budget_bytes));
+    GenerateOptions how;
+    how.max_tokens = 3;
+    EXPECT_EQ(engine.generate(std::vector<TokenId>{1, 2, 3}, how).tokens.size(), 3U);
+  }
+  some.context = 40;  // less than the share would hold
+  Engine small(model, some);
+  EXPECT_EQ(small.kv_stats().pool_pages, int64_t{2} * 10 * model->info().n_layers);
 }
 
 INSTANTIATE_TEST_SUITE_P(On, DevicePages, testing::Values("cpu", "cuda"),

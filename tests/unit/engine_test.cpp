@@ -265,6 +265,14 @@ TEST(Engine, RefusesBadOptionsWithASentence) {
             }),
             ErrorCode::kOutOfMemory);
   EXPECT_EQ(with([](O& o) { o.context = INT64_C(1) << 40; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.kv.budget_share = 1.5; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.kv.budget_share = NAN; }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) {
+              o.kv.budget_share = 0.5;
+              o.kv.budget_bytes = 1 << 20;
+            }),
+            ErrorCode::kInvalidArgument);
+  EXPECT_EQ(with([](O& o) { o.kv.budget_share = 1e-12; }), ErrorCode::kOutOfMemory);
 }
 
 TEST(Engine, StopStringsMayStraddleTokensAndAreNeverShown) {

@@ -1,0 +1,119 @@
+// How an engine is made: what it takes, found out and checked before anything large is taken.
+#include <algorithm>
+
+#include "core/checked.h"
+#include "core/fail.h"
+#include "core/log.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+namespace {
+
+/// Refuses before anything large is taken.
+void check_memory(uint64_t available, uint64_t weights, uint64_t pool, uint64_t rest) {
+  const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
+                                      rest, "memory", ErrorCode::kOutOfMemory);
+  if (available == 0 || needed <= available) return;
+  fail(ErrorCode::kOutOfMemory,
+       "the engine needs {} bytes ({} for packed weights, {} for the KV pool, {} for activations "
+       "and "
+       "tables) but only {} are available; lower the context, the KV budget or the batch size",
+       needed, weights, pool, rest, available);
+}
+
+}  // namespace
+
+Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved)
+    : model(std::move(shared_model)), setup(std::move(resolved)) {
+  const EngineOptions& o = setup.options;
+  const detail::ModelData& data = model->data();
+  const LlamaConfig& config = data.config;
+
+  backend = make_backend(o.device, {o.precision, o.threads, o.isa});
+  const std::string key = backend->weights_key();
+  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
+  if (o.kv.budget_share > 0) fit_pool(packed);
+  const uint64_t pool = o.kv.budget_bytes;
+  // At once, as the cache's own tables grow with the pool.
+  check_memory(backend->available_bytes(), packed, pool, 0);
+  make_books();
+  const uint64_t others = other_bytes();
+  check_memory(backend->available_bytes(), packed, pool, others);
+
+  weights = data.weights(key, [&] { return make_weights(data, *backend); });
+  backend->reserve(limits_for(setup, data, *planner));
+#ifdef PADDOCK_POISON
+  for (int32_t page = 0; page < setup.n_pages; ++page) backend->poison_page(page);
+#endif
+  llama = std::make_unique<Llama>(config, weights, *backend, most_tokens(o), most_logit_rows(o));
+  memory_bytes = weights->bytes + pool + others;
+  log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
+      memory_bytes, setup.n_pages, o.kv.policy);
+
+  requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
+  stepping_.reserve(o.max_sequences);
+  logit_rows_.reserve(static_cast<size_t>(most_logit_rows(o)));
+  sample_rows_.reserve(o.max_sequences);
+  chosen_.reserve(o.max_sequences);
+}
+
+void Engine::Impl::make_books() {
+  const EngineOptions& o = setup.options;
+  const LlamaConfig& config = model->data().config;
+  CacheConfig cache_config{config.n_layers,
+                           config.n_heads,
+                           o.kv.block_size,
+                           static_cast<int32_t>(setup.n_pages),
+                           setup.geometry.page_bytes(),
+                           o.max_sequences,
+                           o.context,
+                           setup.chunk,
+                           o.kv.event_capacity,
+                           o.kv.on_event,
+                           {}};
+#ifdef PADDOCK_POISON  // by the build
+  cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };
+#endif
+  planner = nullptr;
+  cache = std::make_unique<CacheManager>(cache_config, setup.policies);
+  planner = std::make_unique<StepPlanner>(*cache, most_tokens(o));
+}
+
+uint64_t Engine::Impl::other_bytes() const {
+  const EngineOptions& o = setup.options;
+  const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), *planner));
+  return reserved - o.kv.budget_bytes +
+         Llama::activation_bytes(model->data().config, most_tokens(o), most_logit_rows(o));
+}
+
+void Engine::Impl::fit_pool(uint64_t weights_bytes) {
+  const uint64_t available = backend->available_bytes();
+  if (available == 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "kv.budget_share is {}, but how much memory is free is not known here; give budget_bytes",
+         setup.options.kv.budget_share);
+  }
+  const auto allowed =
+      static_cast<uint64_t>(setup.options.kv.budget_share * static_cast<double>(available));
+  const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
+  const auto shrink_beside = [&](uint64_t others) {
+    const uint64_t bytes = allowed - std::min(allowed, others);
+    setup.n_pages =
+        static_cast<int64_t>(std::min(static_cast<uint64_t>(setup.n_pages), bytes / page_bytes));
+    setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
+    if (setup.n_pages > 0) return;
+    fail(
+        ErrorCode::kOutOfMemory,
+        "{} of {} free bytes are allowed (kv.budget_share {}), but weights, activations and tables "
+        "need {}; raise the share or lower the batch size",
+        allowed, available, setup.options.kv.budget_share, others);
+  };
+  // Tables grow with the pool: counted for the largest it could be, they leave enough for a
+  // smaller.
+  shrink_beside(weights_bytes);
+  make_books();
+  shrink_beside(weights_bytes + other_bytes());
+  check_pool(setup, setup.n_pages);
+}
+
+}  // namespace paddock
