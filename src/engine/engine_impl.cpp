@@ -3,12 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "core/checked.h"
 #include "core/fail.h"
-#include "core/log.h"
-#include "core/system.h"
 
 namespace paddock {
 namespace {
