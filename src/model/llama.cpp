@@ -107,7 +107,8 @@ std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model,
 }
 
 uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend) {
-  uint64_t bytes = backend.linear_bytes(tensors.output);
+  const auto vector_bytes = [](const TensorView& t) { return uint64_t(t.cols()) * sizeof(float); };
+  uint64_t bytes = backend.linear_bytes(tensors.output) + vector_bytes(tensors.output_norm);
   if (tensors.embedding.data.data() != tensors.output.data.data()) {
     bytes += backend.embedding_bytes(tensors.embedding);
   }
@@ -115,6 +116,7 @@ uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend) {
     for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) {
       bytes += backend.linear_bytes(*w);
     }
+    bytes += vector_bytes(t.attn_norm) + vector_bytes(t.ffn_norm);
   }
   return bytes;
 }
