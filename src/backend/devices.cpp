@@ -18,7 +18,12 @@ CudaBackendMaker cuda_maker = [](const BackendOptions& options, int32_t index) {
 CudaBackendMaker cuda_maker = nullptr;
 #endif
 
+std::string automatic = "cpu";
+
 }  // namespace
+
+const std::string& auto_device() { return automatic; }
+void set_auto_device(std::string device) { automatic = std::move(device); }
 
 void set_cuda_backend_maker(CudaBackendMaker maker) { cuda_maker = maker; }
 

@@ -101,7 +101,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
          "kv.budget_share is {} and kv.budget_bytes {}; give one of the two", o.kv.budget_share,
          o.kv.budget_bytes);
   }
-  if (o.device == "auto") o.device = "cpu";
+  if (o.device == "auto") o.device = auto_device();
   if (o.threads == 0) o.threads = usable_cores();
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;

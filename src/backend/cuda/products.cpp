@@ -27,7 +27,8 @@ DeviceMatrix Products::matrix(const TensorView& tensor, uint64_t& bytes) {
 Products::Sizes Products::sizes(const BackendLimits& limits) const {
   Sizes sizes{exact_ ? 0 : uint64_t(limits.max_tokens) * uint64_t(limits.max_cols) * 2, 0, 0};
   for (const LinearShape& s : limits.linears) {
-    const int64_t floats = gemv_workspace_floats(s.type, s.rows, s.cols);
+    const int64_t floats = std::max(gemv_workspace_floats(s.type, s.rows, s.cols),
+                                    gemv_workspace_floats(DType::kF32, s.rows, s.cols));
     sizes.workspace = std::max(sizes.workspace, uint64_t(floats) * sizeof(float));
     sizes.slab = std::max(sizes.slab, uint64_t(slab_rows(s.rows, s.cols) * s.cols) *
                                           (exact_ ? sizeof(float) : sizeof(uint16_t)));
@@ -60,19 +61,8 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
   for (size_t i = 0; i < parts.size(); ++i) {
     const DeviceMatrix& w = parts[i];
     const Buffer& y = outputs[i];
-    if (n <= kMaxGemvTokens && gemv_supports(w.type) && x.stride % 4 == 0) {
-      const GemvArgs args{w.bytes(),
-                          w.type,
-                          w.rows,
-                          w.cols,
-                          x.data,
-                          x.stride,
-                          y.data,
-                          y.stride,
-                          n,
-                          accumulate,
-                          workspace_.as<float>()};
-      runtime_->check(gemv(args, runtime_->stream()), "gemv");
+    if ((exact_ || n <= kMaxGemvTokens) && gemv_supports(w.type) && takes(x)) {
+      packed(w.bytes(), w.type, w.rows, w.cols, x, n, y, accumulate);
       continue;
     }
     if (!exact_ && !rounded) {
@@ -85,6 +75,24 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
   }
 }
 
+void Products::packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x,
+                      int32_t n, Buffer y, bool accumulate) {
+  for (int32_t first = 0; first < n; first += kMaxGemvTokens) {
+    const GemvArgs args{weights,
+                        type,
+                        rows,
+                        cols,
+                        x.data + first * x.stride,
+                        x.stride,
+                        y.data + first * y.stride,
+                        y.stride,
+                        std::min(kMaxGemvTokens, n - first),
+                        accumulate,
+                        workspace_.as<float>()};
+    runtime_->check(gemv(args, runtime_->stream()), "gemv");
+  }
+}
+
 void Products::dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool accumulate) {
   const DType type = exact_ ? DType::kF32 : DType::kBF16;
   const void* input = exact_ ? static_cast<const void*>(x.data) : input_.as<uint16_t>();
@@ -92,16 +100,21 @@ void Products::dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool 
   const int64_t most = w.type == type ? w.rows : slab_rows(w.rows, w.cols);
   for (int64_t row = 0; row < w.rows; row += most) {
     const int64_t rows = std::min(most, w.rows - row);
-    const uint8_t* packed = w.bytes() + row * row_bytes(w.type, w.cols);
-    const void* expanded = packed;
+    const uint8_t* expanded = w.bytes() + row * row_bytes(w.type, w.cols);
     if (w.type != type) {
       runtime_->check(
-          dequantize({packed, w.type, rows, w.cols, slab_.as<void>(), type}, runtime_->stream()),
+          dequantize({expanded, w.type, rows, w.cols, slab_.as<void>(), type}, runtime_->stream()),
           "dequantize");
-      expanded = slab_.as<void>();
+      expanded = slab_.as<uint8_t>();
+    }
+    Buffer part = y;
+    part.data += row;
+    if (exact_ && takes(x)) {
+      packed(expanded, type, rows, w.cols, x, n, part, accumulate);
+      continue;
     }
     runtime_->gemm(
-        {expanded, input, input_stride, type, y.data + row, y.stride, rows, w.cols, n, accumulate});
+        {expanded, input, input_stride, type, part.data, part.stride, rows, w.cols, n, accumulate});
   }
 }
 

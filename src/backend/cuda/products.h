@@ -21,7 +21,10 @@ struct DeviceMatrix {
 };
 
 /// Up to kMaxGemvTokens tokens are multiplied with the packed weights; more by dense products over
-/// weights expanded slab by slab, to bfloat16 or (exact) to float32.
+/// weights expanded slab by slab to bfloat16. Where it has to be exact, packed products do it all,
+/// so many tokens at a time (from types that have none by way of float32): a token's bits then do
+/// not depend on its company. Only where rows of x are no multiple of 16 bytes a dense float32
+/// product takes their place.
 class Products {
  public:
   Products(std::shared_ptr<DeviceRuntime> runtime, bool exact)
@@ -44,6 +47,9 @@ class Products {
   };
   Sizes sizes(const BackendLimits& limits) const;
   int64_t slab_rows(int64_t rows, int64_t cols) const;
+  static bool takes(Buffer x) { return x.stride % 4 == 0; }
+  void packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x, int32_t n,
+              Buffer y, bool accumulate);
   void dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool accumulate);
 
   std::shared_ptr<DeviceRuntime> runtime_;
