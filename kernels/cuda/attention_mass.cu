@@ -47,8 +47,9 @@ void mass_kernel(MassParams p) {
   const int32_t index = simt::block_x() / p.splits;
   if (sequence.first_mass < 0 || !PADDOCK_CHECKED("query", index < sequence.n_tokens)) return;
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
+  const LiveEntries live = live_entries(p.args, query);
   const EntryRange range = split_entries(p.args.geometry, sequence.visibility, query.position(),
-                                         sequence.n_entries, simt::block_x() % p.splits);
+                                         live.n, simt::block_x() % p.splits);
   const int lane = simt::lane();
   const int head = lane % S::kHeads;  // of this lane's scores
   float lse = 0;
@@ -64,7 +65,7 @@ void mass_kernel(MassParams p) {
   auto* queries = reinterpret_cast<float*>(entries + (S::kStages + 1) * kTile);
   int64_t* masses = p.args.masses + sequence.first_mass + int64_t{index} * sequence.n_entries;
 
-  Walk walk(p.args, query, range, p.rows.bytes);
+  Walk walk(p.args, query, live, range, p.rows.bytes);
   int32_t stage_rows = 0;      // of stage lane()
   int32_t stage_rotation = 0;  // likewise
   const auto fetch = [&](int i) {
@@ -126,9 +127,7 @@ struct AddParams {
 
 PADDOCK_DEVICE int32_t live_count(const AttentionArgs& args, const AttentionSequence& s, int32_t e,
                                   int32_t t) {
-  const auto words = simt::load_const_vec<simt::U32x4>(args.entries + s.first_entry + e);
-  BlockEntry entry;
-  memcpy(&entry, &words, sizeof(entry));
+  const BlockEntry entry = load_entry(args.entries + s.first_entry + e);
   const SlotRange live = live_slots(entry, s.visibility, t);
   return live.end - live.begin;
 }

@@ -194,8 +194,9 @@ void decode_kernel(DecodeParams p) {
   const auto sequence = simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
   const int32_t index = simt::load_const(p.list.tokens + i) - sequence.first_token;
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
+  const LiveEntries live = live_entries(p.args, query);
   const EntryRange range = split_entries(p.args.geometry, sequence.visibility, query.position(),
-                                         sequence.n_entries, split);
+                                         live.n, split);
   if (range.begin == range.end && p.splits > 1) {  // of a shorter table: nothing to set up
     if (simt::thread_x() < query.n_heads) {
       store_part(p, part_index(p, i, query.first_head + simt::thread_x(), split), -INFINITY, 0);
@@ -205,7 +206,7 @@ void decode_kernel(DecodeParams p) {
 
   const WarpMemory<S> memory = warp_memory<S>(p.rows, simt::warp());
   const int32_t side_bytes = kTile * p.rows.vectors * 16;
-  Walk walk(p.args, query, range, p.rows.bytes);
+  Walk walk(p.args, query, live, range, p.rows.bytes);
   int32_t stage_rows = 0;      // of stage lane()
   int32_t stage_rotation = 0;  // likewise
   const auto fetch = [&](int stage) {

@@ -1,7 +1,7 @@
 // How decode_attention.cu and attention_mass.cu cut one query token's table into splits and tiles.
 //
-// A split is a run of table entries with bounds that depend on the table, the token's position and
-// its visibility alone. Its slots that the query sees, in table order, are cut into tiles of up to
+// A split is a run of table entries with bounds that depend on the entries that the query may still
+// see, its position and its visibility alone. Its slots that the query sees, in table order, are cut into tiles of up to
 // kTile slots of one rotation; the warps of a block take turns with them and share nothing, so that
 // the main loop needs no block barrier.
 #pragma once
@@ -43,8 +43,8 @@ struct EntryRange {
   int32_t begin, end;
 };
 
-/// Split `split` of a table as a query at `t` sees it: at least kSplitTokens slots, more for long
-/// tables. Empty past the last one.
+/// Split `split` of LiveEntries as a query at `t` sees them: at least kSplitTokens slots, more for
+/// long tables. Empty past the last one.
 PADDOCK_HD inline EntryRange split_entries(const PageGeometry& g, const Visibility& v, int32_t t,
                                            int32_t n_entries, int32_t split) {
   const int32_t most = most_splits(g.n_kv_heads);
@@ -96,6 +96,39 @@ PADDOCK_DEVICE Query make_query(const AttentionArgs& args, const AttentionSequen
           simt::min(heads, per_kv - first)};
 }
 
+PADDOCK_DEVICE BlockEntry load_entry(const BlockEntry* at) {
+  const auto words = simt::load_const_vec<simt::U32x4>(at);
+  BlockEntry entry;
+  memcpy(&entry, &words, sizeof(entry));
+  return entry;
+}
+
+/// A table without entries that have left the query's window but not yet the table: those are gone
+/// or not by when a step ended, which is to change no bit.
+struct LiveEntries {
+  int32_t n;          // how many are left
+  int32_t sinks = 0;  // the first so many are the table's first, and
+  int32_t skip = 0;   // later ones lie so much further on
+  PADDOCK_DEVICE int32_t in_table(int32_t i) const { return i < sinks ? i : i + skip; }
+};
+PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& query) {
+  const AttentionSequence& s = query.sequence;
+  const int32_t block = args.geometry.block_size;
+  LiveEntries live{s.n_entries};
+  const int64_t oldest = int64_t{query.position()} - s.visibility.window + 1;
+  const auto sinks = static_cast<int32_t>(divide_up(s.visibility.sinks, block));
+  if (oldest <= s.visibility.sinks || sinks >= s.n_entries) return live;
+  // After sinks, blocks follow one another.
+  const BlockEntry* entries = args.entries + s.first_entry + sinks;
+  const auto first = load_entry(entries).first_position / block;
+  const int32_t gone =
+      simt::min(static_cast<int32_t>(oldest / block) - first, s.n_entries - sinks);
+  if (gone <= 0) return live;
+  const BlockEntry last = load_entry(entries + gone - 1);
+  if (last.first_position + last.slot_end > oldest) return live;  // a policy has taken some
+  return {s.n_entries - gone, sinks, gone};
+}
+
 struct Tile {
   int32_t n;         // rows; 0 past the end
   int32_t rotation;  // of all of them
@@ -106,10 +139,11 @@ struct Tile {
 /// The tiles of a split that belong to this warp, in order.
 class Walk {
  public:
-  PADDOCK_DEVICE Walk(const AttentionArgs& args, const Query& query, EntryRange range,
-                      int32_t row_bytes)
+  PADDOCK_DEVICE Walk(const AttentionArgs& args, const Query& query, const LiveEntries& live,
+                      EntryRange range, int32_t row_bytes)
       : args_(args),
         query_(query),
+        live_(live),
         entries_(args.entries + query.sequence.first_entry),
         next_(range.begin),
         end_(range.end),
@@ -142,8 +176,7 @@ class Walk {
       BlockEntry entry{0, INT32_MAX, 0, 0, 0};
       SlotRange live{0, 0};
       if (PADDOCK_CHECKED("entry", first_ + lane < end_)) {
-        const auto words = simt::load_const_vec<simt::U32x4>(entries_ + first_ + lane);
-        memcpy(&entry, &words, sizeof(entry));
+        entry = load_entry(entries_ + live_.in_table(first_ + lane));
         live = live_slots(entry, query_.sequence.visibility, t);
       }
       const int32_t count = live.end - live.begin;
@@ -182,11 +215,13 @@ class Walk {
     PADDOCK_UNROLL for (int half = simt::kWarpSize / 2; half > 0; half /= 2) {
       if (simt::shfl(after_, lane + half - 1) <= row) lane += half;
     }
-    return {n, run_rotation_, simt::shfl(base_, lane) + int64_t{row} * row_bytes_, first_ + lane};
+    return {n, run_rotation_, simt::shfl(base_, lane) + int64_t{row} * row_bytes_,
+            live_.in_table(first_ + lane)};
   }
 
   const AttentionArgs& args_;
   const Query& query_;
+  LiveEntries live_;
   const BlockEntry* entries_;
   int32_t next_, end_;
   int32_t row_bytes_;

@@ -3,7 +3,7 @@
 # for the C library's and CUDA's own, the tests' data and, if given, the first layers (and 8192 tokens) of
 # a model.
 # usage: pack.sh FOLDER [BUILD [MODEL.gguf [LAYERS]]]    BUILD: build/cuda, with the programs made by
-#   cmake --preset cuda && cmake --build build/cuda --target gpu_test gpu_bench gpu_model gpu_logits gpu_speed
+#   cmake --preset cuda && cmake --build build/cuda --target gpu_test gpu_engines gpu_bench gpu_model gpu_logits gpu_speed
 set -eu
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [ $# -ge 1 ] || { echo "usage: pack.sh FOLDER [BUILD [MODEL.gguf [LAYERS]]]" >&2; exit 2; }
@@ -11,7 +11,7 @@ folder=$1 build=${2:-$root/build/cuda} model=${3:-} layers=${4:-4}
 most=64 # MiB
 
 mkdir -p "$folder/lib" "$folder/data"
-for program in gpu_test gpu_bench gpu_model gpu_logits gpu_speed; do
+for program in gpu_test gpu_engines gpu_bench gpu_model gpu_logits gpu_speed; do
   [ -x "$build/tests/$program" ] || { echo "error: $build/tests/$program is not built" >&2; exit 1; }
   strip -o "$folder/$program" "$build/tests/$program"
   ldd "$build/tests/$program" | sed -n 's/^\t\([^ ]*\) => \(\/[^ ]*\) .*/\1 \2/p' | while read -r name path; do

@@ -28,6 +28,7 @@ struct Work {
 /// that no launch finds there what an earlier one read.
 struct Scene {
   int sets = 1;
+  bool recorded = true;  // launched from a graph, or one by one
   Work work{};
   /// Asynchronous; 0 or an error, as launchers return it.
   std::function<int(int set, cuda::Stream stream)> launch;

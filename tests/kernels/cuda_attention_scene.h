@@ -73,6 +73,26 @@ class AttentionScene {
     return all;
   }
 
+  /// Takes entries from the tables that no query sees any more; returns how many.
+  int32_t drop_passed() {
+    std::vector<BlockEntry> left;
+    for (AttentionSequence& s : sequences_) {
+      const auto first = static_cast<int32_t>(left.size());
+      for (int32_t i = s.first_entry; i < s.first_entry + s.n_entries; ++i) {
+        const BlockEntry& e = entries_[i];
+        if (!is_past(s.visibility, s.first_position, int64_t{e.first_position} + e.slot_begin,
+                     e.slot_end - e.slot_begin)) {
+          left.push_back(e);
+        }
+      }
+      s.first_entry = first;
+      s.n_entries = static_cast<int32_t>(left.size()) - first;
+    }
+    const auto dropped = static_cast<int32_t>(entries_.size() - left.size());
+    entries_ = left;
+    return dropped;
+  }
+
   struct CpuResult {
     std::vector<float> out;
     std::vector<int64_t> masses;

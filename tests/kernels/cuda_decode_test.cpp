@@ -169,6 +169,21 @@ TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
   EXPECT_EQ(simt::take_report_text(), "");
 }
 
+TEST(CudaDecode, EntriesThatLeftTheWindowChangeNoBit) {
+  for (const int32_t block : {1, 4, 16}) {
+    AttentionScene scene({4, 1, 16, block, DType::kBF16},
+                         {{.length = 700, .visibility = {0, 330}},
+                          {.length = 691, .visibility = {5, 300}, .rotations = 2},
+                          {.length = 500, .visibility = {16, 200}, .rotations = 3}});
+    const Result all = decode(scene);
+    EXPECT_GT(scene.drop_passed(), 40 / block);
+    const Result left = decode(scene);
+    EXPECT_EQ(left.out, all.out) << block;
+    EXPECT_EQ(left.lse, all.lse) << block;
+  }
+  EXPECT_EQ(simt::take_report_text(), "");
+}
+
 TEST(CudaDecode, RefusesWhatItCannotDo) {
   const AttentionScene scene({4, 2, 16, 16, DType::kF16}, {{.length = 20}});
   const AttentionScene::Device device(scene);

@@ -51,6 +51,7 @@ std::vector<float> fresh(const std::string& policy, std::span<const TokenId> tok
 std::string told(const Engine& engine) {
   KvStats stats = engine.kv_stats();
   stats.memory = {};
+  stats.device = {};
   stats.policy_seconds = stats.total.attention_seconds = 0;
   std::string out;
   for (KvLayerStats& layer : stats.layers) {

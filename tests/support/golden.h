@@ -13,6 +13,32 @@
 
 namespace paddock::test {
 
+/// Whether engines that name no device run on CUDA in this program (support/on_cuda.cpp), and
+/// whether there on the emulated one, which takes milliseconds for a token.
+#if defined(PADDOCK_ON_CUDA)
+inline constexpr bool kOnCuda = true;
+#else
+inline constexpr bool kOnCuda = false;
+#endif
+#if defined(PADDOCK_ON_CUDA) && !defined(PADDOCK_GPU_TEST)
+inline constexpr bool kEmulated = true;
+#else
+inline constexpr bool kEmulated = false;
+#endif
+
+/// Precisions in which a token's bits do not depend on what else is in its batch. On CUDA `fast`
+/// takes other products for other numbers of rows.
+inline std::vector<Precision> exact_precisions() {
+  if (kOnCuda) return {Precision::kReference};
+  return {Precision::kReference, Precision::kFast};
+}
+
+/// The instruction sets to ask for; a device has but one.
+inline std::vector<std::string> isas() {
+  if (kOnCuda) return {""};
+  return {"portable", "avx2", "avx512", ""};
+}
+
 /// Where the tests' files are; PADDOCK_TEST_DATA in the environment says so to a program that was
 /// carried elsewhere.
 inline std::string test_data() {

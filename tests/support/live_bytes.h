@@ -1,14 +1,9 @@
 // How often operator new was called, and the bytes it has given out and not got back, now and at
-// their most. For one source file of a test program: it defines the operators. Sanitizers need them
-// themselves.
+// their most: live_bytes.cpp defines the operators. Sanitizers need them themselves.
 #pragma once
-
-#include <malloc.h>
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 
 namespace paddock::test {
 inline std::atomic<int64_t> g_allocations{0};
@@ -33,20 +28,9 @@ class LiveBytes {
 };
 }  // namespace paddock::test
 
+/// Link support/live_bytes.cpp.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kCountsBytes = false;
 #else
 constexpr bool kCountsBytes = true;
-[[gnu::noinline]] void* operator new(size_t size) {
-  ++paddock::test::g_allocations;
-  void* p = std::malloc(size == 0 ? 1 : size);
-  if (p == nullptr) throw std::bad_alloc();
-  paddock::test::count_live_bytes(static_cast<int64_t>(malloc_usable_size(p)));
-  return p;
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept {
-  if (p != nullptr) paddock::test::count_live_bytes(-static_cast<int64_t>(malloc_usable_size(p)));
-  std::free(p);
-}
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { operator delete(p); }
 #endif

@@ -50,7 +50,7 @@ TEST(Truncate, ThenContinuingEqualsNeverHavingFedTheRest) {
       {"window:20", {31, 32}},         {"sink:3+20", {31, 32}},
       {"random:40@every:8", {30}}};
   for (const auto& [policy, lengths] : cases) {
-    for (const size_t length : lengths) {
+    for (const size_t length : kEmulated ? std::vector{lengths.back()} : lengths) {
       Engine engine(tiny(), with_policy(policy));
       const SessionId session = engine.open_session();
       engine.feed(session, all.first(33));

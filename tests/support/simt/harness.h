@@ -62,6 +62,8 @@ std::string to_string(const Schedule& schedule);
 std::vector<Schedule> all_schedules();
 /// Calls `run` under each, with the schedule's name.
 void for_each_schedule(const std::function<void(const std::string&)>& run);
+/// Whether races are looked for, as they are unless a test of something else saves the time.
+void set_race_checks(bool on);
 /// Steps (accesses, barriers) after which a launch counts as endless.
 void set_step_limit(uint64_t steps);
 

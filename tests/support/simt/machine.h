@@ -110,6 +110,7 @@ struct Machine {
   // settings
   Schedule schedule;
   std::string mutant;
+  bool race_checks = true;
   uint64_t step_limit = 2'000'000'000;
   std::vector<Site*> sites;
   std::vector<Report> reports;

@@ -151,7 +151,7 @@ Region& checked(const void* address, size_t bytes, size_t alignment, Access kind
     }
     return r;
   }
-  check_race(r, offset, bytes, kind, where);
+  if (machine().race_checks) check_race(r, offset, bytes, kind, where);
   if (kind == Access::kWrite) std::memset(state, kWritten, bytes);
   return r;
 }

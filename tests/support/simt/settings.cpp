@@ -61,6 +61,7 @@ void for_each_schedule(const std::function<void(const std::string&)>& run) {
   }
   set_schedule({});
 }
+void set_race_checks(bool on) { machine().race_checks = on; }
 void set_step_limit(uint64_t steps) { machine().step_limit = steps; }
 
 std::vector<std::string> sites_met() {
