@@ -64,7 +64,8 @@
 // 16-bit floats              struct Bf16, F16 {uint16_t bits}; to_f32(h); from_f32<H>(f), nearest
 // even;
 //                            pack2<H>(low, high) -> uint32; unpack2<H>(u) -> F32x2
-//                            as in kernels/half.h, but for the payload of NaN
+//                            as in kernels/half.h, but for the payload of NaN;
+//                            fma2<Bf16>(a, b, c) of packed pairs, each rounded once
 // Arithmetic                 fast_exp(x) fast_exp2(x): approximate on the device, results below
 // 2^-126
 //                            may be zero; fast_log2(x) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)

@@ -111,6 +111,14 @@ template <typename H>
 PADDOCK_DEVICE F32x2 unpack2(uint32_t u) {
   return {to_f32(H{static_cast<uint16_t>(u)}), to_f32(H{static_cast<uint16_t>(u >> 16)})};
 }
+template <typename H>
+PADDOCK_DEVICE uint32_t fma2(uint32_t a, uint32_t b, uint32_t c);
+template <>
+PADDOCK_DEVICE uint32_t fma2<Bf16>(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
 PADDOCK_DEVICE int32_t dp4a(int32_t a, int32_t b, int32_t c) { return __dp4a(a, b, c); }
 PADDOCK_DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);

@@ -113,7 +113,7 @@ struct ChangeTablesArgs {
 };
 int change_tables(const ChangeTablesArgs& args, Stream stream);
 
-// ---- weights (embed.cu, dequantize.cu, gemv.cu)
+// ---- weights (embed.cu, dequantize.cu, gemv.cu, tensor_gemv.cu)
 // ----------------------------------------------------------------
 
 /// out[t] = row tokens[t] of a table of any DType, expanded to float32: ids must be rows of
@@ -162,6 +162,30 @@ struct GemvArgs {
 bool gemv_supports(DType type);
 int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
 int gemv(const GemvArgs& args, Stream stream);
+
+inline constexpr int32_t kMaxTensorGemvTokens = 128;
+inline constexpr int32_t kMostGemvParts = 3;
+
+/// As gemv, on tensor cores and with x in bfloat16: y[t][r] of several matrices of one type that
+/// share x. Sums in float32 in one fixed order that n_tokens does not change.
+struct TensorGemvPart {
+  const uint8_t* weights;  // [rows] of row_bytes(type, cols), aligned to 16 bytes
+  float* y;                // [n_tokens, rows]
+  int64_t y_stride;
+  int32_t rows;
+};
+struct TensorGemvArgs {
+  TensorGemvPart parts[kMostGemvParts];
+  int32_t n_parts;
+  DType type;
+  int64_t cols;
+  const uint16_t* x;  // [n_tokens, cols] bfloat16, rows aligned to 16 bytes
+  int64_t x_stride;
+  int32_t n_tokens;  // up to kMaxTensorGemvTokens
+  bool accumulate;
+};
+bool tensor_gemv_supports(DType type, int64_t cols);
+int tensor_gemv(const TensorGemvArgs& args, Stream stream);
 
 // ---- attention (decode_attention.cu, prefill_attention.cu, attention_mass.cu)
 // ---------------------

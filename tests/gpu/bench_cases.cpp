@@ -111,12 +111,16 @@ class List {
     };
     for (const Matrix& m : {Matrix{4096, 4096}, Matrix{14336, 4096}, Matrix{4096, 14336},
                             Matrix{2048, 2048}, Matrix{8192, 2048}}) {
-      for (const int32_t tokens : {1, 2, 4, 8}) {
+      for (const int32_t tokens : {1, 8, 16, 32, 64}) {
         const std::string shape = fmt::format("{}x{} by {} tokens", m.rows, m.cols, tokens);
-        const bool headline = m.rows == 14336 && (tokens == 1 || tokens == 8);
+        const bool headline = m.rows == 14336 && (tokens == 1 || tokens == 8 || tokens == 32);
         for (const DType type : test::kAllTypes) {
-          if (!cuda::gemv_supports(type)) continue;
           const MatrixShape s{type, m.rows, m.cols, tokens};
+          if (cuda::tensor_gemv_supports(type, m.cols)) {
+            add("tensor_gemv", fmt::format("{} {}", name(type), shape), headline,
+                [s](const Turns& turns) { return tensor_gemv_scene(s, turns); });
+          }
+          if (!cuda::gemv_supports(type) || tokens > cuda::kMaxGemvTokens) continue;
           add("gemv", fmt::format("{} {}", name(type), shape),
               headline || (type == DType::kBF16 && tokens == 1),
               [s](const Turns& turns) { return gemv_scene(s, turns); });
@@ -124,7 +128,7 @@ class List {
         add_dense({DType::kBF16, m.rows, m.cols, tokens}, headline || tokens == 1);
       }
     }
-    for (const int32_t tokens : {32, 512, 2048}) {
+    for (const int32_t tokens : {512, 2048}) {
       add_dense({DType::kBF16, 14336, 4096, tokens}, true);
     }
   }

@@ -62,6 +62,8 @@ TEST(BenchScenes, Products) {
     if (!cuda::gemv_supports(type)) continue;
     for (const int32_t tokens : {1, 8}) {
       expect_right("gemv " + name, gemv_scene({type, 33, 512, tokens}, kTwoSets));
+      if (!cuda::tensor_gemv_supports(type, 512)) continue;
+      expect_right("tensor_gemv " + name, tensor_gemv_scene({type, 33, 512, tokens}, kTwoSets));
     }
   }
   expect_right("embed", embed_scene({DType::kQ4_0, 99, 256, 5}, kTwoSets));

@@ -103,6 +103,45 @@ Scene gemv_scene(const MatrixShape& shape, const Turns& turns) {
   return scene;
 }
 
+Scene tensor_gemv_scene(const MatrixShape& shape, const Turns& turns) {
+  struct State {
+    State(const MatrixShape& s, int n_sets)
+        : weights(s, n_sets),
+          x(static_cast<size_t>(s.tokens * s.cols), "x"),
+          y(static_cast<size_t>(s.tokens * s.rows), "y") {
+      Pattern::of(DType::kBF16).fill(x);
+      x.freeze();
+    }
+    Weights weights;
+    DeviceBuffer<uint16_t> x;
+    DeviceBuffer<float> y;
+  };
+  const int64_t bytes = shape.rows * row_bytes(shape.type, shape.cols);
+  Scene scene;
+  scene.sets = turns.sets(bytes);
+  scene.work = {static_cast<double>(bytes)};
+  scene.room = 1e-4;
+  const auto state = std::make_shared<State>(shape, scene.sets);
+  scene.launch = [shape, state](int set, cuda::Stream stream) {
+    return cuda::tensor_gemv({{{state->weights.set(set), state->y.data(), shape.rows,
+                                static_cast<int32_t>(shape.rows)}},
+                              1,
+                              shape.type,
+                              shape.cols,
+                              state->x.data(),
+                              shape.cols,
+                              shape.tokens,
+                              false},
+                             stream);
+  };
+  scene.error = [shape, state, launch = scene.launch] {
+    state->y.set_unwritten();
+    if (launch(0, nullptr) != 0) return kBroken;
+    return product_error(shape, state->y.download(), Pattern::of(DType::kBF16));
+  };
+  return scene;
+}
+
 Scene dense_scene(const MatrixShape& shape, const Dense& dense, const Turns& turns) {
   struct State {
     State(const MatrixShape& s, int n_sets)

@@ -119,6 +119,7 @@ struct MatrixShape {
   int32_t tokens = 1;
 };
 Scene gemv_scene(const MatrixShape& shape, const Turns& turns);
+Scene tensor_gemv_scene(const MatrixShape& shape, const Turns& turns);
 Scene dequantize_scene(const MatrixShape& shape, const Turns& turns);
 Scene embed_scene(const MatrixShape& shape, const Turns& turns);
 /// A dense product of whoever offers one: 0, or an error to be shown.

@@ -7,6 +7,9 @@ namespace {
 
 /// Expanded rows of a packed weight that a dense product takes at a time.
 constexpr int64_t kSlabBytes = int64_t{32} << 20;
+/// Up to so many tokens packed weights are multiplied as they are, on tensor cores.
+constexpr int32_t kMostTensorTokens = 64;
+static_assert(kMostTensorTokens <= kMaxTensorGemvTokens);
 
 }  // namespace
 
@@ -58,11 +61,11 @@ int64_t Products::slab_rows(int64_t rows, int64_t cols) const {
 void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n,
                         std::span<const Buffer> outputs, bool accumulate) {
   bool rounded = false;  // x lies in input_ as bfloat16
-  for (size_t i = 0; i < parts.size(); ++i) {
+  for (size_t i = 0; i < parts.size();) {
     const DeviceMatrix& w = parts[i];
-    const Buffer& y = outputs[i];
-    if ((exact_ || n <= kMaxGemvTokens) && gemv_supports(w.type) && takes(x)) {
-      packed(w.bytes(), w.type, w.rows, w.cols, x, n, y, accumulate);
+    const Way way = way_for(w, x, n);
+    if (way == Way::kPacked) {
+      packed(w.bytes(), w.type, w.rows, w.cols, x, n, outputs[i++], accumulate);
       continue;
     }
     if (!exact_ && !rounded) {
@@ -71,8 +74,25 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
           "to_bf16");
       rounded = true;
     }
-    dense(w, x, n, y, accumulate);
+    if (way == Way::kDense) {
+      dense(w, x, n, outputs[i++], accumulate);
+      continue;
+    }
+    TensorGemvArgs args{{}, 0, w.type, w.cols, input_.as<uint16_t>(), x.cols, n, accumulate};
+    for (; i < parts.size() && parts[i].type == w.type && args.n_parts < kMostGemvParts; ++i) {
+      args.parts[args.n_parts++] = {parts[i].bytes(), outputs[i].data, outputs[i].stride,
+                                    static_cast<int32_t>(parts[i].rows)};
+    }
+    runtime_->check(tensor_gemv(args, runtime_->stream()), "tensor_gemv");
   }
+}
+
+Products::Way Products::way_for(const DeviceMatrix& w, Buffer x, int32_t n) const {
+  const bool few = exact_ || n <= kMaxGemvTokens;
+  if (!exact_ && n <= kMostTensorTokens && tensor_gemv_supports(w.type, w.cols)) {
+    return Way::kTensor;
+  }
+  return few && gemv_supports(w.type) && x.stride % 4 == 0 ? Way::kPacked : Way::kDense;
 }
 
 void Products::packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x,
@@ -109,7 +129,7 @@ void Products::dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool 
     }
     Buffer part = y;
     part.data += row;
-    if (exact_ && takes(x)) {
+    if (exact_ && x.stride % 4 == 0) {
       packed(expanded, type, rows, w.cols, x, n, part, accumulate);
       continue;
     }

@@ -47,7 +47,8 @@ class Products {
   };
   Sizes sizes(const BackendLimits& limits) const;
   int64_t slab_rows(int64_t rows, int64_t cols) const;
-  static bool takes(Buffer x) { return x.stride % 4 == 0; }
+  enum class Way { kPacked, kTensor, kDense };
+  Way way_for(const DeviceMatrix& w, Buffer x, int32_t n) const;
   void packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x, int32_t n,
               Buffer y, bool accumulate);
   void dense(const DeviceMatrix& w, Buffer x, int32_t n, Buffer y, bool accumulate);

@@ -123,6 +123,15 @@ template <typename H>
 F32x2 unpack2(uint32_t u) {
   return {to_f32(H{static_cast<uint16_t>(u)}), to_f32(H{static_cast<uint16_t>(u >> 16)})};
 }
+template <typename H>
+uint32_t fma2(uint32_t a, uint32_t b, uint32_t c) {
+  const F32x2 x = unpack2<H>(a);
+  const F32x2 y = unpack2<H>(b);
+  const F32x2 z = unpack2<H>(c);
+  // Products of 16-bit floats are exact in double, and so are these sums where exponents are near.
+  return pack2<H>(static_cast<float>(double{x.x} * y.x + z.x),
+                  static_cast<float>(double{x.y} * y.y + z.y));
+}
 inline int32_t dp4a(int32_t a, int32_t b, int32_t c) {
   uint32_t sum = static_cast<uint32_t>(c);
   for (int shift = 0; shift < 32; shift += 8) {
