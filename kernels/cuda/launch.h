@@ -163,7 +163,7 @@ bool gemv_supports(DType type);
 int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
 int gemv(const GemvArgs& args, Stream stream);
 
-// ---- attention (decode_attention.cu, prefill_attention.cu, attention_mass.cu)
+// ---- attention (decode_attention.cu, decode_tensor.cu, prefill_attention.cu, attention_mass.cu)
 // ---------------------
 
 /// One sequence's consecutive tokens in the flat batch, as one layer sees them.
@@ -199,7 +199,12 @@ struct AttentionArgs {
   /// where nobody measures masses.
   float* lse;
   int64_t* masses;   // see attention_mass
-  float* workspace;  // of decode_attention: decode_workspace_floats(); may be null if that is 0
+  /// Of decode_attention: decode_workspace_floats(), aligned to 16 bytes; may be null if that is 0.
+  float* workspace;
+  /// Whether decode_attention may round queries and weights to the KV type, as prefill_attention
+  /// does, to multiply on tensor cores; it then needs
+  bool tensor_cores = false;
+  uint32_t* arrivals = nullptr;  // [n, n_heads] for DecodeList::n, zero before their first use
 };
 
 /// Attention of single query tokens, each with its own row of work: any number of tokens of any
