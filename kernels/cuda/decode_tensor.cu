@@ -311,10 +311,12 @@ PADDOCK_DEVICE bool is_last(uint32_t* arrivals, int32_t n) {
   PADDOCK_SYNC("part left");
   if (simt::thread_x() == 0) {
     PADDOCK_FENCE("part visible");
-    const uint32_t others = simt::atomic_add(arrivals, 1U);
-    PADDOCK_FENCE("parts seen");
-    simt::store(last, others + 1 == static_cast<uint32_t>(n) ? 1U : 0U);
-    if (others + 1 == static_cast<uint32_t>(n)) simt::store(arrivals, 0U);
+    const bool all = simt::atomic_add(arrivals, 1U) + 1 == static_cast<uint32_t>(n);
+    simt::store(last, all ? 1U : 0U);
+    if (all) {
+      PADDOCK_FENCE("parts seen");
+      simt::store(arrivals, 0U);
+    }
   }
   PADDOCK_SYNC("arrival counted");
   return simt::load(last) != 0;
@@ -360,9 +362,10 @@ template <typename H, int kDim>
 PADDOCK_KERNEL(kThreads, Form<kDim>::kBlocks)
 void tensor_kernel(TensorParams p) {
   constexpr int kStages = Form<kDim>::kStages;
-  const int32_t group = simt::block_x() % p.groups;
-  const int32_t split = simt::block_x() / p.groups % p.splits;
-  const int32_t i = simt::block_x() / p.groups / p.splits;
+  const int32_t row = simt::block_x() / p.groups;
+  const int32_t group = simt::block_x() - row * p.groups;
+  const int32_t i = row / p.splits;
+  const int32_t split = row - i * p.splits;
   const auto sequence = simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
   const int32_t index = simt::load_const(p.list.tokens + i) - sequence.first_token;
   const Query query = make_query(p.args, sequence, index, kHeads, group);
@@ -375,32 +378,31 @@ void tensor_kernel(TensorParams p) {
             split_entries(g, sequence.visibility, query.position(), live.n, split), 2 * kDim);
   const int64_t to_values = 2 * g.side_elements();
   Stage<kDim>* stages = stages_of<kDim>(simt::warp());
-  int32_t rows[kStages];       // of the tiles on their way, the next one first
+  int32_t rows[kStages] = {};  // of the tiles on their way, the next one first
   int32_t rotations[kStages];  // likewise
-  const auto fetch = [&](int place, int stage) {
-    const Tile tile = walk.next();
-    rows[place] = tile.n;
-    rotations[place] = tile.rotation;
-    if (tile.n > 0) copy_tile<kDim>(p.args.pool, to_values, tile, stages + stage);
-    simt::cp_async_commit();
-  };
-
   const float scale = p.args.scale * kLog2E;
   Running<H, kDim> running;
   uint32_t q[kDim / 8];
   int32_t rotation = -1;
-  PADDOCK_UNROLL for (int stage = 0; stage + 1 < kStages; ++stage) fetch(stage, stage);
-  for (int stage = 0;; stage = stage + 1 == kStages ? 0 : stage + 1) {
+  int stage = 0;
+  for (int number = 1 - kStages;; ++number) {
+    const Tile tile = walk.next();
+    rows[kStages - 1] = tile.n;
+    rotations[kStages - 1] = tile.rotation;
     PADDOCK_SYNC_WARP("stage used");
-    fetch(kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
-    if (rows[0] == 0) break;
-    if (rotations[0] != rotation) {
-      rotation = rotations[0];
-      turn_queries<H, kDim>(p.args, query, rotation, q);
+    if (tile.n > 0) copy_tile<kDim>(p.args.pool, to_values, tile, stages + stage);
+    simt::cp_async_commit();
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+    if (number >= 0) {
+      if (rows[0] == 0) break;
+      if (rotations[0] != rotation) {
+        rotation = rotations[0];
+        turn_queries<H, kDim>(p.args, query, rotation, q);
+      }
+      PADDOCK_CP_ASYNC_WAIT("stage", kStages - 1);
+      PADDOCK_SYNC_WARP("stage ready");
+      running.take(scale, q, rows[0], stages + stage);
     }
-    PADDOCK_CP_ASYNC_WAIT("stage", kStages - 1);
-    PADDOCK_SYNC_WARP("stage ready");
-    running.take(scale, q, rows[0], stages + stage);
     PADDOCK_UNROLL for (int k = 1; k < kStages; ++k) {
       rows[k - 1] = rows[k];
       rotations[k - 1] = rotations[k];

@@ -42,25 +42,28 @@ PADDOCK_HD inline int32_t split_bound(const PageGeometry& g, int32_t max_entries
 }
 
 /// Entries in a split of LiveEntries as a query at `t` sees them: at least kSplitTokens slots, more
-/// for long tables.
-PADDOCK_HD inline int64_t entries_per_split(const PageGeometry& g, const Visibility& v, int32_t t,
-                                            int32_t n_entries) {
-  const int32_t most = most_splits(g.n_kv_heads);
-  int64_t span = int64_t{n_entries} * g.block_size;  // no fewer slots than the query sees
-  if (int64_t{t} + 1 < span) span = int64_t{t} + 1;
-  const int64_t seen = int64_t{v.sinks} + v.window;
-  if (seen < span) span = seen;
-  int64_t tokens = span / 16 < 2 * kSplitTokens ? span / 16 : 2 * kSplitTokens;
+/// for long tables. In 32 bits: longer divisions take a block as long as loads do.
+PADDOCK_HD inline uint32_t entries_per_split(const PageGeometry& g, const Visibility& v, int32_t t,
+                                             int32_t n_entries) {
+  const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
+  int64_t seen = int64_t{n_entries} * g.block_size;  // no fewer slots than the query sees
+  if (int64_t{t} + 1 < seen) seen = int64_t{t} + 1;
+  if (int64_t{v.sinks} + v.window < seen) seen = int64_t{v.sinks} + v.window;
+  const auto span = static_cast<uint32_t>(seen);
+  uint32_t tokens = span / 16 < 2 * kSplitTokens ? span / 16 : 2 * kSplitTokens;
   if (tokens < kSplitTokens) tokens = kSplitTokens;
-  if (tokens < divide_up(span, most)) tokens = divide_up(span, most);
-  return divide_up(tokens, g.block_size);
+  const uint32_t fewest = (span + most - 1) / most;
+  if (tokens < fewest) tokens = fewest;
+  const auto block = static_cast<uint32_t>(g.block_size);
+  return (tokens + block - 1) / block;
 }
 
 /// How many splits are not empty; one of an empty table.
 PADDOCK_HD inline int32_t split_count(const PageGeometry& g, const Visibility& v, int32_t t,
                                       int32_t n_entries) {
-  const int64_t most = most_splits(g.n_kv_heads);
-  const int64_t needed = divide_up(n_entries, entries_per_split(g, v, t, n_entries));
+  const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
+  const uint32_t per_split = entries_per_split(g, v, t, n_entries);
+  const uint32_t needed = (static_cast<uint32_t>(n_entries) + per_split - 1) / per_split;
   return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
 }
 
@@ -138,12 +141,14 @@ PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& 
   const int32_t block = args.geometry.block_size;
   LiveEntries live{s.n_entries};
   const int64_t oldest = int64_t{query.position()} - s.visibility.window + 1;
-  const auto sinks = static_cast<int32_t>(divide_up(s.visibility.sinks, block));
-  if (oldest <= s.visibility.sinks || sinks >= s.n_entries) return live;
+  if (oldest <= s.visibility.sinks) return live;
+  const auto sinks = static_cast<int32_t>((static_cast<uint32_t>(s.visibility.sinks) + block - 1) /
+                                          static_cast<uint32_t>(block));
+  if (sinks >= s.n_entries) return live;
   // After sinks, blocks follow one another.
   const BlockEntry* entries = args.entries + s.first_entry + sinks;
   const auto first = load_entry(entries).first_position / block;
-  const int32_t gone = simt::min(static_cast<int32_t>(oldest / block) - first, s.n_entries - sinks);
+  const int32_t gone = simt::min(static_cast<int32_t>(oldest) / block - first, s.n_entries - sinks);
   if (gone <= 0) return live;
   const BlockEntry last = load_entry(entries + gone - 1);
   if (last.first_position + last.slot_end > oldest) return live;  // a policy has taken some

@@ -101,11 +101,11 @@ TEST_F(CudaEngine, FastStaysNearTheReference) {
       SCOPED_TRACE(std::string(model) + " " + kv_type_name(type));
       EXPECT_LT(relative_error(all_logits(model, options), all_logits(model, on("cpu"))),
                 type == KvType::kBF16 ? 0.12 : 0.05);
-      options.batch_size = 8;  // packed weights and single queries: only the cache is rounded
+      options.batch_size = 8;  // packed weights, single queries: products round nothing
       EXPECT_LT(relative_error(all_logits(model, options), all_logits(model, on("cpu"))),
                 type == KvType::kF32   ? 5e-5
-                : type == KvType::kF16 ? 0.005
-                                       : 0.04);
+                : type == KvType::kF16 ? 0.008
+                                       : 0.07);
     }
   }
 }
