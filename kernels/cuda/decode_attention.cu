@@ -1,4 +1,5 @@
-// Attention of single query tokens over paged keys and values, split along the table.
+// Attention of single query tokens over paged keys and values, split along the table, in float32;
+// hands over to decode_tensor.cu what AttentionArgs::tensor_cores permits.
 // Test: tests/kernels/cuda_decode_test.cpp.
 // hot: decode_kernel merge_kernel
 //

@@ -198,13 +198,15 @@ struct AttentionArgs {
   /// [n_tokens, n_heads] log of the softmax's denominator in natural logs, the scale included; null
   /// where nobody measures masses.
   float* lse;
-  int64_t* masses;   // see attention_mass
+  int64_t* masses;  // see attention_mass
   /// Of decode_attention: decode_workspace_floats(), aligned to 16 bytes; may be null if that is 0.
   float* workspace;
   /// Whether decode_attention may round queries and weights to the KV type, as prefill_attention
-  /// does, to multiply on tensor cores; it then needs
+  /// does, to multiply on tensor cores where KV type and shape allow (decode_tensor.cu).
   bool tensor_cores = false;
-  uint32_t* arrivals = nullptr;  // [n, n_heads] for DecodeList::n, zero before their first use
+  /// ... which counts here: [DecodeList::n, n_heads], all zero before their first use, and left so;
+  /// may be null if the workspace may.
+  uint32_t* arrivals = nullptr;
 };
 
 /// Attention of single query tokens, each with its own row of work: any number of tokens of any

@@ -150,7 +150,7 @@ class AttentionScene {
       args = {q.data(),      out.data(),           s.shape_.heads, s.scale(),
               angles.data(), s.shape_.interleaved, pool.data(),    s.geometry_,
               s.shape_.type, sequences.data(),     entries.data(), angle_rows.data(),
-              lse.data(),    masses.data(),        nullptr,       false,
+              lse.data(),    masses.data(),        nullptr,        false,
               nullptr};
     }
     simt::DeviceBuffer<float> q, angles;
