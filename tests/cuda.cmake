@@ -41,8 +41,9 @@ if(PADDOCK_WITH_CUDA)
   # The kernels' own tests and the engine's on a real device, in one program.
   paddock_gpu_program(gpu_test gpu/device_memory.cpp gpu/needs_device.cpp
       kernels/cuda_small_ops_test.cpp kernels/cuda_prefill_test.cpp kernels/cuda_decode_test.cpp
-      kernels/cuda_mass_test.cpp kernels/cuda_dequantize_test.cpp kernels/cuda_gemv_test.cpp
-      kernels/cuda_sampling_test.cpp kernels/cuda_tensor_gemv_test.cpp unit/cuda_engine_test.cpp)
+      kernels/cuda_decode_tensor_test.cpp kernels/cuda_dequantize_test.cpp
+      kernels/cuda_gemv_test.cpp kernels/cuda_mass_test.cpp kernels/cuda_sampling_test.cpp
+      kernels/cuda_tensor_gemv_test.cpp unit/cuda_engine_test.cpp)
   # The CPU's tests of engines, on a real device.
   set(sources)
   foreach(name engine eviction logits policy dense quality)
@@ -63,15 +64,15 @@ if(PADDOCK_WITH_CUDA)
   set_tests_properties(gpu gpu_engines PROPERTIES SKIP_RETURN_CODE 77 LABELS gpu TIMEOUT 600)
 else()
   set(cuda ${PROJECT_SOURCE_DIR}/kernels/cuda)
-  set(kernels ${cuda}/attention_mass.cu ${cuda}/decode_attention.cu ${cuda}/dequantize.cu
-      ${cuda}/embed.cu ${cuda}/gemv.cu ${cuda}/prefill_attention.cu ${cuda}/sampling.cu ${cuda}/tensor_gemv.cu
-      ${cuda}/small_ops.cu)
+  set(kernels ${cuda}/attention_mass.cu ${cuda}/decode_attention.cu ${cuda}/decode_tensor.cu
+      ${cuda}/dequantize.cu ${cuda}/embed.cu ${cuda}/gemv.cu ${cuda}/prefill_attention.cu
+      ${cuda}/sampling.cu ${cuda}/small_ops.cu ${cuda}/tensor_gemv.cu)
   set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX)
   add_library(simt_kernels STATIC ${kernels})
   paddock_flags(simt_kernels)
   target_compile_options(simt_kernels PRIVATE -ffp-contract=off)
   target_link_libraries(simt_kernels PUBLIC simt)
-  foreach(name decode dequantize gemv mass prefill sampling small_ops tensor_gemv)
+  foreach(name decode decode_tensor dequantize gemv mass prefill sampling small_ops tensor_gemv)
     paddock_simt_test(cuda_${name}_test kernels/cuda_${name}_test.cpp)
     target_link_libraries(cuda_${name}_test PRIVATE simt_kernels)
   endforeach()

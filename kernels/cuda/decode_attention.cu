@@ -1,4 +1,5 @@
-// Attention of single query tokens over paged keys and values, split along the table.
+// Attention of single query tokens over paged keys and values, split along the table, in float32;
+// hands over to decode_tensor.cu what AttentionArgs::tensor_cores permits.
 // Test: tests/kernels/cuda_decode_test.cpp.
 // hot: decode_kernel merge_kernel
 //
@@ -18,6 +19,7 @@
 //   to be fast), entries to 16.
 // Moves per call: visible slots * 2 * head_dim * element bytes per KV head (and group of 8), and
 //   2 * (head_dim + 2) floats for each (token, head, split).
+#include "cuda/decode_tensor.h"
 #include "cuda/decode_tile.h"
 
 namespace paddock::cuda {
@@ -43,10 +45,6 @@ PADDOCK_DEVICE float* part_row(const DecodeParams& p, int64_t part) {
 PADDOCK_DEVICE void store_part(const DecodeParams& p, int64_t part, float largest, float sum) {
   simt::store(p.args.workspace + 2 * part, largest);
   simt::store(p.args.workspace + 2 * part + 1, sum);
-}
-/// log of the denominator from the largest exponent of two and the sum beside it.
-PADDOCK_DEVICE float natural_log(float largest, float sum) {
-  return largest == -INFINITY ? largest : (largest + simt::fast_log2(sum)) * kLn2;
 }
 
 /// The parts of a warp's shared memory.
@@ -301,6 +299,7 @@ int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, i
 int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream stream) {
   if (list.n == 0) return 0;
   if (!is_supported(args) || list.n < 0 || list.max_entries < 0) return kInvalid;
+  if (args.tensor_cores && decode_tensor_supports(args)) return decode_tensor(args, list, stream);
   const DecodeParams params{args, list, rows_of(args),
                             split_bound(args.geometry, list.max_entries)};
   const int64_t blocks = int64_t{list.n} * params.splits;

@@ -1,11 +1,13 @@
-// How decode_attention.cu and attention_mass.cu cut one query token's table into splits and tiles.
+// How decode_attention.cu, decode_tensor.cu and attention_mass.cu cut one query token's table into
+// splits and tiles.
 //
 // A split is a run of table entries with bounds that depend on the entries that the query may still
-// see, its position and its visibility alone. Its slots that the query sees, in table order, are cut into tiles of up to
-// kTile slots of one rotation; the warps of a block take turns with them and share nothing, so that
-// the main loop needs no block barrier.
+// see, its position and its visibility alone. Its slots that the query sees, in table order, are
+// cut into tiles of up to kTile slots of one rotation; the warps of a block take turns with them
+// and share nothing, so that the main loop needs no block barrier.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "cuda/device.h"
@@ -39,25 +41,42 @@ PADDOCK_HD inline int32_t split_bound(const PageGeometry& g, int32_t max_entries
   return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
 }
 
+/// Entries in a split of LiveEntries as a query at `t` sees them: at least kSplitTokens slots, more
+/// for long tables. In 32 bits: longer divisions take a block as long as loads do.
+PADDOCK_HD inline uint32_t entries_per_split(const PageGeometry& g, const Visibility& v, int32_t t,
+                                             int32_t n_entries) {
+  const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
+  int64_t seen = int64_t{n_entries} * g.block_size;  // no fewer slots than the query sees
+  if (int64_t{t} + 1 < seen) seen = int64_t{t} + 1;
+  if (int64_t{v.sinks} + v.window < seen) seen = int64_t{v.sinks} + v.window;
+  const auto span = static_cast<uint32_t>(seen);
+  uint32_t tokens = span / 16 < 2 * kSplitTokens ? span / 16 : 2 * kSplitTokens;
+  if (tokens < kSplitTokens) tokens = kSplitTokens;
+  const uint32_t fewest = (span + most - 1) / most;
+  if (tokens < fewest) tokens = fewest;
+  const auto block = static_cast<uint32_t>(g.block_size);
+  return (tokens + block - 1) / block;
+}
+
+/// How many splits are not empty; one of an empty table.
+PADDOCK_HD inline int32_t split_count(const PageGeometry& g, const Visibility& v, int32_t t,
+                                      int32_t n_entries) {
+  const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
+  const uint32_t per_split = entries_per_split(g, v, t, n_entries);
+  const uint32_t needed = (static_cast<uint32_t>(n_entries) + per_split - 1) / per_split;
+  return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
+}
+
 struct EntryRange {
   int32_t begin, end;
 };
 
-/// Split `split` of LiveEntries as a query at `t` sees them: at least kSplitTokens slots, more for
-/// long tables. Empty past the last one.
+/// Entries of split `split`. Empty past the last one.
 PADDOCK_HD inline EntryRange split_entries(const PageGeometry& g, const Visibility& v, int32_t t,
                                            int32_t n_entries, int32_t split) {
-  const int32_t most = most_splits(g.n_kv_heads);
-  int64_t span = int64_t{n_entries} * g.block_size;  // no fewer slots than the query sees
-  if (int64_t{t} + 1 < span) span = int64_t{t} + 1;
-  const int64_t seen = int64_t{v.sinks} + v.window;
-  if (seen < span) span = seen;
-  int64_t tokens = span / 16 < 2 * kSplitTokens ? span / 16 : 2 * kSplitTokens;
-  if (tokens < kSplitTokens) tokens = kSplitTokens;
-  if (tokens < divide_up(span, most)) tokens = divide_up(span, most);
-  const int64_t per_split = divide_up(tokens, g.block_size);
+  const int64_t per_split = entries_per_split(g, v, t, n_entries);
   int64_t begin = split * per_split;
-  int64_t end = split + 1 == most ? n_entries : begin + per_split;
+  int64_t end = split + 1 == most_splits(g.n_kv_heads) ? n_entries : begin + per_split;
   if (end > n_entries) end = n_entries;
   if (begin > end) begin = end;
   return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
@@ -72,6 +91,12 @@ inline bool is_supported(const AttentionArgs& a) {
   return known && g.n_kv_heads > 0 && g.block_size > 0 && g.head_dim >= kMinHeadDim &&
          g.head_dim <= kMaxHeadDim && g.head_dim % 2 == 0 && a.n_heads > 0 &&
          a.n_heads % g.n_kv_heads == 0;
+}
+
+// ---- softmax ----
+/// log of the denominator from the largest exponent of two and the sum beside it.
+PADDOCK_DEVICE float natural_log(float largest, float sum) {
+  return largest == -INFINITY ? largest : (largest + simt::fast_log2(sum)) * kLn2;
 }
 
 // ---- the query token and its tiles ----
@@ -116,13 +141,14 @@ PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& 
   const int32_t block = args.geometry.block_size;
   LiveEntries live{s.n_entries};
   const int64_t oldest = int64_t{query.position()} - s.visibility.window + 1;
-  const auto sinks = static_cast<int32_t>(divide_up(s.visibility.sinks, block));
-  if (oldest <= s.visibility.sinks || sinks >= s.n_entries) return live;
+  if (oldest <= s.visibility.sinks) return live;
+  const auto sinks = static_cast<int32_t>((static_cast<uint32_t>(s.visibility.sinks) + block - 1) /
+                                          static_cast<uint32_t>(block));
+  if (sinks >= s.n_entries) return live;
   // After sinks, blocks follow one another.
   const BlockEntry* entries = args.entries + s.first_entry + sinks;
   const auto first = load_entry(entries).first_position / block;
-  const int32_t gone =
-      simt::min(static_cast<int32_t>(oldest / block) - first, s.n_entries - sinks);
+  const int32_t gone = simt::min(static_cast<int32_t>(oldest) / block - first, s.n_entries - sinks);
   if (gone <= 0) return live;
   const BlockEntry last = load_entry(entries + gone - 1);
   if (last.first_position + last.slot_end > oldest) return live;  // a policy has taken some
@@ -134,6 +160,7 @@ struct Tile {
   int32_t rotation;  // of all of them
   int64_t offset;    // bytes from the pool to the key of row lane() % kTile, or of the last one
   int32_t entry;     // in the table, of that row
+  bool one_entry;    // all rows are of one: they follow one another in memory
 };
 
 /// The tiles of a split that belong to this warp, in order.
@@ -160,7 +187,7 @@ class Walk {
       }
       if (position_ < run_end_) tile_ += (run_end_ - position_ + kTile - 1) / kTile;
       position_ = run_end_;
-      if (run_end_ == total_ && !load_entries()) return {0, 0, 0, 0};
+      if (run_end_ == total_ && !load_entries()) return {0, 0, 0, 0, true};
       start_run();
     }
   }
@@ -211,12 +238,16 @@ class Walk {
   PADDOCK_DEVICE Tile tile_at(int32_t at) const {
     const int32_t n = simt::min(kTile, run_end_ - at);
     const int32_t row = at + simt::min(simt::lane() % kTile, n - 1);
-    int32_t lane = 0;  // the first with after_ > row
-    PADDOCK_UNROLL for (int half = simt::kWarpSize / 2; half > 0; half /= 2) {
-      if (simt::shfl(after_, lane + half - 1) <= row) lane += half;
+    int32_t lane = simt::first_bit(simt::ballot(after_ > at));  // the first with after_ > row
+    const bool one_entry = simt::shfl(after_, lane) >= at + n;
+    if (!one_entry) {
+      lane = 0;
+      PADDOCK_UNROLL for (int half = simt::kWarpSize / 2; half > 0; half /= 2) {
+        if (simt::shfl(after_, lane + half - 1) <= row) lane += half;
+      }
     }
     return {n, run_rotation_, simt::shfl(base_, lane) + int64_t{row} * row_bytes_,
-            live_.in_table(first_ + lane)};
+            live_.in_table(first_ + lane), one_entry};
   }
 
   const AttentionArgs& args_;

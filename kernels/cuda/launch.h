@@ -163,7 +163,7 @@ bool gemv_supports(DType type);
 int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
 int gemv(const GemvArgs& args, Stream stream);
 
-inline constexpr int32_t kMaxTensorGemvTokens = 128;
+inline constexpr int32_t kMaxTensorGemvTokens = 64;
 inline constexpr int32_t kMostGemvParts = 3;
 
 /// As gemv, on tensor cores and with x in bfloat16: y[t][r] of several matrices of one type that
@@ -187,7 +187,7 @@ struct TensorGemvArgs {
 bool tensor_gemv_supports(DType type, int64_t cols);
 int tensor_gemv(const TensorGemvArgs& args, Stream stream);
 
-// ---- attention (decode_attention.cu, prefill_attention.cu, attention_mass.cu)
+// ---- attention (decode_attention.cu, decode_tensor.cu, prefill_attention.cu, attention_mass.cu)
 // ---------------------
 
 /// One sequence's consecutive tokens in the flat batch, as one layer sees them.
@@ -222,8 +222,15 @@ struct AttentionArgs {
   /// [n_tokens, n_heads] log of the softmax's denominator in natural logs, the scale included; null
   /// where nobody measures masses.
   float* lse;
-  int64_t* masses;   // see attention_mass
-  float* workspace;  // of decode_attention: decode_workspace_floats(); may be null if that is 0
+  int64_t* masses;  // see attention_mass
+  /// Of decode_attention: decode_workspace_floats(), aligned to 16 bytes; may be null if that is 0.
+  float* workspace;
+  /// Whether decode_attention may round queries and weights to the KV type, as prefill_attention
+  /// does, to multiply on tensor cores where KV type and shape allow (decode_tensor.cu).
+  bool tensor_cores = false;
+  /// ... which counts here: [DecodeList::n, n_heads], all zero before their first use, and left so;
+  /// may be null if the workspace may.
+  uint32_t* arrivals = nullptr;
 };
 
 /// Attention of single query tokens, each with its own row of work: any number of tokens of any

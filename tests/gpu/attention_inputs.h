@@ -98,7 +98,9 @@ struct Attention {
         decode_tokens(counting(tables.n_tokens()), "tokens"),
         decode_sequences(sequence_of_tokens(), "sequences of tokens"),
         tiles(tile_list(), "tiles"),
-        workspace(workspace_floats(), "workspace") {
+        workspace(workspace_floats(), "workspace"),
+        arrivals(std::vector<uint32_t>(static_cast<size_t>(tables.n_tokens() * s.heads)),
+                 "arrivals") {
     Pattern::of(s.type).fill(pool);
     Pattern::of(DType::kF32).fill(q);
     pool.freeze();
@@ -126,7 +128,9 @@ struct Attention {
             angle_rows.data(),
             measured ? lse.data() : nullptr,
             measured ? masses.data() : nullptr,
-            workspace.data()};
+            workspace.data(),
+            true,
+            arrivals.data()};
   }
 
   int decode(int set, bool measured, cuda::Stream stream) const {
@@ -161,6 +165,7 @@ struct Attention {
   DeviceBuffer<int32_t> angle_rows, decode_tokens, decode_sequences;
   DeviceBuffer<cuda::PrefillTile> tiles;
   DeviceBuffer<float> workspace;
+  DeviceBuffer<uint32_t> arrivals;
 
  private:
   static std::vector<int32_t> counting(int32_t n) {

@@ -126,6 +126,9 @@ double key_bytes(const AttentionShape& shape) {
   return 1.0 * shape.head_dim * dtype_traits(shape.type).block_bytes * shape.kv_heads;
 }
 
+/// What queries and weights may lose that are rounded to the KV type.
+double rounding(const AttentionShape& shape) { return shape.type == DType::kF16 ? 0.002 : 0.01; }
+
 }  // namespace
 
 Scene decode_scene(const AttentionShape& shape, const Turns& turns) {
@@ -133,7 +136,7 @@ Scene decode_scene(const AttentionShape& shape, const Turns& turns) {
   scene.sets = turns.sets(set_bytes(shape));
   const auto state = std::make_shared<Attention>(shape, scene.sets);
   scene.work = {2 * state->tables.pairs() * key_bytes(shape)};
-  scene.room = 1e-4;  // exponents of two are approximate
+  scene.room = rounding(shape);
   scene.launch = [state](int set, cuda::Stream stream) {
     return state->decode(set, false, stream);
   };
@@ -149,7 +152,7 @@ Scene prefill_scene(const AttentionShape& shape, const Turns& turns) {
   scene.sets = turns.sets(set_bytes(shape));
   const auto state = std::make_shared<Attention>(shape, scene.sets);
   scene.work = {4.0 * shape.head_dim * shape.heads * state->tables.pairs(), true};
-  scene.room = shape.type == DType::kF16 ? 0.002 : 0.01;  // queries and weights are rounded
+  scene.room = rounding(shape);
   scene.launch = [state](int set, cuda::Stream stream) {
     return state->prefill(set, false, stream);
   };
@@ -166,7 +169,7 @@ Scene mass_scene(const AttentionShape& shape, const Turns& turns) {
   const auto state = std::make_shared<Attention>(shape, scene.sets);
   scene.work = {state->tables.pairs() * key_bytes(shape) +
                 8.0 * shape.queries * state->tables.set_entries()};
-  scene.room = shape.queries == 1 ? 1e-4 : 0.01;
+  scene.room = rounding(shape);
   // The denominators of set 0 serve all sets: times do not depend on them.
   const bool one = shape.queries == 1;
   const auto attend = [state, one](int set) {

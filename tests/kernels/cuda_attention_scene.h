@@ -61,13 +61,14 @@ class AttentionScene {
   const std::vector<AttentionSequence>& sequences() const { return sequences_; }
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
-  Expected expected() const {
+  /// `rounded`: of queries and weights that are rounded to the KV type, as tensor cores take them.
+  Expected expected(bool rounded = false) const {
     Expected all;
     all.masses.assign(static_cast<size_t>(n_masses_), 0.0);
     all.mass_room.assign(static_cast<size_t>(n_masses_), 0.0);
     for (const AttentionSequence& s : sequences_) {
       for (int32_t i = 0; i < s.n_tokens; ++i) {
-        for (int32_t h = 0; h < shape_.heads; ++h) expect(s, i, h, all);
+        for (int32_t h = 0; h < shape_.heads; ++h) expect(s, i, h, rounded, all);
       }
     }
     return all;
@@ -149,7 +150,8 @@ class AttentionScene {
       args = {q.data(),      out.data(),           s.shape_.heads, s.scale(),
               angles.data(), s.shape_.interleaved, pool.data(),    s.geometry_,
               s.shape_.type, sequences.data(),     entries.data(), angle_rows.data(),
-              lse.data(),    masses.data(),        nullptr};
+              lse.data(),    masses.data(),        nullptr,        false,
+              nullptr};
     }
     simt::DeviceBuffer<float> q, angles;
     simt::DeviceBuffer<uint8_t> pool;
@@ -263,13 +265,21 @@ class AttentionScene {
     return shape_.type == DType::kF16 ? f16_to_f32(h) : bf16_to_f32(h);
   }
 
-  std::vector<double> rotated(const float* x, int32_t row) const {
+  double round(float x) const {
+    return shape_.type == DType::kF16 ? f16_to_f32(f32_to_f16(x)) : bf16_to_f32(f32_to_bf16(x));
+  }
+  std::vector<double> rotated(const float* x, int32_t row, bool rounded) const {
     const int32_t half = shape_.head_dim / 2;
     const float* angle = &angles_[int64_t{row} * shape_.head_dim];
     std::vector<double> out(static_cast<size_t>(shape_.head_dim));
     for (int32_t i = 0; i < half; ++i) {
       const int32_t a = shape_.interleaved ? 2 * i : i;
       const int32_t b = shape_.interleaved ? 2 * i + 1 : i + half;
+      if (rounded) {
+        out[a] = round(std::fma(x[a], angle[i], -(x[b] * angle[half + i])));
+        out[b] = round(std::fma(x[a], angle[half + i], x[b] * angle[i]));
+        continue;
+      }
       out[a] = double{x[a]} * angle[i] - double{x[b]} * angle[half + i];
       out[b] = double{x[a]} * angle[half + i] + double{x[b]} * angle[i];
     }
@@ -283,8 +293,9 @@ class AttentionScene {
 
   /// One row of every result. The rooms: a dot product of n terms of absolute sum s errs by less
   /// than (n + 8) * 2^-24 * s, rotation and scale included; 2^-21 of it all is what exponents of
-  /// two and the sums of a softmax of less than a thousand terms, in four parts, may add.
-  void expect(const AttentionSequence& s, int32_t i, int32_t h, Expected& all) const {
+  /// two and the sums of a softmax of less than a thousand terms, in four parts, may add. Rounded
+  /// weights err by half a unit in their last place, below 1 where they are subnormal.
+  void expect(const AttentionSequence& s, int32_t i, int32_t h, bool rounded, Expected& all) const {
     const int32_t d = shape_.head_dim;
     const int32_t kv_head = h / (shape_.heads / shape_.kv_heads);
     const int32_t t = s.first_position + i;
@@ -296,7 +307,8 @@ class AttentionScene {
     for (int32_t e = 0; e < s.n_entries; ++e) {
       const BlockEntry& entry = entries_[s.first_entry + e];
       const int32_t row = angle_rows_[s.first_angle_row + entry.rotation * s.n_tokens + i];
-      const auto q = rotated(&q_[(int64_t{s.first_token + i} * shape_.heads + h) * d], row);
+      const auto q =
+          rotated(&q_[(int64_t{s.first_token + i} * shape_.heads + h) * d], row, rounded);
       for (int32_t slot = entry.slot_begin; slot < entry.slot_end; ++slot) {
         const int32_t p = entry.first_position + slot;
         const bool sink = p < s.visibility.sinks;
@@ -318,16 +330,24 @@ class AttentionScene {
     }
     double total = 0;
     for (Seen& x : seen) total += x.score = std::exp(x.score - top);
+    double largest_size = 0;
     for (int32_t j = 0; j < d; ++j) {
       double sum = 0;
+      double size = 0;
       for (const Seen& x : seen) {
-        sum += x.score * get(x.page, geometry_.v_offset(kv_head, x.slot, j));
+        const double v = get(x.page, geometry_.v_offset(kv_head, x.slot, j));
+        sum += x.score * v;
+        size += x.score * std::abs(v);
       }
+      if (!seen.empty()) largest_size = std::max(largest_size, size / total);
       all.out.push_back(seen.empty() ? 0 : sum / total);
     }
     const double lse = seen.empty() ? -INFINITY : top + std::log(total);
     all.lse.push_back(lse);
-    all.out_room.push_back((2 * score_room + 0x1p-20) * largest_value);
+    const double unit = !rounded ? 0 : shape_.type == DType::kF16 ? 0x1p-11 : 0x1p-8;
+    const double smallest = rounded && shape_.type == DType::kF16 ? 0x1p-25 : 0;
+    all.out_room.push_back((2 * score_room + 0x1p-20) * largest_value + unit * largest_size +
+                           smallest * static_cast<double>(seen.size()) * largest_value);
     const double lse_room = score_room + 0x1p-20 + 8 * epsilon * (seen.empty() ? 0 : std::abs(lse));
     all.lse_room.push_back(lse_room);
     if (s.first_mass < 0) return;

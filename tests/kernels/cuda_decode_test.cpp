@@ -3,72 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "kernels/cuda_attention_scene.h"
+#include "kernels/cuda_decode_run.h"
 
 namespace paddock::cuda::test {
 namespace {
 
-struct Result {
-  int error = 0;
-  std::vector<float> out, lse;
-};
-
-/// All tokens of the scene, last first, or one of them; all other rows become zeros.
-Result decode(const AttentionScene& scene, int32_t max_entries = 0, int32_t only = -1) {
-  if (max_entries == 0) max_entries = scene.max_entries();
-  AttentionScene::Device device(scene);
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> sequences;
-  for (int32_t s = scene.n_sequences() - 1; s >= 0; --s) {
-    const AttentionSequence& sequence = scene.sequences()[s];
-    for (int32_t i = sequence.n_tokens - 1; i >= 0; --i) {
-      if (only >= 0 && sequence.first_token + i != only) continue;
-      tokens.push_back(sequence.first_token + i);
-      sequences.push_back(s);
-    }
-  }
-  const simt::DeviceBuffer<int32_t> device_tokens(tokens, "tokens");
-  const simt::DeviceBuffer<int32_t> device_sequences(sequences, "list sequences");
-  const auto n = static_cast<int32_t>(tokens.size());
-  const simt::DeviceBuffer<float> workspace(
-      static_cast<size_t>(
-          decode_workspace_floats(scene.shape().heads, scene.geometry(), n, max_entries)),
-      "workspace");
-  device.args.workspace = workspace.data();
-  if (only >= 0) {
-    device.out.fill(0);
-    device.lse.fill(0);
-  }
-  Result result;
-  result.error = decode_attention(
-      device.args, {device_tokens.data(), device_sequences.data(), n, max_entries}, nullptr);
-  if (result.error != 0) return result;
-  result.out = device.out.download();
-  result.lse = device.lse.download();
-  return result;
-}
-
-/// The first wrong element, in words; empty if there is none.
-std::string wrong(const AttentionScene& scene, const Result& result, const Expected& expected) {
-  if (result.error != 0) return fmt::format("error {}", result.error);
-  const auto d = static_cast<size_t>(scene.shape().head_dim);
-  for (size_t i = 0; i < expected.out.size(); ++i) {
-    if (!(std::abs(result.out[i] - expected.out[i]) <= expected.out_room[i / d])) {
-      return fmt::format("row {}, dim {}: {} instead of {}, room {}", i / d, i % d, result.out[i],
-                         expected.out[i], expected.out_room[i / d]);
-    }
-  }
-  for (size_t i = 0; i < expected.lse.size(); ++i) {
-    if (result.lse[i] == expected.lse[i]) continue;  // -infinity too
-    if (!(std::abs(result.lse[i] - expected.lse[i]) <= expected.lse_room[i])) {
-      return fmt::format("lse of row {}: {} instead of {}", i, result.lse[i], expected.lse[i]);
-    }
-  }
-  return "";
-}
-
 void expect_right(const AttentionScene& scene, const std::string& name) {
-  const Result result = decode(scene);
+  const DecodeResult result = decode(scene);
   EXPECT_EQ(simt::take_report_text(), "") << name;
   EXPECT_EQ(wrong(scene, result, scene.expected()), "") << name;
 }
@@ -135,7 +76,7 @@ TEST(CudaDecode, EqualsTheReferenceOnTheCpu) {
     const AttentionScene scene(
         {6, 2, 64, 16, type}, {{.length = 200, .n_query = 2, .visibility = {4, 90}, .rotations = 2},
                                {.length = 90, .hole_every = 4, .doubled = true}});
-    const Result result = decode(scene);
+    const DecodeResult result = decode(scene);
     ASSERT_EQ(simt::take_report_text(), "");
     const Expected expected = scene.expected();
     const auto cpu = scene.cpu().out;
@@ -150,10 +91,10 @@ TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
                              {{.length = 100, .n_query = 2, .rotations = 2},
                               {.length = 400, .n_query = 2, .rotations = 2},
                               {.length = 9}});
-  const Result all = decode(scene);
-  EXPECT_EQ(decode(scene, 5000).out, all.out);  // room for longer tables
+  const DecodeResult all = decode(scene);
+  EXPECT_EQ(decode(scene, {.max_entries = 5000}).out, all.out);  // room for longer tables
   for (const AttentionSequence& s : scene.sequences()) {
-    const Result one = decode(scene, s.n_entries, s.first_token);
+    const DecodeResult one = decode(scene, {.max_entries = s.n_entries, .only = s.first_token});
     const auto row = size_t{4} * 16;
     const auto first = s.first_token * row;
     for (size_t i = first; i < first + row; ++i) ASSERT_EQ(one.out[i], all.out[i]) << i;
@@ -162,7 +103,7 @@ TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
     }
   }
   simt::for_each_schedule([&](const std::string& schedule) {
-    const Result again = decode(scene);
+    const DecodeResult again = decode(scene);
     EXPECT_EQ(again.out, all.out) << schedule;
     EXPECT_EQ(again.lse, all.lse) << schedule;
   });
@@ -175,9 +116,9 @@ TEST(CudaDecode, EntriesThatLeftTheWindowChangeNoBit) {
                          {{.length = 700, .visibility = {0, 330}},
                           {.length = 691, .visibility = {5, 300}, .rotations = 2},
                           {.length = 500, .visibility = {16, 200}, .rotations = 3}});
-    const Result all = decode(scene);
+    const DecodeResult all = decode(scene);
     EXPECT_GT(scene.drop_passed(), 40 / block);
-    const Result left = decode(scene);
+    const DecodeResult left = decode(scene);
     EXPECT_EQ(left.out, all.out) << block;
     EXPECT_EQ(left.lse, all.lse) << block;
   }

@@ -107,6 +107,7 @@ class CudaBackend final : public Backend {
     for (const auto& [array, bytes, what] : sizes(limits)) {
       (this->*array).resize(runtime_, bytes, what);
     }
+    runtime_->fill(arrivals_.as<uint8_t>(), 0, arrivals_.bytes());
     products_.reserve(limits);
     recorder_.clear();
     upload_ = nullptr;
@@ -221,7 +222,9 @@ class CudaBackend final : public Backend {
                                    of.angle_rows,
                                    of.measured ? lse_.as<float>() : nullptr,
                                    masses_.as<int64_t>(),
-                                   workspace_.as<float>()};
+                                   workspace_.as<float>(),
+                                   !reference_,
+                                   arrivals_.as<uint32_t>()};
     if (upload_->n_tiles() > 0) {
       run("prefill_attention",
           cuda::prefill_attention(args, {upload_->tiles(), upload_->n_tiles()}, stream()));
@@ -451,8 +454,9 @@ class CudaBackend final : public Backend {
     using B = CudaBackend;
     const auto tokens = static_cast<uint64_t>(l.max_tokens);
     const uint64_t half = l.inverse_frequencies.size();
+    const int32_t decodes = std::min(decode_most(l), l.max_tokens);
     const int64_t workspace = cuda::decode_workspace_floats(
-        l.n_heads, l.geometry, std::min(decode_most(l), l.max_tokens),
+        l.n_heads, l.geometry, decodes,
         static_cast<int32_t>(*std::max_element(l.max_entries.begin(), l.max_entries.end())));
     const uint64_t pool =
         checked_mul(l.n_pages, l.geometry.page_bytes(), "the page pool", ErrorCode::kOutOfMemory);
@@ -464,6 +468,8 @@ class CudaBackend final : public Backend {
             {&B::angles_, uint64_t(l.max_angle_rows) * 2 * half * sizeof(float), "rotary angles"},
             {&B::rows_, tokens * sizeof(int32_t), "row numbers"},
             {&B::workspace_, uint64_t(workspace) * sizeof(float), "partial sums"},
+            {&B::arrivals_, uint64_t(decodes) * uint64_t(l.n_heads) * sizeof(uint32_t),
+             "counts of partial sums"},
             {&B::lse_, measures ? tokens * uint64_t(l.n_heads) * sizeof(float) : 0,
              "softmax denominators"},
             {&B::masses_, masses, "attention masses"},
@@ -511,6 +517,7 @@ class CudaBackend final : public Backend {
   DeviceArray angles_;         // [max_angle_rows][2][head_dim/2]
   DeviceArray rows_;           // [max_tokens] of gather
   DeviceArray workspace_;      // partial sums of decode attention
+  DeviceArray arrivals_;       // AttentionArgs::arrivals
   DeviceArray lse_;            // [max_tokens, n_heads]
   DeviceArray masses_;         // of the layer at hand: [n_tokens, n_entries] per measured sequence
   DeviceArray uses_;           // of all layers

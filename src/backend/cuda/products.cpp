@@ -7,9 +7,19 @@ namespace {
 
 /// Expanded rows of a packed weight that a dense product takes at a time.
 constexpr int64_t kSlabBytes = int64_t{32} << 20;
-/// Up to so many tokens packed weights are multiplied as they are, on tensor cores.
-constexpr int32_t kMostTensorTokens = 64;
-static_assert(kMostTensorTokens <= kMaxTensorGemvTokens);
+/// Up to so many tokens weights are multiplied as they are on tensor cores: with more, dense
+/// products are faster, expanding the weights included (measured, docs/gpu.md).
+int32_t most_tensor_tokens(DType type) {
+  switch (type) {
+    case DType::kBF16:
+      return 8;
+    case DType::kQ8_0:
+    case DType::kQ6_K:
+      return 32;
+    default:
+      return 64;
+  }
+}
 
 }  // namespace
 
@@ -89,7 +99,7 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
 
 Products::Way Products::way_for(const DeviceMatrix& w, Buffer x, int32_t n) const {
   const bool few = exact_ || n <= kMaxGemvTokens;
-  if (!exact_ && n <= kMostTensorTokens && tensor_gemv_supports(w.type, w.cols)) {
+  if (!exact_ && n <= most_tensor_tokens(w.type) && tensor_gemv_supports(w.type, w.cols)) {
     return Way::kTensor;
   }
   return few && gemv_supports(w.type) && x.stride % 4 == 0 ? Way::kPacked : Way::kDense;

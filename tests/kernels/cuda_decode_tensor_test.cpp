@@ -1,0 +1,152 @@
+// Decode attention on tensor cores under the SIMT harness, against float64 that rounds queries
+// where the kernel does: what is left are float32's errors and the rounding of weights.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "kernels/cuda_decode_run.h"
+
+namespace paddock::cuda::test {
+namespace {
+
+DecodeResult on_tensor_cores(const AttentionScene& scene, DecodeOptions options = {}) {
+  options.tensor_cores = true;
+  return decode(scene, options);
+}
+void expect_right(const AttentionScene& scene, const std::string& name) {
+  const DecodeResult result = on_tensor_cores(scene);
+  EXPECT_EQ(simt::take_report_text(), "") << name;
+  EXPECT_EQ(wrong(scene, result, scene.expected(true)), "") << name;
+}
+
+constexpr DType kTypes[] = {DType::kF16, DType::kBF16};
+
+TEST(CudaDecodeTensor, IsRightForEveryShape) {
+  struct Case {
+    int32_t heads, kv_heads, head_dim, block;
+    bool interleaved;
+  };
+  const Case cases[] = {
+      {4, 1, 128, 16, false}, {8, 2, 64, 16, true},  {8, 1, 80, 8, false},   {3, 3, 96, 64, false},
+      {6, 2, 16, 1, true},    {16, 1, 32, 8, true},  {9, 1, 48, 5, false},   {7, 1, 112, 512, true},
+      {16, 2, 128, 1, true},  {1, 1, 64, 64, false}, {24, 2, 16, 33, false},
+  };
+  for (const Case& c : cases) {
+    for (const DType type : kTypes) {
+      const AttentionScene scene({c.heads, c.kv_heads, c.head_dim, c.block, type, c.interleaved},
+                                 {{.length = 37}, {.length = 150, .rotations = 2}});
+      expect_right(scene, fmt::format("heads {}/{}, dim {}, block {}, {}", c.heads, c.kv_heads,
+                                      c.head_dim, c.block, dtype_traits(type).name));
+    }
+  }
+}
+
+TEST(CudaDecodeTensor, SeesWhatTablesAndRulesSay) {
+  for (const int32_t block : {1, 4, 16, 33, 512}) {
+    const AttentionScene scene(
+        {4, 1, 16, block, DType::kBF16},
+        {{.length = 1},
+         {.length = 300, .n_query = 3, .visibility = {4, 20}, .rotations = 2},
+         {.length = 290, .visibility = {0, 1}},
+         {.length = 420, .n_query = 2, .hole_every = 3, .rotations = 3, .doubled = true},
+         {.length = 333, .visibility = {130, 100}, .hole_every = 2, .rotations = 2}});
+    expect_right(scene, fmt::format("block {}", block));
+  }
+}
+
+TEST(CudaDecodeTensor, SplitsLongTablesAndLargeBlocks) {
+  expect_right(AttentionScene({4, 1, 16, 16, DType::kF16}, {{.length = 4500}}), "long");
+  expect_right(AttentionScene({1, 1, 16, 4096, DType::kF16}, {{.length = 4100}}), "large blocks");
+  // More entries than the splits of a chunk's early tokens could hold: the last one takes the rest.
+  expect_right(
+      AttentionScene({8, 8, 16, 1, DType::kBF16},
+                     {{.length = 2300, .n_query = 2, .visibility = {1, 1500}, .rotations = 2}}),
+      "long with a window");
+}
+
+TEST(CudaDecodeTensor, GivesZerosToQueriesThatSeeNothing) {
+  for (const int32_t length : {20, 300}) {
+    const AttentionScene scene({4, 1, 16, 8, DType::kF16},
+                               {{.length = length, .visibility = {0, 1}, .hole_every = 1},
+                                {.length = length, .n_query = 1}});
+    EXPECT_EQ(scene.expected(true).lse[0], -INFINITY);
+    expect_right(scene, "nothing");
+  }
+}
+
+TEST(CudaDecodeTensor, ATokenDoesNotDependOnTheBatch) {
+  const AttentionScene scene({12, 1, 16, 16, DType::kBF16},
+                             {{.length = 100, .n_query = 2, .rotations = 2},
+                              {.length = 400, .n_query = 2, .rotations = 2},
+                              {.length = 9}});
+  const DecodeResult all = on_tensor_cores(scene);
+  EXPECT_EQ(on_tensor_cores(scene, {.max_entries = 5000}).out, all.out);  // room for longer tables
+  for (const AttentionSequence& s : scene.sequences()) {
+    const DecodeResult one =
+        on_tensor_cores(scene, {.max_entries = s.n_entries, .only = s.first_token});
+    const auto row = size_t{12} * 16;
+    const auto first = s.first_token * row;
+    for (size_t i = first; i < first + row; ++i) ASSERT_EQ(one.out[i], all.out[i]) << i;
+    for (int32_t h = 0; h < 12; ++h) {
+      ASSERT_EQ(one.lse[s.first_token * 12 + h], all.lse[s.first_token * 12 + h]);
+    }
+  }
+  simt::for_each_schedule([&](const std::string& schedule) {
+    const DecodeResult again = on_tensor_cores(scene);
+    EXPECT_EQ(again.out, all.out) << schedule;
+    EXPECT_EQ(again.lse, all.lse) << schedule;
+  });
+  EXPECT_EQ(simt::take_report_text(), "");
+}
+
+TEST(CudaDecodeTensor, EntriesThatLeftTheWindowChangeNoBit) {
+  for (const int32_t block : {1, 4, 16}) {
+    AttentionScene scene({4, 1, 16, block, DType::kBF16},
+                         {{.length = 700, .visibility = {0, 330}},
+                          {.length = 691, .visibility = {5, 300}, .rotations = 2},
+                          {.length = 500, .visibility = {16, 200}, .rotations = 3}});
+    const DecodeResult all = on_tensor_cores(scene);
+    EXPECT_GT(scene.drop_passed(), 40 / block);
+    const DecodeResult left = on_tensor_cores(scene);
+    EXPECT_EQ(left.out, all.out) << block;
+    EXPECT_EQ(left.lse, all.lse) << block;
+  }
+  EXPECT_EQ(simt::take_report_text(), "");
+}
+
+TEST(CudaDecodeTensor, LeavesToTheOtherKernelWhatItCannotDo) {
+  for (const SceneShape& shape :
+       {SceneShape{4, 1, 16, 16, DType::kF32}, SceneShape{4, 1, 24, 16, DType::kBF16},
+        SceneShape{4, 1, 144, 16, DType::kF16}}) {
+    const AttentionScene scene(shape, {{.length = 200}});
+    EXPECT_EQ(on_tensor_cores(scene).out, decode(scene).out) << shape.head_dim;
+  }
+  const AttentionScene scene({4, 1, 16, 16, DType::kF16}, {{.length = 200}});
+  EXPECT_NE(on_tensor_cores(scene).out, decode(scene).out);
+  const AttentionScene::Device device(scene);
+  const simt::DeviceBuffer<int32_t> zero(std::vector<int32_t>{0});
+  const simt::DeviceBuffer<float> workspace(
+      static_cast<size_t>(decode_workspace_floats(4, scene.geometry(), 1, 13)));
+  AttentionArgs args = device.args;
+  args.tensor_cores = true;
+  args.workspace = workspace.data();
+  EXPECT_EQ(decode_attention(args, {zero.data(), zero.data(), 1, 13}, nullptr), kInvalid)
+      << "no arrivals";
+}
+
+TEST(CudaDecodeTensor, NeedsEachOfItsSites) {
+  // Splits, rotations, a group of heads that is not full; stages that are used again.
+  const AttentionScene splits({9, 1, 16, 16, DType::kBF16},
+                              {{.length = 140, .rotations = 2}, {.length = 9}});
+  const AttentionScene stages({4, 1, 128, 512, DType::kF16}, {{.length = 250}});
+  const Expected of_splits = splits.expected(true);
+  const Expected of_stages = stages.expected(true);
+  EXPECT_THAT(simt::surviving_mutants([&] {
+                return wrong(stages, on_tensor_cores(stages), of_stages).empty() &&
+                       wrong(splits, on_tensor_cores(splits), of_splits).empty();
+              }),
+              testing::IsEmpty());
+  EXPECT_EQ(simt::sites_met().size(), 11U);
+}
+
+}  // namespace
+}  // namespace paddock::cuda::test
