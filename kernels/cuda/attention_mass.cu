@@ -48,8 +48,8 @@ void mass_kernel(MassParams p) {
   if (sequence.first_mass < 0 || !PADDOCK_CHECKED("query", index < sequence.n_tokens)) return;
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
   const LiveEntries live = live_entries(p.args, query);
-  const EntryRange range = split_entries(p.args.geometry, sequence.visibility, query.position(),
-                                         live.n, simt::block_x() % p.splits);
+  const EntryRange range = cut_table(p.args.geometry, sequence.visibility, query.position(), live.n)
+                               .range(simt::block_x() % p.splits);
   const int lane = simt::lane();
   const int head = lane % S::kHeads;  // of this lane's scores
   float lse = 0;

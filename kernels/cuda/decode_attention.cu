@@ -189,12 +189,11 @@ PADDOCK_KERNEL(kThreads, S::kBlocks)
 void decode_kernel(DecodeParams p) {
   const int32_t i = simt::block_x() / p.splits;
   const int32_t split = simt::block_x() % p.splits;
-  const auto sequence = simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
-  const int32_t index = simt::load_const(p.list.tokens + i) - sequence.first_token;
+  const auto [sequence, index] = load_item(p.args, p.list, i);
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
   const LiveEntries live = live_entries(p.args, query);
-  const EntryRange range = split_entries(p.args.geometry, sequence.visibility, query.position(),
-                                         live.n, split);
+  const EntryRange range =
+      cut_table(p.args.geometry, sequence.visibility, query.position(), live.n).range(split);
   if (range.begin == range.end && p.splits > 1) {  // of a shorter table: nothing to set up
     if (simt::thread_x() < query.n_heads) {
       store_part(p, part_index(p, i, query.first_head + simt::thread_x(), split), -INFINITY, 0);
@@ -265,7 +264,8 @@ void merge_kernel(DecodeParams p) {
     weights[k] = maxima[k] == -INFINITY ? 0.0F : simt::fast_exp2(maxima[k] - largest);
   }
   const float sum = simt::warp_sum(simt::fma(weights[0], sums[0], weights[1] * sums[1]));
-  const int64_t row = int64_t{simt::load_const(p.list.tokens + i)} * n_heads + task % n_heads;
+  const int32_t token = p.list.tokens == nullptr ? i : simt::load_const(p.list.tokens + i);
+  const int64_t row = int64_t{token} * n_heads + task % n_heads;
   if (lane == 0 && p.args.lse != nullptr) {
     simt::store(p.args.lse + row, natural_log(largest, sum));
   }

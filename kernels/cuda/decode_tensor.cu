@@ -4,10 +4,12 @@
 //
 //   out[t][h] = sum_p softmax_p(scale * rot(q[t][h]) . k[p][h / G]) v[p][h / G]    G = heads per KV
 //
-// Work:    a block takes a list entry, up to 8 query heads of one KV head and a split of the table
-//          (decode_walk.h); its 4 warps take turns with tiles of 16 slots and share nothing until
-//          they are done. Groups of heads come first in the grid, so that those of one KV head meet
-//          its rows in L2, and heads of one page run together.
+// Work:    a block takes a list entry, up to 8 query heads of one KV head and some splits of the
+//          table that follow one another (decode_walk.h): one each where that fills the device,
+//          more in large batches, so that the next split's tiles travel while the last one ends.
+//          Its 4 warps take turns with tiles of 16 slots and share nothing until a split is done.
+//          Groups of heads come first in the grid: those of one KV head meet its rows in L2, and
+//          heads of one page run together.
 // Products: heads are the narrow side of m16n8k16, so that none of it is wasted on 8 of them:
 //          scores^T = K q^T (16 slots by 8 heads), out^T = V^T weights^T (16 dims by 8 heads). A
 //          lane holds heads 2 (l % 4) and the next one, both in scores and in the output. Weights
@@ -16,13 +18,11 @@
 //          softmax (Milakov and Gimelshein, arXiv 1805.02867) and output float32; weights rounded
 //          to the KV type relative to the warp's largest score so far, not in the denominator.
 // Copies:  per warp a ring of stages filled by cp.async. A full tile of one table entry lies
-// without
-//          gaps: constant distances from one address. Rows in shared memory are 16 bytes longer
-//          than a key, so that ldmatrix meets no bank twice.
-// Merging: the warps' parts in order, then, by the last block to arrive, the splits' parts in
-// order:
-//          which block that is changes no bit. Each order depends on the token's table, position
-//          and visibility alone; blocks past a token's last split return at once.
+//          without gaps: constant distances from one address. Rows in shared memory are 16 bytes
+//          longer than a key, so that ldmatrix meets no bank twice.
+// Merging: the warps' parts of a split in order, then, by the last block to arrive, the splits'
+//          parts in order. Which block that is, and how many splits a block takes, changes no bit:
+//          each order depends on the token's table, position and visibility alone.
 // Limits:  head_dim a multiple of 16 up to 128; scale > 0; q and angles aligned to 8 bytes, pool,
 //          entries, workspace and out to 16.
 // Bytes:   visible slots * 4 * head_dim per KV head (and group of 8), and 8 * (head_dim + 2) for
@@ -43,6 +43,7 @@ struct TensorParams {
   AttentionArgs args;
   DecodeList list;
   int32_t splits;  // that a table of max_entries can have
+  int32_t pieces;  // blocks that share the splits of a token's group
   int32_t groups;  // of heads, of all KV heads
 };
 
@@ -52,7 +53,7 @@ struct Stage {
   uint16_t keys[kTile][kDim + 8];
   uint16_t values[kTile][kDim + 8];
 };
-/// What a warp leaves in place of its stages. Rows are so long that no bank is met twice.
+/// What a warp leaves of a split. Rows are so long that no bank is met twice.
 template <int kDim>
 struct Part {
   float rows[kHeads][kDim + 4];
@@ -61,14 +62,13 @@ struct Part {
 
 template <int kDim>
 struct Form {
-  static constexpr int kStages = kDim <= 64 ? 3 : 2;
-  /// Two blocks' tiles hide a third one's start.
-  static constexpr int kBlocks = kDim <= 64 ? 4 : 3;
+  static constexpr int kStages = kDim <= 64 ? 4 : 2;
+  static constexpr int kBlocks = 2;  // on a multiprocessor
   /// Lanes that share a row in copies: as many as divide its vectors of 16 bytes.
   static constexpr int kLanes = (kDim / 8) & -(kDim / 8);
   static constexpr int kRowsAtOnce = simt::kWarpSize / kLanes;
-  static constexpr int kWarpBytes = kStages * sizeof(Stage<kDim>);
-  static_assert(sizeof(Part<kDim>) <= kWarpBytes && kWarpBytes % 16 == 0);
+  static constexpr int kRings = kWarps * kStages * sizeof(Stage<kDim>);
+  static constexpr int kBytes = kRings + kWarps * sizeof(Part<kDim>);
 };
 template <int kDim>
 PADDOCK_DEVICE Stage<kDim>* stages_of(int warp) {
@@ -76,7 +76,7 @@ PADDOCK_DEVICE Stage<kDim>* stages_of(int warp) {
 }
 template <int kDim>
 PADDOCK_DEVICE Part<kDim>* part_of(int warp) {
-  return reinterpret_cast<Part<kDim>*>(stages_of<kDim>(warp));
+  return reinterpret_cast<Part<kDim>*>(stages_of<kDim>(kWarps)) + warp;
 }
 
 // ---- workspace: rows of [n, n_heads, splits], then {largest, sum} of each ----
@@ -129,20 +129,23 @@ PADDOCK_DEVICE void copy_tile(const uint8_t* pool, int64_t to_values, const Tile
   }
 }
 
-/// Rotates the queries for one rotation: q[f] becomes dims 8 f + 2 (l % 4) and the next one of head
+PADDOCK_DEVICE int32_t angle_row(const AttentionArgs& args, const Query& query, int32_t rotation) {
+  const AttentionSequence& s = query.sequence;
+  return simt::load_const(args.angle_rows + s.first_angle_row + int64_t{rotation} * s.n_tokens +
+                          query.index);
+}
+
+/// Rotates the queries by an angle row: q[f] becomes dims 8 f + 2 (l % 4) and the next one of head
 /// l / 4, zeros where there is no such head.
 template <typename H, int kDim>
-PADDOCK_DEVICE void turn_queries(const AttentionArgs& args, const Query& query, int32_t rotation,
+PADDOCK_DEVICE void turn_queries(const AttentionArgs& args, const Query& query, int32_t angle,
                                  uint32_t (&q)[kDim / 8]) {
-  const AttentionSequence& s = query.sequence;
   const int head = simt::lane() / 4;
   const int column = simt::lane() % 4 * 2;
   if (!PADDOCK_CHECKED("head of q", head < query.n_heads)) {
     PADDOCK_UNROLL for (int f = 0; f < kDim / 8; ++f) q[f] = 0;
     return;
   }
-  const int32_t angle = simt::load_const(args.angle_rows + s.first_angle_row +
-                                         int64_t{rotation} * s.n_tokens + query.index);
   const float* angles = args.angles + int64_t{angle} * kDim;
   const float* from =
       args.q + (query.token() * args.n_heads + query.first_head + head) * kDim + column;
@@ -214,7 +217,7 @@ struct Running {
     }
   }
 
-  /// Leaves it in the warp's shared memory, which no lane reads any more.
+  /// Leaves it in the warp's shared memory.
   PADDOCK_DEVICE void leave(Part<kDim>* to) {
     const int row = simt::lane() / 4;
     const int head = simt::lane() % 4 * 2;
@@ -309,6 +312,7 @@ PADDOCK_DEVICE void merge_warps(const TensorParams& p, const Query& query, int32
 PADDOCK_DEVICE bool is_last(uint32_t* arrivals, int32_t n) {
   PADDOCK_SHARED(uint32_t, last, 1);
   PADDOCK_SYNC("part left");
+  if (n == 1) return true;
   if (simt::thread_x() == 0) {
     PADDOCK_FENCE("part visible");
     const bool all = simt::atomic_add(arrivals, 1U) + 1 == static_cast<uint32_t>(n);
@@ -364,65 +368,102 @@ void tensor_kernel(TensorParams p) {
   constexpr int kStages = Form<kDim>::kStages;
   const int32_t row = simt::block_x() / p.groups;
   const int32_t group = simt::block_x() - row * p.groups;
-  const int32_t i = row / p.splits;
-  const int32_t split = row - i * p.splits;
-  const auto sequence = simt::load_const(p.args.sequences + simt::load_const(p.list.sequences + i));
-  const int32_t index = simt::load_const(p.list.tokens + i) - sequence.first_token;
+  const int32_t i = row / p.pieces;
+  const int32_t piece = row - i * p.pieces;
+  const auto [sequence, index] = load_item(p.args, p.list, i);
   const Query query = make_query(p.args, sequence, index, kHeads, group);
   const LiveEntries live = live_entries(p.args, query);
-  const PageGeometry& g = p.args.geometry;
-  const int32_t n_splits = split_count(g, sequence.visibility, query.position(), live.n);
-  if (split >= n_splits) return;  // of a shorter table
+  const Splits splits = cut_table(p.args.geometry, sequence.visibility, query.position(), live.n);
+  const int32_t per_piece = (splits.n + p.pieces - 1) / p.pieces;
+  const int32_t begin = piece * per_piece;
+  const int32_t end = simt::min(begin + per_piece, splits.n);
+  if (begin >= end) return;  // fewer splits than pieces
+  // Most tables have one rotation; its angles are asked for before the table is.
+  const int32_t first_angle = sequence.n_rotations > 0 ? angle_row(p.args, query, 0) : 0;
 
-  Walk walk(p.args, query, live,
-            split_entries(g, sequence.visibility, query.position(), live.n, split), 2 * kDim);
-  const int64_t to_values = 2 * g.side_elements();
+  Walk walk(p.args, query, live, splits.range(begin), 2 * kDim);
+  const int64_t to_values = 2 * p.args.geometry.side_elements();
   Stage<kDim>* stages = stages_of<kDim>(simt::warp());
-  int32_t rows[kStages] = {};  // of the tiles on their way, the next one first
-  int32_t rotations[kStages];  // likewise
+  Tile tiles[kStages] = {};    // on their way, the next one first
+  int32_t of_splits[kStages];  // likewise
   const float scale = p.args.scale * kLog2E;
   Running<H, kDim> running;
   uint32_t q[kDim / 8];
   int32_t rotation = -1;
+  int32_t fetched = begin;  // the split of the walk,
+  int32_t split = begin;    // and of `running`
   int stage = 0;
+  const auto end_split = [&] {
+    running.leave(part_of<kDim>(simt::warp()));
+    PADDOCK_SYNC("warps done");
+    merge_warps<kDim>(p, query, i, split, splits.n == 1);
+    if (++split == end) return;
+    running = {};
+    PADDOCK_SYNC("parts merged");
+  };
   for (int number = 1 - kStages;; ++number) {
-    const Tile tile = walk.next();
-    rows[kStages - 1] = tile.n;
-    rotations[kStages - 1] = tile.rotation;
+    Tile tile = walk.next();
+    while (tile.n == 0 && fetched + 1 < end) {
+      walk.go_on(splits.range(++fetched));
+      tile = walk.next();
+    }
+    tiles[kStages - 1] = tile;
+    of_splits[kStages - 1] = fetched;
     PADDOCK_SYNC_WARP("stage used");
     if (tile.n > 0) copy_tile<kDim>(p.args.pool, to_values, tile, stages + stage);
     simt::cp_async_commit();
     stage = stage + 1 == kStages ? 0 : stage + 1;
     if (number >= 0) {
-      if (rows[0] == 0) break;
-      if (rotations[0] != rotation) {
-        rotation = rotations[0];
-        turn_queries<H, kDim>(p.args, query, rotation, q);
+      while (split < (tiles[0].n > 0 ? of_splits[0] : end)) end_split();
+      if (tiles[0].n == 0) break;
+      if (tiles[0].rotation != rotation) {
+        rotation = tiles[0].rotation;
+        turn_queries<H, kDim>(p.args, query,
+                              rotation == 0 ? first_angle : angle_row(p.args, query, rotation), q);
       }
       PADDOCK_CP_ASYNC_WAIT("stage", kStages - 1);
       PADDOCK_SYNC_WARP("stage ready");
-      running.take(scale, q, rows[0], stages + stage);
+      running.take(scale, q, tiles[0].n, stages + stage);
     }
     PADDOCK_UNROLL for (int k = 1; k < kStages; ++k) {
-      rows[k - 1] = rows[k];
-      rotations[k - 1] = rotations[k];
+      tiles[k - 1] = tiles[k];
+      of_splits[k - 1] = of_splits[k];
     }
   }
-  running.leave(part_of<kDim>(simt::warp()));
-  PADDOCK_SYNC("warps done");
-  merge_warps<kDim>(p, query, i, split, n_splits == 1);
-  if (n_splits == 1) return;
-  if (is_last(p.args.arrivals + int64_t{i} * p.groups + group, n_splits)) {
-    merge_splits<kDim>(p, query, i, n_splits);
+  if (splits.n == 1) return;
+  const int32_t pieces = (splits.n + per_piece - 1) / per_piece;
+  if (is_last(p.args.arrivals + int64_t{i} * p.groups + group, pieces)) {
+    merge_splits<kDim>(p, query, i, splits.n);
   }
+}
+
+/// Into how many pieces to cut the splits of each row of work: few long ones that run at once
+/// rather than many short ones in turns, but so short that a long table among short ones is no
+/// tail.
+int32_t choose_pieces(const PageGeometry& g, int64_t rows, const DecodeList& list) {
+  constexpr int64_t kMostTokens = 2048;
+  const int32_t splits = cut_table(g, {}, INT32_MAX - 1, list.max_entries).n;
+  const int64_t least = divide_up(int64_t{list.max_entries} * g.block_size, kMostTokens);
+  int32_t best = 1;
+  int64_t best_cost = INT64_MAX;
+  for (int32_t pieces = 1; pieces <= splits; ++pieces) {
+    if (pieces < least && pieces < splits) continue;
+    // In half splits: what a turn takes, of which half a split is its start.
+    const int64_t cost =
+        divide_up(rows * pieces, list.blocks_at_once) * (2 * divide_up(splits, pieces) + 1);
+    if (cost >= best_cost) continue;
+    best = pieces;
+    best_cost = cost;
+  }
+  return best;
 }
 
 template <typename H, int kDim>
 int launch(const TensorParams& params, Stream stream) {
-  const int64_t blocks = int64_t{params.list.n} * params.splits * params.groups;
+  const int64_t blocks = int64_t{params.list.n} * params.pieces * params.groups;
   if (blocks > INT32_MAX) return kInvalid;
   return PADDOCK_LAUNCH((tensor_kernel<H, kDim>), simt::Grid{static_cast<uint32_t>(blocks)},
-                        kThreads, kWarps * Form<kDim>::kWarpBytes, stream, params);
+                        kThreads, Form<kDim>::kBytes, stream, params);
 }
 
 template <typename H>
@@ -458,8 +499,9 @@ bool decode_tensor_supports(const AttentionArgs& args) {
 int decode_tensor(const AttentionArgs& args, const DecodeList& list, Stream stream) {
   const PageGeometry& g = args.geometry;
   const int64_t per_kv = args.n_heads / g.n_kv_heads;
+  const auto groups = static_cast<int32_t>(g.n_kv_heads * divide_up(per_kv, kHeads));
   const TensorParams params{args, list, split_bound(g, list.max_entries),
-                            static_cast<int32_t>(g.n_kv_heads * divide_up(per_kv, kHeads))};
+                            choose_pieces(g, int64_t{list.n} * groups, list), groups};
   if (params.splits > 1 && (args.workspace == nullptr || args.arrivals == nullptr)) return kInvalid;
   return args.kv_type == DType::kF16 ? launch_dim<simt::F16>(params, stream)
                                      : launch_dim<simt::Bf16>(params, stream);

@@ -58,28 +58,34 @@ PADDOCK_HD inline uint32_t entries_per_split(const PageGeometry& g, const Visibi
   return (tokens + block - 1) / block;
 }
 
-/// How many splits are not empty; one of an empty table.
-PADDOCK_HD inline int32_t split_count(const PageGeometry& g, const Visibility& v, int32_t t,
-                                      int32_t n_entries) {
-  const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
-  const uint32_t per_split = entries_per_split(g, v, t, n_entries);
-  const uint32_t needed = (static_cast<uint32_t>(n_entries) + per_split - 1) / per_split;
-  return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
-}
-
 struct EntryRange {
   int32_t begin, end;
 };
 
-/// Entries of split `split`. Empty past the last one.
-PADDOCK_HD inline EntryRange split_entries(const PageGeometry& g, const Visibility& v, int32_t t,
-                                           int32_t n_entries, int32_t split) {
-  const int64_t per_split = entries_per_split(g, v, t, n_entries);
-  int64_t begin = split * per_split;
-  int64_t end = split + 1 == most_splits(g.n_kv_heads) ? n_entries : begin + per_split;
-  if (end > n_entries) end = n_entries;
-  if (begin > end) begin = end;
-  return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+/// How one query's LiveEntries are cut.
+struct Splits {
+  int32_t n;          // that are not empty; one of an empty table
+  int32_t per_split;  // entries; the last of most_splits() takes what is left
+  int32_t n_entries;  // of all
+  int32_t most;       // of any table
+  /// Empty past the last one.
+  PADDOCK_HD EntryRange range(int32_t split) const {
+    const int64_t from = int64_t{split} * per_split;
+    const int64_t to = split + 1 == most ? n_entries : from + per_split;
+    const auto end = static_cast<int32_t>(to < n_entries ? to : n_entries);
+    return {from < end ? static_cast<int32_t>(from) : end, end};
+  }
+};
+PADDOCK_HD inline Splits cut_table(const PageGeometry& g, const Visibility& v, int32_t t,
+                                   int32_t n_entries) {
+  const int32_t most = most_splits(g.n_kv_heads);
+  const uint32_t per_split = entries_per_split(g, v, t, n_entries);
+  const auto needed =
+      static_cast<int32_t>((static_cast<uint32_t>(n_entries) + per_split - 1) / per_split);
+  return {needed < 1      ? 1
+          : needed < most ? needed
+                          : most,
+          static_cast<int32_t>(per_split), n_entries, most};
 }
 
 /// Whether the kernels can take these; `n_heads` is a multiple of KV heads.
@@ -110,6 +116,17 @@ struct Query {
   PADDOCK_DEVICE int32_t position() const { return sequence.first_position + index; }
   PADDOCK_DEVICE int64_t token() const { return int64_t{sequence.first_token} + index; }
 };
+
+/// What item `i` of the list is about.
+struct ListItem {
+  AttentionSequence sequence;
+  int32_t index;  // of the token among the sequence's
+};
+PADDOCK_DEVICE ListItem load_item(const AttentionArgs& args, const DecodeList& list, int32_t i) {
+  if (list.tokens == nullptr) return {simt::load_const(args.sequences + i), 0};
+  const auto sequence = simt::load_const(args.sequences + simt::load_const(list.sequences + i));
+  return {sequence, simt::load_const(list.tokens + i) - sequence.first_token};
+}
 
 /// `group`: which KV head, and which kHeads of its query heads.
 PADDOCK_DEVICE Query make_query(const AttentionArgs& args, const AttentionSequence& sequence,
@@ -175,6 +192,13 @@ class Walk {
         next_(range.begin),
         end_(range.end),
         row_bytes_(row_bytes) {}
+
+  /// Goes on with another split, once next() has come to the end.
+  PADDOCK_DEVICE void go_on(EntryRange range) {
+    next_ = range.begin;
+    end_ = range.end;
+    total_ = position_ = run_end_ = tile_ = 0;
+  }
 
   PADDOCK_DEVICE Tile next() {
     for (;;) {

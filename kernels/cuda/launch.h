@@ -237,10 +237,13 @@ struct AttentionArgs {
 /// sequences. Splits a table into runs of entries whose bounds depend on the table alone, so a
 /// token's result does not depend on the batch.
 struct DecodeList {
-  const int32_t* tokens;     // [n] flat tokens
-  const int32_t* sequences;  // [n] the sequence of each
+  const int32_t* tokens;     // [n] flat tokens; null: token i is the only one of sequence i
+  const int32_t* sequences;  // [n] the sequence of each; null with them
   int32_t n;
   int32_t max_entries;  // of those sequences' tables
+  /// Blocks of decode_tensor.cu that the device runs at once, here an H100: decides into how many
+  /// the work is cut, and no bit.
+  int32_t blocks_at_once = 2 * 132;
 };
 int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, int32_t n_tokens,
                                 int32_t max_entries);

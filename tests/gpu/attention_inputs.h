@@ -134,10 +134,12 @@ struct Attention {
   }
 
   int decode(int set, bool measured, cuda::Stream stream) const {
-    return cuda::decode_attention(args(set, measured),
-                                  {decode_tokens.data(), decode_sequences.data(), tables.n_tokens(),
-                                   tables.sequences[0].n_entries},
-                                  stream);
+    const bool alone = shape.queries == 1;  // as in decode steps
+    return cuda::decode_attention(
+        args(set, measured),
+        {alone ? nullptr : decode_tokens.data(), alone ? nullptr : decode_sequences.data(),
+         tables.n_tokens(), tables.sequences[0].n_entries},
+        stream);
   }
   int prefill(int set, bool measured, cuda::Stream stream) const {
     return cuda::prefill_attention(args(set, measured),

@@ -11,13 +11,15 @@ struct DecodeOptions {
   int32_t max_entries = 0;  // 0: the scene's
   int32_t only = -1;        // a token, where not all are wanted: other rows become zeros
   bool tensor_cores = false;
+  int32_t blocks_at_once = 264;
+  bool in_order = false;  // first token first; where each sequence has one, no list is given
 };
 struct DecodeResult {
   int error = 0;
   std::vector<float> out, lse;
 };
 
-/// The tokens of the scene, last first.
+/// The tokens of the scene, last first if not in order.
 inline DecodeResult decode(const AttentionScene& scene, const DecodeOptions& options = {}) {
   const int32_t max_entries = options.max_entries == 0 ? scene.max_entries() : options.max_entries;
   AttentionScene::Device device(scene);
@@ -31,6 +33,11 @@ inline DecodeResult decode(const AttentionScene& scene, const DecodeOptions& opt
       sequences.push_back(s);
     }
   }
+  if (options.in_order) {
+    std::reverse(tokens.begin(), tokens.end());
+    std::reverse(sequences.begin(), sequences.end());
+  }
+  const bool alone = options.in_order && scene.n_sequences() == scene.n_tokens();
   const simt::DeviceBuffer<int32_t> device_tokens(tokens, "tokens");
   const simt::DeviceBuffer<int32_t> device_sequences(sequences, "list sequences");
   const auto n = static_cast<int32_t>(tokens.size());
@@ -48,8 +55,10 @@ inline DecodeResult decode(const AttentionScene& scene, const DecodeOptions& opt
     device.lse.fill(0);
   }
   DecodeResult result;
-  result.error = decode_attention(
-      device.args, {device_tokens.data(), device_sequences.data(), n, max_entries}, nullptr);
+  const DecodeList list{alone ? nullptr : device_tokens.data(),
+                        alone ? nullptr : device_sequences.data(), n, max_entries,
+                        options.blocks_at_once};
+  result.error = decode_attention(device.args, list, nullptr);
   if (result.error != 0) return result;
   if (arrivals.download() != none) return {kInvalid, {}, {}};
   result.out = device.out.download();

@@ -80,6 +80,9 @@ TEST(CudaDecodeTensor, ATokenDoesNotDependOnTheBatch) {
                               {.length = 9}});
   const DecodeResult all = on_tensor_cores(scene);
   EXPECT_EQ(on_tensor_cores(scene, {.max_entries = 5000}).out, all.out);  // room for longer tables
+  for (const int32_t at_once : {1, 3, 16}) {  // splits after one another in fewer blocks
+    EXPECT_EQ(on_tensor_cores(scene, {.blocks_at_once = at_once}).out, all.out) << at_once;
+  }
   for (const AttentionSequence& s : scene.sequences()) {
     const DecodeResult one =
         on_tensor_cores(scene, {.max_entries = s.n_entries, .only = s.first_token});
@@ -95,6 +98,27 @@ TEST(CudaDecodeTensor, ATokenDoesNotDependOnTheBatch) {
     EXPECT_EQ(again.out, all.out) << schedule;
     EXPECT_EQ(again.lse, all.lse) << schedule;
   });
+  EXPECT_EQ(simt::take_report_text(), "");
+}
+
+TEST(CudaDecodeTensor, BlocksMayTakeSeveralSplits) {
+  // Splits of which some or all warps, or the query itself, see nothing; fewer splits than pieces.
+  for (const int32_t block : {1, 16, 48}) {
+    const AttentionScene scene(
+        {4, 1, 64, block, DType::kBF16},
+        {{.length = 900, .rotations = 2},
+         {.length = 700, .visibility = {150, 260}, .hole_every = 2, .rotations = 3},
+         {.length = 40},
+         {.length = 500, .visibility = {0, 1}},
+         {.length = 1100, .doubled = true}});
+    const DecodeResult spread = on_tensor_cores(scene, {.in_order = true});
+    EXPECT_EQ(wrong(scene, spread, scene.expected(true)), "") << block;
+    for (const int32_t at_once : {1, 9, 20}) {
+      const DecodeResult few = on_tensor_cores(scene, {.blocks_at_once = at_once});
+      EXPECT_EQ(few.out, spread.out) << block << " " << at_once;
+      EXPECT_EQ(few.lse, spread.lse) << block << " " << at_once;
+    }
+  }
   EXPECT_EQ(simt::take_report_text(), "");
 }
 
@@ -137,15 +161,16 @@ TEST(CudaDecodeTensor, NeedsEachOfItsSites) {
   // Splits, rotations, a group of heads that is not full; stages that are used again.
   const AttentionScene splits({9, 1, 16, 16, DType::kBF16},
                               {{.length = 140, .rotations = 2}, {.length = 9}});
-  const AttentionScene stages({4, 1, 128, 512, DType::kF16}, {{.length = 250}});
+  const AttentionScene stages({4, 1, 128, 128, DType::kF16}, {{.length = 250}});
   const Expected of_splits = splits.expected(true);
   const Expected of_stages = stages.expected(true);
-  EXPECT_THAT(simt::surviving_mutants([&] {
-                return wrong(stages, on_tensor_cores(stages), of_stages).empty() &&
-                       wrong(splits, on_tensor_cores(splits), of_splits).empty();
-              }),
-              testing::IsEmpty());
-  EXPECT_EQ(simt::sites_met().size(), 11U);
+  EXPECT_THAT(
+      simt::surviving_mutants([&] {
+        return wrong(stages, on_tensor_cores(stages, {.blocks_at_once = 1}), of_stages).empty() &&
+               wrong(splits, on_tensor_cores(splits), of_splits).empty();
+      }),
+      testing::IsEmpty());
+  EXPECT_EQ(simt::sites_met().size(), 12U);
 }
 
 }  // namespace

@@ -110,6 +110,16 @@ TEST(CudaDecode, ATokenDoesNotDependOnTheBatch) {
   EXPECT_EQ(simt::take_report_text(), "");
 }
 
+TEST(CudaDecode, TakesSequencesOfOneTokenWithoutAList) {
+  const AttentionScene scene({4, 1, 16, 16, DType::kBF16},
+                             {{.length = 300, .rotations = 2}, {.length = 9}, {.length = 150}});
+  const DecodeResult listed = decode(scene);
+  const DecodeResult alone = decode(scene, {.in_order = true});
+  EXPECT_EQ(simt::take_report_text(), "");
+  EXPECT_EQ(alone.out, listed.out);
+  EXPECT_EQ(alone.lse, listed.lse);
+}
+
 TEST(CudaDecode, EntriesThatLeftTheWindowChangeNoBit) {
   for (const int32_t block : {1, 4, 16}) {
     AttentionScene scene({4, 1, 16, block, DType::kBF16},

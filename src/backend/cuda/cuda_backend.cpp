@@ -229,11 +229,15 @@ class CudaBackend final : public Backend {
       run("prefill_attention",
           cuda::prefill_attention(args, {upload_->tiles(), upload_->n_tiles()}, stream()));
     }
+    // Where every sequence has one token, no list need be read.
+    const bool alone = upload_->n_decode() == upload_->n_sequences() &&
+                       upload_->n_decode() <= decode_most(limits_);
     for (int32_t first = 0; first < upload_->n_decode(); first += decode_most(limits_)) {
       run("decode_attention",
           cuda::decode_attention(
               args,
-              {upload_->decode_tokens() + first, upload_->decode_sequences() + first,
+              {alone ? nullptr : upload_->decode_tokens() + first,
+               alone ? nullptr : upload_->decode_sequences() + first,
                std::min(decode_most(limits_), upload_->n_decode() - first), of.max_entries},
               stream()));
     }
