@@ -378,8 +378,10 @@ void tensor_kernel(TensorParams p) {
   const int32_t begin = piece * per_piece;
   const int32_t end = simt::min(begin + per_piece, splits.n);
   if (begin >= end) return;  // fewer splits than pieces
-  // Most tables have one rotation; its angles are asked for before the table is.
-  const int32_t first_angle = sequence.n_rotations > 0 ? angle_row(p.args, query, 0) : 0;
+  // The angles that a piece most likely begins with are asked for before the table is: sinks, if
+  // they have a rotation of their own, come first.
+  const int32_t likely = begin == 0 ? 0 : simt::max(sequence.n_rotations - 1, 0);
+  const int32_t likely_angle = sequence.n_rotations > 0 ? angle_row(p.args, query, likely) : 0;
 
   Walk walk(p.args, query, live, splits.range(begin), 2 * kDim);
   const int64_t to_values = 2 * p.args.geometry.side_elements();
@@ -418,8 +420,9 @@ void tensor_kernel(TensorParams p) {
       if (tiles[0].n == 0) break;
       if (tiles[0].rotation != rotation) {
         rotation = tiles[0].rotation;
-        turn_queries<H, kDim>(p.args, query,
-                              rotation == 0 ? first_angle : angle_row(p.args, query, rotation), q);
+        turn_queries<H, kDim>(
+            p.args, query, rotation == likely ? likely_angle : angle_row(p.args, query, rotation),
+            q);
       }
       PADDOCK_CP_ASYNC_WAIT("stage", kStages - 1);
       PADDOCK_SYNC_WARP("stage ready");
