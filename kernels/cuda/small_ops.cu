@@ -28,11 +28,22 @@ PADDOCK_DEVICE int64_t element() { return int64_t{simt::block_x()} * kThreads + 
 
 PADDOCK_KERNEL(kThreads)
 void rms_norm_kernel(RmsNormArgs args) {
+  constexpr int kHeld = 16;  // columns of a thread that are read once, all at a time
   PADDOCK_SHARED(float, partial, kThreads / simt::kWarpSize);
   const float* x = args.x + simt::block_x() * args.x_stride;
   float* out = args.out + simt::block_x() * args.out_stride;
+  const auto first = static_cast<int64_t>(simt::thread_x());
+  float held[kHeld] = {};
+  float weights[kHeld] = {};
+  PADDOCK_UNROLL for (int k = 0; k < kHeld; ++k) {
+    const int64_t i = first + k * kThreads;
+    if (!PADDOCK_CHECKED("column", i < args.cols)) continue;
+    held[k] = simt::load(x + i);
+    weights[k] = simt::load_const(args.weight + i);
+  }
   float sum = 0.0F;
-  for (int64_t i = simt::thread_x(); i < args.cols; i += kThreads) {
+  PADDOCK_UNROLL for (int k = 0; k < kHeld; ++k) sum = simt::fma(held[k], held[k], sum);
+  for (int64_t i = first + kHeld * kThreads; i < args.cols; i += kThreads) {
     const float v = simt::load(x + i);
     sum = simt::fma(v, v, sum);
   }
@@ -42,7 +53,13 @@ void rms_norm_kernel(RmsNormArgs args) {
   float square = 0.0F;
   for (int i = 0; i < kThreads / simt::kWarpSize; ++i) square += simt::load(&partial[i]);
   const float scale = simt::rsqrt(square / static_cast<float>(args.cols) + args.eps);
-  for (int64_t i = simt::thread_x(); i < args.cols; i += kThreads) {
+  PADDOCK_UNROLL for (int k = 0; k < kHeld; ++k) {
+    const int64_t i = first + k * kThreads;
+    if (PADDOCK_CHECKED("column of out", i < args.cols)) {
+      simt::store(out + i, held[k] * scale * weights[k]);
+    }
+  }
+  for (int64_t i = first + kHeld * kThreads; i < args.cols; i += kThreads) {
     simt::store(out + i, simt::load(x + i) * scale * simt::load_const(args.weight + i));
   }
 }

@@ -35,12 +35,12 @@ bool near(float value, double expected, double relative) {
 }
 
 TEST(CudaSmallOps, RmsNorm) {
-  for (const int64_t cols : {1, 31, 64, 257, 1000}) {
+  for (const int64_t cols : {1, 31, 64, 257, 1000, 4200}) {
     const int32_t n = 3;
     const int64_t stride = cols + 5;
     const std::vector<float> x = random_floats(n * stride, 1);
     const std::vector<float> w = random_floats(cols, 2);
-    expect_proven([&] {
+    const auto is_right = [&] {
       const DeviceBuffer<float> dx(x, "x");
       const DeviceBuffer<float> dw(w, "w");
       DeviceBuffer<float> out(n * cols, "out");
@@ -58,7 +58,12 @@ TEST(CudaSmallOps, RmsNorm) {
         }
       }
       return true;
-    });
+    };
+    if (cols < 4096) {
+      expect_proven(is_right);
+    } else {  // more columns than threads hold: no check of those is in need
+      EXPECT_TRUE(is_right()) << simt::take_report_text();
+    }
   }
 }
 
