@@ -103,6 +103,7 @@ fi
 # ---- is it clean? ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
 one_of_each=CudaDecode.Splits*:CudaMass.Uses*:CudaGemv.WalksMany*:PrefillAttention.SequencesDoNotMeet
+one_of_each+=:CudaDecodeTensor.BlocksMayTake*:CudaTensorGemv.*
 one_of_each+=:PrefillAttention.EqualsFloat64UnderRules:CudaSmallOps*:CudaEmbed*:CudaSampling.Chooses*
 check() { # check TOOL TESTS
   run "compute-sanitizer $1" "$1.log" 45 170 "$sanitizer" --tool "$1" --error-exitcode 9 "$bin/gpu_test" \

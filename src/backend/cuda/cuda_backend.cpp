@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "backend/cuda/device_pages.h"
 #include "backend/cuda/products.h"
 #include "backend/cuda/step_recorder.h"
 #include "backend/cuda/step_upload.h"
@@ -42,6 +43,7 @@ class CudaBackend final : public Backend {
   CudaBackend(const BackendOptions& options, std::shared_ptr<DeviceRuntime> runtime)
       : runtime_(std::move(runtime)),
         reference_(options.precision == Precision::kReference),
+        pages_(runtime_),
         products_(runtime_, reference_),
         recorder_(runtime_) {}
 
@@ -95,7 +97,8 @@ class CudaBackend final : public Backend {
   }
 
   uint64_t reserve_bytes(const BackendLimits& limits) const override {
-    uint64_t total = cuda::StepUpload::device_bytes(limits) + products_.bytes(limits);
+    uint64_t total = cuda::DevicePages::bytes(limits) + cuda::StepUpload::device_bytes(limits) +
+                     products_.bytes(limits);
     for (const auto& [array, bytes, what] : sizes(limits)) total += bytes;
     return total;
   }
@@ -104,6 +107,7 @@ class CudaBackend final : public Backend {
     pending_ = nullptr;
     runtime_->synchronize();
     limits_ = limits;
+    pages_.reserve(limits);
     for (const auto& [array, bytes, what] : sizes(limits)) {
       (this->*array).resize(runtime_, bytes, what);
     }
@@ -141,7 +145,7 @@ class CudaBackend final : public Backend {
     }
     pending_ = nullptr;  // what a stopped step measured is of no use
     if (busy_) wait();
-    join_loads();
+    guard([&] { pages_.join_loads(); });
     plan_ = &plan;
     const auto [shape, recordable] = cuda::choose_shape(
         plan, limits_, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast);
@@ -198,7 +202,7 @@ class CudaBackend final : public Backend {
     run("rope_store",
         cuda::rope_store(
             {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.rope_interleaved,
-             pool_.as<uint8_t>(), limits_.geometry, limits_.kv_type,
+             pages_.data(), limits_.geometry, limits_.kv_type,
              upload_->layers()[layer].destinations,
              norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
              upload_->n_tokens()},
@@ -214,7 +218,7 @@ class CudaBackend final : public Backend {
                                    1.0F / std::sqrt(static_cast<float>(limits_.geometry.head_dim)),
                                    angles_.as<float>(),
                                    limits_.rope_interleaved,
-                                   pool_.as<uint8_t>(),
+                                   pages_.data(),
                                    limits_.geometry,
                                    limits_.kv_type,
                                    of.sequences,
@@ -309,59 +313,28 @@ class CudaBackend final : public Backend {
 
   // ---- pages
 
-  void read_page(int32_t page, std::span<std::byte> out) const override {
-    const PageGeometry& g = limits_.geometry;
-    const auto bytes = static_cast<uint64_t>(g.page_bytes());
-    std::vector<std::byte> own(bytes);
-    runtime_->wait_for_side();
-    runtime_->copy_out(own.data(), pool_.as<uint8_t>() + page * g.page_bytes(), bytes);
-    runtime_->synchronize();
-    const auto size = static_cast<size_t>(g.element_bytes);
-    for (int32_t h = 0; h < g.n_kv_heads; ++h) {
-      for (int32_t slot = 0; slot < g.block_size; ++slot) {
-        for (int32_t d = 0; d < g.head_dim; ++d) {
-          std::memcpy(out.data() + static_cast<size_t>(g.k_offset(h, d, slot)) * size,
-                      own.data() + static_cast<size_t>(g.k_slot_offset(h, slot, d)) * size, size);
-        }
-      }
-    }
-    std::copy(own.begin() + static_cast<int64_t>(bytes / 2), own.end(),
-              out.begin() + static_cast<int64_t>(bytes / 2));
-  }
-
+  void read_page(int32_t page, std::span<std::byte> out) const override { pages_.read(page, out); }
+  void poison_page(int32_t page) override { pages_.poison(page); }
   std::unique_ptr<HostPages> make_host_pages(int64_t n) override {
-    struct Pages final : HostPages {
-      Pages(PinnedArray taken, int64_t page_bytes)
-          : HostPages(taken.as<std::byte>(), page_bytes), array(std::move(taken)) {}
-      PinnedArray array;
-    };
-    const int64_t bytes = limits_.geometry.page_bytes();
-    return std::make_unique<Pages>(
-        PinnedArray(runtime_, static_cast<uint64_t>(n * bytes), "saved pages"), bytes);
+    return pages_.make_host_pages(n);
   }
   int64_t save_pages(std::span<const PageCopy> copies) override {
-    return copy_pages(copies, [&](std::byte* host, uint8_t* pages, uint64_t bytes) {
-      runtime_->side_copy_out(host, pages, bytes);
-    });
+    int64_t ticket = 0;
+    guard([&] { ticket = pages_.save(copies); });
+    return ticket;
   }
   int64_t load_pages(std::span<const PageCopy> copies) override {
-    loads_ = true;
-    return copy_pages(copies, [&](const std::byte* host, uint8_t* pages, uint64_t bytes) {
-      runtime_->side_copy_in(pages, host, bytes);
-    });
+    int64_t ticket = 0;
+    guard([&] { ticket = pages_.load(copies); });
+    return ticket;
   }
   bool copies_done(int64_t ticket) override {
     bool done = false;
-    guard([&] { done = runtime_->side_reached(ticket); });
+    guard([&] { done = pages_.is_done(ticket); });
     return done;
   }
   void wait_for_copies(int64_t ticket) override {
-    guard([&] { runtime_->side_synchronize(ticket); });
-  }
-
-  void poison_page(int32_t page) override {
-    const int64_t bytes = limits_.geometry.page_bytes();
-    runtime_->fill(pool_.as<uint8_t>() + page * bytes, 0xFF, static_cast<uint64_t>(bytes));
+    guard([&] { pages_.wait_for(ticket); });
   }
 
  private:
@@ -373,33 +346,6 @@ class CudaBackend final : public Backend {
 
   cuda::Stream stream() const { return runtime_->stream(); }
 
-  /// Calls copy(host, pages, bytes) for each run of pages that lie side by side at both ends.
-  template <typename Copy>
-  int64_t copy_pages(std::span<const PageCopy> copies, const Copy& copy) {
-    const int64_t bytes = limits_.geometry.page_bytes();
-    int64_t ticket = 0;
-    guard([&] {
-      runtime_->side_waits();
-      for (size_t i = 0; i < copies.size();) {
-        size_t n = 1;
-        while (i + n < copies.size() &&
-               copies[i + n].page == copies[i].page + static_cast<int32_t>(n) &&
-               copies[i + n].host == copies[i].host + static_cast<int64_t>(n) * bytes) {
-          ++n;
-        }
-        copy(copies[i].host, pool_.as<uint8_t>() + copies[i].page * bytes,
-             static_cast<uint64_t>(static_cast<int64_t>(n) * bytes));
-        i += n;
-      }
-      ticket = runtime_->side_mark();
-    });
-    return ticket;
-  }
-  void join_loads() {
-    if (!loads_) return;
-    guard([&] { runtime_->wait_for_side(); });
-    loads_ = false;
-  }
   void run(const char* kernel, int error) {
     guard([&] { runtime_->check(error, kernel); });
   }
@@ -462,13 +408,10 @@ class CudaBackend final : public Backend {
     const int64_t workspace = cuda::decode_workspace_floats(
         l.n_heads, l.geometry, decodes,
         static_cast<int32_t>(*std::max_element(l.max_entries.begin(), l.max_entries.end())));
-    const uint64_t pool =
-        checked_mul(l.n_pages, l.geometry.page_bytes(), "the page pool", ErrorCode::kOutOfMemory);
     const bool measures = l.max_measured_entries > 0;
     const uint64_t masses = checked_mul(uint64_t(l.max_measured_entries), tokens * sizeof(int64_t),
                                         "attention masses", ErrorCode::kOutOfMemory);
-    return {{&B::pool_, pool, "the page pool"},
-            {&B::frequencies_, half * sizeof(double), "rotary frequencies"},
+    return {{&B::frequencies_, half * sizeof(double), "rotary frequencies"},
             {&B::angles_, uint64_t(l.max_angle_rows) * 2 * half * sizeof(float), "rotary angles"},
             {&B::rows_, tokens * sizeof(int32_t), "row numbers"},
             {&B::workspace_, uint64_t(workspace) * sizeof(float), "partial sums"},
@@ -511,12 +454,12 @@ class CudaBackend final : public Backend {
 
   std::shared_ptr<DeviceRuntime> runtime_;
   bool reference_;
+  cuda::DevicePages pages_;
   cuda::Products products_;
   cuda::StepRecorder recorder_;
   BackendLimits limits_;
   std::unique_ptr<cuda::StepUpload> upload_;
   std::vector<DeviceArray> buffers_;
-  DeviceArray pool_;
   DeviceArray frequencies_;    // [head_dim/2] double
   DeviceArray angles_;         // [max_angle_rows][2][head_dim/2]
   DeviceArray rows_;           // [max_tokens] of gather
@@ -535,7 +478,6 @@ class CudaBackend final : public Backend {
   const StepPlan* plan_ = nullptr;     // the step at hand
   const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
   bool busy_ = false;
-  bool loads_ = false;      // pages may be on their way
   bool rows_busy_ = false;  // host_gather_ is being read
   std::string failure_;     // the device's first, if any
   bool device_lost_ = false;
