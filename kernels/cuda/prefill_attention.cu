@@ -4,28 +4,23 @@
 //   i sees
 //
 // Work:    a block takes a PrefillTile of 64 queries and one query head or, where heads share a KV
-// head,
-//          two; each warp 32 rows of 16 queries x 2. Blocks run head by head, then tile by tile in
-//          list order.
+//          head, two; each warp 32 rows of 16 queries x 2. Blocks run head by head, then tile by
+//          tile in list order.
 // KV:      a group is up to 32 consecutive entries of one rotation, a KV tile 64 consecutive slots
-// of a
-//          group: bounds that depend on the table alone. So a query's bits do not depend on its
-//          tile, its chunk or the batch. Tiles that no query of the block sees are skipped; slots
-//          that none of them sees are not loaded but zero, as are missing ones.
+//          of a group: bounds that depend on the table alone. So a query's bits do not depend on
+//          its tile, its chunk or the batch. Tiles that no query of the block sees are skipped;
+//          slots that none of them sees are not loaded but zero, as are missing ones.
 // Numbers: q is rotated in float32 and rounded to the KV type; scores, softmax and output are
-// float32;
-//          weights are rounded to the KV type, relative to the largest score so far, for the second
-//          product, not in the softmax's denominator.
-// Copies:  keys of the next tile travel while values of this one are multiplied, and the other way
-//          round. Rows in shared memory are 16 bytes longer than a key, so that ldmatrix meets no
-//          bank twice.
+//          float32; weights are rounded to the KV type, relative to the largest score so far, for
+//          the second product, not in the softmax's denominator.
+// Copies:  keys and values of the next tile travel while this one is multiplied. Where they lie has
+//          been planned before, for as many tiles at once as there are warps, a tile each. Rows in
+//          shared memory are 16 bytes longer than a key, so that ldmatrix meets no bank twice.
 // Limits:  16-bit KV, head_dim a multiple of 8 up to 128, any block size; entries in position
-// order;
-//          scale > 0; q, out, angles and the pool aligned to 16 bytes.
+//          order; scale > 0; q, out, angles and the pool aligned to 16 bytes.
 // Bytes:   per block 4 * head_dim * slots seen of keys and values (from L2 for all but the first
-// block
-//          of a KV head), 8 * head_dim a row of q and out. 4 * head_dim operations a query, head
-//          and slot.
+//          block of a KV head), 8 * head_dim a row of q and out. 4 * head_dim operations a query,
+//          head and slot.
 // Test:    tests/kernels/cuda_prefill_test.cpp
 // hot: prefill_kernel
 #include <cmath>
@@ -45,29 +40,40 @@ using simt::F32x2;
 constexpr float kLog2E = 1.4426950408889634F;
 constexpr float kLn2 = 0.6931471805599453F;
 
-template <int kDim, int kHeads>
-struct alignas(16) Shared {
-  uint16_t q[kPrefillTile * kHeads][kDim + 8];  // 32 rows a warp
+template <int kDim>
+struct alignas(16) Stage {
   uint16_t k[kKvTile][kDim + 8];
   uint16_t v[kKvTile][kDim + 8];
-  Plan plans[2];
+};
+template <int kDim, int kHeads>
+struct alignas(16) Shared {
+  static constexpr int kWarps = 2 * kHeads;
+  uint16_t q[kPrefillTile * kHeads][kDim + 8];  // 32 rows a warp
+  Stage<kDim> stages[2];
+  Plan plans[2 * kWarps];  // of this and the following tiles, in turn
+  Cursor cursors[kWarps];
   Work work;
 };
 
-/// Copies a tile's rows of keys, or of values `side` rows further on; what is no slot or past
-/// head_dim becomes zero.
+/// Copies a tile's keys and values; what is no slot or past head_dim becomes zero.
 template <int kDim, int kThreads>
-PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Plan* plan, uint32_t side,
-                              uint16_t (*to)[kDim + 8]) {
-  constexpr int kChunks = kDim / 8;
-  static_assert(kKvTile * kChunks % kThreads == 0);
-  PADDOCK_UNROLL_BY(4) for (int i = 0; i < kKvTile * kChunks / kThreads; ++i) {
-    const int row = (i * kThreads + simt::thread_x()) / kChunks;
-    const int column = (i * kThreads + simt::thread_x()) % kChunks * 8;
-    const uint32_t from = simt::load(&plan->rows[row]);
-    const bool there = from != kNoRow && column < args.geometry.head_dim;
-    const int64_t element = int64_t{from + side} * args.geometry.head_dim + column;
-    simt::cp_async16(&to[row][column], args.pool + (there ? 2 * element : 0), there ? 16 : 0);
+PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Plan* plan, Stage<kDim>* to) {
+  constexpr int kLanes = kDim <= 64 ? 8 : 16;  // of a row
+  constexpr int kRows = kThreads / kLanes;
+  const int column = simt::lane() % kLanes * 8;
+  if (column < kDim) {
+    const int dim = args.geometry.head_dim;
+    const bool inside = column < dim;
+    const uint8_t* keys = args.pool + (inside ? 2 * column : 0);
+    const uint8_t* values = keys + 2 * args.geometry.side_elements();
+    PADDOCK_UNROLL for (int i = 0; i < kKvTile / kRows; ++i) {
+      const int row = simt::thread_x() / kLanes + i * kRows;
+      const uint32_t from = simt::load(&plan->rows[row]);
+      const bool there = inside && from != kNoRow;
+      const int64_t offset = there ? static_cast<int64_t>(uint64_t{from} * (2 * dim)) : 0;
+      simt::cp_async16(&to->k[row][column], keys + offset, there ? 16 : 0);
+      simt::cp_async16(&to->v[row][column], values + offset, there ? 16 : 0);
+    }
   }
   simt::cp_async_commit();
 }
@@ -91,7 +97,8 @@ PADDOCK_DEVICE void turn_queries(const AttentionArgs& args, const Work* work_at,
   const AttentionSequence& s = work.sequence;
   const int dim = args.geometry.head_dim;
   const int half = dim / 2;
-  for (int u = simt::lane(); u < 32 * kUnits; u += simt::kWarpSize) {
+  PADDOCK_UNROLL_BY(4) for (int i = 0; i < kUnits; ++i) {
+    const int u = i * simt::kWarpSize + simt::lane();
     const int row = u / kUnits;
     const int pair = u % kUnits * 2;
     const int query = query_of<kHeads>(row / 16) + row % 16;
@@ -285,46 +292,46 @@ template <typename H, int kDim, int kHeads>
 PADDOCK_KERNEL(kHeads * 64, 4 / kHeads)
 void prefill_kernel(AttentionArgs args, PrefillList list) {
   constexpr int kThreads = kHeads * 64;
+  constexpr int kWarps = Shared<kDim, kHeads>::kWarps;
   auto* shared = simt::dynamic_shared<Shared<kDim, kHeads>>();
-  const float scale = args.scale * kLog2E;
-  const auto side = static_cast<uint32_t>(in_rows(args.geometry).side_elements());
   uint16_t(*queries)[kDim + 8] = &shared->q[simt::warp() * 32];
   float output[2][kDim / 8][4] = {};
   Softmax softmax[2] = {{{-INFINITY, -INFINITY}, {0, 0}}, {{-INFINITY, -INFINITY}, {0, 0}}};
 
   const Work* work = &shared->work;
   if (simt::thread_x() == 0) simt::store(&shared->work, find_work<kHeads>(args, list));
+  if (simt::lane() == 0) simt::store(&shared->cursors[simt::warp()], Cursor{});
   PADDOCK_SYNC("work found");
-  Cursor at;
-  int now = 0;
-  if (simt::warp() == 0) plan_tile(args, work, at, &shared->plans[0]);
-  PADDOCK_SYNC("first plan");
+  plan_tile(args, work, &shared->cursors[simt::warp()], simt::warp(), &shared->plans[simt::warp()]);
+  PADDOCK_SYNC("first tiles planned");
   int32_t rotation = simt::load(&shared->plans[0].rotation);
   int32_t turned = -1;  // the rotation of the queries
-  if (rotation >= 0) copy_tile<kDim, kThreads>(args, &shared->plans[0], 0, shared->k);
-  while (rotation >= 0) {
-    const Plan* plan = &shared->plans[now];
-    PADDOCK_CP_ASYNC_WAIT("keys", 0);
-    PADDOCK_SYNC("keys ready, values used");
-    copy_tile<kDim, kThreads>(args, plan, side, shared->v);
-    now ^= 1;
-    if (simt::warp() == 0) plan_tile(args, work, at, &shared->plans[now]);
+  if (rotation >= 0) copy_tile<kDim, kThreads>(args, &shared->plans[0], &shared->stages[0]);
+  for (int tile = 0; rotation >= 0; ++tile) {
+    const Plan* plan = &shared->plans[tile % (2 * kWarps)];
+    const Plan* next = &shared->plans[(tile + 1) % (2 * kWarps)];
+    PADDOCK_CP_ASYNC_WAIT("tile", 0);
+    PADDOCK_SYNC("tile ready, the one before used");
+    const int32_t next_rotation = simt::load(&next->rotation);
+    if (next_rotation >= 0) copy_tile<kDim, kThreads>(args, next, &shared->stages[(tile + 1) % 2]);
+    if (tile % kWarps == 0) {
+      const int to = (tile + kWarps) % (2 * kWarps) + simt::warp();
+      plan_tile(args, work, &shared->cursors[simt::warp()], kWarps - 1, &shared->plans[to]);
+    }
     if (rotation != turned) {
       turn_queries<H, kDim, kHeads>(args, work, rotation, queries);
       PADDOCK_SYNC_WARP("queries turned");
       turned = rotation;
     }
+    Stage<kDim>* stage = &shared->stages[tile % 2];
     float scores[2][kKvTile / 8][4] = {};
-    multiply_keys<H, kDim>(queries, shared->k, scores);
-    PADDOCK_CP_ASYNC_WAIT("values", 0);
-    PADDOCK_SYNC("values ready, keys used, next planned");
-    rotation = simt::load(&shared->plans[now].rotation);
-    if (rotation >= 0) copy_tile<kDim, kThreads>(args, &shared->plans[now], 0, shared->k);
+    multiply_keys<H, kDim>(queries, stage->k, scores);
     if (simt::load(&plan->masked) != 0) mask_scores<kHeads>(work, plan, scores);
     PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
-      take_scores<kDim>(scale, scores[m], softmax[m], output[m]);
+      take_scores<kDim>(args.scale * kLog2E, scores[m], softmax[m], output[m]);
     }
-    multiply_values<H, kDim>(scores, shared->v, output);
+    multiply_values<H, kDim>(scores, stage->v, output);
+    rotation = next_rotation;
   }
   PADDOCK_UNROLL for (int m = 0; m < 2; ++m) {
     write_rows<kDim, kHeads>(args, work, m, softmax[m], output[m]);

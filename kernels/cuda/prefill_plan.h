@@ -30,7 +30,7 @@ struct Work {
   int32_t n_heads;  // 1 or 2
 };
 
-/// The next tile of a table: `tile` of the group that begins at `entry`.
+/// A place in a table: before `tile` of the group that begins at `entry`.
 struct Cursor {
   int32_t entry = 0;
   int32_t tile = 0;
@@ -47,11 +47,13 @@ PADDOCK_DEVICE PageGeometry in_rows(PageGeometry g) {
   return g;
 }
 
-/// Plans the first tile at or after the cursor that a query of the block sees, and moves past it. A
-/// lane is an entry of the group, then two slots of the tile.
-PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cursor& at,
-                              Plan* plan) {
+/// Plans a tile that a query of the block sees, the next one after `skip` others, and moves past
+/// it. A lane is an entry of the group, then two slots of the tile.
+PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cursor* cursor,
+                              int32_t skip, Plan* plan) {
   const Work work = simt::load(work_at);
+  Cursor at = simt::load(cursor);
+  PADDOCK_SYNC_WARP("cursor read");
   const AttentionSequence& s = work.sequence;
   const PageGeometry rows = in_rows(args.geometry);
   const int lane = simt::lane();
@@ -62,7 +64,10 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
     }
     const int32_t rotation = simt::shfl(e.rotation, 0);
     if (rotation < 0 || simt::shfl(e.first_position + e.slot_begin, 0) > work.last_t) {
-      if (lane == 0) simt::store(&plan->rotation, -1);
+      if (lane == 0) {
+        simt::store(cursor, at);
+        simt::store(&plan->rotation, -1);
+      }
       return;
     }
     const uint32_t others = simt::ballot(e.rotation != rotation);
@@ -82,16 +87,19 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
     int32_t seen_begin = live_slots(e, s.visibility, work.first_t).begin;
     int32_t seen_end = simt::min<int32_t>(live_slots(e, s.visibility, work.last_t).end, e.slot_end);
     if (!in_group || seen_end <= seen_begin) seen_begin = seen_end = 0;
-    int32_t tile = INT32_MAX;
-    if (seen_begin < seen_end && shift + seen_end > at.tile * kKvTile) {
-      tile = simt::max(at.tile, (shift + seen_begin) / kKvTile);
-    }
-    tile = warp_min(tile);
+    int32_t tile;
+    do {
+      tile = INT32_MAX;
+      if (seen_begin < seen_end && shift + seen_end > at.tile * kKvTile) {
+        tile = simt::max(at.tile, (shift + seen_begin) / kKvTile);
+      }
+      tile = warp_min(tile);
+      if (tile < INT32_MAX) at.tile = tile + 1;
+    } while (tile < INT32_MAX && skip-- > 0);
     if (tile == INT32_MAX) {
       at = {at.entry + static_cast<int32_t>(simt::shfl(sum, kGroup - 1) >> 24), 0};
       continue;
     }
-    at.tile = tile + 1;
 
     bool clear = true;
     PADDOCK_UNROLL for (int j = lane; j < kKvTile; j += simt::kWarpSize) {
@@ -116,6 +124,7 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
     }
     clear = simt::all(clear);
     if (lane == 0) {
+      simt::store(cursor, at);
       simt::store(&plan->rotation, rotation);
       simt::store(&plan->masked, clear ? 0 : 1);
     }

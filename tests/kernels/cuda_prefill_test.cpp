@@ -485,6 +485,18 @@ TEST(PrefillAttention, EqualsFloat64OverShapes) {
   }
 }
 
+TEST(PrefillAttention, EqualsFloat64OverManyTiles) {
+  for (const Shape& shape :
+       {Shape{4, 2, 16, 16, DType::kBF16, false}, Shape{1, 1, 16, 24, DType::kF16, true}}) {
+    for (const auto& [sinks, window] :
+         std::vector<std::pair<int32_t, int32_t>>{{0, INT32_MAX}, {70, 500}, {0, 300}}) {
+      SCOPED_TRACE(fmt::format("{} heads, sinks {} window {}", shape.heads, sinks, window));
+      Scene scene(shape, {whole_table(1500, 40, shape.block, {sinks, window})});
+      EXPECT_RIGHT(scene);
+    }
+  }
+}
+
 TEST(PrefillAttention, EqualsFloat64UnderRules) {
   const Shape shape{1, 1, 64, 16, DType::kBF16, false};
   for (const auto& [sinks, window] :
@@ -625,7 +637,7 @@ TEST(PrefillAttention, IsRightUnderEverySchedule) {
 TEST(PrefillAttention, NeedsEachOfItsSites) {
   Scene scene = small_scene();
   EXPECT_THAT(simt::surviving_mutants([&] { return scene.is_right(); }), testing::IsEmpty());
-  EXPECT_EQ(simt::sites_met().size(), 11U);
+  EXPECT_EQ(simt::sites_met().size(), 10U);
 }
 
 }  // namespace
