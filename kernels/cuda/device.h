@@ -20,7 +20,7 @@
 // Where am I                 thread_x() block_x() block_y() block_z() grid_x() grid_y() grid_z()
 //                            block_size() lane() warp()
 // Barriers                   PADDOCK_SYNC(site)         all threads of the block that have not
-// ended
+//                                                     ended
 //                            PADDOCK_SYNC_WARP(site)    W; orders memory within the warp
 //                            PADDOCK_FENCE(site)        __threadfence: before telling another block
 //                                                       through an atomic, and after being told
@@ -52,7 +52,7 @@
 //                            lanes
 //   None of these orders memory: only PADDOCK_SYNC_WARP does.
 // Matrices                   W ldmatrix_x4(r, row) ldmatrix_x4_trans(r, row) ldmatrix_x2[_trans](r,
-// row)
+//                            row)
 //                              lane 8*i + j gives row j (16 bytes, shared) of 8x8 matrix i; r[i] of
 //                              lane l holds [l/4][2*(l%4)] (low half) and [l/4][2*(l%4)+1] (high);
 //                              _trans: [2*(l%4)][l/4] and [2*(l%4)+1][l/4]
@@ -62,23 +62,21 @@
 //                              A[g][2t+8..]  a[3] A[g+8][2t+8..] b[0] B[2t..][g]  b[1] B[2t+8..][g]
 //                              d[0] D[g][2t]  d[1] D[g][2t+1]  d[2] D[g+8][2t]  d[3] D[g+8][2t+1]
 // 16-bit floats              struct Bf16, F16 {uint16_t bits}; to_f32(h); from_f32<H>(f), nearest
-// even;
+//                            even;
 //                            pack2<H>(low, high) -> uint32; unpack2<H>(u) -> F32x2
 //                            as in kernels/half.h, but for the payload of NaN;
 //                            fma2<Bf16>(a, b, c) of packed pairs, each rounded once
 // Arithmetic                 fast_exp(x) fast_exp2(x): approximate on the device, results below
-// 2^-126
-//                            may be zero; fast_log2(x) rsqrt(x) fma(a, b, c) min(a, b) max(a, b)
-//                            (of a float and NaN: the float); float_bits(f) bits_float(u)
+//                            2^-126 may be zero; fast_log2(x) rsqrt(x) fma(a, b, c)
+//                            min(a, b) max(a, b) (of a float and NaN: the float); float_bits(f) bits_float(u)
 //                            mul(a, b) rounded by itself: a * b may be fused with a sum, so where
 //                            bits are claimed to be a host's, products are written with it
 //                            dp4a(a, b, c) = c + four products of signed bytes; byte_perm(a, b,
-//                            selector)
+//                            selector); and_or<mask>(x, bits) = (x & mask) | bits
 // Host                       int error = PADDOCK_LAUNCH(kernel, Grid{x, y, z}, block,
-// dynamic_shared_bytes,
-//                            stream, args...)     0 or a cudaError_t; brackets around template
-//                            kernels: PADDOCK_LAUNCH((k<8, 64>), ...). Stream is cudaStream_t as
-//                            void*.
+//                            dynamic_shared_bytes, stream, args...)     0 or a cudaError_t;
+//                            brackets around template kernels: PADDOCK_LAUNCH((k<8, 64>), ...).
+//                            Stream is cudaStream_t as void*.
 #pragma once
 
 #include <cstddef>

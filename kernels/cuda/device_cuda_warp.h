@@ -120,6 +120,12 @@ PADDOCK_DEVICE uint32_t fma2<Bf16>(uint32_t a, uint32_t b, uint32_t c) {
   return d;
 }
 PADDOCK_DEVICE int32_t dp4a(int32_t a, int32_t b, int32_t c) { return __dp4a(a, b, c); }
+template <uint32_t kMask>
+PADDOCK_DEVICE uint32_t and_or(uint32_t x, uint32_t bits) {
+  uint32_t y;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(y) : "r"(x), "n"(kMask), "r"(bits));
+  return y;
+}
 PADDOCK_DEVICE uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   return __byte_perm(a, b, selector);
 }

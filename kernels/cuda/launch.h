@@ -164,10 +164,13 @@ int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
 int gemv(const GemvArgs& args, Stream stream);
 
 inline constexpr int32_t kMaxTensorGemvTokens = 64;
+/// Up to so many tokens tensor_gemv rounds x itself.
+inline constexpr int32_t kMaxUnroundedTokens = 8;
 inline constexpr int32_t kMostGemvParts = 3;
 
-/// As gemv, on tensor cores and with x in bfloat16: y[t][r] of several matrices of one type that
-/// share x. Sums in float32 in one fixed order that n_tokens does not change.
+/// As gemv, on tensor cores and with x rounded to bfloat16: y[t][r] of several matrices of one type
+/// that share x. Sums in float32 in a fixed order that n_tokens does not change up to 16, nor from
+/// 17 on.
 struct TensorGemvPart {
   const uint8_t* weights;  // [rows] of row_bytes(type, cols), aligned to 16 bytes
   float* y;                // [n_tokens, rows]
@@ -179,10 +182,14 @@ struct TensorGemvArgs {
   int32_t n_parts;
   DType type;
   int64_t cols;
-  const uint16_t* x;  // [n_tokens, cols] bfloat16, rows aligned to 16 bytes
+  const float* x;  // [n_tokens, cols], rows aligned to 16 bytes: read up to 8 tokens
   int64_t x_stride;
+  /// x in bfloat16, rows without gaps, aligned to 16 bytes: read from 9 tokens on, else may be
+  /// null.
+  const uint16_t* rounded;
   int32_t n_tokens;  // up to kMaxTensorGemvTokens
   bool accumulate;
+  int32_t multiprocessors = 132;  // of the device, here an H100: how many warps share a row's sum
 };
 bool tensor_gemv_supports(DType type, int64_t cols);
 int tensor_gemv(const TensorGemvArgs& args, Stream stream);

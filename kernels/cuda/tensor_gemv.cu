@@ -1,19 +1,24 @@
 // y[t][r] (=, +=) sum_k W[r][k] x[t][k] on packed weights and tensor cores, for few tokens: weights
 // are read once and as they lie in the file.
-//   weights [rows] of row_bytes(type, cols), x [n_tokens, cols] bfloat16, y [n_tokens, rows] float32
+//   weights [rows] of row_bytes(type, cols), x [n_tokens, cols], y [n_tokens, rows] float32
 //
-// Work:    a block takes 16 * kTiles rows and up to 8 * kTokenTiles tokens, and its 8 warps take
-//          turns with chunks of columns (tensor_gemv_rows.h). Rows of several matrices that share x
-//          (query, key and value, say) lie one after another. Blocks of the same rows and other
-//          tokens are neighbours, so that the second finds the weights in L2.
-// Copies:  each warp has its own ring of stages, filled by cp.async; x comes straight from L2.
-// Numbers: weights less their scales are exact in bfloat16, so are products with x, which are summed
+// Work:    a block takes 16 * kTiles rows and up to 8 * kTokenTiles tokens, and its 4 to 16 warps,
+//          the more the fewer blocks there are, take turns with chunks of columns
+//          (tensor_gemv_rows.h). Rows of several matrices that share x (query, key and value, say)
+//          lie one after another. Blocks of the same rows and other tokens are neighbours, so that
+//          the second finds the weights in L2.
+// Copies:  each warp has two stages, filled by cp.async in turn; x comes straight from L2, as it is
+//          for few tokens, rounded before for more.
+// Numbers: weights less their scales are exact in bfloat16, so are products with x, which are
+// summed
 //          in float32 over the columns that share a scale; then times the scale, over a warp's
-//          chunks in order, over the warps in order. n_tokens changes no bit.
+//          chunks in order, over the warps in order.
 // Limits:  weights, x and its rows aligned to 16 bytes, cols a multiple of 256 (64 for BF16).
 // Moves:   weights once, and x once per block (from L2).
 // Test:    tests/kernels/cuda_tensor_gemv_test.cpp
 // hot: tensor_gemv_kernel
+#include <type_traits>
+
 #include "cuda/launch.h"
 #include "cuda/tensor_gemv_rows.h"
 
@@ -22,10 +27,11 @@ namespace {
 
 using simt::Bf16;
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * simt::kWarpSize;
-constexpr int kStagesBytes = 112 * 1024;  // two blocks on an H100's multiprocessor
+constexpr int kStages = 2;
 constexpr int kMostTokenTiles = 4;
+constexpr int kMostBytes = 160 * 1024;  // of shared memory
+/// More tokens need more registers.
+constexpr int most_warps(int token_tiles) { return token_tiles <= 2 ? 16 : 8; }
 
 template <DType kType>
 struct Layout {
@@ -39,8 +45,7 @@ struct Layout {
   static constexpr int kVectors = kMayShift ? (kChunkBytes + 14 + 15) / 16 : kChunkBytes / 16;
   static_assert(kVectors * 16 <= Row::kPitch);
   static constexpr int kStageBytes = kRows * Row::kPitch;
-  static constexpr int kFit = kStagesBytes / (kWarps * kStageBytes);
-  static constexpr int kStages = kFit < 2 ? 2 : kFit > 4 ? 4 : kFit;
+  static constexpr int kMostWarps = 16 * kStages * kStageBytes <= kMostBytes ? 16 : 8;
   static constexpr int kSumsPitch = kRows + 4;  // floats of a token: no bank conflicts
   static constexpr int kSumsBytes = kMostTokenTiles * 8 * kSumsPitch * 4;
   static_assert(kSumsBytes <= kStages * kStageBytes);
@@ -70,8 +75,8 @@ PADDOCK_DEVICE Job find_job(const TensorGemvArgs& args, int block) {
   const int32_t row = block * kRows;
   const int64_t offset = int64_t{row} * row_bytes;
   const auto shift = static_cast<int32_t>(offset % 16);
-  return {part.weights + (offset - shift), part.y + row, part.y_stride,
-          simt::min(kRows, part.rows - row), shift, row_bytes};
+  return {part.weights + (offset - shift),   part.y + row, part.y_stride,
+          simt::min(kRows, part.rows - row), shift,        row_bytes};
 }
 
 /// Bytes from the job's weights to a chunk of a row; rows past the last are copies of it.
@@ -81,33 +86,45 @@ PADDOCK_DEVICE int32_t chunk_offset(const Job& job, int r, int chunk) {
          chunk * Layout<kType>::kChunkBytes;
 }
 
-/// Starts to copy a chunk of all rows.
-template <DType kType>
+/// Starts to copy a chunk of all rows from its vector kFirst on: so many lanes to a row as the next
+/// power of two that is left.
+template <DType kType, int kFirst = 0>
 PADDOCK_DEVICE void copy_chunk(const Job& job, int chunk, uint8_t* to) {
   using L = Layout<kType>;
-  constexpr int kCount = L::kRows * L::kVectors;
-  PADDOCK_UNROLL_BY(3) for (int i0 = 0; i0 < kCount; i0 += simt::kWarpSize) {
-    const int i = i0 + simt::lane();
-    if (kCount % simt::kWarpSize != 0 && i >= kCount) break;
-    const int r = i / L::kVectors;
-    const int v = i % L::kVectors;
-    int32_t from = chunk_offset<kType>(job, r, chunk) + 16 * v;
+  constexpr int kLeft = L::kVectors - kFirst;
+  constexpr int kLanes = kLeft >= 16 ? 16 : kLeft >= 8 ? 8 : kLeft >= 4 ? 4 : kLeft >= 2 ? 2 : 1;
+  constexpr int kRowsAtOnce = simt::kWarpSize / kLanes;
+  const int v = 16 * (kFirst + simt::lane() % kLanes);
+  PADDOCK_UNROLL for (int r0 = 0; r0 < L::kRows; r0 += kRowsAtOnce) {
+    const int r = r0 + simt::lane() / kLanes;
+    if (L::kRows < kRowsAtOnce && r >= L::kRows) break;
+    int32_t from = chunk_offset<kType>(job, r, chunk) + v;
     int bytes = 16;
     if constexpr (L::kMayShift) {  // the last vector may end behind the last row
       from &= ~15;
       const int left = job.shift + job.rows * job.row_bytes - from;
       bytes = simt::max(0, simt::min(left, 16));
     }
-    simt::cp_async16(to + r * L::Row::kPitch + 16 * v, job.weights + from, bytes);
+    simt::cp_async16(to + r * L::Row::kPitch + v, job.weights + from, bytes);
   }
+  if constexpr (kLeft > kLanes) copy_chunk<kType, kFirst + kLanes>(job, chunk, to);
+}
+
+/// Columns 4 (l % 4) to 4 (l % 4) + 3 of a step, as the operand that lane l holds.
+PADDOCK_DEVICE simt::U32x2 load_x(const float* x) {
+  const auto v = simt::load_const_vec<simt::F32x4>(x);
+  return {simt::pack2<Bf16>(v.x, v.y), simt::pack2<Bf16>(v.z, v.w)};
+}
+PADDOCK_DEVICE simt::U32x2 load_x(const uint16_t* x) {
+  return simt::load_const_vec<simt::U32x2>(x);
 }
 
 template <DType kType, int kTokenTiles>
 using Sums = float[TileRow<kType>::kTiles][kTokenTiles][4];
 
 /// Adds a group of 64 columns to the sums.
-template <DType kType, int kTokenTiles>
-PADDOCK_DEVICE void multiply_group(int group, const uint16_t* x, const int32_t (&tokens)[kTokenTiles],
+template <DType kType, int kTokenTiles, typename X>
+PADDOCK_DEVICE void multiply_group(int group, const X* x, const int32_t (&tokens)[kTokenTiles],
                                    const uint8_t* const (&chunks)[TileRow<kType>::kTiles][2],
                                    TileRow<kType> (&rows)[TileRow<kType>::kTiles][2],
                                    Sums<kType, kTokenTiles>& sums) {
@@ -147,8 +164,7 @@ PADDOCK_DEVICE void multiply_group(int group, const uint16_t* x, const int32_t (
     PADDOCK_UNROLL for (int n = 0; n < kTokenTiles; ++n) {
       uint32_t b[kSteps][2];
       PADDOCK_UNROLL for (int s = 0; s < kSteps; ++s) {
-        const auto v =
-            simt::load_const_vec<simt::U32x2>(x + tokens[n] + 64 * group + 16 * (kSet * kSteps + s));
+        const auto v = load_x(x + tokens[n] + 64 * group + 16 * (kSet * kSteps + s));
         b[s][0] = v.x;
         b[s][1] = v.y;
       }
@@ -175,7 +191,7 @@ PADDOCK_DEVICE void multiply_group(int group, const uint16_t* x, const int32_t (
 }
 
 template <DType kType, int kTokenTiles>
-PADDOCK_KERNEL(kThreads, kTokenTiles == kMostTokenTiles ? 1 : 2)
+PADDOCK_KERNEL(most_warps(kTokenTiles) * simt::kWarpSize, 1)
 void tensor_gemv_kernel(TensorGemvArgs args) {
   using L = Layout<kType>;
   using Row = typename L::Row;
@@ -186,29 +202,40 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
   const int n_chunks = static_cast<int32_t>(args.cols) / L::kChunkCols;
   const int lane = simt::lane();
   const int warp = simt::warp();
-  uint8_t* ring = simt::dynamic_shared<uint8_t>() + warp * L::kStages * L::kStageBytes;
+  const int n_warps = simt::block_size() / simt::kWarpSize;
+  uint8_t* stages = simt::dynamic_shared<uint8_t>() + warp * kStages * L::kStageBytes;
 
   const auto fetch = [&](int i) {
-    const int chunk = warp + i * kWarps;
+    const int chunk = warp + i * n_warps;
     if (PADDOCK_CHECKED("chunk", chunk < n_chunks)) {
-      copy_chunk<kType>(job, chunk, ring + i % L::kStages * L::kStageBytes);
+      copy_chunk<kType>(job, chunk, stages + i % kStages * L::kStageBytes);
     }
     simt::cp_async_commit();
   };
-  PADDOCK_UNROLL for (int i = 0; i < L::kStages - 1; ++i) fetch(i);
+  fetch(0);
 
-  const uint16_t* x = args.x + warp * L::kChunkCols + 4 * (lane % 4);
+  using X = std::conditional_t<kTokens <= kMaxUnroundedTokens, float, uint16_t>;
+  const X* x;
+  int32_t stride;
+  if constexpr (kTokens <= kMaxUnroundedTokens) {
+    x = args.x;
+    stride = static_cast<int32_t>(args.x_stride);
+  } else {
+    x = args.rounded;
+    stride = static_cast<int32_t>(args.cols);
+  }
+  x += warp * L::kChunkCols + 4 * (lane % 4);
   int32_t tokens[kTokenTiles];  // elements to each; those past the last are copies of it
   PADDOCK_UNROLL for (int n = 0; n < kTokenTiles; ++n) {
     const int token = simt::min(first_token + 8 * n + lane / 4, args.n_tokens - 1);
-    tokens[n] = token * static_cast<int32_t>(args.x_stride);
+    tokens[n] = token * stride;
   }
   Sums<kType, kTokenTiles> sums = {};
-  for (int i = 0; warp + i * kWarps < n_chunks; ++i) {
-    PADDOCK_CP_ASYNC_WAIT("chunk copied", L::kStages - 2);
+  for (int i = 0; warp + i * n_warps < n_chunks; ++i) {
+    PADDOCK_CP_ASYNC_WAIT("chunk copied", 0);
     PADDOCK_SYNC_WARP("chunk ready");
-    fetch(i + L::kStages - 1);
-    const uint8_t* stage = ring + i % L::kStages * L::kStageBytes;
+    fetch(i + 1);
+    const uint8_t* stage = stages + i % kStages * L::kStageBytes;
     const uint8_t* chunks[Row::kTiles][2];
     Row rows[Row::kTiles][2];
     PADDOCK_UNROLL for (int m = 0; m < Row::kTiles; ++m) {
@@ -216,7 +243,7 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
         const int r = 16 * m + 8 * h + lane / 4;
         chunks[m][h] = stage + r * Row::kPitch;
         if constexpr (L::kMayShift) {
-          chunks[m][h] += chunk_offset<kType>(job, r, warp + i * kWarps) & 15;
+          chunks[m][h] += chunk_offset<kType>(job, r, warp + i * n_warps) & 15;
         }
         rows[m][h].start(chunks[m][h]);
       }
@@ -224,29 +251,29 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
     PADDOCK_UNROLL_BY(1) for (int group = 0; group < Row::kGroups; ++group) {
       multiply_group<kType, kTokenTiles>(group, x, tokens, chunks, rows, sums);
     }
-    x += kWarps * L::kChunkCols;
+    x += n_warps * L::kChunkCols;
   }
 
-  // The warps' sums, [kWarps][tokens][kRows], each where its ring was.
+  // The warps' sums, [tokens][kRows], each where its stages were.
   PADDOCK_SYNC_WARP("chunks used");
   PADDOCK_UNROLL for (int m = 0; m < Row::kTiles; ++m) {
     PADDOCK_UNROLL for (int n = 0; n < kTokenTiles; ++n) {
       PADDOCK_UNROLL for (int c = 0; c < 4; ++c) {
         const int token = 8 * n + lane % 4 * 2 + c % 2;
         const int row = 16 * m + lane / 4 + c / 2 * 8;
-        simt::store(reinterpret_cast<float*>(ring) + token * L::kSumsPitch + row, sums[m][n][c]);
+        simt::store(reinterpret_cast<float*>(stages) + token * L::kSumsPitch + row, sums[m][n][c]);
       }
     }
   }
   PADDOCK_SYNC("sums ready");
-  for (int i = simt::thread_x(); i < kTokens * L::kRows; i += kThreads) {
+  for (int i = simt::thread_x(); i < kTokens * L::kRows; i += simt::block_size()) {
     const int r = i % L::kRows;
     const int token = first_token + i / L::kRows;
     if (!PADDOCK_CHECKED("token", token < args.n_tokens)) break;
     if (!PADDOCK_CHECKED("row", r < job.rows)) continue;
     float sum = 0;
-    PADDOCK_UNROLL for (int w = 0; w < kWarps; ++w) {
-      const uint8_t* from = simt::dynamic_shared<uint8_t>() + w * L::kStages * L::kStageBytes;
+    PADDOCK_UNROLL_BY(4) for (int w = 0; w < n_warps; ++w) {
+      const uint8_t* from = simt::dynamic_shared<uint8_t>() + w * kStages * L::kStageBytes;
       sum += simt::load(reinterpret_cast<const float*>(from) + i / L::kRows * L::kSumsPitch + r);
     }
     float* y = job.y + token * job.y_stride + r;
@@ -254,15 +281,27 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
   }
 }
 
+/// So many that the device's multiprocessors have 16 each, as far as there are chunks for them.
+int choose_warps(int64_t row_blocks, int64_t chunks, int most, const TensorGemvArgs& args) {
+  int warps = 4;
+  while (warps < most && warps < chunks && 2 * warps * row_blocks <= 16 * args.multiprocessors) {
+    warps *= 2;
+  }
+  return warps;
+}
+
 template <DType kType, int kTokenTiles>
 int launch(const TensorGemvArgs& args, Stream stream) {
   using L = Layout<kType>;
   int64_t blocks = 0;
   for (int i = 0; i < args.n_parts; ++i) blocks += (args.parts[i].rows + L::kRows - 1) / L::kRows;
+  const int most =
+      L::kMostWarps < most_warps(kTokenTiles) ? L::kMostWarps : most_warps(kTokenTiles);
+  const int warps = choose_warps(blocks, args.cols / L::kChunkCols, most, args);
   blocks *= (args.n_tokens + 8 * kTokenTiles - 1) / (8 * kTokenTiles);
   if (blocks > INT32_MAX) return kInvalid;
   return PADDOCK_LAUNCH((tensor_gemv_kernel<kType, kTokenTiles>), {static_cast<uint32_t>(blocks)},
-                        kThreads, kWarps * L::kStages * L::kStageBytes, stream, args);
+                        warps * simt::kWarpSize, warps * kStages * L::kStageBytes, stream, args);
 }
 
 template <DType kType>
@@ -293,9 +332,14 @@ bool tensor_gemv_supports(DType type, int64_t cols) {
 
 int tensor_gemv(const TensorGemvArgs& args, Stream stream) {
   if (!tensor_gemv_supports(args.type, args.cols) || args.cols < 1 || args.cols > INT32_MAX / 256 ||
-      args.x == nullptr || !aligned_to_16(args.x) || args.x_stride < args.cols ||
-      args.x_stride % 8 != 0 || args.x_stride > INT32_MAX / kMaxTensorGemvTokens || args.n_tokens < 1 || args.n_tokens > kMaxTensorGemvTokens ||
+      args.n_tokens < 1 || args.n_tokens > kMaxTensorGemvTokens || args.multiprocessors < 1 ||
       args.n_parts < 1 || args.n_parts > kMostGemvParts) {
+    return kInvalid;
+  }
+  const bool unrounded = args.n_tokens <= kMaxUnroundedTokens;
+  if (unrounded ? args.x == nullptr || !aligned_to_16(args.x) || args.x_stride < args.cols ||
+                      args.x_stride % 4 != 0 || args.x_stride > INT32_MAX / kMaxUnroundedTokens
+                : args.rounded == nullptr || !aligned_to_16(args.rounded)) {
     return kInvalid;
   }
   for (int i = 0; i < args.n_parts; ++i) {

@@ -2,8 +2,8 @@
 // scales are applied to sums in float32.
 //
 // A chunk is kGroups groups of 64 columns, a group 4 steps of 16. In step s lane 4 g + t holds, of
-// rows g and g + 8, columns 16 s + 4 t to 16 s + 4 t + 3 of the group: the order of columns within a
-// step is free as long as x comes in the same one. Formats: kernels/dtype.h and quant_device.h.
+// rows g and g + 8, columns 16 s + 4 t to 16 s + 4 t + 3 of the group: the order of columns within
+// a step is free as long as x comes in the same one. Formats: kernels/dtype.h and quant_device.h.
 #pragma once
 
 #include "cuda/gemv_fields.h"
@@ -35,8 +35,10 @@ PADDOCK_DEVICE void fields_to_pairs(uint32_t w, float bias, uint32_t (&pairs)[2]
   const uint32_t ordered = simt::byte_perm(w, 0, 0x3120);  // bytes 0, 2, 1, 3
   const uint32_t less = simt::pack2<simt::Bf16>(-128.0F - bias, -128.0F - bias);
   constexpr uint32_t kOnes = 0x3F803F80U;
-  pairs[0] = simt::fma2<simt::Bf16>((ordered >> kShift & kMask) | 0x43004300U, kOnes, less);
-  pairs[1] = simt::fma2<simt::Bf16>((ordered >> (kShift + 8) & kMask) | 0x43004300U, kOnes, less);
+  constexpr uint32_t k128 = 0x43004300U;
+  pairs[0] = simt::fma2<simt::Bf16>(simt::and_or<kMask>(ordered >> kShift, k128), kOnes, less);
+  pairs[1] =
+      simt::fma2<simt::Bf16>(simt::and_or<kMask>(ordered >> (kShift + 8), k128), kOnes, less);
 }
 
 /// A word of shared memory at a known place modulo 4: 0 or 2.
@@ -81,9 +83,7 @@ struct TileRow<DType::kBF16> {
     to[0] = words[kStep][0];
     to[1] = words[kStep][1];
   }
-  PADDOCK_DEVICE float scale(int, int) const {
-    return 1;
-  }
+  PADDOCK_DEVICE float scale(int, int) const { return 1; }
 };
 
 /// Blocks of kBytes with nibbles from kNibbles on; of each pair of blocks the first begins at a
@@ -173,7 +173,8 @@ struct TileRow<DType::kQ4_K> : QuantRow {
     const auto head = simt::load_vec<simt::U32x4>(chunk);
     const simt::F32x2 d = simt::unpack2<simt::F16>(head.x);
     // Sub-blocks 4 to 7 have their upper bits apart.
-    uint32_t s = t >= 2 ? (head.w & 0x0F0F0F0FU) | (head.y >> 2 & 0x30303030U) : head.y & 0x3F3F3F3FU;
+    uint32_t s =
+        t >= 2 ? (head.w & 0x0F0F0F0FU) | (head.y >> 2 & 0x30303030U) : head.y & 0x3F3F3F3FU;
     uint32_t m =
         t >= 2 ? (head.w >> 4 & 0x0F0F0F0FU) | (head.z >> 2 & 0x30303030U) : head.z & 0x3F3F3F3FU;
     s >>= t % 2 * 16;

@@ -107,12 +107,18 @@ Scene tensor_gemv_scene(const MatrixShape& shape, const Turns& turns) {
   struct State {
     State(const MatrixShape& s, int n_sets)
         : weights(s, n_sets),
-          x(static_cast<size_t>(s.tokens * s.cols), "x"),
+          unrounded(static_cast<size_t>(s.tokens * s.cols), "x"),
+          x(unrounded.size(), "rounded x"),
           y(static_cast<size_t>(s.tokens * s.rows), "y") {
       Pattern::of(DType::kBF16).fill(x);
+      std::vector<float> floats;
+      for (const uint16_t bits : x.download()) floats.push_back(bf16_to_f32(bits));
+      unrounded.upload(floats);
       x.freeze();
+      unrounded.freeze();
     }
     Weights weights;
+    DeviceBuffer<float> unrounded;
     DeviceBuffer<uint16_t> x;
     DeviceBuffer<float> y;
   };
@@ -123,16 +129,17 @@ Scene tensor_gemv_scene(const MatrixShape& shape, const Turns& turns) {
   scene.room = 1e-4;
   const auto state = std::make_shared<State>(shape, scene.sets);
   scene.launch = [shape, state](int set, cuda::Stream stream) {
-    return cuda::tensor_gemv({{{state->weights.set(set), state->y.data(), shape.rows,
-                                static_cast<int32_t>(shape.rows)}},
-                              1,
-                              shape.type,
-                              shape.cols,
-                              state->x.data(),
-                              shape.cols,
-                              shape.tokens,
-                              false},
-                             stream);
+    return cuda::tensor_gemv(
+        {{{state->weights.set(set), state->y.data(), shape.rows, static_cast<int32_t>(shape.rows)}},
+         1,
+         shape.type,
+         shape.cols,
+         state->unrounded.data(),
+         shape.cols,
+         state->x.data(),
+         shape.tokens,
+         false},
+        stream);
   };
   scene.error = [shape, state, launch = scene.launch] {
     state->y.set_unwritten();

@@ -29,16 +29,18 @@ struct Case {
   int64_t cols;
   int32_t tokens;
   std::vector<std::vector<uint8_t>> weights;
-  std::vector<uint16_t> x;                        // [tokens, cols]
+  std::vector<float> unrounded;                   // [tokens, cols]
+  std::vector<uint16_t> x;                        // in bfloat16
   std::vector<std::vector<double>> sums, bounds;  // of each part [tokens, rows]: of w x, of |w x|
 };
 
 Case make_case(DType type, const std::vector<int32_t>& rows, int64_t cols, int32_t tokens) {
   std::mt19937 random(static_cast<uint32_t>(rows[0] * 7919 + cols));
   std::normal_distribution<float> normal;
-  Case c{type, rows, cols, tokens, {}, {}, {}, {}};
-  for (int64_t i = 0; i < tokens * cols; ++i) c.x.push_back(f32_to_bf16(normal(random)));
-  c.x[static_cast<size_t>(cols - 1)] = f32_to_bf16(100);  // an outlier
+  Case c{type, rows, cols, tokens, {}, {}, {}, {}, {}};
+  for (int64_t i = 0; i < tokens * cols; ++i) c.unrounded.push_back(normal(random));
+  c.unrounded[static_cast<size_t>(cols - 1)] = 100;  // an outlier
+  for (const float x : c.unrounded) c.x.push_back(f32_to_bf16(x));
   std::vector<float> w(static_cast<size_t>(cols));
   for (const int32_t n : rows) {
     c.weights.push_back(test::random_row(type, n * cols, random));
@@ -68,16 +70,21 @@ Case make_case(DType type, const std::vector<int32_t>& rows, int64_t cols, int32
 /// fault. Between rows of x lie bytes that nobody wrote, between rows of y kGap, which stays.
 constexpr float kGap = -12345;
 std::vector<std::vector<float>> multiply(const Case& c, int32_t n_tokens, bool accumulate = false,
-                                         float before = 0) {
+                                         float before = 0, int32_t multiprocessors = 132) {
   const int64_t x_stride = c.cols + 8;
-  DeviceBuffer<uint16_t> x(static_cast<size_t>(n_tokens * x_stride), "x");
+  DeviceBuffer<float> x(static_cast<size_t>(n_tokens * x_stride), "x");
   for (int32_t t = 0; t < n_tokens; ++t) {
-    x.upload({c.x.data() + t * c.cols, static_cast<size_t>(c.cols)},
+    x.upload({c.unrounded.data() + t * c.cols, static_cast<size_t>(c.cols)},
              static_cast<size_t>(t * x_stride));
   }
   x.freeze();
-  TensorGemvArgs args{{},       static_cast<int32_t>(c.rows.size()), c.type, c.cols, x.data(),
-                      x_stride, n_tokens,                            accumulate};
+  DeviceBuffer<uint16_t> rounded(
+      std::vector<uint16_t>(c.x.begin(), c.x.begin() + n_tokens * c.cols), "rounded x");
+  rounded.freeze();
+  const bool few = n_tokens <= kMaxUnroundedTokens;
+  TensorGemvArgs args{
+      {},       static_cast<int32_t>(c.rows.size()), c.type,   c.cols,     few ? x.data() : nullptr,
+      x_stride, few ? nullptr : rounded.data(),      n_tokens, accumulate, multiprocessors};
   std::vector<DeviceBuffer<uint8_t>> weights;
   std::vector<DeviceBuffer<float>> outputs;
   for (size_t i = 0; i < c.rows.size(); ++i) {
@@ -109,9 +116,10 @@ std::vector<std::vector<float>> multiply(const Case& c, int32_t n_tokens, bool a
 /// there are two roundings each), and eight warps.
 double roundings(const Case& c) { return 72.0 + 2.0 * static_cast<double>(c.cols) / 128.0; }
 
-bool is_right(const Case& c, int32_t n_tokens, bool accumulate = false) {
+bool is_right(const Case& c, int32_t n_tokens, bool accumulate = false,
+              int32_t multiprocessors = 132) {
   const float before = 0.75F;
-  const auto got = multiply(c, n_tokens, accumulate, before);
+  const auto got = multiply(c, n_tokens, accumulate, before, multiprocessors);
   if (got.size() != c.rows.size()) return false;
   for (size_t p = 0; p < got.size(); ++p) {
     for (size_t i = 0; i < got[p].size(); ++i) {
@@ -131,11 +139,12 @@ std::string name(const Case& c) {
 
 TEST(CudaTensorGemv, EqualsAFloat64Loop) {
   for (const DType type : kTypes) {
-    // One chunk, fewer than warps, as many, more, and more than the ring holds.
-    for (const int64_t cols : {256, 768, 2048, 2304, 8 * 256 * 4 + 256}) {
+    // One chunk, fewer than warps, as many, more, and more than the stages of all warps hold.
+    for (const int64_t cols : {256, 768, 2048, 2304, 8 * 256 * 5 + 256}) {
       const Case c = make_case(type, {cols > 2304 ? 5 : 37}, cols, 5);
       EXPECT_TRUE(is_right(c, 1)) << name(c) << simt::take_report_text();
       EXPECT_TRUE(is_right(c, 5)) << name(c) << simt::take_report_text();
+      EXPECT_TRUE(is_right(c, 5, false, 1)) << name(c) << simt::take_report_text();  // four warps
     }
   }
   const Case c = make_case(DType::kBF16, {3}, 64, 2);
@@ -152,14 +161,15 @@ TEST(CudaTensorGemv, MultipliesSeveralMatricesAtOnce) {
 
 TEST(CudaTensorGemv, GivesATokenTheSameBitsWhateverItsCompany) {
   for (const DType type : kTypes) {
-    const Case c = make_case(type, {21}, 768, 64);
-    const auto all = multiply(c, 64);
+    const Case c = make_case(type, {37}, 1280, 64);
+    const auto all = multiply(c, 64, false, 0, 1);
     ASSERT_EQ(all.size(), 1U);
     for (const int32_t n : {1, 2, 8, 9, 16, 17, 32, 33}) {
       EXPECT_TRUE(is_right(c, n)) << name(c) << " tokens " << n;
-      const auto got = multiply(c, n);
+      // Too few multiprocessors for more than eight warps, of which many tokens have no more.
+      const auto got = multiply(c, n, false, 0, 1);
       ASSERT_EQ(got.size(), 1U);
-      ASSERT_EQ(got[0].size(), static_cast<size_t>(n) * 21);
+      ASSERT_EQ(got[0].size(), static_cast<size_t>(n) * 37);
       EXPECT_EQ(std::memcmp(got[0].data(), all[0].data(), got[0].size() * sizeof(float)), 0)
           << name(c) << " tokens " << n;
     }
@@ -186,10 +196,10 @@ TEST(CudaTensorGemv, NeedsEachOfItsSites) {
 TEST(CudaTensorGemv, RefusesWhatItCannotMultiply) {
   const Case c = make_case(DType::kQ4_0, {4}, 256, 1);
   DeviceBuffer<uint8_t> weights(c.weights[0], "weights");
-  DeviceBuffer<uint16_t> x(c.x, "x");
+  DeviceBuffer<float> x(c.unrounded, "x");
   DeviceBuffer<float> y(32, "y");
-  const TensorGemvArgs good{{{weights.data(), y.data(), 4, 4}}, 1, c.type, 256, x.data(), 256, 1,
-                            false};
+  const TensorGemvArgs good{
+      {{weights.data(), y.data(), 4, 4}}, 1, c.type, 256, x.data(), 256, nullptr, 1, false};
   EXPECT_EQ(tensor_gemv(good, nullptr), 0) << simt::take_report_text();
   const auto refused = [&](auto change) {
     TensorGemvArgs args = good;
@@ -206,7 +216,9 @@ TEST(CudaTensorGemv, RefusesWhatItCannotMultiply) {
   EXPECT_TRUE(refused([](auto& a) { a.n_parts = 4; }));
   EXPECT_TRUE(refused([](auto& a) { a.x += 1; }));
   EXPECT_TRUE(refused([](auto& a) { a.x = nullptr; }));
-  EXPECT_TRUE(refused([](auto& a) { a.x_stride = 260; }));
+  EXPECT_TRUE(refused([](auto& a) { a.x_stride = 258; }));
+  EXPECT_TRUE(refused([](auto& a) { a.n_tokens = 9; })) << "nothing rounded";
+  EXPECT_TRUE(refused([](auto& a) { a.multiprocessors = 0; }));
   EXPECT_TRUE(refused([](auto& a) { a.x_stride = 248; }));
   EXPECT_TRUE(refused([](auto& a) { a.cols = 288; }));
   EXPECT_TRUE(refused([](auto& a) { a.n_tokens = 0; }));

@@ -78,7 +78,8 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
       packed(w.bytes(), w.type, w.rows, w.cols, x, n, outputs[i++], accumulate);
       continue;
     }
-    if (!exact_ && !rounded) {
+    const bool rounds = !exact_ && (way == Way::kDense || n > kMaxUnroundedTokens);
+    if (rounds && !rounded) {
       runtime_->check(
           to_bf16({x.data, x.stride, x.cols, input_.as<uint16_t>(), n}, runtime_->stream()),
           "to_bf16");
@@ -88,7 +89,8 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
       dense(w, x, n, outputs[i++], accumulate);
       continue;
     }
-    TensorGemvArgs args{{}, 0, w.type, w.cols, input_.as<uint16_t>(), x.cols, n, accumulate};
+    TensorGemvArgs args{{}, 0,         w.type, w.cols, x.data, x.stride, input_.as<uint16_t>(),
+                        n,  accumulate};
     for (; i < parts.size() && parts[i].type == w.type && args.n_parts < kMostGemvParts; ++i) {
       args.parts[args.n_parts++] = {parts[i].bytes(), outputs[i].data, outputs[i].stride,
                                     static_cast<int32_t>(parts[i].rows)};
@@ -99,10 +101,12 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
 
 Products::Way Products::way_for(const DeviceMatrix& w, Buffer x, int32_t n) const {
   const bool few = exact_ || n <= kMaxGemvTokens;
-  if (!exact_ && n <= most_tensor_tokens(w.type) && tensor_gemv_supports(w.type, w.cols)) {
+  const bool aligned = x.stride % 4 == 0;
+  if (!exact_ && aligned && n <= most_tensor_tokens(w.type) &&
+      tensor_gemv_supports(w.type, w.cols)) {
     return Way::kTensor;
   }
-  return few && gemv_supports(w.type) && x.stride % 4 == 0 ? Way::kPacked : Way::kDense;
+  return few && aligned && gemv_supports(w.type) ? Way::kPacked : Way::kDense;
 }
 
 void Products::packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x,

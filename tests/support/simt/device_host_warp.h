@@ -141,6 +141,10 @@ inline int32_t dp4a(int32_t a, int32_t b, int32_t c) {
 }
 /// Byte i of the result is byte (selector >> 4 * i) & 7 of b:a. The mode that repeats signs is left
 /// out.
+template <uint32_t kMask>
+inline uint32_t and_or(uint32_t x, uint32_t bits) {
+  return (x & kMask) | bits;
+}
 inline uint32_t byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;
   uint32_t result = 0;
