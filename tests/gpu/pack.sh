@@ -7,7 +7,7 @@
 set -eu
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [ $# -ge 1 ] || { echo "usage: pack.sh FOLDER [BUILD [MODEL.gguf [LAYERS]]]" >&2; exit 2; }
-folder=$1 build=${2:-$root/build/cuda} model=${3:-} layers=${4:-4}
+folder=$1 build=${2:-$root/build/cuda} model=${3:-} layers=${4:-3}
 most=64 # MiB
 
 mkdir -p "$folder/lib" "$folder/data"
