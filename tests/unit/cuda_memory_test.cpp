@@ -1,5 +1,6 @@
 // Memory beside a step: pages that go to the host and come back while steps run, and what is said
-// of a device's memory. On the CPU and on an emulated CUDA device, or (PADDOCK_GPU_TEST) a real one.
+// of a device's memory. On the CPU and on an emulated CUDA device, or (PADDOCK_GPU_TEST) a real
+// one.
 #include <fmt/format.h>
 
 #include "backend/cuda/nvml.h"

@@ -20,11 +20,11 @@ struct DeviceMatrix {
   const uint8_t* bytes() const { return data->as<uint8_t>(); }
 };
 
-/// Few tokens are multiplied with the packed weights, on tensor cores where the type allows; more by
-/// dense products over weights expanded slab by slab to bfloat16. Where it has to be exact, packed
-/// float32 products do it all, kMaxGemvTokens tokens at a time (from types that have none by way of
-/// float32): a token's bits then do not depend on its company. Only where rows of x are no multiple
-/// of 16 bytes a dense float32 product takes their place.
+/// Few tokens are multiplied with the packed weights, on tensor cores where the type allows; more
+/// by dense products over weights expanded slab by slab to bfloat16. Where it has to be exact,
+/// packed float32 products do it all, kMaxGemvTokens tokens at a time (from types that have none by
+/// way of float32): a token's bits then do not depend on its company. Only where rows of x are no
+/// multiple of 16 bytes a dense float32 product takes their place.
 class Products {
  public:
   Products(std::shared_ptr<DeviceRuntime> runtime, bool exact)
