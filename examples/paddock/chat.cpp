@@ -177,6 +177,7 @@ int run(const Args& args) {
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
+  events.begin();
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (!args.engine.json) {
@@ -225,7 +226,7 @@ int run(const Args& args) {
           e.code() != paddock::ErrorCode::kOutOfMemory) {
         throw;
       }
-      note(fmt::format("paddock: error: {}\n", e.what()));
+      complain(fmt::format("error: {}", e.what()));
       return false;
     }
   };

@@ -301,6 +301,18 @@ void note(std::string_view text) {
   [[maybe_unused]] const size_t written = fwrite(text.data(), 1, text.size(), stderr);
 }
 
+void complain(std::string_view message) {
+  std::string line = "paddock: ";
+  for (const char c : message) {
+    if (static_cast<unsigned char>(c) < ' ') {
+      line += fmt::format("\\x{:02x}", c);
+    } else {
+      line += c;
+    }
+  }
+  note(line + "\n");
+}
+
 const CLI::Validator kNotEmpty(
     [](std::string& value) -> std::string { return value.empty() ? "must not be empty" : ""; }, "");
 

@@ -97,6 +97,8 @@ class OutputFile {
 void print(std::string_view text);
 /// Writes to stderr; what cannot be written is dropped.
 void note(std::string_view text);
+/// One line on stderr, whatever the values that it quotes hold.
+void complain(std::string_view message);
 /// For options whose value is never empty.
 extern const CLI::Validator kNotEmpty;
 

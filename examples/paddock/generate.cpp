@@ -70,6 +70,7 @@ int run(const Args& args) {
              {.add_bos = true, .parse_special = !args.no_special});
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
+  events.begin();
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (args.timeout > 0) {
@@ -108,7 +109,7 @@ int run(const Args& args) {
   events.close();
   if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(stats)));
   if (result.finish_reason == paddock::FinishReason::kError) {
-    note(fmt::format("paddock: error: {}\n", result.error));
+    complain(fmt::format("error: {}", result.error));
     return 1;
   }
   if (!args.engine.json && result.finish_reason == paddock::FinishReason::kKvFull) {

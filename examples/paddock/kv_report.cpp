@@ -20,7 +20,7 @@ void KvReportArgs::add_to(CLI::App& command) {
 
 EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) : path_(path) {
   if (path.empty()) return;
-  file_ = std::fopen(path.c_str(), "w");
+  file_ = std::fopen(path.c_str(), "a");  // what it holds goes in begin()
   if (file_ == nullptr) {
     throw paddock::Error(
         paddock::ErrorCode::kIo,
@@ -34,6 +34,11 @@ EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) :
       error_ = errno;
     }
   };
+}
+
+void EventFile::begin() {
+  // A pipe or a device has nothing to cut off, and says so.
+  if (file_ != nullptr && ftruncate(fileno(file_), 0) != 0 && errno != EINVAL) error_ = errno;
 }
 
 EventFile::~EventFile() {

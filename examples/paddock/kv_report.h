@@ -24,6 +24,8 @@ class EventFile {
   /// Hooks itself into `options` if a path is given; throws if the file cannot be written.
   EventFile(const std::string& path, paddock::EngineOptions& options);
   ~EventFile();
+  /// Empties the file: once nothing can be refused any more, so that a wrong option costs nothing.
+  void begin();
   /// Throws if something could not be written.
   void close();
 

@@ -66,14 +66,14 @@ int main(int argc, char** argv) {
       return show(app, e);
     }
   } catch (const CLI::ParseError& e) {
-    cli::note(fmt::format("paddock: {}\n", describe(app, e)));
+    cli::complain(describe(app, e));
     return 2;
   } catch (const cli::UsageError& e) {
-    cli::note(fmt::format("paddock: {}\n", e.what()));
+    cli::complain(e.what());
     return 2;
   } catch (const std::exception& e) {
     if (cli::InterruptGuard::interrupted()) return 130;
-    cli::note(fmt::format("paddock: error: {}\n", e.what()));
+    cli::complain(fmt::format("error: {}", e.what()));
     return 1;
   }
   return cli::InterruptGuard::interrupted() ? 130 : exit_code;

@@ -311,13 +311,17 @@ void add_perplexity(CLI::App& app, int& exit_code) {
       command
           ->add_option("--sweep", args->sweep, "a policy to compare, once for each; prints a table")
           ->allow_extra_args(false)
+          ->check(kNotEmpty)
           ->excludes(against);
   command->add_option("--svg", args->svg, "draw quality against positions kept into this file")
+      ->check(kNotEmpty)
       ->needs(sweep);
   command->add_option("--facts", args->facts,
                       "hide N facts in the text, ask for them after it, count what is recalled");
-  command->add_option("--per-position", args->per_position,
-                      "write every token's figures to this CSV file");
+  command
+      ->add_option("--per-position", args->per_position,
+                   "write every token's figures to this CSV file")
+      ->check(kNotEmpty);
   command->callback([args, &exit_code] { exit_code = run(*args); });
 }
 

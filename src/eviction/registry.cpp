@@ -102,8 +102,8 @@ void parse_arguments(ParsedRule& rule, size_t n, const char* form) {
     }
   }
   if (rule.arguments.size() != n) {
-    fail(ErrorCode::kInvalidArgument, "policy rule '{}' has {} arguments; write it as {}",
-         rule.text, rule.arguments.size(), form);
+    fail(ErrorCode::kInvalidArgument, "policy rule '{}' has {} argument{}; write it as {}",
+         rule.text, rule.arguments.size(), rule.arguments.size() == 1 ? "" : "s", form);
   }
 }
 

@@ -66,13 +66,29 @@ TEST_F(CliTrouble, EmptyValuesAreRefused) {
   expect_refusal(generate() + "-f ''", 2, "--file: must not be empty");
   expect_refusal("logits" + model() + "--tokens '' -o x", 2, "--tokens: must not be empty");
   expect_refusal("logits" + model() + "--tokens 1 -o ''", 2, "--output: must not be empty");
+  for (const char* option : {"--against", "--sweep", "--sweep full --svg", "--per-position"}) {
+    expect_refusal("perplexity" + model() + "-f x " + option + " ''", 2, ": must not be empty");
+  }
 }
 
 TEST_F(CliTrouble, AnErrorIsOneLineWithARandomSeedToo) {
   expect_refusal("generate" + model() + "-f /nonexistent", 1, "/nonexistent");
+  expect_refusal(generate() + "-p a --kv-policy 'lru\na'", 2, "'lru\\x0aa'");
   const Outcome o = paddock("generate" + model() + "-n 1 -p a");
   EXPECT_EQ(o.code, 0);
   EXPECT_EQ(o.err.rfind("seed: ", 0), 0U) << o.err;
+}
+
+TEST_F(CliTrouble, AWrongOptionCostsNoFile) {
+  const std::string events = folder_.write("events", "of an earlier run\n");
+  const auto held = [&] {
+    std::ifstream file(events);
+    return std::string{std::istreambuf_iterator<char>(file), {}};
+  };
+  expect_refusal(generate() + "-p a --kv-policy no --kv-events " + events, 2, "'no'");
+  EXPECT_EQ(held(), "of an earlier run\n");
+  EXPECT_EQ(paddock(generate() + "-p a --kv-events " + events).code, 0);
+  EXPECT_EQ(held(), "");
 }
 
 TEST_F(CliTrouble, FilesAreNamed) {
