@@ -4,7 +4,7 @@ set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/packages.sh"
 need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
-  libgtest-dev libgmock-dev python3 python3-pip ca-certificates git || exit 1
+  libspdlog-dev libgtest-dev libgmock-dev python3 python3-pip ca-certificates git || exit 1
 
 # With --full, and always in CI: a second compiler, sanitizers and the consumer projects too.
 full=${CI:-}

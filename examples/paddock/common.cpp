@@ -15,6 +15,8 @@
 #include <random>
 #include <thread>
 
+#include "log.h"
+
 namespace cli {
 namespace {
 
@@ -59,11 +61,7 @@ void EngineArgs::add_to(CLI::App& command) {
 }
 
 std::shared_ptr<const paddock::Model> EngineArgs::load_model() const {
-  auto loaded = paddock::Model::load(model);
-  for (const std::string& warning : loaded->info().warnings) {
-    note(fmt::format("paddock: warning: {}\n", warning));
-  }
-  return loaded;
+  return paddock::Model::load(model);
 }
 
 paddock::EngineOptions EngineArgs::engine_options() const {
@@ -302,15 +300,10 @@ void note(std::string_view text) {
 }
 
 void complain(std::string_view message) {
-  std::string line = "paddock: ";
-  for (const char c : message) {
-    if (static_cast<unsigned char>(c) < ' ') {
-      line += fmt::format("\\x{:02x}", c);
-    } else {
-      line += c;
-    }
-  }
-  note(line + "\n");
+  note("paddock: " + one_line(message) + "\n");
+  constexpr std::string_view kPrefix = "error: ";
+  if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
+  log_error(message);
 }
 
 const CLI::Validator kNotEmpty(

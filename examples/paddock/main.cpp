@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "common.h"
+#include "log.h"
 
 namespace {
 
@@ -43,21 +44,8 @@ int show(const CLI::App& app, const CLI::Success& wanted) {
   return code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  std::signal(SIGPIPE, SIG_IGN);
-  CLI::App app{"Runs Llama 3 decoders over a paged KV cache with pluggable eviction", "paddock"};
-  app.set_version_flag("--version", paddock::version());
-  app.require_subcommand(1);
-  int exit_code = 0;
-  cli::add_generate(app, exit_code);
-  cli::add_chat(app, exit_code);
-  cli::add_tokenize(app, exit_code);
-  cli::add_logits(app, exit_code);
-  cli::add_perplexity(app, exit_code);
-  cli::add_inspect(app, exit_code);
-  cli::add_bench(app, exit_code);
+/// Parses and does what is asked for.
+int run(CLI::App& app, int argc, char** argv, const int& exit_code) {
   try {
     refuse_unknown_command(app, argc, argv);
     try {
@@ -77,4 +65,34 @@ int main(int argc, char** argv) {
     return 1;
   }
   return cli::InterruptGuard::interrupted() ? 130 : exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App app{"Runs Llama 3 decoders over a paged KV cache with pluggable eviction", "paddock"};
+  app.set_version_flag("--version", paddock::version());
+  app.require_subcommand(1);
+  int exit_code = 0;
+  cli::add_generate(app, exit_code);
+  cli::add_chat(app, exit_code);
+  cli::add_tokenize(app, exit_code);
+  cli::add_logits(app, exit_code);
+  cli::add_perplexity(app, exit_code);
+  cli::add_inspect(app, exit_code);
+  cli::add_bench(app, exit_code);
+  cli::Log log;
+  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    log.add_to(*command);
+    command->parse_complete_callback([&log] { log.begin(); });
+  }
+  const int code = run(app, argc, argv, exit_code);
+  try {
+    log.end();
+  } catch (const paddock::Error& e) {
+    cli::complain(fmt::format("error: {}", e.what()));
+    return code == 0 ? 1 : code;
+  }
+  return code;
 }
