@@ -25,13 +25,14 @@ namespace paddock {
 /// top_p of theirs (nucleus sampling, arXiv 1904.09751); of those the ones with at least min_p of
 /// the best one's probability (arXiv 2407.01082). Then logits are divided by the temperature and
 /// one candidate is drawn: the first, in the order of ids, at which the running sum of weights
-/// exceeds u times their total.
+/// exceeds u times their total. Where bias or penalties made a logit +infinity, the lowest such id
+/// is drawn; one of -infinity never is.
 struct SampleRow {
   float temperature;  // 0: the largest logit, lowest id among equals
   int32_t top_k;      // 0: off
   float top_p;        // 1: off
   float min_p;        // 0: off
-  uint64_t seed, n;   // u is the n-th random number of the seed
+  uint64_t seed, n;   // u is the n-th random number of the seed, n the position to be filled
 };
 
 /// The order of logits as unsigned numbers: larger logit, larger key; -0 and 0 are equal.
@@ -115,21 +116,22 @@ PADDOCK_SAMPLING_HD inline int64_t first_non_finite(const float* logits, int64_t
   return -1;
 }
 
-/// The largest logit's id, the lowest among equals.
+/// The largest logit's id, the lowest among equals; -1 where all are -infinity.
 PADDOCK_SAMPLING_HD inline int32_t greedy_choice(const float* logits, int64_t n) {
   int32_t best = 0;
   for (int64_t i = 1; i < n; ++i) {
     if (logits[i] > logits[best]) best = static_cast<int32_t>(i);
   }
-  return best;
+  return is_finite(logits[best]) || logits[best] > 0.0F ? best : -1;
 }
 
 /// Repetition (CTRL, arXiv 1909.05858), frequency and presence penalties for a token that occurs
-/// `count` > 0 times in the window.
-PADDOCK_SAMPLING_HD inline float penalize(float logit, int32_t count, float repeat, float frequency,
-                                          float presence) {
-  logit = logit > 0.0F ? logit / repeat : logit * repeat;
-  const float by_count = static_cast<float>(count) * frequency;
+/// `count` > 0 times in the window. Numbers that fit float32 give one that fits double, so that
+/// only rounding the result can overflow; -infinity stays what it is.
+PADDOCK_SAMPLING_HD inline double penalize(double logit, int32_t count, double repeat,
+                                           double frequency, double presence) {
+  logit = logit > 0.0 ? logit / repeat : logit * repeat;
+  const double by_count = static_cast<double>(count) * frequency;
   return (logit - by_count) - presence;
 }
 

@@ -122,7 +122,9 @@ class PADDOCK_API Engine {
   SessionId open_session();
   void close_session(SessionId session);
   /// Feeds only `tokens` after what the session holds, then generates. A sampled stop token stays
-  /// pending and is fed first with the next call, so the next turn continues exactly there.
+  /// pending and is fed first with the next call, so the next turn continues exactly there: a text
+  /// made in several calls has the tokens of one. Penalties see all that the session holds; stop
+  /// strings are looked for in the text of one call.
   GenerateResult generate(SessionId session, std::span<const TokenId> tokens,
                           const GenerateOptions& options = {});
   int64_t session_length(SessionId session) const;  ///< positions held, pending token included

@@ -46,10 +46,7 @@ GenerateResult Engine::generate(std::span<const TokenId> prompt, const GenerateO
 
 GenerateResult Engine::generate(SessionId session, std::span<const TokenId> tokens,
                                 const GenerateOptions& options) {
-  Session& target = impl_->session(session);
-  std::vector<TokenId> input = target.pending;
-  input.insert(input.end(), tokens.begin(), tokens.end());
-  return impl_->run(impl_->add(input, options, &target));
+  return impl_->run(impl_->add(tokens, options, &impl_->session(session)));
 }
 
 RequestId Engine::add(std::span<const TokenId> prompt, const GenerateOptions& options) {
@@ -73,8 +70,7 @@ SessionId Engine::open_session() { return impl_->open_session(); }
 void Engine::close_session(SessionId session) { impl_->close_session(session); }
 
 int64_t Engine::session_length(SessionId session) const {
-  const Session& target = impl_->session(session);
-  return impl_->cache->length(target.sequence) + static_cast<int64_t>(target.pending.size());
+  return static_cast<int64_t>(impl_->session(session).tokens.size());
 }
 
 std::span<const float> Engine::feed(SessionId session, std::span<const TokenId> tokens) {

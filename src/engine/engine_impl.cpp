@@ -53,9 +53,12 @@ int64_t Engine::Impl::pages_for(int64_t positions) const {
 
 RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
                             Session* session) {
-  check_tokens(prompt, "prompt");
+  std::vector<TokenId> text;
+  if (session != nullptr) text = session->tokens;
+  text.insert(text.end(), prompt.begin(), prompt.end());
   const int64_t held = session != nullptr ? cache->length(session->sequence) : 0;
-  const auto total = held + static_cast<int64_t>(prompt.size());
+  check_tokens(std::span(text).subspan(static_cast<size_t>(held)), "prompt");
+  const auto total = static_cast<int64_t>(text.size());
   const int64_t context = setup.options.context;
   if (total > context) {
     fail(
@@ -73,9 +76,9 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
          prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
          setup.options.kv.budget_bytes);
   }
-  auto request = std::make_unique<Request>(next_request_, prompt, options, *model);
+  auto request = std::make_unique<Request>(next_request_, std::move(text),
+                                           static_cast<size_t>(held), options, *model);
   request->session = session;
-  request->base = held;
   request->claimed_pages = pages_for(std::min<int64_t>(context, total + options.max_tokens));
   if (session != nullptr) {
     request->sequence = session->sequence;
@@ -111,7 +114,7 @@ bool Engine::Impl::try_admit(Request& request) {
     }
     request.sequence = cache->open();
   }
-  cache->set_prompt(*request.sequence, request.base + static_cast<int64_t>(request.prompt_tokens));
+  cache->set_prompt(*request.sequence, static_cast<int64_t>(request.prompt_end));
   request.admitted = true;
   return true;
 }
@@ -149,8 +152,7 @@ void Engine::Impl::retire() {
     if (!request->finished) continue;
     if (request->session != nullptr) {
       Session& session = *request->session;
-      session.pending.assign(request->input.begin() + static_cast<int64_t>(request->fed),
-                             request->input.end());
+      session.tokens = std::move(request->input);
       session.claimed_pages = pages_for(std::max<int64_t>(1, cache->length(session.sequence)));
       session.busy = false;
     } else if (request->sequence) {
@@ -294,9 +296,10 @@ void Engine::Impl::accept(Request& request, int32_t row) {
     if (bad >= 0) {
       return finish(request, FinishReason::kError,
                     fmt::format("the logit of token {} after position {} is {}", bad,
-                                request.base + request.input.size() - 1, logits[bad]));
+                                request.input.size() - 1, logits[bad]));
     }
     id = request.sampler.choose(logits);
+    if (id < 0) return finish(request, FinishReason::kError, request.sampler.why_none());
   }
   request.sampler.observe(id);
   request.input.push_back(id);
@@ -324,7 +327,7 @@ void Engine::Impl::accept(Request& request, int32_t row) {
     reason = FinishReason::kStop;
   } else if (static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {
     reason = FinishReason::kLength;
-  } else if (request.base + static_cast<int64_t>(request.input.size()) >= setup.options.context) {
+  } else if (static_cast<int64_t>(request.input.size()) >= setup.options.context) {
     reason = FinishReason::kContext;
   }
   if (reason) request.text.finish();

@@ -107,8 +107,8 @@ struct Engine::Impl final : StopCheck {
                      const std::function<bool(int64_t first, int32_t n)>& on_chunk);
   /// Likewise, handing out the logits after each token.
   void feed_rows(SequenceId sequence, std::span<const TokenId> tokens, const OnLogits& on_logits);
-  /// Calls feed_all with what is pending in the session and `tokens` after it; what it has not fed
-  /// of the pending ones when it returns or throws stays pending.
+  /// Calls feed_all with what is pending in the session and `tokens` after it; when it returns or
+  /// throws, what it has not fed of the pending ones stays pending, and of `tokens` leaves again.
   void feed_session(Session& session, std::span<const TokenId> tokens,
                     const std::function<void(std::span<const TokenId>)>& feed_all);
 

@@ -28,22 +28,16 @@ void Engine::Impl::close_session(SessionId id) {
 
 void Engine::Impl::feed_session(Session& session, std::span<const TokenId> tokens,
                                 const std::function<void(std::span<const TokenId>)>& feed_all) {
-  std::vector<TokenId> joined;
-  if (!session.pending.empty()) {
-    joined = session.pending;
-    joined.insert(joined.end(), tokens.begin(), tokens.end());
-    tokens = joined;
-  }
+  const size_t before = session.tokens.size();
+  session.tokens.insert(session.tokens.end(), tokens.begin(), tokens.end());
   const int64_t start = cache->length(session.sequence);
   const auto settle = [&] {  // however far it came
     const int64_t length = cache->length(session.sequence);
-    const auto held = static_cast<int64_t>(session.pending.size());
-    session.pending.erase(session.pending.begin(),
-                          session.pending.begin() + std::min(held, length - start));
+    session.tokens.resize(std::max(before, static_cast<size_t>(length)));
     session.claimed_pages = pages_for(std::max<int64_t>(1, length));
   };
   try {
-    feed_all(tokens);
+    feed_all(std::span(session.tokens).subspan(static_cast<size_t>(start)));
   } catch (...) {
     settle();
     throw;
@@ -80,14 +74,13 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
 
 void Engine::Impl::truncate(SessionId id, int64_t length) {
   Session& target = session(id);
-  const int64_t held = cache->length(target.sequence);
-  const auto pending = static_cast<int64_t>(target.pending.size());
-  if (length < 0 || length > held + pending) {
-    fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
-         held + pending, length);
+  const auto held = static_cast<int64_t>(target.tokens.size());
+  if (length < 0 || length > held) {
+    fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}", held,
+         length);
   }
-  if (length < held) cache->truncate(target.sequence, length);
-  target.pending.resize(static_cast<size_t>(std::max<int64_t>(0, length - held)));
+  if (length < cache->length(target.sequence)) cache->truncate(target.sequence, length);
+  target.tokens.resize(static_cast<size_t>(length));
 }
 
 void Engine::Impl::set_policies(PolicyMap policies, std::string name) {

@@ -33,24 +33,25 @@ const GenerateOptions& validated(const GenerateOptions& options, const Model& mo
 
 }  // namespace
 
-Request::Request(RequestId request_id, std::span<const TokenId> prompt,
+Request::Request(RequestId request_id, std::vector<TokenId> text_so_far, size_t held,
                  const GenerateOptions& request_options, const Model& model)
     : id(request_id),
       options(validated(request_options, model)),
-      input(prompt.begin(), prompt.end()),
-      prompt_tokens(prompt.size()),
+      input(std::move(text_so_far)),
+      fed(held),
+      prompt_end(input.size()),
       sampler(options.sampling, model.info().vocab_size),
       text(model.data().tokenizer, options.stop) {
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
-  input.reserve(prompt.size() + expected + 1);
+  input.reserve(input.size() + expected + 1);
   result.tokens.reserve(expected + 1);
   text.reserve(expected * kBytesPerToken);
   if (options.logprobs) {
     result.logprobs.reserve(expected);
     result.top_logprobs.reserve(expected);
   }
-  result.prompt_tokens = static_cast<int64_t>(prompt.size());
-  for (const TokenId token : prompt) sampler.observe(token);
+  result.prompt_tokens = static_cast<int64_t>(unfed());
+  sampler.observe(input);
 }
 
 }  // namespace paddock

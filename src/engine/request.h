@@ -16,23 +16,23 @@ namespace paddock {
 /// A sequence that outlives its requests.
 struct Session {
   SequenceId sequence;
-  std::vector<TokenId> pending;  // belong to the text but are not in the cache yet
+  std::vector<TokenId> tokens;  // all of its text; what the cache does not hold yet is pending
   int64_t claimed_pages = 0;
   bool busy = false;  // a request is using it
 };
 
 struct Request {
-  Request(RequestId id, std::span<const TokenId> prompt, const GenerateOptions& options,
+  /// `text`: what the sequence holds, of which `held` tokens are in the cache, and the prompt.
+  Request(RequestId id, std::vector<TokenId> text, size_t held, const GenerateOptions& options,
           const Model& model);
 
   RequestId id;
   GenerateOptions options;
-  std::vector<TokenId> input;  // the prompt, then what was sampled: everything to be fed
-  size_t fed = 0;              // of input, in the cache
-  size_t prompt_tokens;
+  std::vector<TokenId> input;  // the sequence's text from its first token to the last sampled one
+  size_t fed;                  // of input, in the cache
+  size_t prompt_end;           // of input
   std::optional<SequenceId> sequence;  // once admitted
   Session* session = nullptr;          // whose sequence it uses, if any
-  int64_t base = 0;                    // positions its session held before it
   int64_t claimed_pages = 0;           // what it may come to need
   bool admitted = false;
   Sampler sampler;
@@ -46,7 +46,7 @@ struct Request {
   int32_t last_row = -1;  // flat index of its last token if logits are wanted
 
   size_t unfed() const { return input.size() - fed; }
-  bool decoding() const { return fed >= prompt_tokens; }
+  bool decoding() const { return fed >= prompt_end; }
 };
 
 }  // namespace paddock

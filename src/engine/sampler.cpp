@@ -33,7 +33,6 @@ template <typename WeightOf>
 size_t draw(const SampleRow& row, size_t n, const WeightOf& weight) {
   uint64_t total = 0;
   for (size_t i = 0; i < n; ++i) total += weight(i);
-  if (total == 0) return 0;  // a host forbade every token
   const uint64_t unit = drawn_unit(row, total);
   uint64_t passed = 0;
   size_t i = 0;
@@ -45,7 +44,9 @@ size_t draw(const SampleRow& row, size_t n, const WeightOf& weight) {
 
 TokenId draw_token(std::span<const float> logits, const SampleRow& row,
                    std::span<Candidate> candidates) {
-  const float best = *std::max_element(logits.begin(), logits.end());
+  const int32_t winner = greedy_choice(logits.data(), static_cast<int64_t>(logits.size()));
+  if (winner < 0 || !is_finite(logits[winner])) return winner;
+  const float best = logits[winner];
   const uint64_t least = row.min_p > 0 ? share_of(row.min_p, kWeightOne) : 0;
   const auto weight = [&](float logit) {
     const bool kept = logit == best || logit_weight(logit, best, 1.0F) >= least;
@@ -89,10 +90,22 @@ void SamplingOptions::validate(int32_t vocab_size) const {
   }
 }
 
-Sampler::Sampler(const SamplingOptions& options, int32_t vocab_size) : options_(options) {
+Sampler::Sampler(const SamplingOptions& options, int32_t vocab_size)
+    : options_(options), bias_(options.logit_bias.begin(), options.logit_bias.end()) {
+  std::stable_sort(bias_.begin(), bias_.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  size_t kept = 0;
+  for (const auto& [id, bias] : bias_) {
+    if (kept > 0 && bias_[kept - 1].first == id) {
+      bias_[kept - 1].second += bias;
+    } else {
+      bias_[kept++] = {id, bias};
+    }
+  }
+  bias_.resize(kept);
   window_.reserve(options.penalty_window);
   sorted_window_.reserve(options.penalty_window);
-  if (penalizes() || !options.logit_bias.empty()) adjusted_.resize(vocab_size);
+  if (penalizes() || !bias_.empty()) adjusted_.resize(vocab_size);
   if (options.temperature > 0 && (options.top_k > 0 || options.top_p < 1)) {
     candidates_.resize(vocab_size);
   }
@@ -103,43 +116,71 @@ bool Sampler::penalizes() const {
          options_.presence_penalty != 0.0F;
 }
 
-void Sampler::observe(TokenId id) {
-  if (window_.size() < static_cast<size_t>(options_.penalty_window)) {
-    window_.push_back(id);
-  } else if (!window_.empty()) {
-    window_[window_next_] = id;
-    window_next_ = (window_next_ + 1) % window_.size();
+void Sampler::observe(std::span<const TokenId> tokens) {
+  observed_ += tokens.size();
+  const auto width = static_cast<size_t>(options_.penalty_window);
+  if (tokens.size() > width) tokens = tokens.last(width);
+  for (const TokenId id : tokens) {
+    if (window_.size() < width) {
+      window_.push_back(id);
+    } else {
+      window_[window_next_] = id;
+      window_next_ = (window_next_ + 1) % width;
+    }
   }
 }
 
-void Sampler::apply_penalties() {
+double Sampler::bias_of(TokenId id) const {
+  const auto at =
+      std::lower_bound(bias_.begin(), bias_.end(), id,
+                       [](const auto& entry, TokenId key) { return entry.first < key; });
+  return at != bias_.end() && at->first == id ? at->second : 0.0;
+}
+
+void Sampler::adjust(std::span<const float> logits) {
+  std::copy(logits.begin(), logits.end(), adjusted_.begin());
+  for (const auto& [id, bias] : bias_) adjusted_[id] = static_cast<float>(logits[id] + bias);
+  if (!penalizes()) return;
   sorted_window_.assign(window_.begin(), window_.end());
   std::sort(sorted_window_.begin(), sorted_window_.end());
   for (auto at = sorted_window_.begin(); at != sorted_window_.end();) {
     const auto next = std::upper_bound(at, sorted_window_.end(), *at);
-    float& logit = adjusted_[*at];
-    logit = penalize(logit, static_cast<int32_t>(next - at), options_.repeat_penalty,
-                     options_.frequency_penalty, options_.presence_penalty);
+    adjusted_[*at] = static_cast<float>(
+        penalize(logits[*at] + bias_of(*at), static_cast<int32_t>(next - at),
+                 options_.repeat_penalty, options_.frequency_penalty, options_.presence_penalty));
     at = next;
   }
 }
 
-SampleRow Sampler::next_row() {
+SampleRow Sampler::next_row() const {
   return {options_.temperature, options_.top_k, options_.top_p,
-          options_.min_p,       options_.seed,  choices_++};
+          options_.min_p,       options_.seed,  observed_};
 }
 
-TokenId Sampler::choose(std::span<const float> logits, const SampleRow& row) {
+TokenId Sampler::choose(std::span<const float> logits) {
   if (adjusts()) {
-    std::copy(logits.begin(), logits.end(), adjusted_.begin());
-    for (const auto& [id, bias] : options_.logit_bias) adjusted_[id] += bias;
-    if (penalizes()) apply_penalties();
+    adjust(logits);
     logits = adjusted_;
   }
-  if (row.temperature == 0.0F) {
+  if (options_.temperature == 0.0F) {
     return greedy_choice(logits.data(), static_cast<int64_t>(logits.size()));
   }
-  return draw_token(logits, row, candidates_);
+  return draw_token(logits, next_row(), candidates_);
+}
+
+std::string Sampler::why_none() const {
+  std::string set;
+  const auto name = [&](bool is_set, const std::string& option) {
+    if (is_set) set += (set.empty() ? "" : ", ") + option;
+  };
+  name(!bias_.empty(), fmt::format("logit_bias (of {} tokens)", bias_.size()));
+  name(options_.repeat_penalty != 1.0F, fmt::format("repeat_penalty {}", options_.repeat_penalty));
+  name(options_.frequency_penalty != 0.0F,
+       fmt::format("frequency_penalty {}", options_.frequency_penalty));
+  name(options_.presence_penalty != 0.0F,
+       fmt::format("presence_penalty {}", options_.presence_penalty));
+  return fmt::format("no token may be drawn: {} leave every logit at -infinity; allow some token",
+                     set);
 }
 
 LogSoftmax::LogSoftmax(std::span<const float> logits) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "paddock/sampling.h"
@@ -24,35 +26,39 @@ class Candidate {
   uint64_t rank_ = 0;
 };
 
-/// Draws a token as `row` says, its temperature above 0; candidates [logits.size()] are scratch,
-/// not needed where neither top_k nor top_p cut.
+/// Draws a token as `row` says, its temperature above 0; -1 where every logit is -infinity.
+/// Candidates [logits.size()] are scratch, not needed where neither top_k nor top_p cut.
 TokenId draw_token(std::span<const float> logits, const SampleRow& row,
                    std::span<Candidate> candidates);
 
-/// Memory is taken by the constructor; observe() and choose() allocate nothing.
+/// What is drawn depends on the text so far, not on the calls in which it came. Memory is taken by
+/// the constructor; observe() and choose() allocate nothing.
 class Sampler {
  public:
   Sampler(const SamplingOptions& options, int32_t vocab_size);
 
-  /// A token enters the penalty window (prompt tokens and sampled ones, in order).
-  void observe(TokenId id);
+  /// Tokens of the sequence, from its first on and in order: penalties look at the last of them.
+  void observe(std::span<const TokenId> tokens);
+  void observe(TokenId id) { observe({&id, 1}); }
   /// Whether raw logits are changed before a token is drawn (bias, penalties): then only choose()
   /// will do. Otherwise a device may draw what next_row() says.
   bool adjusts() const { return !adjusted_.empty(); }
-  /// How the next token is drawn; counts as its choice. The n-th choice of a seed is always made
-  /// with the same random number.
-  SampleRow next_row();
-  /// The next token for these raw logits [vocab_size], all finite.
-  TokenId choose(std::span<const float> logits) { return choose(logits, next_row()); }
-  /// Likewise, for a row of next_row().
-  TokenId choose(std::span<const float> logits, const SampleRow& row);
+  /// How the next token is drawn: with its position's random number.
+  SampleRow next_row() const;
+  /// The next token for these raw logits [vocab_size], all finite; -1 where bias and penalties
+  /// leave none that may be drawn.
+  TokenId choose(std::span<const float> logits);
+  /// What leaves none, for people.
+  std::string why_none() const;
 
  private:
   bool penalizes() const;
-  void apply_penalties();
+  double bias_of(TokenId id) const;
+  void adjust(std::span<const float> logits);
 
   SamplingOptions options_;
-  uint64_t choices_ = 0;
+  std::vector<std::pair<TokenId, double>> bias_;  // by id, each once
+  uint64_t observed_ = 0;
   std::vector<TokenId> window_;  // ring of the last penalty_window tokens
   size_t window_next_ = 0;
   std::vector<TokenId> sorted_window_;

@@ -134,6 +134,23 @@ TEST(CudaSampling, RowsThatAreNotFiniteHaveNoToken) {
   }
 }
 
+TEST(CudaSampling, TheLargestAndSmallestNumbers) {
+  // Differences and quotients overflow; what is drawn does not depend on it.
+  constexpr float kMost = 3.4e38F;
+  for (const float best : {kMost, 0.0F, -kMost}) {
+    for (const float temperature : {0.0F, 1e-45F, 1.0F, kMost}) {
+      Scene scene(4500, 4, 3);
+      for (int32_t r = 0; r < 4; ++r) {
+        std::fill_n(scene.row(r), 4500, -kMost);
+        scene.row(r)[7 + r] = scene.row(r)[4200] = best;
+        scene.how(r) = {temperature, r % 2 == 0 ? 0 : 3,      r < 2 ? 1.0F : 0.7F, 0.0F,
+                        9,           static_cast<uint64_t>(r)};
+      }
+      EXPECT_TRUE(scene.right()) << best << " " << temperature << simt::take_report_text();
+    }
+  }
+}
+
 TEST(CudaSampling, IsRightUnderEverySchedule) {
   simt::for_each_schedule([](const std::string& schedule) {
     Scene scene(4600, 3, 11);

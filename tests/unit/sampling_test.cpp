@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <random>
@@ -84,12 +85,71 @@ TEST(Sampling, DrawsWhereTheRunningSumPassesTheRandomNumber) {
   }
 }
 
-TEST(Sampling, AHostMayForbidEveryToken) {
-  SamplingOptions options;
-  options.logit_bias = {{0, -INFINITY}, {1, -INFINITY}};
-  Sampler sampler(options, 2);
-  const TokenId id = sampler.choose(std::vector<float>{1, 2});
-  EXPECT_TRUE(id == 0 || id == 1);
+TEST(Sampling, WhereEveryTokenIsForbiddenNoneIsChosen) {
+  for (const float temperature : {0.0F, 1.0F}) {
+    SamplingOptions options;
+    options.temperature = temperature;
+    options.logit_bias = {{0, -INFINITY}, {1, -INFINITY}};
+    options.frequency_penalty = -1e38F;  // what is forbidden stays so
+    Sampler sampler(options, 2);
+    for (int i = 0; i < 9; ++i) sampler.observe(1);
+    EXPECT_EQ(sampler.choose(std::vector<float>{1, 2}), -1);
+    EXPECT_EQ(sampler.why_none(),
+              "no token may be drawn: logit_bias (of 2 tokens), frequency_penalty -1e+38 leave "
+              "every logit at -infinity; allow some token");
+    EXPECT_EQ(greedy_choice(std::vector<float>{-INFINITY}.data(), 1), -1);
+  }
+}
+
+TEST(Sampling, WhatOverflowsWinsOrIsForbidden) {
+  struct Case {
+    const char* what;
+    std::function<void(SamplingOptions&)> change;
+    std::vector<float> logits;
+    TokenId expected;
+  };
+  const Case cases[] = {
+      {"several overflow", [](auto& o) { o.repeat_penalty = 1e-38F; }, {1, 9, 8, 20}, 1},
+      {"one overflows", [](auto& o) { o.repeat_penalty = 1e-38F; }, {1, -9, 8, 20}, 2},
+      {"bias",
+       [](auto& o) {
+         o.logit_bias = {{3, 3e38F}};
+       },
+       {1, 9, 8, 3e38F},
+       3},
+      {"twice the bias",
+       [](auto& o) {
+         o.logit_bias = {{3, 3e38F}, {3, 3e38F}};
+       },
+       {1, 9, 8, 2},
+       3},
+      // Opposite overflows meet in double, where neither overflows.
+      {"both",
+       [](auto& o) { o.repeat_penalty = 1e-38F, o.frequency_penalty = 3e38F; },
+       {1, 20, 20, 0},
+       1},
+      {"bias against penalty",
+       [](auto& o) {
+         o.logit_bias = {{1, 3e38F}}, o.presence_penalty = 3.2e38F;
+       },
+       {1, 0, 0, 0},
+       0},
+      {"down", [](auto& o) { o.frequency_penalty = 3e38F; }, {-3e38F, 9, 8, -3.4e38F}, 0}};
+  for (const Case& c : cases) {
+    for (const float temperature : {0.0F, 0.3F, 50.0F}) {
+      for (const int32_t top_k : {0, 2}) {
+        SamplingOptions options;
+        options.temperature = temperature;
+        options.top_k = top_k;
+        options.top_p = top_k == 0 ? 1.0F : 0.9F;
+        c.change(options);
+        options.validate(4);
+        Sampler sampler(options, 4);
+        sampler.observe(std::vector<TokenId>{1, 2, 1, 2});
+        EXPECT_EQ(sampler.choose(c.logits), c.expected) << c.what << " at " << temperature;
+      }
+    }
+  }
 }
 
 TEST(Sampling, GreedyTakesTheLowestIdAmongEquals) {
@@ -110,7 +170,11 @@ TEST(Sampling, DrawsWithTheModelsProbabilities) {
   Sampler sampler(options, 5);
   std::map<int, int> counts;
   constexpr int kDraws = 40000;
-  for (int i = 0; i < kDraws; ++i) ++counts[sampler.choose(logits)];
+  for (int i = 0; i < kDraws; ++i) {
+    const TokenId id = sampler.choose(logits);
+    ++counts[id];
+    sampler.observe(id);
+  }
   double total = 0;
   for (const float l : logits) total += std::exp(l / 0.8);
   for (int id = 0; id < 5; ++id) {
@@ -126,7 +190,11 @@ TEST(Sampling, CutsKeepWhatTheyPromise) {
     options.seed = 7;
     Sampler sampler(options, 6);
     std::map<int, int> counts;
-    for (int i = 0; i < 3000; ++i) ++counts[sampler.choose(logits)];
+    for (int i = 0; i < 3000; ++i) {
+      const TokenId id = sampler.choose(logits);
+      ++counts[id];
+      sampler.observe(id);
+    }
     return counts.size();
   };
   SamplingOptions off;
@@ -159,14 +227,24 @@ TEST(Sampling, PenaltiesCountTheWindow) {
   EXPECT_EQ(sampler.choose(logits), 0);  // 0 has left the window
 }
 
-TEST(Sampling, SameSeedSameChoices) {
+TEST(Sampling, SameSeedAndTextSameChoices) {
   SamplingOptions options;
   options.seed = 99;
-  Sampler a(options, 50);
-  Sampler b(options, 50);
+  options.repeat_penalty = 1.2F;
+  options.penalty_window = 5;
+  Sampler one(options, 50);
   std::vector<float> logits(50);
   for (int i = 0; i < 50; ++i) logits[i] = static_cast<float>(i % 7);
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(a.choose(logits), b.choose(logits));
+  std::vector<TokenId> text;
+  for (int i = 0; i < 100; ++i) {
+    Sampler fresh(options, 50);  // told the text at once
+    fresh.observe(text);
+    const TokenId id = one.choose(logits);
+    ASSERT_EQ(fresh.choose(logits), id);
+    EXPECT_EQ(one.next_row().n, text.size());
+    one.observe(id);
+    text.push_back(id);
+  }
 }
 
 TEST(Sampling, RangesAreChecked) {
