@@ -9,7 +9,7 @@ need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2
 # With --full, and always in CI: a second compiler, sanitizers and the consumer projects too.
 full=${CI:-}
 [ "${1:-}" = --full ] && full=yes
-if [ -n "$full" ]; then need_packages libclang-rt-dev || exit 1; fi
+if [ -n "$full" ]; then need_packages libclang-rt-dev pkgconf || exit 1; fi
 passed=0 failed=0 skipped=0
 note() { echo "== $*"; }
 step() { # step NAME COMMAND...: one more test that is not of ctest

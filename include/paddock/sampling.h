@@ -15,7 +15,7 @@ namespace paddock {
 /// any device. Bias and penalties are computed in double and rounded once to float32. Where that
 /// overflows, +infinity wins (drawn or greedy, the lowest id among equals) and -infinity forbids;
 /// a request whose tokens are all forbidden ends with an error that names the options.
-struct SamplingOptions {
+struct PADDOCK_API SamplingOptions {
   float temperature = 0.8f;        ///< 0: greedy (the largest logit, lowest id among equals)
   int32_t top_k = 40;              ///< 0: off
   float top_p = 0.95f;             ///< 1: off
@@ -31,7 +31,7 @@ struct SamplingOptions {
   uint64_t seed = 0;
 
   /// Checks every range. Error kInvalidArgument naming the option, its value and the range.
-  PADDOCK_API void validate(int32_t vocab_size) const;
+  void validate(int32_t vocab_size) const;
 };
 
 }  // namespace paddock

@@ -41,7 +41,7 @@ fetch_sysroot() {
 [ -f "$sysroot/complete" ] || fetch_sysroot ||
   fail "cannot fetch the arm64 libraries (no network, or the disk is full?)"
 
-cmake -S "$root" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF \
+cmake -S "$root" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_SHARED=OFF \
   -DPADDOCK_BUILD_TESTS=OFF -DPADDOCK_BUILD_EXAMPLES=OFF -DPADDOCK_CUDA=OFF -DPADDOCK_WERROR=ON \
   -DCMAKE_INSTALL_PREFIX="$work/prefix" -DCMAKE_INSTALL_LIBDIR=lib \
   -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$compiler \
