@@ -34,7 +34,9 @@ class Conversation {
   paddock::GenerateResult answer(const std::string& text) {
     std::vector<paddock::TokenId> tokens;
     if (started_) {
-      tokens = format_.encode_next({"user", text}, turn_ended_);
+      const paddock::ChatTurn turn = format_.next_turn({"user", text}, last_answer_);
+      take_back_to(answer_end_ - turn.take_back);
+      tokens = turn.tokens;
     } else {
       std::vector<paddock::ChatMessage> messages;
       if (!args_.system.empty()) messages.push_back({"system", args_.system});
@@ -50,13 +52,7 @@ class Conversation {
       throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
     }
     ++options_.sampling.seed;  // with the same one the answer would be the same
-    history_.resize(static_cast<size_t>(turn_start_));
-    try {
-      engine_.truncate(session_, turn_start_);
-    } catch (const paddock::Error& e) {
-      if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
-      read_again();  // the rule has dropped what was in view then
-    }
+    take_back_to(turn_start_);
     return answer(last_tokens_);
   }
 
@@ -100,6 +96,17 @@ class Conversation {
     session_ = open_with_history();
   }
 
+  void take_back_to(int64_t length) {
+    if (length >= this->length()) return;
+    history_.resize(static_cast<size_t>(length));
+    try {
+      engine_.truncate(session_, length);
+    } catch (const paddock::Error& e) {
+      if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
+      read_again();  // the rule has dropped what was in view then
+    }
+  }
+
   paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens) {
     const int64_t start = engine_.session_length(session_);
     paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
@@ -109,8 +116,8 @@ class Conversation {
     history_.insert(history_.end(), result.tokens.begin(), result.tokens.end());
     if (result.stop_token) history_.push_back(*result.stop_token);
     started_ = true;
-    // A sampled end-of-turn token stays pending in the session and comes before the next message.
-    turn_ended_ = result.finish_reason == paddock::FinishReason::kStop;
+    answer_end_ = engine_.session_length(session_);
+    last_answer_ = result;
     return result;
   }
 
@@ -129,8 +136,9 @@ class Conversation {
   std::vector<paddock::TokenId> history_;      // all that the session holds
   std::vector<paddock::TokenId> last_tokens_;  // of the last message
   int64_t turn_start_ = 0;                     // length of the session before the last message
+  paddock::GenerateResult last_answer_;
+  int64_t answer_end_ = 0;  // length of the session after it
   bool started_ = false;
-  bool turn_ended_ = true;
 };
 
 constexpr const char* kCommands =

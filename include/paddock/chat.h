@@ -2,6 +2,7 @@
 // model's own template is recognised, and unknown ones are refused by name.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -11,6 +12,8 @@
 #include "paddock/tokenizer.h"
 
 namespace paddock {
+
+struct GenerateResult;  // paddock/engine.h
 
 struct ChatMessage {
   std::string role;  ///< "system", "user" or "assistant"
@@ -22,6 +25,14 @@ struct ChatOptions {
   std::string template_name{};
   /// "Today Date" of the Llama 3.1/3.2 templates. Fixed by default, so that prompts repeat exactly.
   std::string date = "26 Jul 2024";
+};
+
+/// How a session goes on after an answer.
+struct ChatTurn {
+  /// Positions at the session's end that the format would not have written (another stop token than
+  /// its end of turn, a stop string): Engine::truncate() takes them back before `tokens` are fed.
+  int64_t take_back = 0;
+  std::vector<TokenId> tokens;
 };
 
 /// A chat format. Immutable, thread-safe.
@@ -39,7 +50,8 @@ class PADDOCK_API ChatTemplate {
   const std::string& name() const;
 
   /// The text of a whole conversation, as Jinja would render the template. Error kInvalidArgument
-  /// for a role the format does not have.
+  /// for a role the format does not have, and for content that is not valid UTF-8: with the number
+  /// of the message, counted from 1, and the byte's offset in its content.
   std::string render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
 
   /// Token ids of the same conversation: special tokens of the format are ids, special-token text
@@ -47,10 +59,15 @@ class PADDOCK_API ChatTemplate {
   std::vector<TokenId> encode(const std::vector<ChatMessage>& messages,
                               bool add_generation_prompt) const;
 
-  /// Ids that follow an assistant's generated answer to bring in the next message: the rest of the
-  /// assistant's turn after its end-of-turn token, then `next` and the generation prompt. With
-  /// `turn_ended` false (the answer was cut off), the end-of-turn token comes first.
-  std::vector<TokenId> encode_next(const ChatMessage& next, bool turn_ended) const;
+  /// What follows `answer`, generated in a session and not followed by anything there yet, to bring
+  /// in the next message: however the answer ended, the session then holds what encode() gives for
+  /// the whole conversation with `answer.text` in it (the tokens of which stay as generated):
+  ///   const auto turn = chat.next_turn({"user", text}, answer);
+  ///   engine.truncate(session, engine.session_length(session) - turn.take_back);
+  ///   answer = engine.generate(session, turn.tokens);
+  /// Where truncate() refuses, because a rule has dropped what it would bring back, close the
+  /// session and feed encode() of the whole conversation to a new one. Errors as of encode().
+  ChatTurn next_turn(const ChatMessage& next, const GenerateResult& answer) const;
 
   /// The token that ends an assistant's turn.
   TokenId end_of_turn() const;

@@ -278,16 +278,31 @@ void ChatScript::after_end_of_turn() {
 
 void ChatScript::turn(std::string_view role, std::string_view content) {
   header(role);
-  text(is_chatml() ? content : trim(content));
+  text(this->content(content));
   end_of_turn();
 }
 
-void ChatScript::message(const ChatMessage& message) {
+std::string_view ChatScript::content(std::string_view text) const {
+  return is_chatml() ? text : trim(text);
+}
+
+void ChatScript::check(const ChatMessage& message, size_t number) const {
+  const std::string which = number == 0 ? fmt::format("the {} message", message.role)
+                                        : fmt::format("message {} ({})", number, message.role);
   if (message.role != "system" && message.role != "user" && message.role != "assistant") {
     fail(ErrorCode::kInvalidArgument,
-         "chat template {} has no role {}; it has \"system\", \"user\" and \"assistant\"",
-         chat_format_name(format_), quote(message.role));
+         "chat template {} has no role {}{}; it has \"system\", \"user\" and \"assistant\"",
+         chat_format_name(format_), quote(message.role),
+         number == 0 ? "" : fmt::format(", which message {} has", number));
   }
+  if (const size_t bad = find_invalid_utf8(message.content); bad != std::string_view::npos) {
+    fail(ErrorCode::kInvalidArgument, "{} is not valid UTF-8 at byte {} of its content", which,
+         bad);
+  }
+}
+
+void ChatScript::message(const ChatMessage& message, size_t number) {
+  check(message, number);
   turn(message.role, message.content);
 }
 
@@ -302,14 +317,17 @@ void ChatScript::conversation(const std::vector<ChatMessage>& messages) {
     pieces_.push_back({ChatPiece::Kind::kBos, {}});
     header("system");
     text(fmt::format("Cutting Knowledge Date: December 2023\nToday Date: {}\n\n", date_));
-    if (system_first) text(trim(messages[next++].content));
+    if (system_first) {
+      check(messages[0], 1);
+      text(content(messages[next++].content));
+    }
     end_of_turn();
   } else if (format_ == ChatFormat::kLlama3) {
     if (!messages.empty()) pieces_.push_back({ChatPiece::Kind::kBos, {}});
   } else if (format_ == ChatFormat::kSmolLm2 && !messages.empty() && !system_first) {
     turn("system", kSmolLm2System);
   }
-  for (; next < messages.size(); ++next) message(messages[next]);
+  for (; next < messages.size(); ++next) message(messages[next], next + 1);
 }
 
 }  // namespace paddock

@@ -37,10 +37,13 @@ class ChatScript {
   /// Errors kInvalidArgument: a role the format does not have; no messages, where the format's
   /// template needs one.
   void conversation(const std::vector<ChatMessage>& messages);
-  void message(const ChatMessage& message);
+  /// `number`: which one of the conversation, for errors; 0 for one that stands alone.
+  void message(const ChatMessage& message, size_t number = 0);
   void generation_prompt() { header("assistant"); }
   void end_of_turn();        // the token, and what the format writes after it
   void after_end_of_turn();  // only what the format writes after it
+  void text(std::string_view text);
+  std::string_view content(std::string_view text) const;  // as the format writes it
 
   const std::vector<ChatPiece>& pieces() const { return pieces_; }
 
@@ -51,7 +54,7 @@ class ChatScript {
   void header(std::string_view role);
   void turn(std::string_view role, std::string_view content);
   void special(std::string_view name);
-  void text(std::string_view text);
+  void check(const ChatMessage& message, size_t number) const;
 
   ChatFormat format_;
   std::string date_;

@@ -4,6 +4,7 @@
 
 #include "core/fail.h"
 #include "paddock/chat.h"
+#include "paddock/engine.h"
 #include "text/chat_format.h"
 #include "text/vocabulary.h"
 
@@ -38,6 +39,26 @@ ChatFormat choose_format(const Tokenizer& tokenizer, const std::string& name) {
          all_names());
   }
   return *format;
+}
+
+// How much of an answer stays in a session.
+struct Kept {
+  size_t tokens = 0;
+  size_t bytes = 0;  // of its content that they spell
+};
+
+// As many tokens as spell the beginning of `content`, up to a whole character.
+Kept kept_of(const Tokenizer& tokenizer, std::span<const TokenId> tokens,
+             std::string_view content) {
+  Kept kept;
+  size_t bytes = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const std::string_view spelled = tokenizer.token_bytes(tokens[i]);
+    if (tokenizer.is_special(tokens[i]) || !content.substr(bytes).starts_with(spelled)) break;
+    bytes += spelled.size();
+    if (bytes == content.size() || (content[bytes] & 0xC0) != 0x80) kept = {i + 1, bytes};
+  }
+  return kept;
 }
 
 }  // namespace
@@ -131,16 +152,24 @@ std::vector<TokenId> ChatTemplate::encode(const std::vector<ChatMessage>& messag
   return impl_->encode(impl_->script(messages, add_generation_prompt));
 }
 
-std::vector<TokenId> ChatTemplate::encode_next(const ChatMessage& next, bool turn_ended) const {
+ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& answer) const {
   ChatScript script(impl_->format, impl_->date);
-  if (turn_ended) {
+  const std::string_view content = script.content(answer.text);
+  const Kept kept = kept_of(*impl_->tokenizer, answer.tokens, content);
+  const bool whole = kept.tokens == answer.tokens.size() && kept.bytes == content.size();
+  ChatTurn turn;
+  if (whole && answer.stop_token == end_of_turn()) {
     script.after_end_of_turn();
   } else {
+    turn.take_back =
+        static_cast<int64_t>(answer.tokens.size() - kept.tokens) + (answer.stop_token ? 1 : 0);
+    script.text(content.substr(kept.bytes));
     script.end_of_turn();
   }
   script.message(next);
   script.generation_prompt();
-  return impl_->encode(script);
+  turn.tokens = impl_->encode(script);
+  return turn;
 }
 
 TokenId ChatTemplate::end_of_turn() const {

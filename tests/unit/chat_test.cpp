@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "paddock/engine.h"
 #include "paddock/error.h"
 #include "support/small_tokenizer.h"
 #include "text/bpe_tokenizer.h"
@@ -132,20 +133,21 @@ TEST(Chat, NextTurnContinuesTheConversation) {
   for (const std::string& name : ChatTemplate::names()) {
     const auto tokenizer = tokenizer_with("");
     const ChatTemplate chat(tokenizer, {.template_name = name});
-    const auto generated = tokenizer->encode(answer.content);
-    const auto whole = chat.encode({system, user, answer, next}, true);
-
-    auto ended = chat.encode({system, user}, true);
-    ended.insert(ended.end(), generated.begin(), generated.end());
-    auto cut_off = ended;
-    ended.push_back(chat.end_of_turn());
-    const auto after_end = chat.encode_next(next, true);
-    ended.insert(ended.end(), after_end.begin(), after_end.end());
-    EXPECT_EQ(ended, whole) << name;
-
-    const auto after_cut = chat.encode_next(next, false);
-    cut_off.insert(cut_off.end(), after_cut.begin(), after_cut.end());
-    EXPECT_EQ(cut_off, whole) << name;
+    GenerateResult generated;
+    generated.text = answer.content;
+    generated.tokens = tokenizer->encode(answer.content);
+    for (const std::optional<TokenId> stop :
+         {std::optional(chat.end_of_turn()), tokenizer->find("<|eom_id|>"), {}}) {
+      generated.stop_token = stop;
+      auto ids = chat.encode({system, user}, true);
+      ids.insert(ids.end(), generated.tokens.begin(), generated.tokens.end());
+      if (stop) ids.push_back(*stop);
+      const ChatTurn turn = chat.next_turn(next, generated);
+      EXPECT_EQ(turn.take_back, stop && stop != chat.end_of_turn() ? 1 : 0);
+      ids.resize(ids.size() - static_cast<size_t>(turn.take_back));
+      ids.insert(ids.end(), turn.tokens.begin(), turn.tokens.end());
+      EXPECT_EQ(ids, chat.encode({system, user, answer, next}, true)) << name;
+    }
   }
 }
 
@@ -249,9 +251,31 @@ TEST(Chat, RefusesBadArguments) {
             ErrorCode::kInvalidArgument);
   EXPECT_NE(message.find("\"tool\""), std::string::npos);
   EXPECT_EQ(code_of([&] { chat.encode({{"User", "x"}}, true); }), ErrorCode::kInvalidArgument);
-  EXPECT_EQ(code_of([&] { chat.encode_next({"", "x"}, true); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([&] { chat.next_turn({"", "x"}, {}); }), ErrorCode::kInvalidArgument);
   EXPECT_EQ(code_of([&] { chat.render({}, true); }), ErrorCode::kInvalidArgument);
-  EXPECT_EQ(code_of([&] { chat.encode({{"user", "\xFF"}}, true); }), ErrorCode::kInvalidArgument);
+}
+
+// Offsets count from what the user wrote, not from what the template wrote before it.
+TEST(Chat, InvalidUtf8NamesItsMessageAndByte) {
+  const std::string bad = " hello \xFF";
+  for (const std::string& name : ChatTemplate::names()) {
+    const ChatTemplate chat(tokenizer_with(""), {.template_name = name});
+    const auto message_of = [&](const std::function<void()>& call) {
+      std::string message;
+      EXPECT_EQ(code_of(call, &message), ErrorCode::kInvalidArgument);
+      return message;
+    };
+    const std::string third = "message 3 (assistant) is not valid UTF-8 at byte 7 of its content";
+    const Messages three = {{"system", "s"}, {"user", "\xC3\xA9"}, {"assistant", bad}};
+    EXPECT_EQ(message_of([&] { chat.encode(three, true); }), third);
+    EXPECT_EQ(message_of([&] { chat.render(three, true); }), third);
+    const std::string first = "message 1 (system) is not valid UTF-8 at byte 7 of its content";
+    EXPECT_EQ(message_of([&] { chat.encode({{"system", bad}}, true); }), first);
+    EXPECT_EQ(message_of([&] {
+                chat.next_turn({"user", bad}, {});
+              }),
+              "the user message is not valid UTF-8 at byte 7 of its content");
+  }
 }
 
 TEST(Chat, RefusesVocabulariesWithoutItsTokens) {
