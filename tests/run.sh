@@ -117,14 +117,14 @@ if [ -n "$full" ]; then
     -DPADDOCK_BUILD_EXAMPLES=OFF)
   note "address and undefined behaviour sanitizers"
   if targets="tokenizer_test tokenizer_hostile_test files_hostile_test policy_test kernels_test core_test
-    cache_test eviction_test stats_test conformance_test sampling_test engine_test" \
+    cache_test eviction_test stats_test conformance_test sampling_test engine_test field_reports_test" \
     build "$root/build/asan" "${light[@]}" -DPADDOCK_SANITIZE=address,undefined -DPADDOCK_POISON=ON; then
     run_ctest "$root/build/asan" -LE "real|install|slow|simt" -E "NOT_BUILT|nvcc"
   else
     failed=$((failed + 1))
   fi
   note "thread sanitizer"
-  if targets="core_test engine_test" build "$root/build/tsan" "${light[@]}" -DPADDOCK_SANITIZE=thread; then
+  if targets="core_test engine_test field_reports_test" build "$root/build/tsan" "${light[@]}" -DPADDOCK_SANITIZE=thread; then
     run_ctest "$root/build/tsan" -L threads
   else
     failed=$((failed + 1))

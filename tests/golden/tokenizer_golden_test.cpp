@@ -3,6 +3,7 @@
 // environment variables, because they are too large or not ours to commit.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
@@ -112,6 +113,24 @@ TEST(TokenizerGolden, Llama3) {
             (std::vector<TokenId>{128000, 64, 128255}));
   EXPECT_EQ(tokenizer->find("<|eot_id|>"), 128009);
   EXPECT_EQ(tokenizer->find("<|python_tag|>"), 128010);
+}
+
+// huggingface/transformers #36325
+TEST(TokenizerGolden, Llama3TextsComeBackWithTheirBlanks) {
+  PADDOCK_PATH_FROM("PADDOCK_TEST_LLAMA3_VOCAB", path)
+  const auto tokenizer = Tokenizer::load(path);
+  // The ids are those of the reports (31187 and 32575 there, 1543 of tokenizers).
+  EXPECT_EQ(tokenizer->encode("! ! !"), (std::vector<TokenId>{0, 758, 758}));
+  EXPECT_EQ(tokenizer->encode("hello !"), (std::vector<TokenId>{15339, 758}));
+  EXPECT_EQ(tokenizer->decode(std::array<TokenId, 3>{1232, 364, 1874}), "': 'search");
+  for (const std::string text : {" !", " .", " ,", "! ! !", "the word 'social'", "x != y and a . b",
+                                 "I do n't , you 're ?", " \n\t . \r\n "}) {
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+    StreamDecoder stream(tokenizer);
+    std::string pieces;
+    for (const TokenId id : tokenizer->encode(text)) pieces += stream.push(id);
+    EXPECT_EQ(pieces + stream.finish(), text);
+  }
 }
 
 }  // namespace
