@@ -10,13 +10,17 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
+/// What an id adds to a text. Models whose embedding is padded have ids beyond the vocabulary.
+std::string_view shown_bytes(const Tokenizer& tokenizer, TokenId id, bool skip_special) {
+  if (id >= tokenizer.vocab_size()) return {};
+  return skip_special && tokenizer.is_special(id) ? std::string_view() : tokenizer.token_bytes(id);
+}
+
 }  // namespace
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
   std::string text;
-  for (const TokenId id : ids) {
-    if (!skip_special || !is_special(id)) text += token_bytes(id);
-  }
+  for (const TokenId id : ids) text += shown_bytes(*this, id, skip_special);
   return text;
 }
 
@@ -26,7 +30,7 @@ StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool sk
 }
 
 std::string StreamDecoder::push(TokenId id) {
-  if (!skip_special_ || !tokenizer_->is_special(id)) held_ += tokenizer_->token_bytes(id);
+  held_ += shown_bytes(*tokenizer_, id, skip_special_);
   std::string ready;
   std::string_view rest = held_;
   while (!rest.empty()) {

@@ -48,6 +48,15 @@ std::vector<TokenId> prompt_of(size_t n) {
   return tokens;
 }
 
+/// Speaks "a" again and again; its embedding has three rows more than the vocabulary has tokens.
+std::shared_ptr<const Model> small_model(const TemporaryFolder& folder) {
+  write_small_model(folder);
+  auto model = Model::load(folder.path());
+  EXPECT_EQ(model->tokenizer()->vocab_size(), 301);
+  EXPECT_EQ(model->info().vocab_size, 304);
+  return model;
+}
+
 std::vector<float> last_logits(const std::shared_ptr<const Model>& model,
                                const EngineOptions& options, std::span<const TokenId> tokens) {
   Engine engine(model, options);
@@ -58,6 +67,30 @@ std::vector<float> last_logits(const std::shared_ptr<const Model>& model,
   });
   engine.check_integrity();
   return last;
+}
+
+// vllm-project/vllm #340
+TEST(FieldReports, IdsBeyondTheVocabularyGiveNoText) {
+  const TemporaryFolder folder;
+  const auto model = small_model(folder);
+  Engine engine(model, two_threads());
+  GenerateOptions options = greedy(3);
+  options.sampling.logit_bias = {{303, 1e9F}};
+  std::string streamed = "-";
+  options.on_token = [&](const TokenEvent& event) {
+    streamed += event.text;
+    return true;
+  };
+  const GenerateResult padded = engine.generate("a", options);
+  EXPECT_EQ(padded.finish_reason, FinishReason::kLength) << padded.error;
+  EXPECT_EQ(padded.tokens, (std::vector<TokenId>{303, 303, 303}));
+  EXPECT_EQ(padded.text, "");
+  EXPECT_EQ(streamed, "-");
+  EXPECT_EQ(engine.generate("a", greedy(3)).text, "aaa");  // the engine goes on
+  // transformers 5.24: decode([97, 303, 98]) is "ab".
+  EXPECT_EQ(model->tokenizer()->decode(std::array<TokenId, 3>{'a', 303, 'b'}), "ab");
+  StreamDecoder decoder(model->tokenizer());
+  EXPECT_EQ(decoder.push('a') + decoder.push(303) + decoder.push('b') + decoder.finish(), "ab");
 }
 
 // safetensors/safetensors #231
