@@ -6,11 +6,21 @@ namespace paddock {
 
 TextStream::TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops)
     : stops_(std::move(stops)) {
-  if (tokenizer != nullptr) decoder_.emplace(std::move(tokenizer));
+  if (tokenizer == nullptr) return;
+  for (const std::string& stop : stops_) {
+    const std::optional<TokenId> id = tokenizer->find(stop);
+    if (id && tokenizer->is_special(*id)) stop_tokens_.push_back(*id);
+  }
+  decoder_.emplace(std::move(tokenizer));
 }
 
 void TextStream::push(TokenId id) {
   if (!decoder_ || stopped_) return;
+  if (std::find(stop_tokens_.begin(), stop_tokens_.end(), id) != stop_tokens_.end()) {
+    finish();
+    stopped_ = true;
+    return;
+  }
   text_ += decoder_->push(id);
   settle();
 }

@@ -13,7 +13,8 @@ namespace paddock {
 
 class TextStream {
  public:
-  /// `tokenizer` may be null: then there is no text at all. Stop strings must not be empty.
+  /// `tokenizer` may be null: then there is no text at all. Stop strings must not be empty; one
+  /// that is a special token's text stands for that token, which adds no text of its own.
   TextStream(std::shared_ptr<const Tokenizer> tokenizer, std::vector<std::string> stops);
 
   /// Adds one token's text; may complete a stop string.
@@ -36,6 +37,7 @@ class TextStream {
 
   std::optional<StreamDecoder> decoder_;
   std::vector<std::string> stops_;
+  std::vector<TokenId> stop_tokens_;  // of stops_, those that are special tokens
   std::string text_;
   size_t taken_ = 0;  // text_[0, taken_) was given out
   size_t final_ = 0;  // text_[final_, end) may be the beginning of a stop string

@@ -93,6 +93,31 @@ TEST(FieldReports, IdsBeyondTheVocabularyGiveNoText) {
   EXPECT_EQ(decoder.push('a') + decoder.push(303) + decoder.push('b') + decoder.finish(), "ab");
 }
 
+// ggml-org/llama.cpp #6772
+TEST(FieldReports, ASpecialTokenIsAStopString) {
+  const TemporaryFolder folder;
+  const auto model = small_model(folder);
+  Engine engine(model, two_threads());
+  for (const bool ignore : {false, true}) {
+    GenerateOptions options = greedy(5);
+    options.ignore_stop_tokens = ignore;
+    options.stop = {"<|im_start|>"};
+    options.sampling.logit_bias = {{*model->tokenizer()->find("<|im_start|>"), 1e9F}};
+    const GenerateResult result = engine.generate("a", options);
+    EXPECT_EQ(result.finish_reason, FinishReason::kStop);
+    EXPECT_EQ(result.tokens.size(), 1U);
+    EXPECT_EQ(result.text, "");
+  }
+  // What was held back for another stop string belongs to the text.
+  TextStream stream(model->tokenizer(), {"aab", "<|im_start|>"});
+  stream.push('a');
+  stream.push('a');
+  EXPECT_EQ(stream.take(), "");
+  stream.push(*model->tokenizer()->find("<|im_start|>"));
+  EXPECT_TRUE(stream.stopped());
+  EXPECT_EQ(stream.take(), "aa");
+}
+
 // safetensors/safetensors #231
 TEST(FieldReports, TensorsMayLieAtOddAddresses) {
   const TemporaryFolder folder;
