@@ -147,6 +147,7 @@ void add_stop_tokens(const Json& object, std::vector<int32_t>& stops) {
   const Json* value = find(object, "eos_token_id");
   if (value == nullptr) return;
   const auto add = [&](const Json& id) {
+    if (id == -1) return;  // none
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > (1 << 24)) {
       fail(ErrorCode::kBadFile, "config.json: eos_token_id {} is not a token id", id.dump());
     }

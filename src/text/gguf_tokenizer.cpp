@@ -72,7 +72,8 @@ void read_merges(const gguf::File& file, TokenizerSource& source) {
 std::optional<TokenId> read_id(const gguf::File& file, const Vocabulary& vocabulary,
                                const char* key) {
   const auto id = file.get_int(key);
-  if (!id) return std::nullopt;
+  // Converters write -1, by whatever type, for a token that a model does not have.
+  if (!id || *id == -1 || *id == UINT32_MAX) return std::nullopt;
   if (!vocabulary.contains(*id)) {
     fail(ErrorCode::kBadFile, "{} is {}, outside the vocabulary of {} tokens", key, *id,
          vocabulary.size());

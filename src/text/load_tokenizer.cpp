@@ -41,11 +41,12 @@ std::optional<Json> read_settings(const fs::path& path) {
   return document;
 }
 
-// Adds the ids in a member that is absent, null, an integer or an array of integers.
+// Adds the ids in a member that is absent, null, an integer or an array of integers; -1: none.
 void add_stop_ids(const fs::path& path, const Json& settings, TokenizerSource& source) {
   const auto it = settings.find("eos_token_id");
   if (it == settings.end() || it->is_null()) return;
   const auto add = [&](const Json& id) {
+    if (id == -1) return;
     if (!id.is_number_integer() || !source.vocabulary.contains(id.get<int64_t>())) {
       fail(ErrorCode::kBadFile, "{}: eos_token_id {} is no id of the vocabulary of {} tokens",
            path.string(), quote(id.dump(-1, ' ', true)), source.vocabulary.size());

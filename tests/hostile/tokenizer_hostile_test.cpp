@@ -288,7 +288,7 @@ TEST(TokenizerHostile, Gguf) {
   expect_bad_gguf(changed([](SmallGguf& g) { g.merges.push_back("z z"); }), bad,
                   "not in the vocabulary");
   expect_bad_gguf(changed([](SmallGguf& g) { g.bos = 9999; }), bad, "bos_token_id is 9999");
-  expect_bad_gguf(changed([](SmallGguf& g) { g.eos = UINT32_MAX; }), bad, "eos_token_id");
+  expect_bad_gguf(changed([](SmallGguf& g) { g.eos = UINT32_MAX - 1; }), bad, "eos_token_id");
   expect_bad_gguf(SmallGguf().file().text("tokenizer.ggml.eot_token_id", "x"), bad, "eot_token_id");
 
   // Arrays of another type than they should be.
@@ -327,7 +327,7 @@ TEST(TokenizerHostile, FolderSettings) {
   bad("config.json", "{", "config.json: not valid JSON");
   bad("config.json", "[]", "no JSON object");
   bad("config.json", std::string(100000, '['), "nested deeper");
-  for (const char* id : {"-1", "301", "1.5", "\"2\"", "[1, 301]", "[[1]]", "{}", "4294967296"}) {
+  for (const char* id : {"-2", "301", "1.5", "\"2\"", "[1, 301]", "[[1]]", "{}", "4294967296"}) {
     bad("generation_config.json", std::string("{\"eos_token_id\": ") + id + "}", "eos_token_id");
   }
   bad("tokenizer_config.json", R"({"bos_token": 1})", "bos_token is no string");

@@ -118,6 +118,27 @@ TEST(FieldReports, ASpecialTokenIsAStopString) {
   EXPECT_EQ(stream.take(), "aa");
 }
 
+// ggml-org/llama.cpp #2981
+TEST(FieldReports, MinusOneIsNoToken) {
+  const TemporaryFolder folder;
+  SmallGguf small;
+  VocabularyGguf file = small.file();
+  file.uint32("tokenizer.ggml.eot_token_id", UINT32_MAX)
+      .uint32("tokenizer.ggml.eom_token_id", UINT32_MAX);
+  const auto with = Tokenizer::load(folder.write("with.gguf", file.bytes()));
+  const auto without = Tokenizer::load(folder.write("without.gguf", small.file().bytes()));
+  EXPECT_EQ(with->stop_tokens(), without->stop_tokens());
+
+  const auto plain = small_model(folder);
+  folder.write("generation_config.json", R"({"eos_token_id": -1})");
+  EXPECT_EQ(Model::load(folder.path())->tokenizer()->stop_tokens(),
+            plain->tokenizer()->stop_tokens());
+  folder.write("generation_config.json", R"({"eos_token_id": [-1, 97]})");
+  const std::vector<TokenId> stops = Model::load(folder.path())->stop_tokens();
+  EXPECT_EQ(stops.front(), 97);
+  EXPECT_EQ(stops.size(), plain->stop_tokens().size() + 1);
+}
+
 // safetensors/safetensors #231
 TEST(FieldReports, TensorsMayLieAtOddAddresses) {
   const TemporaryFolder folder;
