@@ -124,7 +124,9 @@ std::shared_ptr<const Tokenizer> load_folder_tokenizer(const std::string& folder
   TokenizerSource source;
   const fs::path root(folder);
   if (is_file(root / "tokenizer.json")) {
-    source = read_tokenizer_json(MappedFile(root / "tokenizer.json").bytes());
+    const auto config = read_settings(root / "tokenizer_config.json");
+    source = read_tokenizer_json(MappedFile(root / "tokenizer.json").bytes(),
+                                 config ? *config : Json::object());
   } else if (is_file(root / "tokenizer.model")) {
     source = read_tiktoken_model(MappedFile(root / "tokenizer.model").bytes());
   } else {

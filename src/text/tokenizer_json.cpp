@@ -1,5 +1,7 @@
 // Hugging Face's tokenizer.json. Source of the format: the serialization code of the `tokenizers`
 // library (model, pre_tokenizer, decoder, post_processor, added_tokens), and published files.
+#include <charconv>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -193,25 +195,66 @@ void check_model(const Json& document) {
   }
 }
 
-void read_added_tokens(const Json& document, Vocabulary& vocabulary) {
-  if (member(document, "added_tokens") == nullptr) return;
-  for (const Json& token : array(document, "added_tokens")) {
-    if (!token.is_object() || member(token, "id") == nullptr || !token["id"].is_number_integer()) {
-      fail(ErrorCode::kBadFile, "tokenizer.json: an added token has no id");
-    }
-    const std::string content = text(token, "content");
-    for (const char* option : {"single_word", "lstrip", "rstrip"}) {
-      if (flag(token, option, false)) {
-        fail(ErrorCode::kUnsupported,
-             "tokenizer.json: the option {} of the added token {} is not supported", option,
-             quote(content));
-      }
-    }
-    if (content.empty()) fail(ErrorCode::kBadFile, "tokenizer.json: an added token has no text");
-    vocabulary.add_or_change(
-        token["id"].get<int64_t>(), content,
-        flag(token, "special", false) ? TokenKind::kSpecial : TokenKind::kUserDefined);
+// What tokenizer_config.json says of added tokens, by id.
+std::map<int64_t, const Json*> configured_tokens(const Json& config) {
+  std::map<int64_t, const Json*> tokens;
+  const Json* decoder = member(config, "added_tokens_decoder");
+  if (decoder == nullptr) return tokens;
+  if (!decoder->is_object()) {
+    fail(ErrorCode::kBadFile, "tokenizer_config.json: added_tokens_decoder is no object");
   }
+  for (const auto& [key, token] : decoder->items()) {
+    int64_t id = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || !token.is_object()) {
+      fail(ErrorCode::kBadFile, "tokenizer_config.json: {} of added_tokens_decoder is no token",
+           quote(key));
+    }
+    tokens.emplace(id, &token);
+  }
+  return tokens;
+}
+
+void add_token(int64_t id, const Json& token, Vocabulary& vocabulary) {
+  const std::string content = text(token, "content");
+  for (const char* option : {"single_word", "lstrip", "rstrip"}) {
+    if (flag(token, option, false)) {
+      fail(ErrorCode::kUnsupported,
+           "tokenizer.json: the option {} of the added token {} is not supported", option,
+           quote(content));
+    }
+  }
+  if (content.empty()) fail(ErrorCode::kBadFile, "tokenizer.json: an added token has no text");
+  vocabulary.add_or_change(
+      id, content, flag(token, "special", false) ? TokenKind::kSpecial : TokenKind::kUserDefined);
+}
+
+// As transformers does, tokens that tokenizer_config.json alone has are added, and where both have
+// one its options there count.
+void read_added_tokens(const Json& document, const Json& config, Vocabulary& vocabulary) {
+  std::map<int64_t, const Json*> configured = configured_tokens(config);
+  if (member(document, "added_tokens") != nullptr) {
+    for (const Json& token : array(document, "added_tokens")) {
+      if (!token.is_object() || member(token, "id") == nullptr ||
+          !token["id"].is_number_integer()) {
+        fail(ErrorCode::kBadFile, "tokenizer.json: an added token has no id");
+      }
+      const auto id = token["id"].get<int64_t>();
+      const auto other = configured.find(id);
+      if (other == configured.end()) {
+        add_token(id, token, vocabulary);
+        continue;
+      }
+      if (text(*other->second, "content") != text(token, "content")) {
+        fail(ErrorCode::kBadFile, "added token {} is {} in tokenizer.json but {} in {}", id,
+             quote(text(token, "content")), quote(text(*other->second, "content")),
+             "tokenizer_config.json");
+      }
+      add_token(id, *other->second, vocabulary);
+      configured.erase(other);
+    }
+  }
+  for (const auto& [id, token] : configured) add_token(id, *token, vocabulary);
 }
 
 // The token that a TemplateProcessing puts before a single text.
@@ -242,7 +285,7 @@ void read_post_processor(const Json& document, TokenizerSource& source) {
 
 }  // namespace
 
-TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes) {
+TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes, const Json& config) {
   TokenizerDocument reader;
   const Json document = reader.parse(bytes, "tokenizer.json");
   if (!document.is_object()) fail(ErrorCode::kBadFile, "tokenizer.json: no object");
@@ -255,7 +298,7 @@ TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes) {
   source.pre_tokenizer = read_pre_tokenizer(document);
   source.ignore_merges = flag(document["model"], "ignore_merges", false);
   source.vocabulary = std::move(reader.vocabulary);
-  read_added_tokens(document, source.vocabulary);
+  read_added_tokens(document, config, source.vocabulary);
   source.vocabulary.seal();
   for (TokenId id = 0; id < source.vocabulary.size(); ++id) {
     if (source.vocabulary.kind(id) == TokenKind::kNormal) continue;

@@ -5,11 +5,14 @@
 #include <span>
 
 #include "text/bpe_tokenizer.h"
+#include "text/strict_json.h"
 
 namespace paddock {
 
-/// A Hugging Face tokenizer.json.
-TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes);
+/// A Hugging Face tokenizer.json. `config`: the tokenizer_config.json beside it, an object; of it
+/// only what it says of added tokens is read.
+TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes,
+                                    const StrictJson::Json& config = StrictJson::Json::object());
 
 /// The vocabulary of Llama 3's tokenizer.model, and how many tokens it has.
 inline constexpr size_t kLlama3Tokens = 128000;

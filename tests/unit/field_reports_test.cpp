@@ -139,6 +139,49 @@ TEST(FieldReports, MinusOneIsNoToken) {
   EXPECT_EQ(stops.size(), plain->stop_tokens().size() + 1);
 }
 
+// microsoft/onnxruntime-extensions #890
+TEST(FieldReports, AddedTokensMayStandInTheConfigurationAlone) {
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  const auto configure = [&](const std::string& id, const std::string& content, bool special) {
+    folder.write("tokenizer_config.json", nlohmann::json{{"added_tokens_decoder",
+                                                          {{id,
+                                                            {{"content", content},
+                                                             {"lstrip", false},
+                                                             {"normalized", false},
+                                                             {"rstrip", false},
+                                                             {"single_word", false},
+                                                             {"special", special}}}}}}
+                                              .dump());
+    return Tokenizer::load(folder.path());
+  };
+  // As transformers 5.24 has it: the token exists, and is one token in a text.
+  const auto tokenizer = configure("301", "<|extra|>", true);
+  EXPECT_EQ(tokenizer->vocab_size(), 302);
+  EXPECT_TRUE(tokenizer->is_special(301));
+  EXPECT_EQ(tokenizer->encode("a<|extra|>b", {.parse_special = true}),
+            (std::vector<TokenId>{'a', 301, 'b'}));
+  EXPECT_EQ(tokenizer->encode("a<|extra|>b").size(), 11U);
+  EXPECT_EQ(tokenizer->decode(std::array<TokenId, 3>{'a', 301, 'b'}), "ab");
+
+  // Where both have it, the configuration's options count: transformers decodes "ab" here, too.
+  const TokenId tool = *tokenizer->find("<tool>");
+  const std::array<TokenId, 3> around = {'a', tool, 'b'};
+  EXPECT_EQ(tokenizer->decode(around), "a<tool>b");
+  EXPECT_EQ(configure(std::to_string(tool), "<tool>", true)->decode(around), "ab");
+
+  try {  // one id, two texts
+    configure(std::to_string(tool), "<|other|>", true);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kBadFile);
+    const std::string message = e.what();
+    for (const char* part : {"<tool>", "<|other|>", "tokenizer_config.json"}) {
+      EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
+  }
+}
+
 // safetensors/safetensors #231
 TEST(FieldReports, TensorsMayLieAtOddAddresses) {
   const TemporaryFolder folder;
