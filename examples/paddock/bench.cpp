@@ -97,7 +97,7 @@ void print_rows(const std::vector<Row>& rows, const std::string& format, const A
                      {"threads", engine.options().threads},
                      {"model", args.engine.model}});
     }
-    return print(out.dump(2) + "\n");
+    return print_json(out, 2);
   }
   if (format == "csv") {
     std::string out = "test,tokens_per_second,stddev,gigabytes_per_second,kv_bytes,threads\n";

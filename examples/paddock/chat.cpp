@@ -203,12 +203,10 @@ int run(const Args& args) {
   }
   const auto show = [&](const paddock::GenerateResult& result) {
     if (args.engine.json) {
-      print(Json{{"text", result.text},
-                 {"prompt_tokens", result.prompt_tokens},
-                 {"tokens", result.tokens},
-                 {"finish_reason", paddock::finish_reason_name(result.finish_reason)}}
-                .dump() +
-            "\n");
+      print_json({{"text", result.text},
+                  {"prompt_tokens", result.prompt_tokens},
+                  {"tokens", result.tokens},
+                  {"finish_reason", paddock::finish_reason_name(result.finish_reason)}});
     } else {
       print("\n");
     }

@@ -295,6 +295,10 @@ void print(std::string_view text) {
   }
 }
 
+void print_json(const Json& json, int indent) {
+  print(json.dump(indent, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
 void note(std::string_view text) {
   [[maybe_unused]] const size_t written = fwrite(text.data(), 1, text.size(), stderr);
 }

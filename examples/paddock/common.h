@@ -95,6 +95,8 @@ class OutputFile {
 
 /// Writes to stdout; throws if it is closed or full.
 void print(std::string_view text);
+/// JSON and a line's end; bytes that are no UTF-8, as paths may hold them, become U+FFFD.
+void print_json(const Json& json, int indent = -1);
 /// Writes to stderr; what cannot be written is dropped.
 void note(std::string_view text);
 /// One line on stderr, whatever the values that it quotes hold.

@@ -102,7 +102,7 @@ int run(const Args& args) {
                 {"kv", Json::parse(paddock::to_json(stats))}};
     if (args.logprobs) out["logprobs"] = logprobs_json(result);
     if (!result.error.empty()) out["error"] = result.error;
-    print(out.dump() + "\n");
+    print_json(out);
   } else {
     print("\n");
   }

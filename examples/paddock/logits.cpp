@@ -57,11 +57,9 @@ void add_logits(CLI::App& app, int& exit_code) {
     });
     file.finish();
     if (args->engine.json) {
-      print(Json{{"tokens", tokens.size()},
-                 {"vocab_size", model->info().vocab_size},
-                 {"file", args->output}}
-                .dump() +
-            "\n");
+      print_json({{"tokens", tokens.size()},
+                  {"vocab_size", model->info().vocab_size},
+                  {"file", args->output}});
     }
     exit_code = 0;
   });

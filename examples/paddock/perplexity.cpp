@@ -287,7 +287,11 @@ int run(const Args& args) {
     svg->write(plot(outcome.quality));
     svg->finish();
   }
-  print(args.engine.json ? to_json(args, outcome).dump() + "\n" : to_text(args, outcome));
+  if (args.engine.json) {
+    print_json(to_json(args, outcome));
+  } else {
+    print(to_text(args, outcome));
+  }
   return 0;
 }
 

@@ -27,7 +27,7 @@ void add_tokenize(CLI::App& app, int& exit_code) {
     const auto tokenizer = paddock::Tokenizer::load(args->model);
     const auto ids = encode(*tokenizer, args->prompt, args->file,
                             {.add_bos = args->bos, .parse_special = !args->no_special});
-    print(Json(ids).dump() + "\n");
+    print_json(Json(ids));
     exit_code = 0;
   });
 }

@@ -129,6 +129,20 @@ TEST_F(CliTrouble, OutputGoesIntoWhatIsNoFile) {
   expect_refusal("logits" + model() + "--tokens 1 -o " + folder_.path(), 1, "cannot write");
 }
 
+TEST_F(CliTrouble, JsonReplacesWhatIsNoUtf8) {
+  const std::string shown = "\xEF\xBF\xBD";  // U+FFFD
+  const std::string file = folder_.path() + "/\xFF.npy";
+  const Outcome logits = paddock("logits" + model() + "--tokens 97,98 --json -o " + file);
+  EXPECT_EQ(logits.code, 0) << logits.err;
+  EXPECT_EQ(nlohmann::json::parse(logits.out)["file"], folder_.path() + "/" + shown + ".npy");
+  EXPECT_TRUE(fs::exists(file));
+  const TemporaryFolder other;
+  fs::copy(folder_.path(), other.path() + "/\xFF");
+  const Outcome bench = paddock("bench -m " + other.path() + "/\xFF -p 4 -n 2 -r 1 --json");
+  EXPECT_EQ(bench.code, 0) << bench.err;
+  EXPECT_EQ(nlohmann::json::parse(bench.out)[0]["model"], other.path() + "/" + shown);
+}
+
 TEST_F(CliTrouble, FullStreams) {
   if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
   for (const std::string& command : {generate() + "-p a", "tokenize" + model() + "-p a",
