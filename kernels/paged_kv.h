@@ -62,8 +62,9 @@ PADDOCK_HD inline bool is_visible(const Visibility& v, int32_t t, int32_t p) {
   return p <= t && (p < v.sinks || int64_t{p} > int64_t{t} - v.window);
 }
 
-/// The slots of `e` that a query at `t` sees. Tables list a page that straddles the sink boundary
-/// twice, so an entry lies wholly below `sinks` or wholly at or above it.
+/// The slots of `e` that a query at `t` sees. From the first query on to which something is lost (t
+/// = sinks + window), tables list a page that straddles the sink boundary twice, so an entry lies
+/// wholly below `sinks` or wholly at or above it; queries before it see all of every entry.
 PADDOCK_HD inline SlotRange live_slots(const BlockEntry& e, const Visibility& v, int32_t t) {
   int64_t begin = e.slot_begin;
   int64_t end = e.slot_end;

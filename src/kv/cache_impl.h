@@ -58,11 +58,13 @@ struct CacheManager::Impl {
 
   void adopt(PolicyMap policies);
   int64_t new_blocks(const Sequence& sequence, int32_t n) const;
-  /// Where a block is cut into a part that holds sinks and a part that does not.
-  int32_t cut(int32_t layer, int64_t first_position) const;
   void extend(Table& table, int32_t layer, int64_t length, int64_t end);
+  /// Adds slots [begin, end) of a block, to its entry if it has one.
   void append_part(Table& table, int32_t layer, int32_t page, int64_t first, int32_t begin,
                    int32_t end);
+  /// Lists sinks apart from what follows them, or (length before LayerRule::splits_at()) with it.
+  void split_sinks(Table& table, const LayerRule& rule);
+  void join_sinks(Table& table, const LayerRule& rule);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
   /// Frees kept blocks until `pages` are free or none can be reclaimed.

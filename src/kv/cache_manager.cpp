@@ -158,13 +158,6 @@ int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int32_t n) cons
          static_cast<int64_t>(ceil_div(sequence.length, block));
 }
 
-int32_t CacheManager::Impl::cut(int32_t layer, int64_t first_position) const {
-  const LayerRule& rule = policies.layer(layer);
-  if (rule.rotations.size() < 2) return 0;
-  return static_cast<int32_t>(
-      std::clamp<int64_t>(rule.visibility.sinks - first_position, 0, config.block_size));
-}
-
 bool CacheManager::reserve(SequenceId id, int32_t n) {
   Sequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
@@ -207,30 +200,56 @@ void CacheManager::Impl::extend(Table& table, int32_t layer, int64_t length, int
   count.peak = std::max(count.peak, count.active);
 }
 
-/// Adds slots [begin, end) of a block to its last entry, or as new entries: sinks have their own.
 void CacheManager::Impl::append_part(Table& table, int32_t layer, int32_t page, int64_t first,
                                      int32_t begin, int32_t end) {
-  const LayerRule& rule = policies.layer(layer);
-  const int32_t boundary = cut(layer, first);
-  // Tables whose queries move keep the neutral rotation first, the others keep it last.
-  const auto plain = rule.moves_queries() ? 0 : static_cast<int32_t>(rule.rotations.size()) - 1;
-  const auto add = [&](int32_t from, int32_t to, int32_t part_begin, int32_t rotation) {
-    if (from >= to) return;
-    if (from > part_begin) {  // the part is there already
-      table.entries.back().slot_end = static_cast<uint16_t>(to);
-      table.note_change(table.entries.size() - 1);
-    } else {
-      table.entries.push_back({page, static_cast<int32_t>(first), static_cast<uint16_t>(from),
-                               static_cast<uint16_t>(to), rotation});
-      BlockRecord& record = table.records.emplace_back();
-      record.born_step = steps;
-      record.last_used = first + from;
-    }
-    table.tokens += to - from;
-    counters[layer].tokens += to - from;
-  };
-  add(begin, std::min(end, boundary), 0, 0);
-  add(std::max(begin, boundary), end, boundary, plain);
+  if (begin > 0) {  // the block is there already
+    table.entries.back().slot_end = static_cast<uint16_t>(end);
+    table.note_change(table.entries.size() - 1);
+  } else {
+    const LayerRule& rule = policies.layer(layer);
+    // Tables whose queries move keep the neutral rotation first, the others keep it last.
+    const auto plain = rule.moves_queries() ? 0 : static_cast<int32_t>(rule.rotations.size()) - 1;
+    table.entries.push_back(
+        {page, static_cast<int32_t>(first), 0, static_cast<uint16_t>(end), plain});
+    BlockRecord& record = table.records.emplace_back();
+    record.born_step = steps;
+    record.last_used = first;
+  }
+  table.tokens += end - begin;
+  counters[layer].tokens += end - begin;
+}
+
+// Sums over a page that is listed twice are rounded otherwise than over one listed once. Until
+// something has left, a table is that of a layer that sees everything, and so are the results.
+void CacheManager::Impl::split_sinks(Table& table, const LayerRule& rule) {
+  for (size_t i = 0; i < table.entries.size(); ++i) {
+    BlockEntry& e = table.entries[i];
+    const int64_t sinks = rule.visibility.sinks - int64_t{e.first_position};
+    if (sinks <= 0) return;
+    table.note_change(i);
+    e.rotation = 0;
+    if (sinks >= e.slot_end) continue;
+    BlockEntry rest = e;
+    rest.slot_begin = e.slot_end = static_cast<uint16_t>(sinks);
+    rest.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;
+    BlockRecord record = table.records[i];
+    record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);
+    table.entries.insert(table.entries.begin() + static_cast<int64_t>(i) + 1, rest);
+    table.records.insert(table.records.begin() + static_cast<int64_t>(i) + 1, record);
+    return;
+  }
+}
+
+void CacheManager::Impl::join_sinks(Table& table, const LayerRule& rule) {
+  for (size_t i = 0; i < table.entries.size() && table.entries[i].rotation == 0; ++i) {
+    BlockEntry& e = table.entries[i];
+    table.note_change(i);
+    e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;
+    if (i + 1 == table.entries.size() || table.entries[i + 1].page != e.page) continue;
+    e.slot_end = table.entries[i + 1].slot_end;
+    table.entries.erase(table.entries.begin() + static_cast<int64_t>(i) + 1);
+    table.records.erase(table.records.begin() + static_cast<int64_t>(i) + 1);
+  }
 }
 
 bool CacheManager::Impl::release_page(int32_t page) {
@@ -269,6 +288,10 @@ void CacheManager::commit(SequenceId id) {
   sequence.length += n;
   sequence.reserved = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& layer_rule = rule(layer);
+    if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
+      impl_->split_sinks(sequence.layers[layer], layer_rule);
+    }
     impl_->release_past(id, layer);
     impl_->after_commit(id, layer);
   }

@@ -125,6 +125,7 @@ bool LayerRule::observes_from(int64_t length, int64_t prompt) const {
 
 int64_t LayerRule::next_split(int64_t length, int64_t prompt) const {
   int64_t next = std::numeric_limits<int64_t>::max();
+  if (has_sinks() && length < splits_at()) next = splits_at();
   if (!trims()) return next;
   const auto consider = [&](int64_t at) {
     if (at > length) next = std::min(next, at);

@@ -33,6 +33,11 @@ struct LayerRule {
   /// True if survivors of trims are to look contiguous: rotations then belong to each table.
   bool moves_queries() const { return trims() && positions == Positions::kCompact; }
 
+  /// True if sinks are met by a rotation of their own once something has left: from the length
+  /// `splits_at` on, tables list them apart. Before it every query sees everything.
+  bool has_sinks() const { return rotations.size() > 1; }
+  int64_t splits_at() const { return int64_t{visibility.sinks} + visibility.window; }
+
   /// Whether a decision falls due when the length becomes `length`. `prompt`: where the prompt
   /// ends, 0 if nobody said.
   bool decides_at(int64_t length, int64_t prompt) const;

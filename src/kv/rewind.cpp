@@ -102,6 +102,10 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   const std::lock_guard lock(impl_->mutex);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& layer_rule = rule(layer);
+    if (layer_rule.has_sinks() && length < layer_rule.splits_at()) {
+      impl_->join_sinks(sequence.layers[layer], layer_rule);
+    }
     impl_->shrink(id, layer, length, false);
     if (length > 0) continue;
     sequence.layers[layer].dropped_at = 0;
