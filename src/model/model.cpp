@@ -64,12 +64,19 @@ void load_tokenizer(ModelData& data,
     data.tokenizer_error = e.what();
     return;
   }
-  if (data.tokenizer->vocab_size() > data.config.vocab_size) {
-    data.tokenizer_error =
-        fmt::format("the tokenizer has {} tokens but the model's embedding only {} rows",
-                    data.tokenizer->vocab_size(), data.config.vocab_size);
+  const int32_t tokens = data.tokenizer->vocab_size();
+  const int32_t rows = data.config.vocab_size;
+  if (tokens <= rows) return;
+  const std::string surplus = fmt::format(
+      "the tokenizer has {} tokens but the model's embedding only {} rows", tokens, rows);
+  for (TokenId id = rows; id < tokens; ++id) {
+    if (data.tokenizer->is_special(id) || data.tokenizer->token_bytes(id).empty()) continue;
+    data.tokenizer_error = surplus;
     data.tokenizer = nullptr;
+    return;
   }
+  // A special token, for padding as a rule, that nobody made room for: no plain text becomes it.
+  data.config.warnings.push_back(surplus + "; prompts with the special tokens beyond are refused");
 }
 
 void load_gguf(ModelData& data, const std::string& path, const LoadOptions& options) {

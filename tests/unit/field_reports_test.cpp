@@ -182,6 +182,35 @@ TEST(FieldReports, AddedTokensMayStandInTheConfigurationAlone) {
   }
 }
 
+// ggml-org/llama.cpp #6111
+TEST(FieldReports, ASpecialTokenWithoutARowIsNoHindrance) {
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  const auto with_pad = [&](bool special) {
+    folder.write("tokenizer_config.json",
+                 nlohmann::json{{"added_tokens_decoder",
+                                 {{"304", {{"content", "<pad>"}, {"special", special}}}}}}
+                     .dump());
+    return Model::load(folder.path());
+  };
+  const auto model = with_pad(true);  // 305 tokens, 304 rows
+  ASSERT_EQ(model->info().warnings.size(), 1U);
+  EXPECT_NE(model->info().warnings[0].find("305 tokens"), std::string::npos);
+  Engine engine(model, two_threads());
+  EXPECT_EQ(engine.generate("a<pad>", greedy(3)).text, "aaa");  // five characters
+  GenerateOptions parsed = greedy(3);
+  parsed.parse_special = true;
+  try {
+    engine.generate("a<pad>", parsed);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(e.what()).find("is 304"), std::string::npos) << e.what();
+  }
+  // Plain text could become this one.
+  EXPECT_THROW(with_pad(false)->tokenizer(), Error);
+}
+
 // safetensors/safetensors #231
 TEST(FieldReports, TensorsMayLieAtOddAddresses) {
   const TemporaryFolder folder;
