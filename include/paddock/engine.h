@@ -55,15 +55,20 @@ struct TokenEvent {
   std::span<const TokenLogprob> top;  ///< the n best, likewise
 };
 
+/// Most alternatives that GenerateOptions::logprobs may ask for.
+inline constexpr int32_t kMaxLogprobs = 256;
+
 struct GenerateOptions {
   int32_t max_tokens = 128;
   SamplingOptions sampling{};
-  std::vector<std::string> stop{};    ///< strings that end the text; not part of it
-  bool ignore_stop_tokens = false;    ///< run on through the model's stop tokens
-  bool add_bos = true;                ///< for text prompts: as the tokenizer's own settings say
-  bool parse_special = false;         ///< for text prompts: special-token text becomes tokens
-  std::optional<int32_t> logprobs{};  ///< n: log-probabilities of the chosen and the n best tokens
-  /// Called for each token; return false to cancel. Runs on the thread that drives the engine.
+  std::vector<std::string> stop{};  ///< strings that end the text; not part of it
+  bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
+  bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say
+  bool parse_special = false;       ///< for text prompts: special-token text becomes tokens
+  /// n: log-probabilities of the chosen and the n best tokens; 0 to kMaxLogprobs.
+  std::optional<int32_t> logprobs{};
+  /// Called for each token; return false to cancel. Runs on the thread that drives the engine; what
+  /// it throws ends this request alone.
   std::function<bool(const TokenEvent&)> on_token{};
   /// Checked before each layer of every forward pass, also inside a prefill.
   std::optional<std::chrono::steady_clock::time_point> deadline{};
@@ -91,8 +96,15 @@ struct GenerateResult {
 using RequestId = int64_t;
 using SessionId = int64_t;
 
-/// Runs requests. Used by one thread at a time; cancel() and the statistics are safe from any
-/// thread. All memory (pool, activations, tables, staging) is reserved by the constructor.
+/// Runs requests. Used by one thread at a time; cancel(), options(), the model and the statistics
+/// are safe from any thread at any time. Inside its callbacks (on_token, on_event, on_logits)
+/// add(), take() and what opens, closes or measures sessions may be called, too. A call that is not
+/// allowed there throws Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An
+/// engine destroyed inside a callback ends the call under way as if cancelled.
+///
+/// All memory (pool, activations, tables, staging) is reserved by the constructor. Where memory
+/// runs out all the same, what asked for it ends with Error kOutOfMemory (a request of step() with
+/// FinishReason::kError), and the engine goes on.
 class PADDOCK_API Engine {
  public:
   /// Errors: kInvalidArgument (an option, with its value and range), kOutOfMemory (needed and
@@ -166,15 +178,16 @@ class PADDOCK_API Engine {
   std::vector<KvBlock> kv_blocks(int32_t layer) const;
   /// Removals numbered `from` and later, as far back as the ring reaches; any thread.
   std::vector<KvEvent> kv_events(uint64_t from = 0) const;
-  void check_integrity() const;          ///< throws Error kInternal if a conservation law is broken
-  const EngineOptions& options() const;  ///< as resolved: threads, context, budget filled in
+  /// Throws Error kInternal if a conservation law is broken; any thread.
+  void check_integrity() const;
+  EngineOptions options() const;  ///< as resolved: threads, context, budget filled in; any thread
   const Model& model() const;
-  uint64_t memory_bytes()
-      const;  ///< reserved by this engine: weights it repacked, pool, activations
+  /// Reserved by this engine: weights it repacked, pool, activations. Any thread.
+  uint64_t memory_bytes() const;
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // a call under way holds it, too
 };
 
 }  // namespace paddock

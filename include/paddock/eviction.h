@@ -80,12 +80,14 @@ struct LayerView {
 
 struct Victim {
   int32_t block = 0;  ///< index into LayerView::blocks
-  double score = 0;   ///< what it was ranked by, for the event log; a smaller one leaves first
+  double score = 0;   ///< what it was ranked by, for the event log; a smaller one leaves first;
+                      ///< finite
 };
 
 /// A policy for one set of layers. Implementations must be deterministic and keep no state between
 /// decisions: one object serves several layers and sequences. Calls come from the thread that
-/// drives the engine. What trim() throws is caught, counted and overruled; what the others throw
+/// drives the engine, with no lock held: of its methods those for any thread may be called
+/// (docs/hosts.md). What trim() throws is caught, counted and overruled; what the others throw
 /// refuses the policy, as Error kInvalidArgument with its name.
 class PADDOCK_API EvictionPolicy {
  public:
@@ -160,7 +162,8 @@ PADDOCK_API std::shared_ptr<const EvictionPolicy> make_policy(std::string_view r
 PADDOCK_API std::vector<std::string> policy_forms();
 
 /// Ranks the unprotected blocks of `view` by score(index into view.blocks), the smallest first, in
-/// the order and number that trim() asks for. A scored policy is this and one formula.
+/// the order and number that trim() asks for. A scored policy is this and one formula. Error
+/// kInvalidArgument for a score that is not finite, or none.
 PADDOCK_API void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims,
                              const std::function<double(int32_t block)>& score);
 

@@ -42,8 +42,9 @@ struct KvOptions {
   std::shared_ptr<const EvictionPolicy> custom_policy{};
   /// Removals that kv_events() can look back on; 0 to 1,000,000.
   int32_t event_capacity = 4096;
-  /// Called at every removal, on the thread that drives the engine, in the middle of its work: it
-  /// must not call the engine. If it throws it is not called again.
+  /// Called for every removal, in order, on the thread that drives the engine, when the step (or
+  /// the call) that removed it is done and no lock is held; docs/hosts.md says which methods it may
+  /// call. If it throws, that is counted (KvStats::hook_failures) and it is not called again.
   std::function<void(const KvEvent&)> on_event{};
 };
 

@@ -3,15 +3,30 @@
 
 #include <fmt/format.h>
 
+#include <new>
 #include <utility>
 
 #include "paddock/error.h"
 
 namespace paddock {
 
+inline constexpr const char* kNoMemory =
+    "the process is out of memory; lower the context, the KV budget or the batch size";
+
 template <typename... Args>
 [[noreturn]] void fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// Runs fn at the library's edge: what the standard library throws where there is no memory reaches
+/// a host as Error kOutOfMemory.
+template <typename Fn>
+decltype(auto) at_the_edge(Fn&& fn) {
+  try {
+    return fn();
+  } catch (const std::bad_alloc&) {
+    throw Error(ErrorCode::kOutOfMemory, kNoMemory);
+  }
 }
 
 }  // namespace paddock

@@ -11,11 +11,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-void add_logprobs(GenerateResult& result, std::span<const float> logits, TokenId id, int32_t n) {
+/// The n most likely tokens, best first.
+std::vector<TokenLogprob> top_logprobs(std::span<const float> logits, int32_t n) {
   const LogSoftmax normalizer(logits);
-  result.logprobs.push_back({id, normalizer.logprob(logits[id])});
-  std::vector<TokenLogprob>& top = result.top_logprobs.emplace_back();
-  top.resize(n);
+  std::vector<TokenLogprob> top(n);
   for (size_t i = 0; i < logits.size() && n > 0; ++i) {
     // Insertion into a short sorted list: larger first, lower id first among equals.
     const double value = normalizer.logprob(logits[i]);
@@ -23,6 +22,16 @@ void add_logprobs(GenerateResult& result, std::span<const float> logits, TokenId
     int32_t at = std::min(static_cast<int32_t>(i), n - 1);
     for (; at > 0 && value > top[at - 1].logprob; --at) top[at] = top[at - 1];
     top[at] = {static_cast<TokenId>(i), value};
+  }
+  return top;
+}
+
+/// What is said of a request that got no memory; nothing, where there is none for that either.
+std::string no_memory() noexcept {
+  try {
+    return kNoMemory;
+  } catch (const std::bad_alloc&) {
+    return {};
   }
 }
 
@@ -78,6 +87,10 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   }
   auto request = std::make_unique<Request>(next_request_, std::move(text),
                                            static_cast<size_t>(held), options, *model);
+  {
+    const std::lock_guard lock(requests_mutex_);
+    if (requests.size() == requests.capacity()) requests.reserve(2 * requests.size() + 1);
+  }
   request->session = session;
   request->claimed_pages = pages_for(std::min<int64_t>(context, total + options.max_tokens));
   if (session != nullptr) {
@@ -127,7 +140,7 @@ void Engine::Impl::cancel(std::optional<RequestId> id) {
   if (!id) cancel_feed_ = true;
   const std::lock_guard lock(requests_mutex_);
   for (const auto& request : requests) {
-    if (!id || request->id == *id) request->cancelled = true;
+    if (request != nullptr && (!id || request->id == *id)) request->cancelled = true;
   }
 }
 
@@ -138,17 +151,20 @@ bool Engine::Impl::should_stop() {
   });
 }
 
-void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) {
-  request.text.finish();
-  request.result.text = request.text.text();
+void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) noexcept {
+  try {
+    request.text.finish();
+  } catch (const std::bad_alloc&) {  // what was held back is lost
+  }
+  request.result.text = request.text.release();
   request.result.finish_reason = reason;
   request.result.error = std::move(error);
   request.finished = true;
 }
 
-void Engine::Impl::retire() {
-  const std::lock_guard lock(requests_mutex_);
-  for (const auto& request : requests) {
+/// Takes no memory. Of the host's only destructors are run, of callbacks, and without the lock.
+void Engine::Impl::retire() noexcept {
+  for (auto& request : requests) {
     if (!request->finished) continue;
     if (request->session != nullptr) {
       Session& session = *request->session;
@@ -158,16 +174,66 @@ void Engine::Impl::retire() {
     } else if (request->sequence) {
       cache->close(*request->sequence);
     }
-    finished.emplace(request->id, std::move(request->result));
+    finished.insert(std::move(request->node));
+    std::unique_ptr<Request> gone;
+    const std::lock_guard lock(requests_mutex_);
+    gone.swap(request);
+    // `lock` goes before `gone`.
   }
-  std::erase_if(requests, [](const auto& request) { return request->finished; });
+  const std::lock_guard lock(requests_mutex_);
+  std::erase(requests, nullptr);
 }
 
-GenerateResult Engine::Impl::run(RequestId id) {
-  while (!finished.contains(id)) step();
-  GenerateResult result = std::move(finished.at(id));
+void Engine::Impl::drop(RequestId id) {
+  for (const auto& request : requests) {
+    if (request->id == id) finish(*request, FinishReason::kError);
+  }
+  retire();
   finished.erase(id);
-  return result;
+}
+
+GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
+                                      const GenerateOptions& options, Session* session) {
+  const RequestId id = add(prompt, options, session);
+  own_request_ = id;
+  try {
+    while (!finished.contains(id)) step();
+  } catch (...) {
+    drop(id);
+    throw;
+  }
+  own_request_ = 0;
+  return std::move(finished.extract(id).mapped());
+}
+
+std::optional<GenerateResult> Engine::Impl::take(RequestId id) {
+  if (id == own_request_) return std::nullopt;
+  auto node = finished.extract(id);
+  if (node.empty()) return std::nullopt;
+  return std::move(node.mapped());
+}
+
+void Engine::Impl::abandon() {
+  abandoned_ = true;
+  cancel(std::nullopt);
+}
+
+void Engine::Impl::check_abandoned() const {
+  if (abandoned_) fail(ErrorCode::kCancelled, "the engine was destroyed inside a callback");
+}
+
+void Engine::Impl::deliver_events() {
+  const std::function<void(const KvEvent&)>& on_event = setup.options.kv.on_event;
+  if (!on_event) return;
+  for (const KvEvent& event : cache->take_queued()) {
+    if (hook_failures_ > 0) return;  // it threw once
+    const Driving::CallOut out(driving);
+    try {
+      on_event(event);
+    } catch (...) {
+      ++hook_failures_;
+    }
+  }
 }
 
 // ---- one step
@@ -175,6 +241,10 @@ GenerateResult Engine::Impl::run(RequestId id) {
 
 bool Engine::Impl::step() {
   if (requests.empty()) return false;
+  struct Stepping {  // should_stop() must not look at requests of a step that threw
+    std::vector<Request*>& list;
+    ~Stepping() { list.clear(); }
+  } stepping{stepping_};
   for (const auto& request : requests) {
     if (request->cancelled) {
       finish(*request, FinishReason::kCancelled);
@@ -189,6 +259,7 @@ bool Engine::Impl::step() {
   if (!stepping_.empty()) run_plan();
   stepping_.clear();
   retire();
+  deliver_events();
   return true;
 }
 
@@ -274,6 +345,7 @@ void Engine::Impl::run_plan() {
   for (const Request* request : stepping_) cache->commit(*request->sequence);
   cache->tick();
   const double seconds = seconds_since(start);
+  deliver_events();
 
   int32_t row = 0;
   for (Request* request : stepping_) {
@@ -281,7 +353,12 @@ void Engine::Impl::run_plan() {
     (request->decoding() ? timings.decode_seconds : timings.prefill_seconds) += seconds;
     (request->decoding() ? timings.decode_tokens : timings.prefill_tokens) += request->planned;
     request->fed += request->planned;
-    if (request->last_row >= 0) accept(*request, row++);
+    if (request->last_row < 0) continue;
+    try {
+      accept(*request, row++);
+    } catch (const std::bad_alloc&) {  // its own trouble
+      finish(*request, FinishReason::kError, no_memory());
+    }
   }
 }
 
@@ -301,11 +378,12 @@ void Engine::Impl::accept(Request& request, int32_t row) {
     id = request.sampler.choose(logits);
     if (id < 0) return finish(request, FinishReason::kError, request.sampler.why_none());
   }
-  request.sampler.observe(id);
-  request.input.push_back(id);
+  request.make_room();
 
   const std::vector<TokenId>& stops = model->stop_tokens();
   if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), id)) {
+    request.sampler.observe(id);
+    request.input.push_back(id);
     result.stop_token = id;
     request.text.finish();
     const std::string_view rest = request.text.take();
@@ -314,14 +392,21 @@ void Engine::Impl::accept(Request& request, int32_t row) {
     return;
   }
 
-  result.tokens.push_back(id);
   TokenEvent event{id, {}, 0, {}};
+  std::vector<TokenLogprob> top;
   if (request.options.logprobs) {
-    add_logprobs(result, logits, id, *request.options.logprobs);
-    event.logprob = result.logprobs.back().logprob;
-    event.top = result.top_logprobs.back();
+    top = top_logprobs(logits, *request.options.logprobs);
+    event.logprob = LogSoftmax(logits).logprob(logits[id]);
   }
   request.text.push(id);
+  // From here on nothing fails: the token is in the answer and in the sequence, or in neither.
+  request.sampler.observe(id);
+  request.input.push_back(id);
+  result.tokens.push_back(id);
+  if (request.options.logprobs) {
+    result.logprobs.push_back({id, event.logprob});
+    event.top = result.top_logprobs.emplace_back(std::move(top));
+  }
   std::optional<FinishReason> reason;
   if (request.text.stopped()) {
     reason = FinishReason::kStop;
@@ -338,6 +423,7 @@ void Engine::Impl::accept(Request& request, int32_t row) {
 
 bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
   if (!request.options.on_token) return true;
+  const Driving::CallOut out(driving);
   try {
     return request.options.on_token(event);
   } catch (const std::exception& e) {

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "core/fail.h"
+#include "engine/driving.h"
 #include "engine/request.h"
 #include "engine/step_planner.h"
 #include "kv/cache_manager.h"
@@ -48,13 +50,25 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
 
 struct Engine::Impl final : StopCheck {
   Impl(std::shared_ptr<const Model> model, EngineSetup setup);
+  /// Refuses a call that is not allowed now, then runs it; the engine outlives it even if a
+  /// callback destroys the Engine.
+  template <typename Fn>
+  static decltype(auto) drive(std::shared_ptr<Impl> impl, const char* method, const Fn& fn) {
+    const Driving::Run run(impl->driving, method);
+    return at_the_edge([&]() -> decltype(auto) { return fn(*impl); });
+  }
+  template <typename Fn>
+  static decltype(auto) touch(std::shared_ptr<Impl> impl, const char* method, const Fn& fn) {
+    const Driving::Touch touch(impl->driving, method);
+    return at_the_edge([&]() -> decltype(auto) { return fn(*impl); });
+  }
 
   RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options, Session* session);
   bool step();
-  GenerateResult run(RequestId id);
   Session& session(SessionId id);
   SessionId open_session();
   void close_session(SessionId id);
+  int64_t session_length(SessionId id);
   using OnLogits = std::function<bool(int64_t position, std::span<const float> logits)>;
   std::span<const float> feed(SessionId id, std::span<const TokenId> tokens);
   void feed(SessionId id, std::span<const TokenId> tokens, const OnLogits& on_logits,
@@ -63,6 +77,13 @@ struct Engine::Impl final : StopCheck {
   void truncate(SessionId id, int64_t length);
   void set_policies(PolicyMap policies, std::string name);
   KvStats stats() const;
+  EngineOptions options() const;
+  /// Runs one request of this call's own to its end.
+  GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options,
+                          Session* session);
+  std::optional<GenerateResult> take(RequestId id);
+  /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
+  void abandon();
   void cancel(std::optional<RequestId> id);
   bool should_stop() override;
 
@@ -73,13 +94,23 @@ struct Engine::Impl final : StopCheck {
   std::unique_ptr<CacheManager> cache;
   std::unique_ptr<Llama> llama;
   std::unique_ptr<StepPlanner> planner;
-  uint64_t memory_bytes = 0;
+  std::atomic<uint64_t> memory_bytes{0};
 
   std::vector<std::unique_ptr<Request>> requests;  // queued and running, oldest first
   std::map<RequestId, GenerateResult> finished;
   std::map<SessionId, std::unique_ptr<Session>> sessions;
 
+  Driving driving;
+
  private:
+  /// Tells the host of what has left the cache. No lock is held, no step half done.
+  void deliver_events();
+  /// Logits to the host's callback; false: stop.
+  bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
+  /// Forgets a request that failed with its step.
+  void drop(RequestId id);
+  /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
+  void check_abandoned() const;
   /// Makes the cache's books and the planner for a pool of setup.n_pages.
   void make_books();
   /// What the engine takes beside weights and pool.
@@ -99,9 +130,9 @@ struct Engine::Impl final : StopCheck {
   void accept(Request& request, int32_t row);
   /// Calls the host's callback; what it throws ends this request alone. False: stop.
   bool deliver(Request& request, const TokenEvent& event);
-  void finish(Request& request, FinishReason reason, std::string error = {});
+  void finish(Request& request, FinishReason reason, std::string error = {}) noexcept;
   bool overdue(const Request& request) const;
-  void retire();
+  void retire() noexcept;
   /// Feeds tokens to a sequence in chunks; after each, on_chunk(first position, n) may end it.
   void feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
                      const std::function<bool(int64_t first, int32_t n)>& on_chunk);
@@ -113,6 +144,10 @@ struct Engine::Impl final : StopCheck {
                     const std::function<void(std::span<const TokenId>)>& feed_all);
 
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
+  std::atomic<bool> abandoned_{false};
+  RequestId own_request_ = 0;  // of the generate() under way; not to be taken by a callback
+  std::atomic<int64_t> hook_failures_{0};  // times that on_event threw
+  std::string kv_type_;                    // its name
   RequestId next_request_ = 1;
   SessionId next_session_ = 1;
   std::vector<Request*> stepping_;
@@ -120,6 +155,8 @@ struct Engine::Impl final : StopCheck {
   std::vector<SampleRow> sample_rows_;
   std::vector<TokenId> chosen_;        // by the device, per row of logits: -1 where the host has to
   mutable std::mutex requests_mutex_;  // guards the list of requests against cancel()
+  mutable std::mutex shown_mutex_;     // guards shown_ against set_policies()
+  std::shared_ptr<const EngineOptions> shown_;  // what options() tells
 };
 
 }  // namespace paddock

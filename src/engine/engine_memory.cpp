@@ -47,8 +47,10 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 #endif
   llama = std::make_unique<Llama>(config, weights, *backend, most_tokens(o), most_logit_rows(o));
   memory_bytes = weights->bytes + pool + others;
+  kv_type_ = kv_type_name(o.kv.type);
+  shown_ = std::make_shared<const EngineOptions>(o);
   log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
-      memory_bytes, setup.n_pages, o.kv.policy);
+      memory_bytes.load(), setup.n_pages, o.kv.policy);
 
   requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
   stepping_.reserve(o.max_sequences);
@@ -69,7 +71,7 @@ void Engine::Impl::make_books() {
                            o.context,
                            setup.chunk,
                            o.kv.event_capacity,
-                           o.kv.on_event,
+                           static_cast<bool>(o.kv.on_event),
                            {}};
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };

@@ -4,8 +4,16 @@
 #include "core/fail.h"
 #include "core/system.h"
 #include "engine/engine_impl.h"
+#include "paddock/log.h"
 
 namespace paddock {
+namespace {
+
+void check_callback(const std::function<bool(int64_t, std::span<const float>)>& on_logits) {
+  if (!on_logits) fail(ErrorCode::kInvalidArgument, "on_logits is null; give a function");
+}
+
+}  // namespace
 
 Session& Engine::Impl::session(SessionId id) {
   const auto it = sessions.find(id);
@@ -15,15 +23,24 @@ Session& Engine::Impl::session(SessionId id) {
 }
 
 SessionId Engine::Impl::open_session() {
-  auto session = std::make_unique<Session>();
-  session->sequence = cache->open();
-  sessions.emplace(next_session_, std::move(session));
+  const auto [at, added] = sessions.emplace(next_session_, std::make_unique<Session>());
+  try {
+    at->second->sequence = cache->open();
+  } catch (...) {
+    sessions.erase(at);
+    throw;
+  }
   return next_session_++;
 }
 
 void Engine::Impl::close_session(SessionId id) {
   cache->close(session(id).sequence);
   sessions.erase(id);
+  deliver_events();
+}
+
+int64_t Engine::Impl::session_length(SessionId id) {
+  return static_cast<int64_t>(session(id).tokens.size());
 }
 
 void Engine::Impl::feed_session(Session& session, std::span<const TokenId> tokens,
@@ -57,6 +74,7 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
     llama->compute_logits({&last, 1});
     llama->fetch_logits();
   });
+  check_abandoned();
   return llama->logits_row(0);
 }
 
@@ -64,6 +82,7 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
                         int64_t prompt_tokens) {
   Session& target = session(id);
   check_tokens(tokens, "input");
+  check_callback(on_logits);
   if (prompt_tokens < 0) {
     fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be 0 or more", prompt_tokens);
   }
@@ -81,6 +100,7 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
   }
   if (length < cache->length(target.sequence)) cache->truncate(target.sequence, length);
   target.tokens.resize(static_cast<size_t>(length));
+  deliver_events();
 }
 
 void Engine::Impl::set_policies(PolicyMap policies, std::string name) {
@@ -94,15 +114,40 @@ void Engine::Impl::set_policies(PolicyMap policies, std::string name) {
   next.options.kv.policy = std::move(name);
   next.options.kv.custom_policy = nullptr;
   check_pool(next, next.n_pages);
+  auto shown = std::make_shared<const EngineOptions>(next.options);
+  PolicyMap before = setup.policies;
   cache->set_policies(next.policies);
-  planner = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
-  backend->reserve(limits_for(next, model->data(), *planner));
+  try {
+    auto fresh = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
+    backend->reserve(limits_for(next, model->data(), *fresh));
+    planner = std::move(fresh);
+  } catch (...) {
+    cache->set_policies(std::move(before));
+    backend->reserve(limits_for(setup, model->data(), *planner));
+    throw;
+  }
   setup = std::move(next);
+  memory_bytes = weights->bytes + setup.options.kv.budget_bytes + other_bytes();
+  {
+    const std::lock_guard lock(shown_mutex_);
+    shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them
+  }
+  deliver_events();
+}
+
+EngineOptions Engine::Impl::options() const {
+  std::shared_ptr<const EngineOptions> shown;
+  {
+    const std::lock_guard lock(shown_mutex_);
+    shown = shown_;
+  }
+  return *shown;
 }
 
 KvStats Engine::Impl::stats() const {
   KvStats stats = cache->stats();
-  stats.type = kv_type_name(setup.options.kv.type);
+  stats.type = kv_type_;
+  stats.hook_failures = hook_failures_ + static_cast<int64_t>(log_hook_failures());
   for (KvLayerStats& layer : stats.layers) {
     layer.attention_seconds =
         static_cast<double>(backend->attention_nanoseconds(layer.layer)) * 1e-9;
@@ -117,6 +162,7 @@ KvStats Engine::Impl::stats() const {
 void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,
                            int64_t prompt_tokens) {
   check_tokens(tokens, "input");
+  check_callback(on_logits);
   if (prompt_tokens < 0 || prompt_tokens > static_cast<int64_t>(tokens.size())) {
     fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the input's {}",
          prompt_tokens, tokens.size());
@@ -131,6 +177,12 @@ void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_l
   feed_rows(sequence, tokens, on_logits);
 }
 
+bool Engine::Impl::hand_out(const OnLogits& on_logits, int64_t position,
+                            std::span<const float> logits) {
+  const Driving::CallOut out(driving);
+  return on_logits(position, logits);
+}
+
 void Engine::Impl::feed_rows(SequenceId sequence, std::span<const TokenId> tokens,
                              const OnLogits& on_logits) {
   feed_sequence(sequence, tokens, [&](int64_t first, int32_t n) {
@@ -141,7 +193,9 @@ void Engine::Impl::feed_rows(SequenceId sequence, std::span<const TokenId> token
       llama->fetch_logits();
       for (size_t i = 0; i < logit_rows_.size(); ++i) {
         const int64_t position = first + begin + static_cast<int64_t>(i);
-        if (!on_logits(position, llama->logits_row(static_cast<int32_t>(i)))) return false;
+        if (!hand_out(on_logits, position, llama->logits_row(static_cast<int32_t>(i))))
+          return false;
+        check_abandoned();
       }
     }
     return true;
@@ -183,6 +237,7 @@ void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> t
     planner->report(*cache);
     cache->commit(sequence);
     cache->tick();
+    deliver_events();
     if (!on_chunk(start + static_cast<int64_t>(fed), n)) return;
     fed += n;
   }

@@ -16,9 +16,10 @@ void validate(const GenerateOptions& options, int32_t vocab_size) {
   if (options.max_tokens < 0) {
     fail(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be 0 or more", options.max_tokens);
   }
-  if (options.logprobs && (*options.logprobs < 0 || *options.logprobs > vocab_size)) {
-    fail(ErrorCode::kInvalidArgument, "logprobs is {}; it must be from 0 to the vocabulary's {}",
-         *options.logprobs, vocab_size);
+  const int32_t most = std::min(kMaxLogprobs, vocab_size);
+  if (options.logprobs && (*options.logprobs < 0 || *options.logprobs > most)) {
+    fail(ErrorCode::kInvalidArgument, "logprobs is {}; it must be from 0 to {}", *options.logprobs,
+         most);
   }
   for (const std::string& stop : options.stop) {
     if (stop.empty()) fail(ErrorCode::kInvalidArgument, "a stop string is empty");
@@ -31,7 +32,26 @@ const GenerateOptions& validated(const GenerateOptions& options, const Model& mo
   return options;
 }
 
+std::map<RequestId, GenerateResult>::node_type make_node(RequestId id) {
+  std::map<RequestId, GenerateResult> one;
+  return one.extract(one.try_emplace(id).first);
+}
+
+/// Grows as push_back() does, but before anything is pushed.
+template <typename T>
+void grow(std::vector<T>& values) {
+  if (values.size() == values.capacity()) values.reserve(2 * values.size() + 1);
+}
+
 }  // namespace
+
+void Request::make_room() {
+  grow(input);
+  grow(result.tokens);
+  if (!options.logprobs) return;
+  grow(result.logprobs);
+  grow(result.top_logprobs);
+}
 
 Request::Request(RequestId request_id, std::vector<TokenId> text_so_far, size_t held,
                  const GenerateOptions& request_options, const Model& model)
@@ -41,7 +61,9 @@ Request::Request(RequestId request_id, std::vector<TokenId> text_so_far, size_t 
       fed(held),
       prompt_end(input.size()),
       sampler(options.sampling, model.info().vocab_size),
-      text(model.data().tokenizer, options.stop) {
+      text(model.data().tokenizer, options.stop),
+      node(make_node(request_id)),
+      result(node.mapped()) {
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
   input.reserve(input.size() + expected + 1);
   result.tokens.reserve(expected + 1);

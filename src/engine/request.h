@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -37,7 +38,9 @@ struct Request {
   bool admitted = false;
   Sampler sampler;
   TextStream text;
-  GenerateResult result;
+  /// Becomes an entry of Engine::Impl::finished without an allocation.
+  std::map<RequestId, GenerateResult>::node_type node;
+  GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
 
@@ -45,6 +48,8 @@ struct Request {
   int32_t planned = 0;    // tokens of this step
   int32_t last_row = -1;  // flat index of its last token if logits are wanted
 
+  /// Makes room for one more token, so that taking it cannot fail half-way.
+  void make_room();
   size_t unfed() const { return input.size() - fed; }
   bool decoding() const { return fed >= prompt_end; }
 };

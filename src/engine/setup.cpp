@@ -101,6 +101,12 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
          "kv.budget_share is {} and kv.budget_bytes {}; give one of the two", o.kv.budget_share,
          o.kv.budget_bytes);
   }
+  if (o.precision != Precision::kFast && o.precision != Precision::kReference) {
+    fail(ErrorCode::kInvalidArgument, "precision is {}; it must be kFast (0) or kReference (1)",
+         static_cast<int>(o.precision));
+  }
+  check_range("kv.type", static_cast<int64_t>(o.kv.type), static_cast<int64_t>(KvType::kAuto),
+              static_cast<int64_t>(KvType::kBF16));
   if (o.device == "auto") o.device = auto_device();
   if (o.threads == 0) o.threads = usable_cores();
   if (o.kv.type == KvType::kAuto) {

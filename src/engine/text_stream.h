@@ -26,8 +26,11 @@ class TextStream {
 
   /// Text that became final since the last call of take(); the view lives until the next push().
   std::string_view take();
-  /// All final text.
-  std::string_view text() const { return std::string_view(text_).substr(0, final_); }
+  /// All final text, moved out; the stream is over.
+  std::string release() {
+    text_.resize(final_);
+    return std::move(text_);
+  }
 
   /// Memory for texts of up to `bytes`, so that later calls allocate nothing.
   void reserve(size_t bytes) { text_.reserve(bytes); }

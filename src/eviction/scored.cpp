@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "core/fail.h"
 #include "eviction/rules.h"
 
 namespace paddock {
@@ -17,12 +17,17 @@ void EvictionPolicy::trim(const LayerView&, int64_t, std::vector<Victim>&) const
 void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims,
                  const std::function<double(int32_t block)>& score) {
   victims.clear();
+  if (!score) fail(ErrorCode::kInvalidArgument, "rank_blocks() was given no score");
   for (size_t i = 0; i < view.blocks.size(); ++i) {
     if (view.blocks[i].is_protected) continue;
     const auto block = static_cast<int32_t>(i);
     const double value = score(block);
-    victims.push_back(
-        {block, std::isnan(value) ? -std::numeric_limits<double>::infinity() : value});
+    if (!std::isfinite(value)) {
+      fail(ErrorCode::kInvalidArgument,
+           "the score of the block at position {} in layer {} is {}; it must be finite",
+           view.blocks[i].first_position, view.layer, value);
+    }
+    victims.push_back({block, value});
   }
   std::sort(victims.begin(), victims.end(), [&](const Victim& a, const Victim& b) {
     if (a.score != b.score) return a.score < b.score;

@@ -40,6 +40,7 @@ struct Sequence {
   int64_t length = 0;             // committed positions
   int32_t reserved = 0;           // positions after them that reserve() found room for
   int64_t prompt = 0;             // where the prompt ends; 0: nobody said
+  bool deciding = false;          // committed, but rules may still have to decide at this length
   std::vector<uint64_t> names;    // of its full blocks, as far as given
   std::vector<int32_t> attached;  // blocks of the index that it lists, from the first on
   std::vector<Table> layers;
@@ -87,7 +88,9 @@ struct CacheManager::Impl {
   void fill_view(const Sequence& sequence, int32_t layer);
   /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
   void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
-  void violation(const LayerRule& rule, std::string what);
+  template <typename... Args>
+  void violation(const LayerRule& rule, fmt::format_string<Args...> format,
+                 Args&&... args) noexcept;
   void remove_victims(SequenceId id, int32_t layer);
   void renumber_rotations(Table& table);
 
@@ -117,7 +120,8 @@ struct CacheManager::Impl {
   double runner_up_score = 0;
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
-  // driving thread alone writes, and holds it for every change of a table or a counter.
+  // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
+  // the host's is called under it: policies are asked before, events are told after.
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
@@ -126,6 +130,12 @@ struct CacheManager::Impl {
   };
   std::vector<Counters> counters;
   EventRing ring;
+  struct Queued {
+    uint64_t number;
+    RemovalEvent event;
+  };
+  std::vector<Queued> queue;  // removals that nobody has taken yet
+  std::function<void(const KvEvent&)> watcher;
   int64_t pool_peak = 0;
   int64_t steps = 0;
   int64_t tokens_written = 0;

@@ -32,20 +32,22 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   in_index.resize(config.n_pages);
+  if (config.queues_events) queue.reserve(config.n_pages);
   sequences.resize(config.max_sequences);
   for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
   adopt(std::move(map));
 }
 
-/// Takes the rules over and reserves what tables and decisions will need under them.
+/// Takes the rules over and reserves what tables and decisions will need under them. What can fail
+/// comes first.
 void CacheManager::Impl::adopt(PolicyMap map) {
   map.check_block_size(config.block_size);
   int64_t most = 0;
-  layer_rules.clear();
+  std::vector<int32_t> numbers;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = map.layer(layer);
     const auto known = std::find(rule_names.begin(), rule_names.end(), rule.name);
-    layer_rules.push_back(static_cast<int32_t>(known - rule_names.begin()));
+    numbers.push_back(static_cast<int32_t>(known - rule_names.begin()));
     if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
     for (Sequence& sequence : sequences) {
@@ -59,6 +61,7 @@ void CacheManager::Impl::adopt(PolicyMap map) {
   victims.reserve(most);
   choices.reserve(most);
   named.reserve(most);
+  layer_rules = std::move(numbers);
   policies = std::move(map);
 }
 
@@ -75,8 +78,8 @@ void CacheManager::set_policies(PolicyMap policies) {
          impl_->live);
   }
   const std::lock_guard lock(impl_->mutex);
-  impl_->make_room(impl_->config.n_pages);  // what is kept was computed under other rules
   impl_->adopt(std::move(policies));
+  impl_->make_room(impl_->config.n_pages);  // what is kept was computed under other rules
 }
 
 // ---- sequences
@@ -91,6 +94,7 @@ SequenceId CacheManager::open() {
     sequence.length = 0;
     sequence.reserved = 0;
     sequence.prompt = 0;
+    sequence.deciding = false;
     sequence.names.clear();
     sequence.attached.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -271,7 +275,7 @@ void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason re
 
 void CacheManager::commit(SequenceId id) {
   Sequence& sequence = impl_->at(id);
-  const std::lock_guard lock(impl_->mutex);
+  std::unique_lock lock(impl_->mutex);
   const int64_t blocks = impl_->new_blocks(sequence, sequence.reserved);
   const int64_t n = sequence.reserved;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -287,14 +291,18 @@ void CacheManager::commit(SequenceId id) {
   impl_->tokens_written += n;
   sequence.length += n;
   sequence.reserved = 0;
+  sequence.deciding = true;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = rule(layer);
     if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
       impl_->split_sinks(sequence.layers[layer], layer_rule);
     }
     impl_->release_past(id, layer);
-    impl_->after_commit(id, layer);
   }
+  lock.unlock();  // policies are the host's
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
+  lock.lock();
+  sequence.deciding = false;
 }
 
 void CacheManager::tick() {

@@ -32,7 +32,7 @@ struct CacheConfig {
   int64_t max_positions;  // longest sequence admitted
   int32_t max_chunk;      // most tokens of one sequence in one step
   int32_t event_capacity = 4096;
-  std::function<void(const KvEvent&)> on_event{};
+  bool queues_events = false;  // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
   bool keep_blocks = false;                     // keep named blocks of ended sequences for reuse
 };
@@ -45,7 +45,7 @@ class CacheManager {
   ~CacheManager();
 
   /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
-  /// open.
+  /// open. If it throws nothing has changed.
   void set_policies(PolicyMap policies);
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
@@ -108,7 +108,13 @@ class CacheManager {
   std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread
   /// Events numbered `from` and later that are still in the ring, from any thread.
   std::vector<KvEvent> events(uint64_t from) const;
-  /// Checks every conservation law; throws Error kInternal naming the first that fails.
+  /// Removals since the last call, oldest first, where CacheConfig::queues_events: the caller tells
+  /// its host of them when no lock is held and no decision is half done.
+  std::vector<KvEvent> take_queued();
+  /// For proofs: called at every removal, in the middle of it, before the page goes.
+  void watch(std::function<void(const KvEvent&)> on_removal);
+  /// Checks every conservation law; throws Error kInternal naming the first that fails. From any
+  /// thread.
   void check_integrity() const;
 
  private:

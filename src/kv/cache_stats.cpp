@@ -1,5 +1,6 @@
 // What the books say: snapshots, the event log, and the laws they must obey.
 #include <algorithm>
+#include <new>
 
 #include "kv/cache_impl.h"
 
@@ -27,13 +28,28 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
 void CacheManager::Impl::push_event(const RemovalEvent& event) {
   const uint64_t number = ring.written();
   ring.push(event);
-  if (!config.on_event) return;
+  if (watcher) watcher(this->event(number, event));
+  if (!config.queues_events) return;
   try {
-    config.on_event(this->event(number, event));
-  } catch (...) {  // the host's trouble must not leave a decision half done
-    config.on_event = nullptr;
-    last_violation = "the event callback threw and was removed";
+    queue.push_back({number, event});
+  } catch (const std::bad_alloc&) {  // the ring has it; a decision must not stay half done
   }
+}
+
+std::vector<KvEvent> CacheManager::take_queued() {
+  std::vector<KvEvent> events;
+  if (impl_->queue.empty()) return events;
+  const std::lock_guard lock(impl_->mutex);
+  events.reserve(impl_->queue.size());
+  for (const Impl::Queued& queued : impl_->queue) {
+    events.push_back(impl_->event(queued.number, queued.event));
+  }
+  impl_->queue.clear();
+  return events;
+}
+
+void CacheManager::watch(std::function<void(const KvEvent&)> on_removal) {
+  impl_->watcher = std::move(on_removal);
 }
 
 KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) const {
@@ -222,7 +238,7 @@ void CacheManager::check_integrity() const {
              layer, past, end - 1);
       }
       if (sequence.live && rule.decides_at(sequence.length, sequence.prompt) &&
-          sequence.reserved == 0 && table.tokens > rule.schedule.budget) {
+          sequence.reserved == 0 && !sequence.deciding && table.tokens > rule.schedule.budget) {
         fail(ErrorCode::kInternal,
              "layer {}: {} positions are resident after a decision of '{}', whose budget is {}",
              layer, table.tokens, rule.name, rule.schedule.budget);

@@ -82,6 +82,11 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   ask(name, "needs", [&] { needs = policy->needs(); });
   ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
   ask(name, "visibility", [&] { v = policy->visibility(layer); });
+  if (positions != Positions::kOriginal && positions != Positions::kCompact) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}' answers {} for positions(); it must be kOriginal (0) or kCompact (1)", name,
+         static_cast<int>(positions));
+  }
   check_visibility(name, v, layer);
   check_schedule(name, schedule, layer);
   if (trims() && v.bounded()) {

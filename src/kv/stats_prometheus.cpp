@@ -113,6 +113,8 @@ std::string to_prometheus(const KvStats& s) {
            s.policy_shortfalls);
   p.single("policy_slow_total", "counter", "Answers that took longer than a millisecond.",
            s.policy_slow);
+  p.single("hook_failures_total", "counter", "Times that a callback of the host threw.",
+           s.hook_failures);
   p.single("prefix_lookups_total", "counter", "Blocks looked for among those kept for reuse.",
            s.prefix_lookups);
   p.single("prefix_hits_total", "counter", "Of them found.", s.prefix_hits);

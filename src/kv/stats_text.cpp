@@ -121,6 +121,7 @@ std::string to_json(const KvStats& stats) {
   out["policy_violations"] = stats.policy_violations;
   out["policy_shortfalls"] = stats.policy_shortfalls;
   out["policy_slow"] = stats.policy_slow;
+  out["hook_failures"] = stats.hook_failures;
   if (!stats.last_violation.empty()) out["last_violation"] = stats.last_violation;
   out["prefix_lookups"] = stats.prefix_lookups;
   out["prefix_hits"] = stats.prefix_hits;

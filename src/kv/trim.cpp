@@ -2,6 +2,7 @@
 // checked, blocks leave.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "core/log.h"
 #include "kv/cache_impl.h"
@@ -51,6 +52,7 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
   Sequence& sequence = at(id);
   const bool decides = rule.decides_at(sequence.length, sequence.prompt);
   if (decides) decide(id, layer);
+  const std::lock_guard lock(mutex);
   if (rule.observes_from(sequence.length, sequence.prompt) ||
       (decides && rule.schedule.observe == 0)) {
     for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
@@ -62,12 +64,13 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   const Sequence& sequence = at(id);
   const int64_t excess = sequence.layers[layer].tokens - rule.schedule.budget;
   if (excess <= 0) return;
-  ++counters[layer].decisions;
   fill_view(sequence, layer);
   ask(rule,
       {layer, config.n_layers, config.n_heads, config.block_size, sequence.length,
        sequence.layers[layer].tokens, view},
       excess);
+  const std::lock_guard lock(mutex);
+  ++counters[layer].decisions;
   remove_victims(id, layer);
 }
 
@@ -91,6 +94,21 @@ void CacheManager::Impl::fill_view(const Sequence& sequence, int32_t layer) {
   }
 }
 
+template <typename... Args>
+void CacheManager::Impl::violation(const LayerRule& rule, fmt::format_string<Args...> format,
+                                   Args&&... args) noexcept {
+  std::string what;
+  try {
+    what =
+        fmt::format("policy '{}': {}", rule.name, fmt::format(format, std::forward<Args>(args)...));
+  } catch (const std::bad_alloc&) {  // counted all the same
+  }
+  log(LogLevel::kWarning, "{}; the oldest blocks go instead", what);
+  const std::lock_guard lock(mutex);
+  ++violations;
+  last_violation.swap(what);
+}
+
 void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int64_t excess) {
   const auto start = std::chrono::steady_clock::now();
   victims.clear();
@@ -102,29 +120,31 @@ void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int6
     rule.policy->trim(asked, excess, victims);
   } catch (const std::exception& e) {
     wrong = true;
-    violation(rule, fmt::format("trim() threw: {}", e.what()));
+    violation(rule, "trim() threw: {}", e.what());
   } catch (...) {
     wrong = true;
     violation(rule, "trim() threw something that is no std::exception");
   }
   const int64_t spent = nanoseconds_since(start);
-  policy_nanoseconds += spent;
-  if (spent > kSlowNanoseconds) ++slow;
 
   int64_t freed = 0;
   for (const Victim& victim : victims) {
     if (wrong) break;
     if (victim.block < 0 || victim.block >= static_cast<int32_t>(view.size())) {
       wrong = true;
-      violation(rule, fmt::format("trim() named block {} of {}", victim.block, view.size()));
+      violation(rule, "trim() named block {} of {}", victim.block, view.size());
     } else if (view[victim.block].is_protected) {
       wrong = true;
-      violation(rule, fmt::format("trim() named the protected block at position {} in layer {}",
-                                  view[victim.block].first_position, asked.layer));
+      violation(rule, "trim() named the protected block at position {} in layer {}",
+                view[victim.block].first_position, asked.layer);
     } else if (named[victim.block] != 0) {
       wrong = true;
-      violation(rule, fmt::format("trim() named the block at position {} in layer {} twice",
-                                  view[victim.block].first_position, asked.layer));
+      violation(rule, "trim() named the block at position {} in layer {} twice",
+                view[victim.block].first_position, asked.layer);
+    } else if (!std::isfinite(victim.score)) {
+      wrong = true;
+      violation(rule, "trim() gave the block at position {} in layer {} the score {}",
+                view[victim.block].first_position, asked.layer, victim.score);
     } else if (freed >= excess) {
       runner_up = victim.block;
       runner_up_score = victim.score;
@@ -139,20 +159,17 @@ void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int6
     choices.clear();
     named.assign(view.size(), 0);
     freed = 0;
-  } else if (freed < excess) {
-    ++shortfalls;
   }
+  const bool too_few = !wrong && freed < excess;
   for (size_t i = 0; i < view.size() && freed < excess; ++i) {
     if (view[i].is_protected || named[i] != 0) continue;
     choices.push_back({static_cast<int32_t>(i), 0, true});
     freed += view[i].n_tokens;
   }
-}
-
-void CacheManager::Impl::violation(const LayerRule& rule, std::string what) {
-  ++violations;
-  last_violation = fmt::format("policy '{}': {}", rule.name, what);
-  log(LogLevel::kWarning, "{}; the oldest blocks go instead", last_violation);
+  const std::lock_guard lock(mutex);
+  policy_nanoseconds += spent;
+  if (spent > kSlowNanoseconds) ++slow;
+  if (too_few) ++shortfalls;
 }
 
 void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {

@@ -38,11 +38,11 @@ class Follower {
         before_(model->info().n_layers),
         after_(before_),
         distort_(std::move(distort)) {
+    engine_ = std::make_unique<Engine>(model, options);
     if (options.kv.type != KvType::kF32) {
       stored_.resize(model->info().n_layers);
-      options.kv.on_event = [this](const KvEvent& event) { keep_rows(event.layer); };
+      inside(*engine_).cache->watch([this](const KvEvent& event) { keep_rows(event.layer); });
     }
-    engine_ = std::make_unique<Engine>(model, options);
   }
 
   /// The largest difference of any logit from the oracle's, relative to the oracle's largest.

@@ -38,8 +38,8 @@ class Schedule {
     config.on_free = [this](int32_t page) {
       std::fill(pages_[page].begin(), pages_[page].end(), kNothing);
     };
-    config.on_event = [this](const KvEvent& event) { forget(event); };
     cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
+    cache_->watch([this](const KvEvent& event) { forget(event); });
   }
 
   void run(int n_steps, const std::vector<std::string>& other_specs) {

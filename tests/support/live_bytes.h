@@ -9,6 +9,8 @@ namespace paddock::test {
 inline std::atomic<int64_t> g_allocations{0};
 inline std::atomic<int64_t> g_live_bytes{0};
 inline std::atomic<int64_t> g_most_live_bytes{0};
+/// So many allocations succeed, then one fails; below 0: none does.
+inline std::atomic<int64_t> g_fail_after{-1};
 
 inline void count_live_bytes(int64_t change) {
   const int64_t now = g_live_bytes += change;

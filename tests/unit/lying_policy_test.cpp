@@ -22,6 +22,8 @@ enum class Lie {
   kNobody,
   kEverybody,
   kNaN,
+  kNaNItself,
+  kInfinite,
   kSlow
 };
 
@@ -77,7 +79,12 @@ class Liar final : public EvictionPolicy {
         for (int32_t i = 0; i < last; ++i) victims.push_back({i, 0});
         return;
       case Lie::kNaN:
-        for (Victim& v : victims) v.score = NAN;
+        return;  // rank_blocks() threw
+      case Lie::kNaNItself:
+        victims[0].score = NAN;
+        return;
+      case Lie::kInfinite:
+        victims[0].score = -INFINITY;
         return;
       case Lie::kSlow:
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -170,15 +177,22 @@ TEST(LyingPolicy, IsCountedReportedAndOverruledAndTheTextIsThatOfTheOldestGoing)
   }
 }
 
-TEST(LyingPolicy, ScoresThatAreNoNumbersLeaveFirstAndAreNoViolation) {
-  // rank_blocks puts them below every number; among equals the less recently used, then the deeper.
-  const Outcome out = run(Lie::kNaN);
-  EXPECT_EQ(out.stats.policy_violations, 0);
-  EXPECT_EQ(out.tokens.size(), 60U);
-  EXPECT_EQ(out.tokens, run(Lie::kNaN).tokens);
-  int64_t unnumbered = 0;
-  for (const KvEvent& event : out.events) unnumbered += std::isnan(event.score) ? 1 : 0;
-  EXPECT_GT(unnumbered, 10);
+TEST(LyingPolicy, ScoresThatAreNoNumbersAreRefusedAndOverruled) {
+  // By rank_blocks() where it meets one, by the manager where a policy makes its own list.
+  for (const Lie lie : {Lie::kNaN, Lie::kNaNItself, Lie::kInfinite}) {
+    const Outcome out = run(lie);
+    EXPECT_GT(out.stats.policy_violations, 0);
+    EXPECT_NE(out.stats.last_violation.find(lie == Lie::kInfinite ? "-inf" : "nan"),
+              std::string::npos)
+        << out.stats.last_violation;
+    EXPECT_EQ(out.tokens.size(), 60U);
+    int64_t overruled = 0;
+    for (const KvEvent& event : out.events) {
+      EXPECT_TRUE(std::isfinite(event.score));
+      overruled += event.overruled ? 1 : 0;
+    }
+    EXPECT_GT(overruled, 10);
+  }
 }
 
 TEST(LyingPolicy, EventsNameTheRuleThatRuledThen) {

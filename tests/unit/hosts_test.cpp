@@ -1,0 +1,441 @@
+// What a host may call from where (the table of docs/hosts.md), and what happens where its own
+// functions misbehave.
+#include <atomic>
+#include <thread>
+
+#include "support/golden.h"
+
+namespace paddock::test {
+namespace {
+
+std::shared_ptr<const Model> tiny() {
+  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
+  return model;
+}
+
+GenerateOptions greedy(int32_t n) {
+  GenerateOptions options;
+  options.max_tokens = n;
+  options.sampling.temperature = 0;
+  options.ignore_stop_tokens = true;
+  return options;
+}
+
+std::vector<TokenId> prompt(size_t n = 24) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  return {tokens.begin(), tokens.begin() + static_cast<int64_t>(n)};
+}
+
+/// Names the oldest blocks, after it has called whoever waits; a liar names one that is not there.
+class Nosy final : public EvictionPolicy {
+ public:
+  std::function<void()> in_trim;
+  bool lies = false;
+
+  std::string name() const override { return "nosy"; }
+  TrimSchedule schedule(int32_t, int32_t) const override { return {16, 8, 0, 0, 0}; }
+  void trim(const LayerView& view, int64_t n, std::vector<Victim>& victims) const override {
+    if (in_trim) in_trim();
+    if (lies) return victims.push_back({1000, 0});
+    rank_blocks(view, n, victims, [&](int32_t block) {
+      return static_cast<double>(view.blocks[block].first_position);
+    });
+  }
+};
+
+/// Sets the process's log hook while it lives.
+struct LogHook {
+  explicit LogHook(std::function<void(LogLevel, std::string_view)> hook) {
+    set_log_hook(std::move(hook));
+  }
+  ~LogHook() { set_log_hook({}); }
+};
+
+// ---- the table
+
+enum class Kind { kAnyTime, kBooks, kDrives };
+
+struct Method {
+  const char* name;
+  Kind kind;
+  std::function<void(Engine&, SessionId idle)> call;
+};
+
+const std::vector<Method>& methods() {
+  static const auto all_rows = [](int64_t, std::span<const float>) { return true; };
+  static const std::vector<Method> table = {
+      {"cancel(id)", Kind::kAnyTime, [](Engine& e, SessionId) { e.cancel(12345); }},
+      {"kv_stats", Kind::kAnyTime, [](Engine& e, SessionId) { to_json(e.kv_stats()); }},
+      {"kv_blocks", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_blocks(0); }},
+      {"kv_events", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_events(); }},
+      {"check_integrity", Kind::kAnyTime, [](Engine& e, SessionId) { e.check_integrity(); }},
+      {"options", Kind::kAnyTime,
+       [](Engine& e, SessionId) { EXPECT_EQ(e.options().kv.policy, "nosy"); }},
+      {"model", Kind::kAnyTime, [](Engine& e, SessionId) { EXPECT_EQ(&e.model(), tiny().get()); }},
+      {"memory_bytes", Kind::kAnyTime,
+       [](Engine& e, SessionId) { EXPECT_GT(e.memory_bytes(), 0U); }},
+      {"add", Kind::kBooks, [](Engine& e, SessionId) { e.add(prompt(3), greedy(2)); }},
+      {"take", Kind::kBooks,
+       [](Engine& e, SessionId) {
+         for (RequestId id = 0; id < 9; ++id) EXPECT_FALSE(e.take(id));
+       }},
+      {"open_session", Kind::kBooks, [](Engine& e, SessionId) { e.open_session(); }},
+      {"close_session", Kind::kBooks, [](Engine& e, SessionId idle) { e.close_session(idle); }},
+      {"session_length", Kind::kBooks,
+       [](Engine& e, SessionId idle) { EXPECT_EQ(e.session_length(idle), 20); }},
+      {"step", Kind::kDrives, [](Engine& e, SessionId) { e.step(); }},
+      {"generate", Kind::kDrives, [](Engine& e, SessionId) { e.generate(prompt(3), greedy(2)); }},
+      {"generate(session)", Kind::kDrives,
+       [](Engine& e, SessionId idle) { e.generate(idle, prompt(3), greedy(2)); }},
+      {"feed", Kind::kDrives, [](Engine& e, SessionId idle) { e.feed(idle, prompt(3)); }},
+      {"feed(rows)", Kind::kDrives,
+       [](Engine& e, SessionId idle) { e.feed(idle, prompt(3), all_rows); }},
+      {"forward", Kind::kDrives, [](Engine& e, SessionId) { e.forward(prompt(3), all_rows); }},
+      {"truncate", Kind::kDrives, [](Engine& e, SessionId idle) { e.truncate(idle, 0); }},
+      {"set_kv_policy(spec)", Kind::kDrives, [](Engine& e, SessionId) { e.set_kv_policy("full"); }},
+      {"set_kv_policy(policy)", Kind::kDrives,
+       [](Engine& e, SessionId) { e.set_kv_policy(make_policy("full")); }},
+  };
+  return table;
+}
+
+/// A place from which a host calls back, and whether books may be touched there.
+enum class Place { kOnToken, kOnEvent, kFeedRows, kForwardRows, kTrim, kLog };
+constexpr Place kPlaces[] = {Place::kOnToken,     Place::kOnEvent, Place::kFeedRows,
+                             Place::kForwardRows, Place::kTrim,    Place::kLog};
+
+/// An engine at work with one function to be called, once, from one place.
+class Stage {
+ public:
+  explicit Stage(Place place) : place_(place) {
+    policy_->lies = place == Place::kLog;
+    EngineOptions options = reference_options();
+    options.threads = 1;
+    options.max_sequences = 6;
+    options.batch_size = 16;
+    options.kv.block_size = 4;
+    options.kv.custom_policy = policy_;
+    options.kv.on_event = [this](const KvEvent&) { arrive(Place::kOnEvent); };
+    policy_->in_trim = [this] { arrive(Place::kTrim); };
+    engine_ = std::make_unique<Engine>(tiny(), options);
+    idle_ = engine_->open_session();
+    engine_->feed(idle_, prompt(20));
+  }
+
+  /// What the requests said, and the logits of raw passes.
+  std::vector<std::vector<TokenId>> run(std::function<void(Engine&, SessionId)> act) {
+    act_ = std::move(act);
+    const LogHook hook([this](LogLevel, std::string_view) { arrive(Place::kLog); });
+    std::vector<std::vector<TokenId>> said;
+    GenerateOptions options = greedy(12);
+    options.on_token = [this](const TokenEvent&) {
+      arrive(Place::kOnToken);
+      return true;
+    };
+    const RequestId first = engine_->add(prompt(), options);
+    const RequestId second = engine_->add(prompt(30), options);
+    while (engine_->step()) engine_->check_integrity();
+    said.push_back(engine_->take(first)->tokens);
+    said.push_back(engine_->take(second)->tokens);
+    const auto rows = [&](Place place) {
+      return [this, place, &said](int64_t, std::span<const float> row) {
+        said.back().push_back(static_cast<TokenId>(row[7] * 1e5F));
+        arrive(place);
+        return true;
+      };
+    };
+    said.emplace_back();
+    engine_->forward(prompt(), rows(Place::kForwardRows));
+    said.emplace_back();
+    const SessionId other = engine_->open_session();
+    engine_->feed(other, prompt(), rows(Place::kFeedRows));
+    engine_->close_session(other);
+    engine_->check_integrity();
+    return said;
+  }
+
+  bool arrived() const { return arrived_; }
+
+ private:
+  void arrive(Place place) {
+    if (place != place_ || arrived_ || !act_) return;
+    arrived_ = true;
+    act_(*engine_, idle_);
+  }
+
+  Place place_;
+  std::shared_ptr<Nosy> policy_ = std::make_shared<Nosy>();
+  std::unique_ptr<Engine> engine_;
+  SessionId idle_ = 0;
+  std::function<void(Engine&, SessionId)> act_;
+  bool arrived_ = false;
+};
+
+TEST(Hosts, MayCallFromTheirCallbacksWhatTheTableSays) {
+  for (const Place place : kPlaces) {
+    const bool between_work = place != Place::kTrim && place != Place::kLog;
+    const auto undisturbed = Stage(place).run({});
+    for (const Method& method : methods()) {
+      SCOPED_TRACE(testing::Message() << method.name << " from " << static_cast<int>(place));
+      Stage stage(place);
+      std::optional<ErrorCode> refusal;
+      std::string message;
+      const auto said = stage.run([&](Engine& engine, SessionId idle) {
+        try {
+          method.call(engine, idle);
+        } catch (const Error& e) {
+          refusal = e.code();
+          message = e.what();
+        }
+      });
+      EXPECT_TRUE(stage.arrived());
+      EXPECT_EQ(said, undisturbed);
+      const bool allowed =
+          method.kind == Kind::kAnyTime || (method.kind == Kind::kBooks && between_work);
+      EXPECT_EQ(refusal.has_value(), !allowed) << message;
+      if (allowed) continue;
+      EXPECT_EQ(refusal, ErrorCode::kInvalidArgument);
+      EXPECT_NE(message.find("from inside a callback"), std::string::npos) << message;
+    }
+  }
+}
+
+TEST(Hosts, MayAddRequestsInsideACallbackAndTakeThem) {
+  EngineOptions options = reference_options();
+  options.max_sequences = 2;
+  Engine engine(tiny(), options);
+  RequestId added = 0;
+  GenerateOptions talks = greedy(4);
+  talks.on_token = [&](const TokenEvent&) {
+    if (added == 0) added = engine.add(prompt(5), greedy(3));
+    return true;
+  };
+  engine.generate(prompt(), talks);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.take(added)->tokens,
+            Engine(tiny(), options).generate(prompt(5), greedy(3)).tokens);
+}
+
+// ---- destruction
+
+TEST(Hosts, MayDestroyTheEngineInsideACallback) {
+  const auto rows_end = [](const std::function<void()>& act) {
+    try {
+      act();
+      ADD_FAILURE() << "the call went on without its engine";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCancelled) << e.what();
+    }
+  };
+  for (const Place place : kPlaces) {
+    SCOPED_TRACE(static_cast<int>(place));
+    const auto policy = std::make_shared<Nosy>();
+    policy->lies = place == Place::kLog;
+    std::unique_ptr<Engine> engine;
+    const auto leave = [&] { engine.reset(); };
+    EngineOptions options = reference_options();
+    options.kv.block_size = 4;
+    options.batch_size = 8;
+    options.kv.custom_policy = policy;
+    if (place == Place::kOnEvent) options.kv.on_event = [&](const KvEvent&) { leave(); };
+    if (place == Place::kTrim) policy->in_trim = leave;
+    engine = std::make_unique<Engine>(tiny(), options);
+    const LogHook hook([&](LogLevel, std::string_view) {
+      if (place == Place::kLog) leave();
+    });
+    const auto row = [&](int64_t, std::span<const float>) {
+      leave();
+      return true;
+    };
+    if (place == Place::kFeedRows) {
+      const SessionId session = engine->open_session();
+      rows_end([&] { engine->feed(session, prompt(), row); });
+    } else if (place == Place::kForwardRows) {
+      rows_end([&] { engine->forward(prompt(), row); });
+    } else {
+      GenerateOptions generate = greedy(50);
+      generate.on_token = [&](const TokenEvent&) {
+        if (place == Place::kOnToken) leave();
+        return true;
+      };
+      EXPECT_EQ(engine->generate(prompt(), generate).finish_reason, FinishReason::kCancelled);
+    }
+    EXPECT_EQ(engine, nullptr);
+  }
+}
+
+// ---- threads
+
+TEST(Hosts, ASecondThreadThatDrivesIsRefused) {
+  Engine engine(tiny(), reference_options());
+  std::atomic<bool> running{false};
+  std::atomic<bool> refused{false};
+  std::thread other([&] {
+    while (!running) std::this_thread::yield();
+    try {
+      engine.step();
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(std::string(e.what()).find("second thread"), std::string::npos) << e.what();
+    }
+    try {
+      engine.add(prompt());  // the driving thread may, this one may not
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+      refused = true;
+    }
+  });
+  GenerateOptions options = greedy(100000);
+  options.on_token = [&](const TokenEvent&) {
+    running = true;
+    return !refused;
+  };
+  options.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  engine.generate(prompt(), options);
+  other.join();
+  EXPECT_TRUE(refused);
+}
+
+TEST(Hosts, MayLookWhileTheRulesChange) {
+  EngineOptions options = reference_options();
+  options.context = 64;
+  Engine engine(tiny(), options);
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    while (!done) {
+      const std::string rule = engine.options().kv.policy;
+      EXPECT_TRUE(rule == "full" || rule == "sink:2+30" || rule == "h2o:32@every:8") << rule;
+      EXPECT_EQ(engine.kv_stats().layers.size(), 2U);
+      engine.kv_blocks(1);
+      engine.kv_events();
+      engine.check_integrity();
+      EXPECT_GT(engine.memory_bytes(), 0U);
+    }
+  });
+  for (int i = 0; i < (kEmulated ? 3 : 20); ++i) {
+    for (const char* rule : {"sink:2+30", "h2o:32@every:8", "full"}) {
+      engine.set_kv_policy(rule);
+      engine.generate(prompt(40), greedy(2));
+    }
+  }
+  done = true;
+  other.join();
+}
+
+// ---- functions of the host that throw, or are none
+
+TEST(Hosts, HooksThatThrowAreCaughtAndCounted) {
+  const auto policy = std::make_shared<Nosy>();
+  policy->lies = true;
+  EngineOptions options = reference_options();
+  options.kv.block_size = 4;
+  options.kv.custom_policy = policy;
+  int told = 0;
+  options.kv.on_event = [&](const KvEvent&) {
+    ++told;
+    throw std::runtime_error("no ink");
+  };
+  Engine engine(tiny(), options);
+  const auto before = static_cast<int64_t>(log_hook_failures());
+  EXPECT_EQ(engine.kv_stats().hook_failures, before);
+  int heard = 0;
+  {
+    const LogHook hook([&](LogLevel, std::string_view) {
+      ++heard;
+      throw 3;
+    });
+    EXPECT_EQ(engine.generate(prompt(), greedy(8)).tokens.size(), 8U);
+  }
+  EXPECT_EQ(told, 1);  // not again
+  EXPECT_GT(heard, 1);
+  EXPECT_EQ(log_hook_failures(), static_cast<uint64_t>(before + heard));
+  EXPECT_EQ(engine.kv_stats().hook_failures, before + heard + 1);
+  engine.check_integrity();
+}
+
+TEST(Hosts, ALogHookMayReplaceItselfAndIsNotToldOfItsOwnDoing) {
+  const auto policy = std::make_shared<Nosy>();
+  policy->lies = true;
+  EngineOptions options = reference_options();
+  options.kv.block_size = 4;
+  options.kv.custom_policy = policy;
+  Engine engine(tiny(), options);
+  int first = 0;
+  int second = 0;
+  const LogHook hook([&](LogLevel, std::string_view) {
+    ++first;
+    Engine(tiny(), reference_options());  // says that it was made
+    set_log_hook([&second](LogLevel, std::string_view) { ++second; });
+  });
+  engine.generate(prompt(), greedy(8));
+  EXPECT_EQ(first, 1);
+  EXPECT_GT(second, 0);
+}
+
+TEST(Hosts, AProgressCallbackMayUseOtherEnginesAndLoadModels) {
+  Engine engine(tiny(), reference_options());
+  int calls = 0;
+  LoadOptions options;
+  options.on_progress = [&](double) {
+    if (++calls > 2) return true;
+    EXPECT_EQ(engine.generate(prompt(), greedy(2)).tokens.size(), 2U);
+    EXPECT_NE(Model::load(golden("gqa1-default")), nullptr);
+    return true;
+  };
+  EXPECT_NE(Model::load(golden("gqa1-Q8_0.gguf"), options), nullptr);
+  EXPECT_GT(calls, 0);
+  options.on_progress = [](double) -> bool { throw std::runtime_error("the host's own"); };
+  EXPECT_THROW(Model::load(golden("gqa1-Q8_0.gguf"), options), std::runtime_error);
+}
+
+std::string refusal_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "nothing was refused";
+  return {};
+}
+
+TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
+  const auto with = [](const std::function<void(EngineOptions&)>& change) {
+    return refusal_of([&] {
+      EngineOptions options;
+      change(options);
+      Engine engine(tiny(), options);
+    });
+  };
+  EXPECT_NE(with([](EngineOptions& o) { o.precision = static_cast<Precision>(7); }).find("7"),
+            std::string::npos);
+  EXPECT_NE(with([](EngineOptions& o) { o.kv.type = static_cast<KvType>(-3); }).find("-3"),
+            std::string::npos);
+  struct Lost final : EvictionPolicy {
+    std::string name() const override { return "lost"; }
+    Positions positions() const override { return static_cast<Positions>(9); }
+  };
+  const std::string lost =
+      with([](EngineOptions& o) { o.kv.custom_policy = std::make_shared<Lost>(); });
+  EXPECT_NE(lost.find("lost"), std::string::npos);
+  EXPECT_NE(lost.find("9"), std::string::npos);
+
+  Engine engine(tiny(), reference_options());
+  const SessionId session = engine.open_session();
+  EXPECT_NE(refusal_of([&] { engine.feed(session, prompt(), nullptr); }).find("on_logits"),
+            std::string::npos);
+  EXPECT_NE(refusal_of([&] { engine.forward(prompt(), nullptr); }).find("on_logits"),
+            std::string::npos);
+  EXPECT_EQ(engine.session_length(session), 0);
+  std::vector<Victim> victims;
+  EXPECT_NE(refusal_of([&] { rank_blocks({}, 1, victims, nullptr); }).find("score"),
+            std::string::npos);
+  GenerateOptions many = greedy(1);
+  many.logprobs = kMaxLogprobs + 1;
+  EXPECT_NE(refusal_of([&] { engine.generate(prompt(), many); }).find("logprobs"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace paddock::test

@@ -1,0 +1,183 @@
+// One allocation fails, each in turn: what asked for it ends with a clear error, and the next call
+// works.
+#include "support/golden.h"
+#include "support/live_bytes.h"
+#include "support/small_model.h"
+
+namespace paddock::test {
+namespace {
+
+/// Fails the allocation after the next `n`, in this scope.
+class FailAfter {
+ public:
+  explicit FailAfter(int64_t n) { g_fail_after = n; }
+  ~FailAfter() { g_fail_after = -1; }
+  /// Whether it came to that.
+  static bool failed() { return g_fail_after < 0; }
+};
+
+/// Runs act() over and over, its first, second, ... allocation failing, until none is left. Only
+/// Error kOutOfMemory may leave it. after(n) follows each.
+void fail_each(const std::function<void()>& act, const std::function<void(int64_t)>& after,
+               int64_t stride = 1) {
+  for (int64_t n = 0;; n += stride) {
+    bool failed = false;
+    {
+      const FailAfter fail(n);
+      try {
+        act();
+      } catch (const Error& e) {
+        g_fail_after = g_fail_after < 0 ? -1 : g_fail_after.load();
+        EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory) << n << ": " << e.what();
+        EXPECT_NE(std::string(e.what()).find("memory"), std::string::npos) << e.what();
+      }
+      failed = FailAfter::failed();
+    }
+    if (!failed) {
+      EXPECT_GT(n, 10);  // there was something to fail
+      return;
+    }
+    after(n);
+    if (testing::Test::HasFailure()) {
+      ADD_FAILURE() << "allocation " << n;
+      return;
+    }
+  }
+}
+
+#define SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS() \
+  if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new"
+
+TEST(NoMemory, LoadingAModelFailsCleanly) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  std::shared_ptr<const Model> model;
+  // A tokenizer makes thousands of small ones: every seventh will do.
+  fail_each([&] { model = Model::load(folder.path()); }, [](int64_t) {}, 7);
+  ASSERT_NE(model, nullptr);
+  EXPECT_NE(model->tokenizer(), nullptr);
+  fail_each([&] { inspect_json(folder.path()); }, [](int64_t) {});
+  fail_each([&] { Tokenizer::load(folder.path()); }, [](int64_t) {}, 7);
+  std::vector<TokenId> ids;
+  fail_each([&] { ids = model->tokenizer()->encode(std::string(400, 'a') + " and so on"); },
+            [](int64_t) {});
+  EXPECT_FALSE(ids.empty());
+}
+
+TEST(NoMemory, MakingAnEngineFailsCleanly) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
+  EngineOptions options = reference_options();
+  options.threads = 1;
+  options.kv.policy = "0=sink:2+20,*=h2o:32@every:8";
+  fail_each([&] { Engine(model, options).kv_stats(); }, [](int64_t) {});
+  Engine engine(model, options);
+  fail_each([&] { to_json(engine.kv_stats()); }, [](int64_t) {});
+}
+
+class Session {
+ public:
+  explicit Session(std::shared_ptr<const Model> model, const std::string& policy)
+      : model_(std::move(model)) {
+    options_.threads = 1;
+    options_.context = 96;
+    options_.max_sequences = 4;
+    options_.batch_size = 16;
+    options_.kv.block_size = 4;
+    options_.kv.policy = policy;
+    options_.kv.on_event = [this](const KvEvent&) { ++told_; };
+    generate_.max_tokens = 7;
+    generate_.sampling.temperature = 0.9F;
+    generate_.sampling.repeat_penalty = 1.2F;
+    generate_.sampling.logit_bias = {{3, 0.5F}};
+    generate_.stop = {"never so long a string of text"};
+    generate_.logprobs = 3;
+    generate_.ignore_stop_tokens = true;
+    generate_.on_token = [](const TokenEvent&) { return true; };
+    for (TokenId i = 0; i < 30; ++i) prompt_.push_back('a' + i % 17);
+    renew();
+    expected_ = engine_->generate(prompt_, generate_).tokens;
+  }
+
+  void renew() { engine_ = std::make_unique<Engine>(model_, options_); }
+
+  /// A bit of everything.
+  void live() {
+    const auto rows = [](int64_t, std::span<const float>) { return true; };
+    Engine& e = *engine_;
+    const SessionId session = e.open_session();
+    e.generate(session, prompt_, generate_);
+    const RequestId first = e.add(prompt_, generate_);
+    const RequestId second = e.add(std::span(prompt_).first(9), generate_);
+    while (e.step()) {
+    }
+    e.take(first);
+    e.take(second);
+    e.generate("a cab", generate_);
+    e.feed(session, std::span(prompt_).first(5));
+    e.feed(session, std::span(prompt_).first(5), rows);
+    e.forward(prompt_, rows);
+    e.truncate(session, 0);
+    e.generate(session, prompt_, generate_);
+    e.close_session(session);
+    e.set_kv_policy("window:24");
+    e.generate(prompt_, generate_);
+    e.options();
+    e.kv_blocks(0);
+    e.kv_events();
+    e.set_kv_policy("full");
+  }
+
+  /// The engine after a failure: nothing is lost, every kind of call works.
+  void check() {
+    Engine& e = *engine_;
+    e.check_integrity();
+    while (e.step()) e.check_integrity();
+    for (SessionId id = 1; id < 4; ++id) {  // whichever are open
+      try {
+        const int64_t length = e.session_length(id);
+        const GenerateResult next = e.generate(id, std::span(prompt_).first(2), generate_);
+        EXPECT_EQ(e.session_length(id), length + 2 + static_cast<int64_t>(next.tokens.size()))
+            << finish_reason_name(next.finish_reason);
+        e.close_session(id);
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("not open"), std::string::npos) << error.what();
+      }
+    }
+    e.set_kv_policy(options_.kv.policy);
+    EXPECT_EQ(e.generate(prompt_, generate_).tokens, expected_);
+    e.check_integrity();
+    const KvStats stats = e.kv_stats();
+    EXPECT_EQ(stats.sequences, 0);
+    EXPECT_EQ(stats.total.pages_active, 0);
+    EXPECT_EQ(stats.policy_violations, 0);
+  }
+
+ private:
+  std::shared_ptr<const Model> model_;
+  EngineOptions options_;
+  GenerateOptions generate_;
+  std::vector<TokenId> prompt_;
+  std::vector<TokenId> expected_;
+  std::unique_ptr<Engine> engine_;
+  int64_t told_ = 0;
+};
+
+TEST(NoMemory, ASessionLosesOnlyWhatAskedForIt) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  for (const std::string policy : {"full", "sink:2+20", "h2o:24@every:8"}) {
+    SCOPED_TRACE(policy);
+    Session session(Model::load(folder.path()), policy);
+    fail_each([&] { session.live(); },
+              [&](int64_t) {
+                session.check();
+                session.renew();
+              });
+  }
+}
+
+}  // namespace
+}  // namespace paddock::test
