@@ -18,14 +18,16 @@ template <typename... Args>
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Runs fn at the library's edge: what the standard library throws where there is no memory reaches
-/// a host as Error kOutOfMemory.
+/// What std::bad_alloc becomes at the library's edge.
+[[noreturn]] inline void fail_no_memory() { throw Error(ErrorCode::kOutOfMemory, kNoMemory); }
+
+/// Runs fn at that edge.
 template <typename Fn>
 decltype(auto) at_the_edge(Fn&& fn) {
   try {
     return fn();
   } catch (const std::bad_alloc&) {
-    throw Error(ErrorCode::kOutOfMemory, kNoMemory);
+    fail_no_memory();
   }
 }
 

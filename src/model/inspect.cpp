@@ -149,7 +149,7 @@ Json inspect_folder(const fs::path& path) {
 
 }  // namespace
 
-std::string inspect_json(const std::string& path) {
+std::string inspect_json(const std::string& path) try {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found) {
@@ -157,6 +157,8 @@ std::string inspect_json(const std::string& path) {
   }
   const Json out = fs::is_directory(status) ? inspect_folder(path) : inspect_gguf(path);
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 }  // namespace paddock

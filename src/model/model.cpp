@@ -161,7 +161,7 @@ void describe(ModelData& data, const std::string& path) {
 
 }  // namespace
 
-std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOptions& options) {
+std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOptions& options) try {
   auto data = std::make_unique<ModelData>();
   report(options, 0.0);
   std::error_code error;
@@ -188,6 +188,8 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOpti
       data->info.n_parameters, data->info.weight_types);
   report(options, 1.0);
   return std::shared_ptr<const Model>(new Model(std::move(data)));
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 Model::Model(std::unique_ptr<detail::ModelData> data) : data_(std::move(data)) {}

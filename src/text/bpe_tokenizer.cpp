@@ -67,12 +67,14 @@ BpeTokenizer::BpeTokenizer(TokenizerSource source)
   stops.erase(std::unique(stops.begin(), stops.end()), stops.end());
 }
 
-std::vector<TokenId> BpeTokenizer::encode(std::string_view text, EncodeOptions options) const {
+std::vector<TokenId> BpeTokenizer::encode(std::string_view text, EncodeOptions options) const try {
   try {
     return encode_checked(text, options);
   } catch (const std::bad_alloc&) {
     fail(ErrorCode::kOutOfMemory, "no memory to tokenize a text of {} bytes", text.size());
   }
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 std::vector<TokenId> BpeTokenizer::encode_checked(std::string_view text,

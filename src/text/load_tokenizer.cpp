@@ -137,7 +137,7 @@ std::shared_ptr<const Tokenizer> load_folder_tokenizer(const std::string& folder
   return make_tokenizer(std::move(source));
 }
 
-std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
+std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) try {
   std::error_code ignored;
   if (fs::is_directory(path, ignored)) return load_folder_tokenizer(path);
   const MappedFile file{fs::path(path)};
@@ -154,6 +154,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) {
     if (message.starts_with(path) || message.starts_with("'" + path)) throw;
     throw Error(error.code(), path + ": " + error.what());
   }
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 }  // namespace paddock

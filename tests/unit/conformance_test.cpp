@@ -299,8 +299,16 @@ struct DividesByZero : Good {
     return view.blocks[i].mass == 0 ? -1 / 0.0 : view.blocks[i].mass;
   }
 };
+struct Unranked : Good {
+  void trim(const LayerView& view, int64_t n, Victims& victims) const override {
+    Good::trim(view, n, victims);
+    if (!victims.empty()) victims[0].score = -1 / 0.0;
+  }
+};
 TEST(Conformance, FindsScoresThatAreNotFinite) {
-  expect_only(check<DividesByZero>(), FindingKind::kScore, Severity::kError, "-inf");
+  expect_only(check<Unranked>(), FindingKind::kScore, Severity::kError, "-inf");
+  // rank_blocks() does not take them.
+  expect_only(check<DividesByZero>(), FindingKind::kThrows, Severity::kError, "is -inf");
 }
 
 struct Backwards : Good {

@@ -389,6 +389,26 @@ TEST(Hosts, AProgressCallbackMayUseOtherEnginesAndLoadModels) {
   EXPECT_THROW(Model::load(golden("gqa1-Q8_0.gguf"), options), std::runtime_error);
 }
 
+TEST(Hosts, WhatARowCallbackThrowsLeavesTheCallAndTheChunksFedStay) {
+  EngineOptions options = reference_options();
+  options.batch_size = 8;
+  Engine engine(tiny(), options);
+  const SessionId session = engine.open_session();
+  const auto throws_at = [](int64_t at) {
+    return [at](int64_t position, std::span<const float>) -> bool {
+      if (position == at) throw std::runtime_error("the host's own");
+      return true;
+    };
+  };
+  EXPECT_THROW(engine.feed(session, prompt(), throws_at(10)), std::runtime_error);
+  EXPECT_EQ(engine.session_length(session), 16);
+  EXPECT_THROW(engine.forward(prompt(), throws_at(3)), std::runtime_error);
+  const std::vector<TokenId> all = prompt();
+  engine.feed(session, std::span(all).last(8));
+  EXPECT_EQ(engine.session_length(session), 24);
+  engine.check_integrity();
+}
+
 std::string refusal_of(const std::function<void()>& act) {
   try {
     act();

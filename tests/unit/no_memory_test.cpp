@@ -18,16 +18,14 @@ class FailAfter {
 
 /// Runs act() over and over, its first, second, ... allocation failing, until none is left. Only
 /// Error kOutOfMemory may leave it. after(n) follows each.
-void fail_each(const std::function<void()>& act, const std::function<void(int64_t)>& after,
-               int64_t stride = 1) {
-  for (int64_t n = 0;; n += stride) {
+void fail_each(const std::function<void()>& act, const std::function<void(int64_t)>& after) {
+  for (int64_t n = 0;; ++n) {
     bool failed = false;
     {
       const FailAfter fail(n);
       try {
         act();
       } catch (const Error& e) {
-        g_fail_after = g_fail_after < 0 ? -1 : g_fail_after.load();
         EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory) << n << ": " << e.what();
         EXPECT_NE(std::string(e.what()).find("memory"), std::string::npos) << e.what();
       }
@@ -48,20 +46,14 @@ void fail_each(const std::function<void()>& act, const std::function<void(int64_
 #define SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS() \
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new"
 
-TEST(NoMemory, LoadingAModelFailsCleanly) {
+TEST(NoMemory, EncodingFailsCleanly) {
   SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
   const TemporaryFolder folder;
   write_small_model(folder);
-  std::shared_ptr<const Model> model;
-  // A tokenizer makes thousands of small ones: every seventh will do.
-  fail_each([&] { model = Model::load(folder.path()); }, [](int64_t) {}, 7);
-  ASSERT_NE(model, nullptr);
-  EXPECT_NE(model->tokenizer(), nullptr);
-  fail_each([&] { inspect_json(folder.path()); }, [](int64_t) {});
-  fail_each([&] { Tokenizer::load(folder.path()); }, [](int64_t) {}, 7);
+  const auto model = Model::load(folder.path());
+  const std::string text = std::string(400, 'a') + " and so on";
   std::vector<TokenId> ids;
-  fail_each([&] { ids = model->tokenizer()->encode(std::string(400, 'a') + " and so on"); },
-            [](int64_t) {});
+  fail_each([&] { ids = model->tokenizer()->encode(text); }, [](int64_t) {});
   EXPECT_FALSE(ids.empty());
 }
 
@@ -72,8 +64,6 @@ TEST(NoMemory, MakingAnEngineFailsCleanly) {
   options.threads = 1;
   options.kv.policy = "0=sink:2+20,*=h2o:32@every:8";
   fail_each([&] { Engine(model, options).kv_stats(); }, [](int64_t) {});
-  Engine engine(model, options);
-  fail_each([&] { to_json(engine.kv_stats()); }, [](int64_t) {});
 }
 
 class Session {
