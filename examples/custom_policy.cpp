@@ -27,7 +27,10 @@ class Steady final : public paddock::EvictionPolicy {
   std::string name() const override { return "steady:" + std::to_string(budget_); }
   paddock::PolicyNeeds needs() const override { return {.attention = true}; }
   paddock::TrimSchedule schedule(int32_t, int32_t) const override {
-    return {.budget = budget_, .every = std::max(1, budget_ / 4), .keep_newest = budget_ / 4};
+    return {.budget = budget_,
+            .every = std::max(1, budget_ / 4),
+            .keep_newest = budget_ / 4,
+            .newest_divisor = 4};
   }
   void trim(const paddock::LayerView& view, int64_t n_tokens,
             std::vector<paddock::Victim>& victims) const override {

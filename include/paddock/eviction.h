@@ -53,6 +53,8 @@ struct TrimSchedule {
                                 ///< 0: all since the last one
   int32_t keep_first = 0;       ///< blocks with any of the first positions are protected,
   int32_t keep_newest = 0;      ///< and those with any of the newest; the newest block always is
+  int32_t newest_divisor = 0;  ///< n: keep_newest is budget / n, and would grow with the budget, as
+                               ///< KvEvent::sufficient_budget then assumes; 0: it would not
 };
 
 /// A resident block of one sequence in one layer.

@@ -64,7 +64,9 @@ struct KvStats {
   int64_t pool_pages = 0;  ///< the whole pool; any layer may use any page
   int64_t pool_bytes = 0;
   int64_t pages_free = 0;
-  int64_t steps = 0;  ///< forward passes committed so far: the cache's clock
+  int64_t pages_per_block = 0;       ///< what a sequence's next block takes: one in every layer
+  int64_t reservations_refused = 0;  ///< times that too few pages were free for what a step needed
+  int64_t steps = 0;                 ///< forward passes committed so far: the cache's clock
   int64_t tokens_written = 0;
   int32_t sequences = 0;  ///< live ones
 
@@ -104,7 +106,11 @@ struct KvEvent {
   double score = 0;                 ///< with kPolicyTrim: what it was ranked by,
   double runner_up_score = 0;       ///< and the same of the block that would have been next,
   int64_t runner_up_position = -1;  ///< which starts here; -1: none was named
-  std::string policy;               ///< the layer's rule
+  int32_t rank = -1;                ///< with kPolicyTrim: its place among what left then, from 0,
+  int32_t left_together = 0;        ///< which were so many blocks of this layer,
+  int64_t sufficient_budget = 0;  ///< and the smallest budget of this layer from which on it would
+                                  ///< have stayed then, under the same ranking
+  std::string policy;             ///< the layer's rule
 };
 
 /// A resident block, as kv_blocks() lists it.

@@ -51,7 +51,8 @@ void compare_settings(const Settings& a, const Settings& b, const char* when, Fi
   };
   const auto same_schedule = [](const TrimSchedule& x, const TrimSchedule& y) {
     return x.budget == y.budget && x.every == y.every && x.observe == y.observe &&
-           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest;
+           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest &&
+           x.newest_divisor == y.newest_divisor;
   };
   const auto same = [](const auto& x, const auto& y, const auto& equal) {
     return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);

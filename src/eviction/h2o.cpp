@@ -15,7 +15,10 @@ class H2o final : public ScoredRule {
   PolicyNeeds needs() const override { return {.attention = true}; }
   TrimSchedule schedule_for(int32_t budget) const override {
     TrimSchedule schedule = ScoredRule::schedule_for(budget);
-    schedule.keep_newest = options().recent.value_or(budget / 2);
+    if (!options().recent) {
+      schedule.keep_newest = budget / 2;
+      schedule.newest_divisor = 2;
+    }
     return schedule;
   }
 

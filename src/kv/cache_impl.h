@@ -114,9 +114,10 @@ struct CacheManager::Impl {
   };
   std::vector<BlockInfo> view;
   std::vector<Victim> victims;
-  std::vector<Choice> choices;  // what leaves, in order
-  std::vector<uint8_t> named;   // [n_blocks]
-  int32_t runner_up = -1;       // index into the view
+  std::vector<Choice> choices;                      // what leaves, in order
+  std::vector<uint8_t> named;                       // [n_blocks]
+  std::vector<std::pair<int64_t, int64_t>> spared;  // of choices: see SufficientBudget
+  int32_t runner_up = -1;                           // index into the view
   double runner_up_score = 0;
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
@@ -137,6 +138,7 @@ struct CacheManager::Impl {
   std::vector<Queued> queue;  // removals that nobody has taken yet
   std::function<void(const KvEvent&)> watcher;
   int64_t pool_peak = 0;
+  int64_t refused = 0;  // calls of reserve() that found too few pages
   int64_t steps = 0;
   int64_t tokens_written = 0;
   int32_t live = 0;

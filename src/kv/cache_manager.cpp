@@ -60,6 +60,7 @@ void CacheManager::Impl::adopt(PolicyMap map) {
   view.reserve(most);
   victims.reserve(most);
   choices.reserve(most);
+  spared.reserve(most);
   named.reserve(most);
   layer_rules = std::move(numbers);
   policies = std::move(map);
@@ -172,7 +173,10 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->make_room(blocks * config.n_layers)) return false;
+  if (!impl_->make_room(blocks * config.n_layers)) {
+    ++impl_->refused;
+    return false;
+  }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     impl_->extend(sequence.layers[layer], layer, sequence.length, sequence.length + n);
   }

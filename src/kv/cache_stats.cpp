@@ -68,6 +68,9 @@ KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) cons
   event.score = raw.score;
   event.runner_up_score = raw.runner_up_score;
   event.runner_up_position = raw.runner_up_position;
+  event.rank = raw.rank;
+  event.left_together = raw.left_together;
+  event.sufficient_budget = raw.sufficient_budget;
   event.policy = rule_names[raw.rule];
   return event;
 }
@@ -89,6 +92,8 @@ KvStats CacheManager::stats() const {
   stats.pool_pages = config.n_pages;
   stats.pool_bytes = int64_t{config.n_pages} * config.page_bytes;
   const std::lock_guard lock(impl_->mutex);
+  stats.pages_per_block = config.n_layers;
+  stats.reservations_refused = impl_->refused;
   stats.steps = impl_->steps;
   stats.tokens_written = impl_->tokens_written;
   stats.sequences = impl_->live;

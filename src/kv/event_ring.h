@@ -23,6 +23,9 @@ struct RemovalEvent {
   double score = 0;
   double runner_up_score = 0;
   int64_t runner_up_position = -1;
+  int32_t rank = -1;
+  int32_t left_together = 0;
+  int64_t sufficient_budget = 0;
   bool overruled = false;
 };
 

@@ -64,6 +64,13 @@ void check_schedule(const std::string& name, const TrimSchedule& s, int32_t laye
         "{}; observe that many at most",
         name, s.observe, s.every, layer);
   }
+  if (s.newest_divisor != 0 &&
+      (s.newest_divisor < 0 || s.budget / s.newest_divisor != s.keep_newest)) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}': in layer {} keep_newest is {}, not the budget of {} divided by "
+         "newest_divisor, {}; leave that 0 where what is protected does not grow with the budget",
+         name, layer, s.keep_newest, s.budget, s.newest_divisor);
+  }
   if (int64_t{s.keep_first} + s.keep_newest >= s.budget) {
     fail(ErrorCode::kInvalidArgument,
          "policy '{}': {} first and {} newest positions are protected in layer {}, which leaves "

@@ -78,6 +78,10 @@ std::string to_prometheus(const KvStats& s) {
     p.value(fmt::format("layer=\"{}\",state=\"cached\"", layer.layer), layer.pages_cached);
   }
   p.single("pages_free", "gauge", "Pages that no layer holds.", s.pages_free);
+  p.single("pages_per_block", "gauge", "Pages that a sequence's next block takes.",
+           s.pages_per_block);
+  p.single("reservations_refused_total", "counter",
+           "Times that too few pages were free for what a step needed.", s.reservations_refused);
   p.single("pool_pages", "gauge", "Pages of the whole pool.", s.pool_pages);
   p.single("pool_bytes", "gauge", "Bytes of the whole pool.", s.pool_bytes);
   p.layers("pages_pinned", "gauge", "Active pages that the rule may not name.", s,

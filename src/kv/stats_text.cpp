@@ -112,10 +112,16 @@ const char* removal_reason_name(RemovalReason reason) noexcept {
 }
 
 std::string to_json(const KvStats& stats) {
-  Json out = {{"block_size", stats.block_size}, {"type", stats.type},
-              {"page_bytes", stats.page_bytes}, {"pool_pages", stats.pool_pages},
-              {"pool_bytes", stats.pool_bytes}, {"pages_free", stats.pages_free},
-              {"steps", stats.steps},           {"tokens_written", stats.tokens_written},
+  Json out = {{"block_size", stats.block_size},
+              {"type", stats.type},
+              {"page_bytes", stats.page_bytes},
+              {"pool_pages", stats.pool_pages},
+              {"pool_bytes", stats.pool_bytes},
+              {"pages_free", stats.pages_free},
+              {"pages_per_block", stats.pages_per_block},
+              {"reservations_refused", stats.reservations_refused},
+              {"steps", stats.steps},
+              {"tokens_written", stats.tokens_written},
               {"sequences", stats.sequences}};
   out["policy_seconds"] = stats.policy_seconds;
   out["policy_violations"] = stats.policy_violations;
@@ -160,6 +166,9 @@ std::string to_json(const KvEvent& event) {
       out["runner_up_position"] = event.runner_up_position;
       out["runner_up_score"] = event.runner_up_score;
     }
+    out["rank"] = event.rank;
+    out["left_together"] = event.left_together;
+    out["sufficient_budget"] = event.sufficient_budget;
   }
   return dump(out);
 }
@@ -191,6 +200,10 @@ std::string to_table(const KvStats& stats) {
         "{} trim decisions took {:.2f} ms; {} answers overruled, {} filled up, {} slow\n",
         stats.total.trim_decisions, stats.policy_seconds * 1e3, stats.policy_violations,
         stats.policy_shortfalls, stats.policy_slow);
+  }
+  if (stats.reservations_refused > 0) {
+    out += fmt::format("{} times too few pages were free; a block takes {}, one in every layer\n",
+                       stats.reservations_refused, stats.pages_per_block);
   }
   if (!stats.last_violation.empty()) out += one_line(stats.last_violation) + "\n";
   return out;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "core/log.h"
 #include "kv/cache_impl.h"
@@ -17,6 +18,56 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point start) {
                                                               start)
       .count();
 }
+
+/// The smallest budget from which on a block would have stayed, asked for each in the order in
+/// which they leave. Whole blocks leave until what is left fits, so a block stays if those before
+/// it are enough; but a larger budget may protect some of these, and then they do not go in its
+/// place.
+class SufficientBudget {
+ public:
+  SufficientBudget(const TrimSchedule& schedule, int64_t length, int64_t tokens,
+                   std::vector<std::pair<int64_t, int64_t>>& scratch)
+      : schedule_(schedule), length_(length), tokens_(tokens), spared_(scratch) {
+    spared_.clear();
+  }
+
+  int64_t of_next(const BlockInfo& block) {
+    const int64_t own = protected_from(block);
+    int64_t leaves_at = 0;  // the largest budget under which it leaves
+    int64_t from = 0;
+    int64_t gone = gone_;
+    for (const auto& [budget, n_tokens] : spared_) {  // between two of them `gone` is the same
+      const int64_t last = std::min({budget, tokens_ - gone, own}) - 1;
+      if (last >= from) leaves_at = last;
+      from = budget;
+      gone -= n_tokens;
+    }
+    const int64_t last = std::min(tokens_ - gone, own) - 1;
+    if (last >= from) leaves_at = last;
+    add(own, block.n_tokens);
+    return leaves_at + 1;
+  }
+
+ private:
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+
+  /// The budget from which on the newest positions, which it protects, reach the block.
+  int64_t protected_from(const BlockInfo& block) const {
+    if (schedule_.newest_divisor == 0) return kNever;
+    return schedule_.newest_divisor * (length_ - block.first_position - block.n_tokens + 1);
+  }
+  void add(int64_t budget, int64_t n_tokens) {
+    gone_ += n_tokens;
+    if (budget == kNever) return;
+    const std::pair<int64_t, int64_t> entry{budget, n_tokens};
+    spared_.insert(std::upper_bound(spared_.begin(), spared_.end(), entry), entry);
+  }
+
+  const TrimSchedule& schedule_;
+  int64_t length_, tokens_;
+  int64_t gone_ = 0;                                  // positions of the blocks before
+  std::vector<std::pair<int64_t, int64_t>>& spared_;  // of them, by the budget that protects them
+};
 
 }  // namespace
 
@@ -175,9 +226,14 @@ void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int6
 void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
   Sequence& sequence = at(id);
   Table& table = sequence.layers[layer];
+  RemovalEvent details;
+  details.left_together = static_cast<int32_t>(choices.size());
+  SufficientBudget sufficient(policies.layer(layer).schedule, sequence.length, table.tokens,
+                              spared);
   for (const Choice& choice : choices) {
     BlockEntry& e = table.entries[choice.block];
-    RemovalEvent details;
+    ++details.rank;
+    details.sufficient_budget = sufficient.of_next(view[choice.block]);
     details.score = choice.score;
     details.overruled = choice.overruled;
     if (runner_up >= 0) {

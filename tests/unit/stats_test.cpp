@@ -3,7 +3,9 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "kv/cache_manager.h"
 #include "support/golden.h"
@@ -56,6 +58,98 @@ TEST(Prometheus, PromtoolAcceptsIt) {
   // And it is not asleep: a metric without its type line is refused.
   std::ofstream(path) << "paddock_kv_x{layer=0} 1\n";
   EXPECT_NE(std::system(command.c_str()), 0);
+}
+
+/// A request that ended with kv_full although a page is free: a block needs one in each of two
+/// layers.
+KvStats full_stats() {
+  EngineOptions options;
+  options.threads = 1;
+  options.kv.block_size = 4;
+  const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
+  options.kv.budget_bytes = 11 * Engine(model, options).kv_stats().page_bytes;
+  Engine engine(model, options);
+  GenerateOptions run_on;
+  run_on.max_tokens = 30;
+  run_on.ignore_stop_tokens = true;
+  const SessionId session = engine.open_session();
+  const std::vector<TokenId> tokens = golden_tokens();
+  const GenerateResult result =
+      engine.generate(session, std::span<const TokenId>(tokens).first(10), run_on);
+  EXPECT_EQ(result.finish_reason, FinishReason::kKvFull);
+  return engine.kv_stats();
+}
+
+TEST(Stats, AFullCacheMayHaveFreePages) {
+  const KvStats stats = full_stats();
+  EXPECT_EQ(stats.pages_free, 1);
+  EXPECT_EQ(stats.pages_per_block, 2);
+  EXPECT_EQ(stats.reservations_refused, 1);
+  EXPECT_NE(to_table(stats).find("\n1 times too few pages were free; a block takes 2, "),
+            std::string::npos)
+      << to_table(stats);
+  const auto json = nlohmann::json::parse(to_json(stats));
+  EXPECT_EQ(json["pages_per_block"], 2);
+  EXPECT_EQ(json["reservations_refused"], 1);
+  EXPECT_EQ(busy_stats().reservations_refused, 0);
+  EXPECT_EQ(to_table(busy_stats()).find("too few pages"), std::string::npos);
+}
+
+/// Every sample of `before` three times, a minute each, then every sample of `after`.
+std::string input_series(const std::string& before, const std::string& after) {
+  std::string series;
+  std::istringstream first(before);
+  std::istringstream second(after);
+  for (std::string a, b; std::getline(first, a) && std::getline(second, b);) {
+    if (a[0] == '#') continue;
+    const size_t value = a.rfind(' ');
+    EXPECT_EQ(a.substr(0, value), b.substr(0, value));
+    const std::string x = a.substr(value);
+    const std::string y = b.substr(value);
+    series += "      - series: '" + a.substr(0, value) + "'\n        values: '" + x + x + x + y +
+              y + y + "'\n";
+  }
+  return series;
+}
+
+TEST(Prometheus, TheAlertsOfTheExampleFireWhenTheyShould) {
+  PADDOCK_REAL_FILE(promtool, "PADDOCK_PROMTOOL")
+  const KvStats full = full_stats();
+  KvStats room = full;
+  room.reservations_refused = 0;
+  room.pages_free = 2;  // one more block fits
+  KvStats kept = full;  // likewise, once what is only kept for reuse goes
+  kept.reservations_refused = 0;
+  kept.layers[1].pages_cached = 1;
+  const TemporaryFolder folder;
+  const std::string rules =
+      std::string(PADDOCK_TEST_DATA) + "/../../examples/prometheus_alerts.yml";
+  // What fires three minutes after `before` has become `after`.
+  const auto fires = [&](const KvStats& before, const KvStats& after, const std::string& alerts) {
+    std::string expected;
+    for (const char* name : {"PaddockKvFull", "PaddockKvNearlyFull", "PaddockKvTrims"}) {
+      expected += std::string("      - expr: count(ALERTS{alertname=\"") + name +
+                  "\"}) or vector(0)\n        eval_time: 5m\n        exp_samples:\n" +
+                  "          - labels: '{}'\n            value: " +
+                  (alerts.find(name) == std::string::npos ? "0" : "1") + "\n";
+    }
+    const std::string file = folder.write(
+        "test.yml", "rule_files: ['" + rules + "']\ntests:\n  - interval: 1m\n    input_series:\n" +
+                        input_series(to_prometheus(before), to_prometheus(after)) +
+                        "    promql_expr_test:\n" + expected);
+    const std::string out = folder.path() + "/out.txt";
+    const std::string command =
+        std::string(promtool) + " test rules " + file + " > " + out + " 2>&1";
+    const int status = std::system(command.c_str());
+    std::ifstream said(out);
+    EXPECT_EQ(status, 0) << std::string{std::istreambuf_iterator<char>(said), {}};
+  };
+  fires(room, room, "");
+  fires(room, kept, "");
+  fires(room, full, "PaddockKvFull PaddockKvNearlyFull");
+  KvStats trimmed = room;
+  trimmed.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kPolicyTrim)] = 3;
+  fires(room, trimmed, "PaddockKvTrims");
 }
 
 TEST(Prometheus, ReplacesWhatIsNoUtf8) {
@@ -132,6 +226,86 @@ TEST(Events, ATrimSaysWhyAndWhoWasNext) {
     EXPECT_GE(event.idle_steps, 0);
     EXPECT_GE(event.age_steps, event.idle_steps);
   }
+}
+
+/// Where the sequence was trimmed first, what left, in order.
+std::vector<KvEvent> first_decision(const std::string& policy) {
+  EngineOptions options = reference_options();
+  options.kv.policy = policy;
+  options.kv.block_size = 4;
+  static const auto model = Model::load(golden("gqa1-default"));
+  Engine engine(model, options);
+  engine.feed(engine.open_session(), golden_tokens());
+  std::vector<KvEvent> events = engine.kv_events();
+  std::erase_if(events, [&](const KvEvent& e) { return e.length != 48 || e.layer != 0; });
+  return events;
+}
+
+TEST(Events, ATrimNamesTheBudgetThatWouldHaveKeptTheBlock) {
+  // All but the first protect the same blocks under any budget; h2o by itself half of it.
+  for (const char* form : {"h2o:B@every:48", "h2o:B@every:48@recent:8", "lru:B@every:48",
+                           "knorm:B@every:48", "random:B@every:48@sinks:4"}) {
+    const auto leave_under = [&](int64_t budget) {
+      std::string spec = form;
+      spec.replace(spec.find('B'), 1, std::to_string(budget));
+      return first_decision(spec);
+    };
+    const std::vector<KvEvent> events = leave_under(24);
+    ASSERT_EQ(events.size(), 6U) << form;
+    std::map<int64_t, int64_t> leaves_at;  // by position: the largest budget that does not keep it
+    for (int64_t budget = 24; budget <= 48; ++budget) {
+      for (const KvEvent& event : leave_under(budget)) leaves_at[event.first_position] = budget;
+    }
+    int64_t without_protection = 48;
+    bool differs = false;
+    for (size_t i = 0; i < events.size(); ++i) {
+      const KvEvent& event = events[i];
+      EXPECT_EQ(event.rank, static_cast<int32_t>(i));
+      EXPECT_EQ(event.left_together, 6);
+      EXPECT_EQ(event.sufficient_budget, leaves_at.at(event.first_position) + 1) << form << i;
+      differs |= event.sufficient_budget != without_protection;
+      without_protection -= event.n_tokens;
+    }
+    EXPECT_EQ(differs, form == std::string("h2o:B@every:48"));
+    const auto json = nlohmann::json::parse(to_json(events.back()));
+    EXPECT_EQ(json["rank"], 5);
+    EXPECT_EQ(json["left_together"], 6);
+    EXPECT_EQ(json["sufficient_budget"], events.back().sufficient_budget);
+  }
+}
+
+class Half final : public EvictionPolicy {
+ public:
+  std::string name() const override { return "half"; }
+  TrimSchedule schedule(int32_t, int32_t) const override {
+    return {.budget = 96, .keep_newest = 40, .newest_divisor = 2};
+  }
+};
+
+TEST(Events, WhatIsProtectedIsTheShareThatARuleNames) {
+  EngineOptions options;
+  options.kv.custom_policy = std::make_shared<Half>();
+  const auto model = Model::load(golden("gqa1-default"));
+  try {
+    Engine engine(model, options);
+    FAIL() << "40 is not 96 / 2";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(e.what()).find("keep_newest is 40, not the budget of 96 divided by"),
+              std::string::npos)
+        << e.what();
+  }
+}
+
+TEST(Events, WhatNoDecisionDroppedHasNoRank) {
+  EngineOptions options = reference_options();
+  options.kv.policy = "window:4";
+  options.kv.block_size = 1;
+  Engine engine(Model::load(golden("gqa1-default")), options);
+  engine.feed(engine.open_session(), golden_tokens());
+  const KvEvent event = engine.kv_events().at(0);
+  EXPECT_EQ(event.rank, -1);
+  EXPECT_FALSE(nlohmann::json::parse(to_json(event)).contains("rank"));
 }
 
 }  // namespace
