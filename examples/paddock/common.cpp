@@ -196,8 +196,8 @@ std::string read_file(const std::string& path) {
   const auto refuse = [&](const char* why) {
     throw paddock::Error(paddock::ErrorCode::kIo, fmt::format("cannot read '{}': {}", path, why));
   };
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(
+      path == "-" ? stdin : std::fopen(path.c_str(), "rb"), &std::fclose);
   if (file == nullptr) refuse(std::strerror(errno));
   constexpr size_t kMost = INT32_MAX;  // bytes that a tokenizer takes
   std::string text;
@@ -257,6 +257,7 @@ std::vector<paddock::TokenId> parse_tokens(const std::string& text) {
 }
 
 OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + ".partial") {
+  if (path == "-") return;
   std::error_code ignored;
   const auto status = std::filesystem::symlink_status(path, ignored);
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) partial_ = path;
@@ -266,15 +267,17 @@ OutputFile::OutputFile(const std::string& path) : path_(path), partial_(path + "
 
 OutputFile::~OutputFile() {
   std::error_code ignored;
-  if (!done_ && partial_ != path_) std::filesystem::remove(partial_, ignored);
+  if (!done_ && path_ != "-" && partial_ != path_) std::filesystem::remove(partial_, ignored);
 }
 
 void OutputFile::write(std::string_view bytes) {
+  if (path_ == "-") return print(bytes);
   file_.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   if (!file_) refuse();
 }
 
 void OutputFile::finish() {
+  if (path_ == "-") return;
   file_.close();
   if (!file_) refuse();
   std::error_code error;
@@ -312,6 +315,14 @@ void complain(std::string_view message) {
 
 const CLI::Validator kNotEmpty(
     [](std::string& value) -> std::string { return value.empty() ? "must not be empty" : ""; }, "");
+
+const CLI::Validator kOutputFile(
+    [](std::string& value) -> std::string {
+      if (value.empty()) return "must not be empty";
+      if (value != "-") return "";
+      return "'-': must be a file, since stdout carries other output; /dev/stderr is one, too";
+    },
+    "");
 
 struct InterruptGuard::Watcher {
   explicit Watcher(std::function<void()> cancel)

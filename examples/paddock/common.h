@@ -64,7 +64,7 @@ uint64_t parse_size(const std::string& text);
 /// "80%" as 0.8.
 double parse_share(const std::string& text);
 
-/// The whole file, byte for byte.
+/// The whole file, byte for byte; "-" is stdin.
 std::string read_file(const std::string& path);
 /// Ids of `prompt`, or of `file` if it is not empty; an Error names which of them.
 std::vector<paddock::TokenId> encode(const paddock::Tokenizer& tokenizer, const std::string& prompt,
@@ -76,7 +76,7 @@ std::vector<paddock::TokenId> read_tokens(const std::string& path);
 std::vector<paddock::TokenId> parse_tokens(const std::string& text);
 
 /// A file that appears under its name only when it is complete. A device, a pipe or a link that is
-/// there already is written into.
+/// there already is written into; "-" is stdout.
 class OutputFile {
  public:
   explicit OutputFile(const std::string& path);
@@ -103,6 +103,8 @@ void note(std::string_view text);
 void complain(std::string_view message);
 /// For options whose value is never empty.
 extern const CLI::Validator kNotEmpty;
+/// For files to be written by a command whose stdout carries something else: not "-" either.
+extern const CLI::Validator kOutputFile;
 
 /// From now on Ctrl-C and SIGTERM end the engine's work; a second one ends the process.
 class InterruptGuard {

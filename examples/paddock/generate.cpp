@@ -129,7 +129,9 @@ void add_generate(CLI::App& app, int& exit_code) {
   args->engine.add_to(*command);
   CLI::Option_group* input = command->add_option_group("prompt");
   input->add_option("-p,--prompt", args->prompt, "the prompt");
-  input->add_option("-f,--file", args->file, "a file that holds the prompt, byte for byte")
+  input
+      ->add_option("-f,--file", args->file,
+                   "a file that holds the prompt, byte for byte; '-' is stdin")
       ->check(kNotEmpty);
   input->require_option(1);
   command->add_option("-n,--predict", args->max_tokens, "most tokens to generate")

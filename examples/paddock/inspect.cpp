@@ -31,6 +31,7 @@ void print_table(const Json& info) {
     for (char& c : shown) c = c == '\n' ? ' ' : c;
     out += fmt::format("  {:<44} {}\n", key, shown);
   }
+  if (info.contains("no_weights")) return print(out + "no weights are here\n");
   out +=
       fmt::format("{} tensors, {} bytes\n", text(info["tensor_count"]), text(info["tensor_bytes"]));
   for (const Json& t : info["tensors"]) {

@@ -14,7 +14,7 @@ namespace cli {
 void KvReportArgs::add_to(CLI::App& command) {
   command.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
   command.add_option("--kv-events", events, "write every removal to this file, as JSON lines")
-      ->check(kNotEmpty);
+      ->check(kOutputFile);
   command.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
 }
 
@@ -104,24 +104,25 @@ void Watch::draw_line(const paddock::KvStats& stats) {
                    stats.total.pages_active, stats.pool_pages, stats.tokens_written, pages));
 }
 
+/// A bar is full where a layer holds an equal share of the pool; '+' says that it holds more, which
+/// it may, since any layer may use any page.
 void Watch::draw_panel(const paddock::KvStats& stats) {
-  constexpr int kBar = 10;
-  int64_t most = 1;
-  for (const paddock::KvLayerStats& layer : stats.layers) {
-    most = std::max(most, layer.pages_peak);
-  }
-  std::string text =
-      fmt::format("\0337\033[1;1H\033[K step {}  {} of {} pages  {} tokens written", stats.steps,
-                  stats.total.pages_active, stats.pool_pages, stats.tokens_written);
+  constexpr int64_t kBar = 10;
+  const int64_t pool = std::max<int64_t>(1, stats.pool_pages);
+  std::string text = fmt::format(
+      "\0337\033[1;1H\033[K step {}  {} of {} pages, {} %  {} tokens written", stats.steps,
+      stats.total.pages_active, pool, stats.total.pages_active * 100 / pool, stats.tokens_written);
   const int per_row = std::max(1, columns_ / 26);
   for (size_t i = 0; i < stats.layers.size(); ++i) {
     const int row = 2 + static_cast<int>(i) / per_row;
     if (row > panel_rows_) break;
     const paddock::KvLayerStats& layer = stats.layers[i];
-    const auto filled = static_cast<size_t>((layer.pages_active * kBar + most - 1) / most);
+    const auto layers = static_cast<int64_t>(stats.layers.size());
+    const int64_t wanted = (layer.pages_active * kBar * layers + pool - 1) / pool;
+    const int64_t filled = std::min(wanted, kBar);
     if (i % static_cast<size_t>(per_row) == 0) text += fmt::format("\033[{};1H\033[K", row);
-    text += fmt::format(" {:>3} {:#<{}}{:.<{}} {:>7}  ", layer.layer, "", filled, "", kBar - filled,
-                        layer.tokens_resident);
+    text += fmt::format(" {:>3} {:#<{}}{:.<{}}{} {:>6}  ", layer.layer, "", filled, "",
+                        kBar - filled, wanted > kBar ? '+' : ' ', layer.tokens_resident);
   }
   note(fmt::format("{}\0338", text));
 }

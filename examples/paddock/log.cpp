@@ -77,7 +77,7 @@ void check_writable(const std::string& path) {
 
 void Log::add_to(CLI::App& command) {
   command.add_option("--log-level", level_, "debug, info, warn or off")->capture_default_str();
-  command.add_option("--log-file", file_, "append what is logged to this file")->check(kNotEmpty);
+  command.add_option("--log-file", file_, "append what is logged to this file")->check(kOutputFile);
 }
 
 void Log::begin() {

@@ -33,11 +33,14 @@ void add_logits(CLI::App& app, int& exit_code) {
   input->add_option("--tokens", args->tokens, "ids joined by commas")->check(kNotEmpty);
   input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
   input->require_option(1);
-  command->add_option("-o,--output", args->output, "the .npy file to write")
+  command->add_option("-o,--output", args->output, "the .npy file to write; '-' is stdout")
       ->required()
       ->check(kNotEmpty);
   command->callback([args, &exit_code] {
     std::vector<paddock::TokenId> tokens;
+    if (args->engine.json && args->output == "-") {
+      throw UsageError("--output -: stdout cannot carry the logits and what --json prints");
+    }
     if (!args->tokens.empty()) tokens = parse_tokens(args->tokens);
     const paddock::EngineOptions options = args->engine.engine_options();
     const auto model = args->engine.load_model();

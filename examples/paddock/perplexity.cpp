@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "common.h"
 #include "quality_plot.h"
@@ -227,13 +228,32 @@ std::string to_text(const Args& args, const Outcome& outcome) {
   return text;
 }
 
-std::string plot(const paddock::QualityReport& quality) {
+/// "KV cache: blocks of 16 positions, budget 1GiB".
+std::string budget_text(const Args& args, const paddock::EngineOptions& options) {
+  const std::string type = args.engine.kv_type.empty() ? "" : args.engine.kv_type + ", ";
+  const std::string pool =
+      args.engine.kv_budget.empty() ? "what the rules need" : args.engine.kv_budget;
+  return fmt::format("KV cache: {}blocks of {} positions, budget {}", type, options.kv.block_size,
+                     pool);
+}
+
+std::string plot(const Args& args, const paddock::EngineOptions& options,
+                 const paddock::QualityReport& quality) {
   const auto point = [](const paddock::PolicyQuality& q) {
     return PlotPoint{q.policy, q.kept.mean, q.perplexity, q.kl_mean};
   };
   std::vector<PlotPoint> points;
   for (const paddock::PolicyQuality& q : quality.contenders) points.push_back(point(q));
-  return quality_plot(point(quality.baseline), points);
+  const auto name = [](const std::string& path) {
+    const std::filesystem::path whole(path);
+    return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+  };
+  const std::string text = args.file.empty() ? args.tokens_file : args.file;
+  const PlotCaption caption{
+      name(args.engine.model),
+      fmt::format("{}, {} tokens scored", text == "-" ? "stdin" : name(text), quality.scored),
+      budget_text(args, options)};
+  return quality_plot(caption, point(quality.baseline), points);
 }
 
 // ---- the command
@@ -284,7 +304,7 @@ int run(const Args& args) {
   }
   if (positions) positions->finish();
   if (svg) {
-    svg->write(plot(outcome.quality));
+    svg->write(plot(args, options.engine, outcome.quality));
     svg->finish();
   }
   if (args.engine.json) {
@@ -302,7 +322,8 @@ void add_perplexity(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("perplexity", "how well the model predicts a text");
   args->engine.add_to(*command);
   CLI::Option_group* input = command->add_option_group("text");
-  input->add_option("-f,--file", args->file, "the text; no BOS is added")->check(kNotEmpty);
+  input->add_option("-f,--file", args->file, "the text, '-' for stdin; no BOS is added")
+      ->check(kNotEmpty);
   input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
   input->require_option(1);
   command->add_option("--first", args->first, "only the first N tokens of the text");
@@ -318,14 +339,14 @@ void add_perplexity(CLI::App& app, int& exit_code) {
           ->check(kNotEmpty)
           ->excludes(against);
   command->add_option("--svg", args->svg, "draw quality against positions kept into this file")
-      ->check(kNotEmpty)
+      ->check(kOutputFile)
       ->needs(sweep);
   command->add_option("--facts", args->facts,
                       "hide N facts in the text, ask for them after it, count what is recalled");
   command
       ->add_option("--per-position", args->per_position,
                    "write every token's figures to this CSV file")
-      ->check(kNotEmpty);
+      ->check(kOutputFile);
   command->callback([args, &exit_code] { exit_code = run(*args); });
 }
 

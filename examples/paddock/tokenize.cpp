@@ -17,7 +17,9 @@ void add_tokenize(CLI::App& app, int& exit_code) {
       ->check(kNotEmpty);
   CLI::Option_group* input = command->add_option_group("text");
   input->add_option("-p,--prompt", args->prompt, "the text");
-  input->add_option("-f,--file", args->file, "a file that holds the text, byte for byte")
+  input
+      ->add_option("-f,--file", args->file,
+                   "a file that holds the text, byte for byte; '-' is stdin")
       ->check(kNotEmpty);
   input->require_option(1);
   command->add_flag("--no-special", args->no_special, "special-token text is plain text");

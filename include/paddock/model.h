@@ -66,7 +66,8 @@ class PADDOCK_API Model {
 };
 
 /// Description of a model file made from its headers alone, as one JSON object: metadata, tensors
-/// with shapes, types and sizes, KV bytes per token. Reads no weights.
+/// with shapes, types and sizes, KV bytes per token. Reads no weights; a folder with config.json
+/// alone will do, and is said to have "no_weights".
 PADDOCK_API std::string inspect_json(const std::string& path);
 
 }  // namespace paddock

@@ -21,6 +21,8 @@ struct Folder::Maps {
 
 namespace {
 
+constexpr const char* kSingle = "model.safetensors";
+constexpr const char* kIndex = "model.safetensors.index.json";
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // as the format's own reader allows
 
 struct Known {
@@ -169,18 +171,21 @@ std::vector<TensorView> parse(std::span<const std::byte> bytes) {
   return tensors;
 }
 
+bool Folder::has_weights(const fs::path& path) {
+  return fs::exists(path / kSingle) || fs::exists(path / kIndex);
+}
+
 std::shared_ptr<const Folder> Folder::open(const fs::path& path) {
   auto folder = std::make_shared<Folder>();
   folder->maps_ = std::make_shared<Maps>();
   std::set<std::string> names;
-  const fs::path index = path / "model.safetensors.index.json";
-  if (fs::exists(path / "model.safetensors")) {
-    names.insert("model.safetensors");
-  } else if (fs::exists(index)) {
-    names = shards(MappedFile(index).bytes());
+  if (!has_weights(path)) {
+    fail(ErrorCode::kNotFound, "'{}' has neither {} nor {}", path.string(), kSingle, kIndex);
+  }
+  if (fs::exists(path / kSingle)) {
+    names.insert(kSingle);
   } else {
-    fail(ErrorCode::kNotFound,
-         "'{}' has neither model.safetensors nor model.safetensors.index.json", path.string());
+    names = shards(MappedFile(path / kIndex).bytes());
   }
   for (const std::string& name : names) {
     folder->maps_->files.emplace_back(path / name);

@@ -20,6 +20,8 @@ std::vector<TensorView> parse(std::span<const std::byte> bytes);
 /// names only). Keeps the maps alive.
 class Folder {
  public:
+  /// Whether open() finds any file to read.
+  static bool has_weights(const std::filesystem::path& folder);
   static std::shared_ptr<const Folder> open(const std::filesystem::path& folder);
   const std::vector<TensorView>& tensors() const { return tensors_; }
   void release(std::span<const std::byte> part) const noexcept;

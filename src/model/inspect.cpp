@@ -117,17 +117,21 @@ Json inspect_gguf(const std::string& path) {
 
 Json inspect_folder(const fs::path& path) {
   const MappedFile config_file(path / "config.json");
-  const auto folder = safetensors::Folder::open(path);
+  const bool weights = safetensors::Folder::has_weights(path);
   Json tensors = Json::array();
   uint64_t bytes = 0;
-  for (const TensorView& tensor : folder->tensors()) {
-    tensors.push_back({{"name", tensor.name},
-                       {"type", dtype_traits(tensor.dtype).name},
-                       {"shape", tensor.shape},
-                       {"bytes", tensor.data.size()}});
-    bytes += tensor.data.size();
+  if (weights) {
+    const auto folder = safetensors::Folder::open(path);
+    for (const TensorView& tensor : folder->tensors()) {
+      tensors.push_back({{"name", tensor.name},
+                         {"type", dtype_traits(tensor.dtype).name},
+                         {"shape", tensor.shape},
+                         {"bytes", tensor.data.size()}});
+      bytes += tensor.data.size();
+    }
   }
-  Json out = {{"path", path.string()}, {"format", "safetensors"}};
+  Json out = {{"path", path.string()}, {"format", weights ? "safetensors" : "config.json alone"}};
+  if (!weights) out["no_weights"] = true;  // what follows is what the configuration says
   try {
     const LlamaConfig config = config_from_json(config_file.bytes(), {});
     out["model"] = config_json(config);
