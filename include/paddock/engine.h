@@ -61,14 +61,16 @@ inline constexpr int32_t kMaxLogprobs = 256;
 struct GenerateOptions {
   int32_t max_tokens = 128;
   SamplingOptions sampling{};
-  std::vector<std::string> stop{};  ///< strings that end the text; not part of it
+  /// Strings that end the text and are not part of it; a special token's text stands for the token.
+  std::vector<std::string> stop{};
   bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
   bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say
   bool parse_special = false;       ///< for text prompts: special-token text becomes tokens
   /// n: log-probabilities of the chosen and the n best tokens; 0 to kMaxLogprobs.
   std::optional<int32_t> logprobs{};
-  /// Called for each token; return false to cancel. Runs on the thread that drives the engine; what
-  /// it throws ends this request alone.
+  /// Called for each token, and once more, with the last one's id, for text that was held back
+  /// until the request ended. Return false to cancel: then nothing more comes. Runs on the thread
+  /// that drives the engine; what it throws ends this request alone.
   std::function<bool(const TokenEvent&)> on_token{};
   /// Checked before each layer of every forward pass, also inside a prefill.
   std::optional<std::chrono::steady_clock::time_point> deadline{};

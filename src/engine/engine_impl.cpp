@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/fail.h"
 
@@ -156,6 +157,8 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string err
     request.text.finish();
   } catch (const std::bad_alloc&) {  // what was held back is lost
   }
+  // A host that cancels hears no more.
+  request.undelivered = reason == FinishReason::kCancelled ? 0 : request.text.take().size();
   request.result.text = request.text.release();
   request.result.finish_reason = reason;
   request.result.error = std::move(error);
@@ -222,6 +225,21 @@ void Engine::Impl::check_abandoned() const {
   if (abandoned_) fail(ErrorCode::kCancelled, "the engine was destroyed inside a callback");
 }
 
+void Engine::Impl::deliver_rests() {
+  for (size_t i = 0; i < requests.size(); ++i) {  // a callback may add requests
+    Request& request = *requests[i];
+    const size_t n = std::exchange(request.undelivered, 0);
+    if (n == 0) continue;
+    const std::string_view text = request.result.text;
+    try {
+      deliver(request, {request.input.back(), text.substr(text.size() - n), 0, {}});
+    } catch (const std::bad_alloc&) {  // for the words about what it threw
+      request.result.finish_reason = FinishReason::kError;
+      request.result.error = no_memory();
+    }
+  }
+}
+
 void Engine::Impl::deliver_events() {
   const std::function<void(const KvEvent&)>& on_event = setup.options.kv.on_event;
   if (!on_event) return;
@@ -258,6 +276,7 @@ bool Engine::Impl::step() {
   plan_step();
   if (!stepping_.empty()) run_plan();
   stepping_.clear();
+  deliver_rests();
   retire();
   deliver_events();
   return true;
@@ -385,11 +404,7 @@ void Engine::Impl::accept(Request& request, int32_t row) {
     request.sampler.observe(id);
     request.input.push_back(id);
     result.stop_token = id;
-    request.text.finish();
-    const std::string_view rest = request.text.take();
-    if (!rest.empty()) deliver(request, {id, rest, 0, {}});
-    if (!request.finished) finish(request, FinishReason::kStop);
-    return;
+    return finish(request, FinishReason::kStop);
   }
 
   TokenEvent event{id, {}, 0, {}};
@@ -424,12 +439,18 @@ void Engine::Impl::accept(Request& request, int32_t row) {
 bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
   if (!request.options.on_token) return true;
   const Driving::CallOut out(driving);
+  const auto broken = [&](std::string why) {
+    if (!request.finished) finish(request, FinishReason::kError);
+    request.undelivered = 0;
+    request.result.finish_reason = FinishReason::kError;
+    request.result.error = std::move(why);
+  };
   try {
     return request.options.on_token(event);
   } catch (const std::exception& e) {
-    finish(request, FinishReason::kError, fmt::format("on_token threw: {}", e.what()));
+    broken(fmt::format("on_token threw: {}", e.what()));
   } catch (...) {
-    finish(request, FinishReason::kError, "on_token threw something that is no std::exception");
+    broken("on_token threw something that is no std::exception");
   }
   return false;
 }

@@ -105,6 +105,8 @@ struct Engine::Impl final : StopCheck {
  private:
   /// Tells the host of what has left the cache. No lock is held, no step half done.
   void deliver_events();
+  /// Hands out what requests that have ended still held back of their texts.
+  void deliver_rests();
   /// Logits to the host's callback; false: stop.
   bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
   /// Forgets a request that failed with its step.

@@ -43,6 +43,7 @@ struct Request {
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
+  size_t undelivered = 0;  // bytes at the end of result.text that on_token has yet to get
 
   // within one step
   int32_t planned = 0;    // tokens of this step

@@ -118,6 +118,60 @@ TEST(FieldReports, ASpecialTokenIsAStopString) {
   EXPECT_EQ(stream.take(), "aa");
 }
 
+// LostRuins/koboldcpp #1031
+TEST(FieldReports, AStreamGetsAllOfTheText) {
+  const TemporaryFolder folder;
+  const auto model = small_model(folder);
+  EngineOptions engine_options = two_threads();
+  engine_options.kv.block_size = 4;
+  const auto run = [&](GenerateOptions options, FinishReason reason) {
+    Engine engine(model, engine_options);
+    options.stop = {"aaaaaaaaaaaaaaaaaaaaaaaab"};  // may begin at every "a"
+    std::string streamed;
+    const auto then = options.on_token;
+    options.on_token = [&](const TokenEvent& event) {
+      streamed += event.text;
+      return then == nullptr || then(event);
+    };
+    const GenerateResult result = engine.generate(std::array<TokenId, 1>{'a'}, options);
+    EXPECT_EQ(result.finish_reason, reason);
+    EXPECT_EQ(result.text, std::string(result.tokens.size(), 'a'));
+    EXPECT_GT(result.tokens.size(), 2U);
+    return std::pair(streamed, result.text);
+  };
+  const auto all = [&](const GenerateOptions& options, FinishReason reason) {
+    const auto [streamed, text] = run(options, reason);
+    EXPECT_EQ(streamed, text) << finish_reason_name(reason);
+  };
+  all(greedy(5), FinishReason::kLength);
+  // A host that cancels hears no more.
+  GenerateOptions cancel = greedy(100);
+  cancel.on_token = [n = 0](const TokenEvent&) mutable { return ++n < 3; };
+  EXPECT_EQ(run(cancel, FinishReason::kCancelled).first, "");
+  engine_options.context = 8;
+  all(greedy(100), FinishReason::kContext);
+  engine_options.context = 128;
+  engine_options.kv.budget_bytes = 3 * Engine(model, engine_options).kv_stats().page_bytes;
+  all(greedy(100), FinishReason::kKvFull);
+
+  // A callback that throws then ends its request alone, and is not called again.
+  Engine engine(model, engine_options);
+  GenerateOptions broken = greedy(100);
+  broken.stop = {"aaaaaaaaaaaaaaaaaaaaaaaab"};
+  int calls = 0;
+  broken.on_token = [&](const TokenEvent& event) -> bool {
+    ++calls;
+    if (event.text.empty()) return true;
+    throw std::runtime_error("no room on the screen");
+  };
+  const GenerateResult result = engine.generate(std::array<TokenId, 1>{'a'}, broken);
+  EXPECT_EQ(result.finish_reason, FinishReason::kError);
+  EXPECT_NE(result.error.find("no room on the screen"), std::string::npos);
+  EXPECT_EQ(result.text, std::string(result.tokens.size(), 'a'));
+  EXPECT_EQ(static_cast<size_t>(calls), result.tokens.size() + 1);
+  EXPECT_EQ(engine.generate("a", greedy(3)).text, "aaa");
+}
+
 // ggml-org/llama.cpp #2981
 TEST(FieldReports, MinusOneIsNoToken) {
   const TemporaryFolder folder;
