@@ -42,7 +42,9 @@ class PADDOCK_API Tokenizer {
   /// text. Error kInvalidArgument for an id outside [0, vocab_size).
   virtual std::string_view token_bytes(TokenId id) const = 0;
 
-  /// Bytes of all ids in order; with `skip_special`, special tokens give nothing.
+  /// Bytes of all ids in order; with `skip_special`, special tokens give nothing. Nor do ids from
+  /// vocab_size() on, which models with a padded embedding can produce. Error kInvalidArgument for
+  /// negative ones.
   std::string decode(std::span<const TokenId> ids, bool skip_special = true) const;
 
   virtual int32_t vocab_size() const = 0;
@@ -65,7 +67,7 @@ class PADDOCK_API Tokenizer {
 class PADDOCK_API StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special = true);
-  /// Text that is complete after this token; may be empty.
+  /// Text that is complete after this token; may be empty. Ids as in Tokenizer::decode().
   std::string push(TokenId id);
   /// What was held back, incomplete characters as U+FFFD. Call once, at the end.
   std::string finish();
