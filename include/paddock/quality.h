@@ -106,6 +106,7 @@ struct RecallOptions {
 
 /// Runs a baseline and its contenders over texts in lockstep: each has an engine of its own over
 /// the shared model. Used by one thread at a time; cancel() is safe from any thread.
+/// A callback must not compare or recall with its own meter: Error kInvalidArgument.
 class PADDOCK_API QualityMeter {
  public:
   /// Makes the engines. Errors as of Engine, naming the rule: kInvalidArgument, kOutOfMemory, ...

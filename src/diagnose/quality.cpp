@@ -10,6 +10,7 @@
 #include "core/system.h"
 #include "diagnose/quality_facts.h"
 #include "diagnose/quality_rows.h"
+#include "engine/driving.h"
 
 namespace paddock {
 namespace {
@@ -88,6 +89,7 @@ struct QualityMeter::Impl {
   std::vector<Runner> runners;  // the baseline first
   std::optional<BaselineRows> rows;
   std::atomic<bool> cancelled{false};
+  Driving driving;  // callbacks must not compare with the rows of the comparison under way
 
   void add_runner(const EngineOptions& options);
   void check_length(int64_t tokens) const;
@@ -113,7 +115,7 @@ void QualityMeter::Impl::check_length(int64_t tokens) const {
   }
 }
 
-QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOptions& options)
+QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOptions& options) try
     : impl_(std::make_unique<Impl>()) {
   if (model == nullptr) fail(ErrorCode::kInvalidArgument, "the quality meter was given no model");
   if (options.chunk < 1 || options.chunk > 65535) {
@@ -144,6 +146,8 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
       fail(e.code(), "contender '{}': {}", policy, e.what());
     }
   }
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 QualityMeter::~QualityMeter() = default;
@@ -162,8 +166,9 @@ const Engine& QualityMeter::engine(size_t index) const {
 }
 
 QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
-                                    const CompareOptions& options) {
+                                    const CompareOptions& options) try {
   Impl& impl = *impl_;
+  const Driving::Run under_way(impl.driving, "compare");
   impl.cancelled = false;
   const auto n = static_cast<int64_t>(tokens.size());
   if (n < 2) {
@@ -221,11 +226,14 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
   report.contenders.assign(std::make_move_iterator(sums.begin() + 1),
                            std::make_move_iterator(sums.end()));
   return report;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 RecallReport QualityMeter::recall(std::span<const TokenId> text, std::span<const PlantedFact> facts,
-                                  const RecallOptions& options) {
+                                  const RecallOptions& options) try {
   Impl& impl = *impl_;
+  const Driving::Run under_way(impl.driving, "recall");
   impl.cancelled = false;
   const PlantedText planted = plant(*impl.model->tokenizer(), text, facts);
   const auto n = static_cast<int64_t>(planted.tokens.size());
@@ -272,6 +280,8 @@ RecallReport QualityMeter::recall(std::span<const TokenId> text, std::span<const
   report.contenders.assign(std::make_move_iterator(results.begin() + 1),
                            std::make_move_iterator(results.end()));
   return report;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 }  // namespace paddock

@@ -310,6 +310,23 @@ TEST(Quality, EveryWayToCancelEndsWithOneErrorAndLeavesTheMeterUsable) {
   EXPECT_EQ(meter.compare(tokens).baseline.nll, whole.baseline.nll);
 }
 
+TEST(Quality, ACallbackThatComparesAgainIsRefusedAndChangesNothing) {
+  QualityMeter meter(tiny(), options_for({"window:16"}, "full", 8));
+  const std::vector<TokenId> tokens = some_tokens(40);
+  const QualityReport undisturbed = meter.compare(tokens);
+  CompareOptions nested;
+  int refused = 0;
+  nested.on_position = [&](int64_t, std::span<const PositionQuality>) {
+    expect_refusal(ErrorCode::kInvalidArgument, "compare()", [&] { meter.compare(tokens); });
+    ++refused;
+    return true;
+  };
+  const QualityReport report = meter.compare(tokens, nested);
+  EXPECT_EQ(refused, 39);
+  EXPECT_EQ(report.baseline.nll, undisturbed.baseline.nll);
+  EXPECT_EQ(report.contenders[0].kl_mean, undisturbed.contenders[0].kl_mean);
+}
+
 TEST(Quality, ProgressGrowsToOne) {
   QualityMeter meter(tiny(), options_for({"sink:2+8", "window:8"}, "full", 8));
   double last = 0;
