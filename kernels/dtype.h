@@ -61,6 +61,18 @@ constexpr DTypeTraits dtype_traits(DType type) {
   return {"?", 1, 0};
 }
 
+/// The smallest magnitude that a float type rounds to infinity; f32 holds every finite float32.
+constexpr float least_overflow(DType type) {
+  switch (type) {
+    case DType::kF16:
+      return 65520.0F;
+    case DType::kBF16:
+      return 0x1.FFp127F;
+    default:
+      return __builtin_huge_valf();
+  }
+}
+
 /// Bytes of one row of `n` values; n must be a multiple of the type's block_values.
 constexpr int64_t row_bytes(DType type, int64_t n) {
   const DTypeTraits t = dtype_traits(type);

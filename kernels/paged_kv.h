@@ -107,6 +107,12 @@ struct PageGeometry {
   }
 };
 
+/// Whether a key or a value is finite and becomes infinite where it is stored; `least`: see
+/// least_overflow().
+PADDOCK_HD inline bool overflows(float value, float least) {
+  return (value >= least || value <= -least) && value - value == 0.0F;
+}
+
 PADDOCK_HD inline int32_t block_of(int32_t position, int32_t block_size) {
   return position / block_size;
 }

@@ -153,6 +153,9 @@ class PADDOCK_API Engine {
   /// one, valid until the next call of the engine. Fed in chunks of the batch size. If it throws
   /// (kCancelled, or kOutOfMemory from a full pool) the chunks fed before stay, and so does what
   /// was pending and not fed: session_length() has grown by the number of `tokens` that are in.
+  /// Logits that are not all finite are never handed out, by any call: Error kUnsupported where
+  /// keys or values did not fit KvOptions::type, else kBadFile; the message says where and what
+  /// helps. A request ends with finish_reason kError and that message.
   std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
   /// Likewise, but with the logits after each token: on_logits(position, row of vocab_size floats)
   /// in order; return false to stop, after the chunk at hand. In an empty session the first

@@ -117,7 +117,7 @@ class PADDOCK_API QualityMeter {
 
   /// One text of at least two tokens. Errors: kInvalidArgument (too short, too long for the
   /// context, an id that is none, prompt_tokens), kCancelled, kOutOfMemory (an engine's pool is
-  /// full), kBadFile (the model's logits are no numbers).
+  /// full), kUnsupported or kBadFile (logits are no numbers: see Engine::feed()).
   QualityReport compare(std::span<const TokenId> tokens, const CompareOptions& options = {});
 
   /// Plants `facts` in `text`, whose tokens may be none, and asks for them in order after it. The

@@ -38,6 +38,9 @@ struct KvLayerStats {
   std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
   int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group
   int64_t trim_decisions = 0;  ///< times a scored rule was asked
+  /// Keys and values, finite numbers of the model, that KvOptions::type could only hold as
+  /// infinity: what attends to them is wrong. bf16 and f32 hold larger ones.
+  int64_t kv_overflows = 0;
   double attention_seconds = 0;
 };
 

@@ -1,6 +1,6 @@
 // e^x on sixteen lanes, for the sources that define madd() before they include this file.
 
-/// e^x for x <= 0, within 2 units in the last place; 0 below -87.
+/// e^x for x <= 0, within 2 units in the last place; 0 below -87, NaN for NaN.
 F16Lanes exp_lanes(F16Lanes x) {
   x = x < -87.3F ? all_lanes(-87.3F) : x;
   // x = n ln 2 + r, |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to an integer.
@@ -18,5 +18,5 @@ F16Lanes exp_lanes(F16Lanes x) {
   const I16Lanes power = (__builtin_convertvector(n, I16Lanes) + 127) << 23;
   F16Lanes scale;
   std::memcpy(&scale, &power, sizeof(scale));
-  return x > -87.3F ? p * scale : F16Lanes{};
+  return x <= -87.3F ? F16Lanes{} : p * scale;
 }

@@ -92,6 +92,8 @@ struct RopeStoreArgs {
   const KvDestination* destinations;  // [n_tokens]
   /// [n_tokens] sum over KV heads of ||key||_2, in kNormUnits; null: not measured.
   int64_t* key_norms;
+  /// Keys and values that overflows() are added to it, from any thread; null: not counted.
+  int64_t* overflows;
 };
 
 /// One instruction set's kernels.

@@ -140,6 +140,8 @@ int64_t key_norms(const RopeStoreArgs& args, int64_t t) {
 void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end) {
   const PageGeometry& g = args.geometry;
   const int32_t half = g.head_dim / 2;
+  const float least = least_overflow(args.kv_type);
+  int64_t lost = 0;
   for (int64_t t = begin; t < end; ++t) {
     const KvDestination to = args.destinations[t];
     uint8_t* page = args.pool + to.page * g.page_bytes();
@@ -155,12 +157,17 @@ void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end) {
         const float y = k[a] * sines[i] + k[b] * cosines[i];
         store_element(page, args.kv_type, g.k_offset(h, a, to.slot), x);
         store_element(page, args.kv_type, g.k_offset(h, b, to.slot), y);
+        lost += int64_t{overflows(x, least)} + int64_t{overflows(y, least)};
       }
       for (int32_t d = 0; d < g.head_dim; ++d) {
         store_element(page, args.kv_type, g.v_offset(h, to.slot, d), v[d]);
+        lost += int64_t{overflows(v[d], least)};
       }
     }
     if (args.key_norms != nullptr) args.key_norms[t] = key_norms(args, t);
+  }
+  if (lost > 0 && args.overflows != nullptr) {
+    __atomic_fetch_add(args.overflows, lost, __ATOMIC_RELAXED);
   }
 }
 

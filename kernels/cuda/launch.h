@@ -60,6 +60,7 @@ struct RopeStoreArgs {
   const KvDestination* destinations;  // [n_tokens]
   int64_t*
       key_norms;  // [n_tokens] sum over KV heads of ||key||_2 in kNormUnits; null: not measured
+  uint64_t* overflows;  // keys and values that overflows() are added to it; null: not counted
   int32_t n_tokens;
 };
 int rope_store(const RopeStoreArgs& args, Stream stream);

@@ -76,19 +76,25 @@ void angles_kernel(AnglesArgs args) {
   simt::store(to + args.half, static_cast<float>(simt::sin(angle)) * args.attention_factor);
 }
 
+/// Stores an element; 1 if it overflows().
 template <typename T>
-PADDOCK_DEVICE void store_element(uint8_t* page, int64_t i, float value);
+PADDOCK_DEVICE uint32_t store_element(uint8_t* page, int64_t i, float value);
 template <>
-PADDOCK_DEVICE void store_element<float>(uint8_t* page, int64_t i, float value) {
+PADDOCK_DEVICE uint32_t store_element<float>(uint8_t* page, int64_t i, float value) {
   simt::store(reinterpret_cast<float*>(page) + i, value);
+  return 0;
 }
 template <>
-PADDOCK_DEVICE void store_element<F16>(uint8_t* page, int64_t i, float value) {
+PADDOCK_DEVICE uint32_t store_element<F16>(uint8_t* page, int64_t i, float value) {
+  constexpr float kLeast = least_overflow(DType::kF16);
   simt::store(reinterpret_cast<F16*>(page) + i, simt::from_f32<F16>(value));
+  return overflows(value, kLeast) ? 1U : 0U;
 }
 template <>
-PADDOCK_DEVICE void store_element<Bf16>(uint8_t* page, int64_t i, float value) {
+PADDOCK_DEVICE uint32_t store_element<Bf16>(uint8_t* page, int64_t i, float value) {
+  constexpr float kLeast = least_overflow(DType::kBF16);
   simt::store(reinterpret_cast<Bf16*>(page) + i, simt::from_f32<Bf16>(value));
+  return overflows(value, kLeast) ? 1U : 0U;
 }
 
 /// One warp takes a head at a time, keys and values.
@@ -102,6 +108,7 @@ void rope_store_kernel(RopeStoreArgs args) {
   if (!PADDOCK_CHECKED("a page", to.page >= 0)) return;
   uint8_t* page = args.pool + to.page * g.page_bytes();
   const float* cosines = args.angles + t * 2 * half;
+  uint32_t lost = 0;
   for (int32_t h = simt::warp(); h < g.n_kv_heads; h += kThreads / simt::kWarpSize) {
     const float* k = args.k + t * args.k_stride + int64_t{h} * g.head_dim;
     const float* v = args.v + t * args.v_stride + int64_t{h} * g.head_dim;
@@ -112,15 +119,16 @@ void rope_store_kernel(RopeStoreArgs args) {
       const float sine = simt::load_const(cosines + half + i);
       const float x = simt::load_const(k + a);
       const float y = simt::load_const(k + b);
-      store_element<T>(page, g.k_slot_offset(h, to.slot, a),
-                       simt::mul(x, cosine) - simt::mul(y, sine));
-      store_element<T>(page, g.k_slot_offset(h, to.slot, b),
-                       simt::mul(x, sine) + simt::mul(y, cosine));
+      lost += store_element<T>(page, g.k_slot_offset(h, to.slot, a),
+                               simt::mul(x, cosine) - simt::mul(y, sine));
+      lost += store_element<T>(page, g.k_slot_offset(h, to.slot, b),
+                               simt::mul(x, sine) + simt::mul(y, cosine));
     }
     for (int32_t d = simt::lane(); d < g.head_dim; d += simt::kWarpSize) {
-      store_element<T>(page, g.v_offset(h, to.slot, d), simt::load_const(v + d));
+      lost += store_element<T>(page, g.v_offset(h, to.slot, d), simt::load_const(v + d));
     }
   }
+  if (lost != 0 && args.overflows != nullptr) simt::atomic_add(args.overflows, uint64_t{lost});
 }
 
 /// One warp per token: every lane walks the same heads, so that the sum has one order.

@@ -184,6 +184,9 @@ class Backend {
   virtual void wait() = 0;
   /// Time spent in a layer's attention up to the last wait; from any thread.
   virtual int64_t attention_nanoseconds(int32_t layer) const = 0;
+  /// Finite keys and values of a layer that became infinite where they were stored, up to the last
+  /// host_rows() or sample(); from any thread.
+  virtual int64_t kv_overflows(int32_t layer) const = 0;
 
   // ---- pages, between steps
   /// Copies a page of page_bytes() to host memory, in the order of kernels/paged_kv.h.

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/layer_clocks.h"
+#include "backend/layer_counters.h"
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
 #include "core/fail.h"
@@ -125,6 +125,7 @@ class CpuBackend final : public Backend {
   void reserve(const BackendLimits& limits) override {
     limits_ = limits;
     clocks_.resize(limits.max_entries.size());
+    overflows_.resize(limits.max_entries.size());
     const auto fit = [](AlignedBuffer& buffer, uint64_t bytes, const char* what) {
       if (buffer.size() == bytes) return;
       buffer = AlignedBuffer();  // the old one first: both may not fit
@@ -212,8 +213,11 @@ class CpuBackend final : public Backend {
     args.kv_type = limits_.kv_type;
     args.destinations = plan_->layers[layer].destinations.data();
     args.key_norms = plan_->layers[layer].key_norms;
+    int64_t overflows = 0;
+    args.overflows = &overflows;
     split(plan_->n_tokens(),
           [&](int64_t begin, int64_t end) { kernels_.rope_store(args, begin, end); });
+    if (overflows > 0) overflows_.add(layer, overflows);
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
@@ -284,6 +288,7 @@ class CpuBackend final : public Backend {
   }
   void wait() override {}
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
+  int64_t kv_overflows(int32_t layer) const override { return overflows_.read(layer); }
 
   // ---- pages
 
@@ -452,7 +457,8 @@ class CpuBackend final : public Backend {
   std::vector<cpu::AttentionSequence> sequences_;
   std::vector<int32_t> own_rows_;  // angle row i belongs to token i
   const StepPlan* plan_ = nullptr;
-  LayerClocks clocks_;  // attention
+  LayerCounters clocks_;     // nanoseconds of attention
+  LayerCounters overflows_;  // of keys and values
 };
 
 }  // namespace

@@ -35,7 +35,12 @@ class Run {
   const std::string& policy() const { return runner_.policy; }
   template <typename OnLogits>
   void feed(std::span<const TokenId> tokens, int64_t prompt_tokens, OnLogits&& on_logits) {
-    runner_.engine->feed(session_, tokens, on_logits, prompt_tokens);
+    try {
+      runner_.engine->feed(session_, tokens, on_logits, prompt_tokens);
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kCancelled) throw;
+      fail(e.code(), "under '{}': {}", runner_.policy, e.what());
+    }
     const std::vector<KvLayerStats> now = layers();
     for (size_t i = 0; i < kept_.size(); ++i) {
       kept_[i].max = std::max(kept_[i].max, now[i].tokens_resident);
@@ -197,8 +202,7 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
                  const TokenId next = tokens[position + 1];
                  const auto at = static_cast<int32_t>(position - begin);
                  scores[at * n_rules + rule] =
-                     rule == 0 ? impl.rows->set(at, row, next, position, run.policy())
-                               : impl.rows->score(at, row, next, position, run.policy());
+                     rule == 0 ? impl.rows->set(at, row, next) : impl.rows->score(at, row, next);
                  return true;
                });
       const auto done = static_cast<double>(begin * static_cast<int64_t>(n_rules) +
@@ -257,8 +261,8 @@ RecallReport QualityMeter::recall(std::span<const TokenId> text, std::span<const
                  if (fact < 0) return true;
                  const TokenId next = planted.tokens[position + 1];
                  FactRecall& recall = result.facts[fact];
-                 recall.answer_nll += token_nll(row, next, position, runner.policy) /
-                                      static_cast<double>(answer_tokens[fact]);
+                 recall.answer_nll +=
+                     token_nll(row, next) / static_cast<double>(answer_tokens[fact]);
                  if (best_token(row) != static_cast<size_t>(next)) recall.recalled = false;
                  return true;
                });

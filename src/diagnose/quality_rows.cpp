@@ -3,27 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/fail.h"
 #include "engine/sampler.h"
 
 namespace paddock {
-namespace {
 
-void check_finite(double value, int64_t position, const std::string& policy) {
-  if (std::isfinite(value)) return;
-  fail(ErrorCode::kBadFile,
-       "the logits after position {} under '{}' are not all finite numbers; the model's weights "
-       "are damaged",
-       position, policy);
-}
-
-}  // namespace
-
-double token_nll(std::span<const float> logits, TokenId token, int64_t position,
-                 const std::string& policy) {
-  const double nll = -LogSoftmax(logits).logprob(logits[token]);
-  check_finite(nll, position, policy);
-  return nll;
+double token_nll(std::span<const float> logits, TokenId token) {
+  return -LogSoftmax(logits).logprob(logits[token]);
 }
 
 size_t best_token(std::span<const float> logits) {
@@ -44,12 +29,10 @@ uint64_t BaselineRows::bytes(int32_t n_rows, int32_t vocab_size) {
          (sizeof(float) + sizeof(double));
 }
 
-PositionQuality BaselineRows::set(int32_t row, std::span<const float> logits, TokenId next,
-                                  int64_t position, const std::string& policy) {
+PositionQuality BaselineRows::set(int32_t row, std::span<const float> logits, TokenId next) {
   const LogSoftmax softmax(logits);
   PositionQuality own;
   own.nll = -softmax.logprob(logits[next]);
-  check_finite(own.nll, position, policy);
   if (!compares_) return own;
   const size_t first = static_cast<size_t>(row) * vocab_size_;
   rows_[row] = {-softmax.logprob(0.0F), best_token(logits)};
@@ -60,8 +43,8 @@ PositionQuality BaselineRows::set(int32_t row, std::span<const float> logits, To
   return own;
 }
 
-PositionQuality BaselineRows::score(int32_t row, std::span<const float> logits, TokenId next,
-                                    int64_t position, const std::string& policy) const {
+PositionQuality BaselineRows::score(int32_t row, std::span<const float> logits,
+                                    TokenId next) const {
   const LogSoftmax softmax(logits);
   const Row& baseline = rows_[row];
   const float* own = logits_.data() + static_cast<size_t>(row) * vocab_size_;
@@ -74,7 +57,6 @@ PositionQuality BaselineRows::score(int32_t row, std::span<const float> logits, 
   other.nll = -softmax.logprob(logits[next]);
   other.kl = std::max(kl, 0.0);  // rounding alone can make it negative
   other.agrees = best_token(logits) == baseline.best;
-  check_finite(other.nll + kl, position, policy);
   return other;
 }
 

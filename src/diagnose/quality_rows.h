@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "paddock/quality.h"
@@ -17,12 +16,9 @@ class BaselineRows {
   BaselineRows(int32_t n_rows, int32_t vocab_size, bool compares);
 
   /// Keeps the logits [vocab_size] of a row; the baseline's own figures for the token that follows.
-  /// Error kBadFile naming `position` and `policy` if they are no numbers; likewise in score().
-  PositionQuality set(int32_t row, std::span<const float> logits, TokenId next, int64_t position,
-                      const std::string& policy);
+  PositionQuality set(int32_t row, std::span<const float> logits, TokenId next);
   /// Another rule's logits for the same prediction.
-  PositionQuality score(int32_t row, std::span<const float> logits, TokenId next, int64_t position,
-                        const std::string& policy) const;
+  PositionQuality score(int32_t row, std::span<const float> logits, TokenId next) const;
 
   static uint64_t bytes(int32_t n_rows, int32_t vocab_size);
 
@@ -38,9 +34,8 @@ class BaselineRows {
   std::vector<double> probabilities_;  // [n_rows, vocab_size]
 };
 
-/// -log of the probability that the logits give `token`, nats; errors as of BaselineRows::set().
-double token_nll(std::span<const float> logits, TokenId token, int64_t position,
-                 const std::string& policy);
+/// -log of the probability that the logits give `token`, nats.
+double token_nll(std::span<const float> logits, TokenId token);
 /// Lowest id of the largest logit.
 size_t best_token(std::span<const float> logits);
 

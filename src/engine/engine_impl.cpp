@@ -379,6 +379,7 @@ void Engine::Impl::run_plan() {
       finish(*request, FinishReason::kError, no_memory());
     }
   }
+  note_overflows();
 }
 
 void Engine::Impl::accept(Request& request, int32_t row) {
@@ -388,11 +389,9 @@ void Engine::Impl::accept(Request& request, int32_t row) {
   std::span<const float> logits;
   if (id < 0) {
     logits = llama->logits_row(row);
-    const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));
-    if (bad >= 0) {
-      return finish(request, FinishReason::kError,
-                    fmt::format("the logit of token {} after position {} is {}", bad,
-                                request.input.size() - 1, logits[bad]));
+    const auto position = static_cast<int64_t>(request.input.size()) - 1;
+    if (const auto trouble = judge(logits, position)) {
+      return finish(request, FinishReason::kError, trouble->what());
     }
     id = request.sampler.choose(logits);
     if (id < 0) return finish(request, FinishReason::kError, request.sampler.why_none());

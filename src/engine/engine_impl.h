@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "backend/backend.h"
@@ -17,6 +18,7 @@
 #include "model/llama.h"
 #include "model/model_data.h"
 #include "paddock/engine.h"
+#include "paddock/error.h"
 
 namespace paddock {
 
@@ -84,6 +86,8 @@ struct Engine::Impl final : StopCheck {
   std::optional<GenerateResult> take(RequestId id);
   /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
   void abandon();
+  /// What it means, for everyone, that a row of logits is not all finite numbers; nothing if it is.
+  std::optional<Error> judge(std::span<const float> logits, int64_t position);
   void cancel(std::optional<RequestId> id);
   bool should_stop() override;
 
@@ -126,6 +130,8 @@ struct Engine::Impl final : StopCheck {
   int32_t plan_tokens(Request& request, int32_t most);
   void run_plan();
   bool forward_plan();
+  /// Warns once where keys or values have not fitted their type and nobody has said so.
+  void note_overflows();
   /// Chooses tokens for the logits at hand where the device can, or brings the logits to the host.
   void choose();
   /// Takes the token of row `row` of the logits.
@@ -145,6 +151,7 @@ struct Engine::Impl final : StopCheck {
   void feed_session(Session& session, std::span<const TokenId> tokens,
                     const std::function<void(std::span<const TokenId>)>& feed_all);
 
+  bool noted_overflows_ = false;
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
   std::atomic<bool> abandoned_{false};
   RequestId own_request_ = 0;  // of the generate() under way; not to be taken by a callback

@@ -73,6 +73,10 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
     });
     llama->compute_logits({&last, 1});
     llama->fetch_logits();
+    if (const auto trouble = judge(llama->logits_row(0), cache->length(target.sequence) - 1)) {
+      throw *trouble;
+    }
+    note_overflows();
   });
   check_abandoned();
   return llama->logits_row(0);
@@ -152,6 +156,8 @@ KvStats Engine::Impl::stats() const {
     layer.attention_seconds =
         static_cast<double>(backend->attention_nanoseconds(layer.layer)) * 1e-9;
     stats.total.attention_seconds += layer.attention_seconds;
+    layer.kv_overflows = backend->kv_overflows(layer.layer);
+    stats.total.kv_overflows += layer.kv_overflows;
   }
   stats.memory = {resident_memory(), available_memory()};
   stats.device = backend->memory();
@@ -193,11 +199,13 @@ void Engine::Impl::feed_rows(SequenceId sequence, std::span<const TokenId> token
       llama->fetch_logits();
       for (size_t i = 0; i < logit_rows_.size(); ++i) {
         const int64_t position = first + begin + static_cast<int64_t>(i);
-        if (!hand_out(on_logits, position, llama->logits_row(static_cast<int32_t>(i))))
-          return false;
+        const std::span<const float> row = llama->logits_row(static_cast<int32_t>(i));
+        if (const auto trouble = judge(row, position)) throw *trouble;
+        if (!hand_out(on_logits, position, row)) return false;
         check_abandoned();
       }
     }
+    note_overflows();
     return true;
   });
 }

@@ -104,6 +104,8 @@ std::string to_prometheus(const KvStats& s) {
            [](const KvLayerStats& l) { return l.tokens_read; });
   p.layers("trim_decisions_total", "counter", "Times a rule that trims was asked.", s,
            [](const KvLayerStats& l) { return l.trim_decisions; });
+  p.layers("overflows_total", "counter", "Keys and values that the KV type holds as infinity.", s,
+           [](const KvLayerStats& l) { return l.kv_overflows; });
   p.layers("attention_seconds_total", "counter", "Time spent in attention.", s,
            [](const KvLayerStats& l) { return l.attention_seconds; });
   p.single("steps_total", "counter", "Forward passes.", s.steps);

@@ -35,6 +35,7 @@ Json layer_json(const KvLayerStats& layer) {
   out["pages_removed"] = std::move(removed);
   out["tokens_read"] = layer.tokens_read;
   out["trim_decisions"] = layer.trim_decisions;
+  out["kv_overflows"] = layer.kv_overflows;
   out["attention_seconds"] = layer.attention_seconds;
   return out;
 }
@@ -204,6 +205,11 @@ std::string to_table(const KvStats& stats) {
   if (stats.reservations_refused > 0) {
     out += fmt::format("{} times too few pages were free; a block takes {}, one in every layer\n",
                        stats.reservations_refused, stats.pages_per_block);
+  }
+  for (const KvLayerStats& layer : stats.layers) {
+    if (layer.kv_overflows == 0) continue;
+    out += fmt::format("layer {}: {} keys and values did not fit {} and are infinite\n",
+                       layer.layer, layer.kv_overflows, stats.type);
   }
   if (!stats.last_violation.empty()) out += one_line(stats.last_violation) + "\n";
   return out;

@@ -235,7 +235,8 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
   scene.launch = [=](int set, cuda::Stream stream) {
     return cuda::rope_store({state->k.data() + set * each, state->k.data() + (set + 1) * each, row,
                              row, state->angles.data(), false, state->out.data(), geometry, type,
-                             state->destinations.data() + int64_t{set} * tokens, nullptr, tokens},
+                             state->destinations.data() + int64_t{set} * tokens, nullptr,
+                             nullptr, tokens},
                             stream);
   };
   scene.error = [=, launch = scene.launch] {

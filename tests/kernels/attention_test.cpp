@@ -162,7 +162,8 @@ class Scene {
     const int64_t stride = int64_t{shape_.kv_heads} * shape_.head_dim;
     const RopeStoreArgs args{k_.data(),      v_.data(),   stride,       stride,
                              angles_.data(), rows.data(), interleaved_, pool_.data(),
-                             geometry_,      shape_.type, to.data(),    nullptr};
+                             geometry_,      shape_.type, to.data(),    nullptr,
+                             nullptr};
     kernels(Isa::kPortable).rope_store(args, 0, length_);
   }
 

@@ -112,18 +112,28 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       const int32_t n = 4;
       const int64_t stride = 3 * 10 + 2;
       // One more token than pages are given for: it is nobody's.
-      const std::vector<float> k = random_floats((n + 1) * stride, 4);
-      const std::vector<float> v = random_floats((n + 1) * stride, 5);
-      const std::vector<float> turn = random_floats((n + 1) * 10, 6);
+      std::vector<float> k = random_floats((n + 1) * stride, 4);
+      std::vector<float> v = random_floats((n + 1) * stride, 5);
+      std::vector<float> turn = random_floats((n + 1) * 10, 6);
+      // The last numbers that fit, the first that do not, and what was none before; not turned.
+      std::fill_n(turn.begin() + 10, 5, 1.0F);
+      std::fill_n(turn.begin() + 15, 5, 0.0F);
+      const float edges[] = {65519.0F, 65520.0F, -65519.0F,     -65520.0F, 0x1.FEFFFEp127F,
+                             3.4e38F,  -3.4e38F, std::nanf(""), INFINITY,  -INFINITY};
+      std::copy_n(edges, 7, k.begin() + stride);  // turning by nothing is no help with the others
+      std::copy_n(edges, 10, v.begin() + stride + 20);
+      const int64_t lost = type == DType::kF32 ? 0 : type == DType::kBF16 ? 4 : 10;
       const std::vector<KvDestination> to = {{1, 0}, {1, 4}, {0, 2}, {2, 3}, {-1, 0}};
       const std::vector<int32_t> rows = {0, 1, 2, 3};
       const auto bytes = static_cast<size_t>(g.page_bytes());
       std::vector<uint8_t> expected(3 * bytes, 0);
       std::vector<int64_t> norms(n);
-      cpu::RopeStoreArgs host{k.data(),    v.data(),    stride,      stride,
-                              turn.data(), rows.data(), interleaved, expected.data(),
-                              g,           type,        to.data(),   norms.data()};
+      int64_t counted = 0;
+      cpu::RopeStoreArgs host{k.data(),    v.data(),     stride,          stride, turn.data(),
+                              rows.data(), interleaved,  expected.data(), g,      type,
+                              to.data(),   norms.data(), &counted};
       cpu::kernels(cpu::Isa::kPortable).rope_store(host, 0, n);
+      EXPECT_EQ(counted, lost);
 
       const DeviceBuffer<float> dk(k, "k");
       const DeviceBuffer<float> dv(v, "v");
@@ -132,11 +142,14 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       DeviceBuffer<uint8_t> pool(std::vector<uint8_t>(3 * bytes, 0), "pool");
       DeviceBuffer<int64_t> got_norms(n + 1, "norms");
       simt::for_each_schedule([&](const std::string& schedule) {
-        ASSERT_EQ(rope_store({dk.data(), dv.data(), stride, stride, dt.data(), interleaved,
-                              pool.data(), g, type, dd.data(), got_norms.data(), n + 1},
-                             nullptr),
-                  0)
+        DeviceBuffer<uint64_t> overflows(std::vector<uint64_t>{7}, "overflows");
+        ASSERT_EQ(
+            rope_store({dk.data(), dv.data(), stride, stride, dt.data(), interleaved, pool.data(),
+                        g, type, dd.data(), got_norms.data(), overflows.data(), n + 1},
+                       nullptr),
+            0)
             << schedule << simt::take_report_text();
+        EXPECT_EQ(overflows.download()[0], static_cast<uint64_t>(7 + lost)) << schedule;
       });
       const std::vector<uint8_t> pages = pool.download();
       const auto size = static_cast<size_t>(g.element_bytes);
@@ -153,7 +166,7 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
         }
       }
       const std::vector<int64_t> measured = got_norms.download();
-      for (int32_t t = 0; t < n; ++t) {
+      for (const int32_t t : {0, 2, 3}) {
         EXPECT_NEAR(static_cast<double>(measured[t]), static_cast<double>(norms[t]),
                     1e-6 * static_cast<double>(norms[t]) + 2);
       }

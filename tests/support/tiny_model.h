@@ -18,6 +18,7 @@ struct TinyShape {
   int32_t n_layers = 2, n_heads = 2, n_kv_heads = 1, head_dim = 16, hidden_size = 32;
   int32_t intermediate_size = 40, vocab_size = 96;
   int64_t context_length = 64;
+  double key_scale = 1, value_scale = 1;  // of the projections
 };
 
 /// Writes config.json and model.safetensors (float32) and loads them; the folder must outlive the
@@ -58,8 +59,8 @@ inline std::shared_ptr<const Model> tiny_model(const TemporaryFolder& folder,
     const std::string layer = fmt::format("model.layers.{}.", i);
     tensor(layer + "input_layernorm.weight", {hidden}, 1, 0.2);
     tensor(layer + "self_attn.q_proj.weight", {q_rows, hidden}, 0, wide);
-    tensor(layer + "self_attn.k_proj.weight", {kv_rows, hidden}, 0, wide);
-    tensor(layer + "self_attn.v_proj.weight", {kv_rows, hidden}, 0, plain);
+    tensor(layer + "self_attn.k_proj.weight", {kv_rows, hidden}, 0, wide * shape.key_scale);
+    tensor(layer + "self_attn.v_proj.weight", {kv_rows, hidden}, 0, plain * shape.value_scale);
     tensor(layer + "self_attn.o_proj.weight", {hidden, q_rows}, 0, plain);
     tensor(layer + "post_attention_layernorm.weight", {hidden}, 1, 0.2);
     tensor(layer + "mlp.gate_proj.weight", {shape.intermediate_size, hidden}, 0, plain);

@@ -9,6 +9,7 @@
 #include "support/cli.h"
 #include "support/small_model.h"
 #include "support/temporary_folder.h"
+#include "support/tiny_model.h"
 
 namespace paddock::test {
 namespace {
@@ -69,6 +70,23 @@ TEST_F(CliTrouble, EmptyValuesAreRefused) {
   for (const char* option : {"--against", "--sweep", "--sweep full --svg", "--per-position"}) {
     expect_refusal("perplexity" + model() + "-f x " + option + " ''", 2, ": must not be empty");
   }
+}
+
+TEST_F(CliTrouble, KeysAndValuesThatDoNotFitTheirTypeAreNamed) {
+  const TemporaryFolder folder;
+  TinyShape shape;
+  shape.value_scale = 1e6;
+  tiny_model(folder, shape, 3);
+  const std::string model = " -m " + folder.path() + " ";
+  const std::string ids = folder.write("ids.json", "[3,5,9,4]");
+  const std::string npy = folder.path() + "/out.npy";
+  const std::string logits = "logits" + model + "--tokens 3,5,9,4 -o " + npy;
+  const std::string perplexity = "perplexity" + model + "--tokens-file " + ids;
+  expect_refusal(logits, 1, "--kv-type bf16");
+  EXPECT_FALSE(fs::exists(npy));
+  expect_refusal(perplexity, 1, "--kv-type bf16");
+  EXPECT_EQ(paddock(logits + " --kv-type bf16").code, 0);
+  EXPECT_EQ(paddock(perplexity + " --kv-type bf16").code, 0);
 }
 
 TEST_F(CliTrouble, AnErrorIsOneLineWithARandomSeedToo) {

@@ -131,14 +131,14 @@ TEST_F(CudaStep, LittleTravelsWhileDecoding) {
   cuda::StepUpload upload(simt::make_simt_runtime(), limits);
   const SequenceId id = cache.open();
   const std::vector<int32_t> ids(500, 1);
-  for (const int32_t n : {500, 1, 1, 1, 1, 1}) {
+  for (const int32_t n : {44, 456, 1, 1, 1, 1, 1}) {  // a step ends at 4 + 40
     ASSERT_TRUE(cache.reserve(id, n));
     planner.clear();
     planner.add(id, std::span(ids).first(n));
     const StepPlan& plan = planner.build();
     upload.upload(plan, cuda::choose_shape(plan, limits, 16).shape);
-    if (n == 500) {
-      EXPECT_GE(upload.n_changes(), 125 + 125);
+    if (n > 1) {
+      EXPECT_GE(upload.n_changes(), 2 * n / 4);
     } else {
       EXPECT_LE(upload.n_changes(), 1 + 12);  // a window that moves on shifts its own entries
       EXPECT_GE(upload.n_changes(), 2);

@@ -9,7 +9,7 @@
 #include "backend/cuda/products.h"
 #include "backend/cuda/step_recorder.h"
 #include "backend/cuda/step_upload.h"
-#include "backend/layer_clocks.h"
+#include "backend/layer_counters.h"
 #include "core/checked.h"
 #include "core/fail.h"
 #include "cpu/kernels.h"
@@ -35,8 +35,17 @@ struct CudaEmbedding final : EmbeddingWeight {
 constexpr int32_t kPrefillLeast = 16;
 /// Single queries of one launch; the workspace grows with it.
 constexpr int32_t kDecodeLeast = 64;
-/// A row's sampling options, and its token.
-constexpr uint64_t kSampleBytes = sizeof(SampleRow) + sizeof(int32_t);
+/// What sample() brings and what comes back with its tokens.
+struct SampleLayout {
+  explicit SampleLayout(const BackendLimits& l)
+      : tokens(uint64_t(l.max_logit_rows) * sizeof(SampleRow)),
+        overflows(
+            round_up(tokens + uint64_t(l.max_logit_rows) * sizeof(int32_t), sizeof(uint64_t))),
+        end(overflows + l.max_entries.size() * sizeof(uint64_t)) {}
+  uint64_t tokens;     // offset of [max_logit_rows] int32, after as many SampleRows
+  uint64_t overflows;  // offset of [n_layers] uint64
+  uint64_t end;
+};
 
 class CudaBackend final : public Backend {
  public:
@@ -120,11 +129,14 @@ class CudaBackend final : public Backend {
                       limits.inverse_frequencies.size() * sizeof(double));
     runtime_->synchronize();  // `limits` goes
     if (samples()) runtime_->fill(sampling_.as<uint8_t>(), 0, sampling_.bytes());
+    runtime_->fill(sample_rows_.as<uint8_t>(), 0, sample_rows_.bytes());
+    overflows_seen_.assign(limits.max_entries.size(), 0);
+    overflows_.resize(limits.max_entries.size());
     host_rows_.resize(runtime_,
                       uint64_t(limits.max_logit_rows) * uint64_t(limits.vocab_size) * sizeof(float),
                       "logits");
     host_gather_.resize(runtime_, rows_.bytes(), "row numbers");
-    host_samples_.resize(runtime_, uint64_t(limits.max_logit_rows) * kSampleBytes, "tokens");
+    host_samples_.resize(runtime_, SampleLayout(limits).end, "tokens");
     host_measures_.resize(runtime_, uses_bytes(limits) + norms_bytes(limits), "measures");
     clocks_.resize(limits.max_entries.size());
   }
@@ -205,7 +217,7 @@ class CudaBackend final : public Backend {
              pages_.data(), limits_.geometry, limits_.kv_type,
              upload_->layers()[layer].destinations,
              norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
-             upload_->n_tokens()},
+             device_overflows() + layer, upload_->n_tokens()},
             stream()));
   }
 
@@ -267,18 +279,23 @@ class CudaBackend final : public Backend {
 
   std::span<const float> host_rows(Buffer x, int32_t n) override {
     const uint64_t bytes = static_cast<uint64_t>(n * x.cols) * sizeof(float);
+    const SampleLayout layout(limits_);
     copy_out(host_rows_.as<float>(), x.data, bytes);
+    copy_out(host_samples_.as<uint8_t>() + layout.overflows, device_overflows(),
+             layout.end - layout.overflows);
     wait();
+    count_overflows();
     return {host_rows_.as<const float>(), static_cast<size_t>(n * x.cols)};
   }
 
   bool samples() const override { return cuda::sample_supports(limits_.vocab_size); }
 
   std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
+    const SampleLayout layout(limits_);
     auto* host_rows = host_samples_.as<SampleRow>();
-    auto* host_tokens = reinterpret_cast<int32_t*>(host_rows + limits_.max_logit_rows);
+    auto* host_tokens = reinterpret_cast<int32_t*>(host_samples_.as<uint8_t>() + layout.tokens);
     auto* device_rows = sample_rows_.as<SampleRow>();
-    auto* device_tokens = reinterpret_cast<int32_t*>(device_rows + limits_.max_logit_rows);
+    auto* device_tokens = reinterpret_cast<int32_t*>(sample_rows_.as<uint8_t>() + layout.tokens);
     std::copy(rows.begin(), rows.end(), host_rows);
     copy_in(device_rows, host_rows, rows.size_bytes());
     const auto n = static_cast<int32_t>(rows.size());
@@ -292,8 +309,9 @@ class CudaBackend final : public Backend {
       args.any_draw |= row.temperature > 0.0F;
     }
     run("sample", cuda::sample(args, stream()));
-    copy_out(host_tokens, device_tokens, rows.size() * sizeof(int32_t));
+    copy_out(host_tokens, device_tokens, layout.end - layout.tokens);  // and overflows, at once
     wait();
+    count_overflows();
     return {host_tokens, rows.size()};
   }
 
@@ -310,6 +328,7 @@ class CudaBackend final : public Backend {
   }
 
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
+  int64_t kv_overflows(int32_t layer) const override { return overflows_.read(layer); }
 
   // ---- pages
 
@@ -423,10 +442,25 @@ class CudaBackend final : public Backend {
             {&B::uses_, uses_bytes(l), "uses of blocks"},
             {&B::norms_, norms_bytes(l), "key norms"},
             {&B::sampling_, sampling_bytes(l), "sampling"},
-            {&B::sample_rows_, uint64_t(l.max_logit_rows) * kSampleBytes, "sampling options"}};
+            {&B::sample_rows_, SampleLayout(l).end, "sampling options"}};
   }
 
   // ---- measures
+
+  uint64_t* device_overflows() {
+    return reinterpret_cast<uint64_t*>(sample_rows_.as<uint8_t>() +
+                                       SampleLayout(limits_).overflows);
+  }
+  /// Adds what has come to the host since the last call.
+  void count_overflows() {
+    const auto* counts = reinterpret_cast<const uint64_t*>(host_samples_.as<const uint8_t>() +
+                                                           SampleLayout(limits_).overflows);
+    for (size_t i = 0; i < overflows_seen_.size(); ++i) {
+      if (counts[i] == overflows_seen_[i]) continue;
+      overflows_.add(static_cast<int32_t>(i), static_cast<int64_t>(counts[i] - overflows_seen_[i]));
+      overflows_seen_[i] = counts[i];
+    }
+  }
 
   void measure(int32_t layer, const cuda::AttentionArgs& args) {
     const cuda::LayerUpload& of = upload_->layers()[layer];
@@ -470,7 +504,7 @@ class CudaBackend final : public Backend {
   DeviceArray uses_;           // of all layers
   DeviceArray norms_;          // [n_layers, max_tokens]
   DeviceArray sampling_;       // scratch of sample()
-  DeviceArray sample_rows_;    // [max_logit_rows], then as many tokens
+  DeviceArray sample_rows_;    // as SampleLayout says
   PinnedArray host_gather_;    // as rows_
   PinnedArray host_rows_;      // logits
   PinnedArray host_samples_;   // as sample_rows_
@@ -481,7 +515,9 @@ class CudaBackend final : public Backend {
   bool rows_busy_ = false;  // host_gather_ is being read
   std::string failure_;     // the device's first, if any
   bool device_lost_ = false;
-  LayerClocks clocks_;
+  LayerCounters clocks_;                  // nanoseconds of attention
+  LayerCounters overflows_;               // of keys and values
+  std::vector<uint64_t> overflows_seen_;  // [n_layers] of the device's counts
 };
 
 }  // namespace

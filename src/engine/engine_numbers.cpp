@@ -1,0 +1,47 @@
+// What became of the numbers: keys and values that did not fit their type, logits that are none.
+#include "core/log.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+namespace {
+
+/// Where keys or values were lost first, and what holds them; empty if none were.
+std::string overflow_text(const Backend& backend, const EngineSetup& setup) {
+  for (int32_t layer = 0; layer < setup.policies.size(); ++layer) {
+    const int64_t n = backend.kv_overflows(layer);
+    if (n == 0) continue;
+    const char* type = kv_type_name(setup.options.kv.type);
+    const char* wider = kv_type_name(setup.kv_type == DType::kF16 ? KvType::kBF16 : KvType::kF32);
+    return fmt::format(
+        "layer {} has stored {} keys and values that {} cannot hold; make the engine with kv.type "
+        "{} (--kv-type {})",
+        layer, n, type, wider, wider);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t position) {
+  const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));
+  if (bad < 0) return std::nullopt;
+  const std::string what =
+      fmt::format("the logit of token {} after position {} is {}", bad, position, logits[bad]);
+  const std::string lost = overflow_text(*backend, setup);
+  if (!lost.empty()) {
+    noted_overflows_ = true;
+    return Error(ErrorCode::kUnsupported, what + ": " + lost);
+  }
+  return Error(ErrorCode::kBadFile,
+               what + ": the model's weights are damaged, or too large for float32");
+}
+
+void Engine::Impl::note_overflows() {
+  if (noted_overflows_) return;
+  const std::string lost = overflow_text(*backend, setup);
+  if (lost.empty()) return;
+  noted_overflows_ = true;
+  log(LogLevel::kWarning, "{}", lost);
+}
+
+}  // namespace paddock
