@@ -132,7 +132,7 @@ class PADDOCK_API Engine {
   void cancel(RequestId id);
   void cancel();
 
-  // ---- a conversation: a sequence that outlives one request
+  // ---- a conversation: a sequence that outlives one request. It knows its text: 4 bytes a token.
   SessionId open_session();
   void close_session(SessionId session);
   /// Feeds only `tokens` after what the session holds, then generates. A sampled stop token stays

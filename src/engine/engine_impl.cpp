@@ -63,12 +63,12 @@ int64_t Engine::Impl::pages_for(int64_t positions) const {
 
 RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
                             Session* session) {
-  std::vector<TokenId> text;
-  if (session != nullptr) text = session->tokens;
-  text.insert(text.end(), prompt.begin(), prompt.end());
+  std::span<const TokenId> before;
+  if (session != nullptr) before = session->tokens;
   const int64_t held = session != nullptr ? cache->length(session->sequence) : 0;
-  check_tokens(std::span(text).subspan(static_cast<size_t>(held)), "prompt");
-  const auto total = static_cast<int64_t>(text.size());
+  const bool is_pending = held < static_cast<int64_t>(before.size());
+  if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
+  const auto total = static_cast<int64_t>(before.size() + prompt.size());
   const int64_t context = setup.options.context;
   if (total > context) {
     fail(
@@ -86,8 +86,8 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
          prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
          setup.options.kv.budget_bytes);
   }
-  auto request = std::make_unique<Request>(next_request_, std::move(text),
-                                           static_cast<size_t>(held), options, *model);
+  auto request = std::make_unique<Request>(next_request_, before, prompt, static_cast<size_t>(held),
+                                           options, *model);
   {
     const std::lock_guard lock(requests_mutex_);
     if (requests.size() == requests.capacity()) requests.reserve(2 * requests.size() + 1);

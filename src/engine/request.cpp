@@ -53,19 +53,21 @@ void Request::make_room() {
   grow(result.top_logprobs);
 }
 
-Request::Request(RequestId request_id, std::vector<TokenId> text_so_far, size_t held,
+Request::Request(RequestId request_id, std::span<const TokenId> before,
+                 std::span<const TokenId> prompt, size_t held,
                  const GenerateOptions& request_options, const Model& model)
     : id(request_id),
       options(validated(request_options, model)),
-      input(std::move(text_so_far)),
       fed(held),
-      prompt_end(input.size()),
+      prompt_end(before.size() + prompt.size()),
       sampler(options.sampling, model.info().vocab_size),
       text(model.data().tokenizer, options.stop),
       node(make_node(request_id)),
       result(node.mapped()) {
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
-  input.reserve(input.size() + expected + 1);
+  input.reserve(prompt_end + expected + 1);
+  input.insert(input.end(), before.begin(), before.end());
+  input.insert(input.end(), prompt.begin(), prompt.end());
   result.tokens.reserve(expected + 1);
   text.reserve(expected * kBytesPerToken);
   if (options.logprobs) {

@@ -23,9 +23,9 @@ struct Session {
 };
 
 struct Request {
-  /// `text`: what the sequence holds, of which `held` tokens are in the cache, and the prompt.
-  Request(RequestId id, std::vector<TokenId> text, size_t held, const GenerateOptions& options,
-          const Model& model);
+  /// `before`: the sequence's text so far, of which `held` tokens are in the cache.
+  Request(RequestId id, std::span<const TokenId> before, std::span<const TokenId> prompt,
+          size_t held, const GenerateOptions& options, const Model& model);
 
   RequestId id;
   GenerateOptions options;
