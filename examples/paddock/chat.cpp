@@ -199,7 +199,13 @@ int run(const Args& args) {
     conversation = std::make_unique<Conversation>(args, *engine, options);
   } catch (const paddock::Error& e) {
     if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
-    throw;
+    if (e.code() != paddock::ErrorCode::kUnsupported) throw;
+    std::string words = e.what();  // the library names its own option
+    const std::string option = "ChatOptions::template_name";
+    if (const size_t at = words.find(option); at != std::string::npos) {
+      words.replace(at, option.size(), "--chat-template");
+    }
+    throw paddock::Error(e.code(), words);
   }
   const auto show = [&](const paddock::GenerateResult& result) {
     if (args.engine.json) {

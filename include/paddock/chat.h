@@ -1,5 +1,5 @@
-// Rendering of conversations for Llama 3, Llama 3.1/3.2 and ChatML models. No Jinja is executed: a
-// model's own template is recognised, and unknown ones are refused by name.
+// Rendering of conversations for Llama 3 and ChatML models. No Jinja is executed: a model's own
+// template is recognised if it is certain to write the same, and refused otherwise.
 #pragma once
 
 #include <cstdint>
@@ -38,15 +38,18 @@ struct ChatTurn {
 /// A chat format. Immutable, thread-safe.
 class PADDOCK_API ChatTemplate {
  public:
-  /// Error kUnsupported, listing names(), if the model's template is not one of them and none was
-  /// named; kInvalidArgument for an unknown name or a vocabulary without the format's tokens.
+  /// Error kUnsupported, listing names(), if the model's template does not write what one of them
+  /// writes, for every conversation of system, user and assistant, and none was named;
+  /// kInvalidArgument for an unknown name or a vocabulary without the format's tokens.
   ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer, const ChatOptions& options = {});
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
-  static std::vector<std::string>
-  names();  ///< "llama3", "llama3.1", "llama3.2", "chatml", "smollm2"
+  /// "llama3", "llama3.1", "llama3.2", "chatml", "chatml-bos" (ChatML after BOS), and ChatML with a
+  /// system message of its own where there is none: "hermes3", "smollm2", "qwen1.5", "qwen2",
+  /// "qwen2.5".
+  static std::vector<std::string> names();
   const std::string& name() const;
 
   /// The text of a whole conversation, as Jinja would render the template. Error kInvalidArgument

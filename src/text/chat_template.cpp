@@ -13,32 +13,38 @@ namespace {
 
 std::string all_names() {
   std::string list;
-  for (const ChatFormat format : kChatFormats) {
+  for (const ChatFormat& format : chat_formats()) {
     if (!list.empty()) list += ", ";
-    list += chat_format_name(format);
+    list += format.name;
   }
   return list;
 }
 
-ChatFormat choose_format(const Tokenizer& tokenizer, const std::string& name) {
+constexpr std::string_view kLlama3Bos = "<|begin_of_text|>";
+
+ChatForm choose_form(const Tokenizer& tokenizer, const std::string& name) {
   if (!name.empty()) {
-    for (const ChatFormat format : kChatFormats) {
-      if (name == chat_format_name(format)) return format;
+    for (const ChatFormat& format : chat_formats()) {
+      if (name == format.name) return form_of(format);
     }
     fail(ErrorCode::kInvalidArgument, "there is no chat template {}; there are {}", quote(name),
          all_names());
   }
   const std::string& jinja = tokenizer.chat_template();
   if (jinja.empty()) {
-    fail(ErrorCode::kUnsupported, "the model has no chat template; name one of {}", all_names());
-  }
-  const auto format = recognise_chat_template(jinja);
-  if (!format) {
     fail(ErrorCode::kUnsupported,
-         "the model's chat template is not one the library knows; name the nearest of {}",
+         "the model has no chat template; set ChatOptions::template_name to one of {}",
          all_names());
   }
-  return *format;
+  const auto bos = tokenizer.bos();
+  const auto form = recognise_chat_template(jinja, bos ? tokenizer.token_bytes(*bos) : kLlama3Bos);
+  if (!form) {
+    fail(ErrorCode::kUnsupported,
+         "the model's chat template writes something else than those the library knows; set "
+         "ChatOptions::template_name to the nearest of {}",
+         all_names());
+  }
+  return *form;
 }
 
 // How much of an answer stays in a session.
@@ -65,7 +71,7 @@ Kept kept_of(const Tokenizer& tokenizer, std::span<const TokenId> tokens,
 
 struct ChatTemplate::Impl {
   std::shared_ptr<const Tokenizer> tokenizer;
-  ChatFormat format;
+  ChatForm form;
   std::string name;
   std::string date;
   std::optional<TokenId> bos;
@@ -80,9 +86,8 @@ struct ChatTemplate::Impl {
   }
 
   ChatScript script(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const {
-    ChatScript script(format, date);
-    script.conversation(messages);
-    if (add_generation_prompt) script.generation_prompt();
+    ChatScript script(form, date);
+    script.conversation(messages, add_generation_prompt);
     return script;
   }
 
@@ -110,14 +115,15 @@ struct ChatTemplate::Impl {
 ChatTemplate::ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer, const ChatOptions& options)
     : impl_(std::make_unique<Impl>()) {
   if (tokenizer == nullptr) fail(ErrorCode::kInvalidArgument, "ChatTemplate: no tokenizer");
-  impl_->format = choose_format(*tokenizer, options.template_name);
-  impl_->name = chat_format_name(impl_->format);
+  impl_->form = choose_form(*tokenizer, options.template_name);
+  const ChatFormat& format = *impl_->form.format;
+  impl_->name = format.name;
   impl_->date = options.date;
   impl_->tokenizer = std::move(tokenizer);
-  for (const std::string_view text : special_tokens_of(impl_->format)) impl_->special(text);
-  if (begins_with_bos(impl_->format)) {
+  for (const std::string_view text : special_tokens_of(format)) impl_->special(text);
+  if (format.bos != ChatFormat::Bos::kNever) {
     impl_->bos = impl_->tokenizer->bos();
-    if (!impl_->bos) impl_->bos = impl_->special("<|begin_of_text|>");
+    if (!impl_->bos) impl_->bos = impl_->special(kLlama3Bos);
   }
 }
 
@@ -127,7 +133,7 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 std::vector<std::string> ChatTemplate::names() {
   std::vector<std::string> names;
-  for (const ChatFormat format : kChatFormats) names.emplace_back(chat_format_name(format));
+  for (const ChatFormat& format : chat_formats()) names.emplace_back(format.name);
   return names;
 }
 
@@ -149,11 +155,16 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
 
 std::vector<TokenId> ChatTemplate::encode(const std::vector<ChatMessage>& messages,
                                           bool add_generation_prompt) const {
-  return impl_->encode(impl_->script(messages, add_generation_prompt));
+  std::vector<TokenId> ids = impl_->encode(impl_->script(messages, add_generation_prompt));
+  // A template that leaves BOS to the tokenizer.
+  if (impl_->bos && impl_->form.bos == ChatFormat::Bos::kNever && impl_->tokenizer->adds_bos()) {
+    ids.insert(ids.begin(), *impl_->bos);
+  }
+  return ids;
 }
 
 ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& answer) const {
-  ChatScript script(impl_->format, impl_->date);
+  ChatScript script(impl_->form, impl_->date);
   const std::string_view content = script.content(answer.text);
   const Kept kept = kept_of(*impl_->tokenizer, answer.tokens, content);
   const bool whole = kept.tokens == answer.tokens.size() && kept.bytes == content.size();
@@ -173,7 +184,7 @@ ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& 
 }
 
 TokenId ChatTemplate::end_of_turn() const {
-  return impl_->special(special_tokens_of(impl_->format).front());
+  return impl_->special(special_tokens_of(*impl_->form.format).front());
 }
 
 }  // namespace paddock

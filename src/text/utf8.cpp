@@ -3,6 +3,15 @@
 #include <cstring>
 
 namespace paddock {
+namespace {
+
+bool is_python_space(uint32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+         c == 0x205F || c == 0x3000;
+}
+
+}  // namespace
 
 Utf8Char next_utf8(std::string_view bytes) {
   using State = Utf8Char::State;
@@ -76,6 +85,25 @@ void append_utf8(std::string& out, uint32_t code) {
     put(0x80 | (code >> 6 & 0x3F));
     put(0x80 | (code & 0x3F));
   }
+}
+
+std::string_view trim_spaces(std::string_view text) {
+  const auto space_at = [&](size_t i) -> size_t {  // its length, 0 if none begins there
+    const Utf8Char c = next_utf8(text.substr(i));
+    return c.state == Utf8Char::State::kValid && is_python_space(c.code) ? c.length : 0;
+  };
+  while (!text.empty()) {
+    const size_t n = space_at(0);
+    if (n == 0) break;
+    text.remove_prefix(n);
+  }
+  while (!text.empty()) {
+    size_t start = text.size() - 1;
+    while (start > 0 && text.size() - start < 4 && (text[start] & 0xC0) == 0x80) --start;
+    if (space_at(start) != text.size() - start) break;
+    text = text.substr(0, start);
+  }
+  return text;
 }
 
 }  // namespace paddock

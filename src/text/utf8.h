@@ -30,4 +30,7 @@ size_t find_invalid_utf8(std::string_view bytes);
 /// Appends one code point (at most U+10FFFF).
 void append_utf8(std::string& out, uint32_t code);
 
+/// Without the white space around it: what Python's str.strip() removes.
+std::string_view trim_spaces(std::string_view text);
+
 }  // namespace paddock

@@ -2,6 +2,7 @@
 // token ids.
 #include "paddock/chat.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "paddock/error.h"
 #include "support/small_tokenizer.h"
 #include "text/bpe_tokenizer.h"
+#include "text/chat_format.h"
 #include "text/tokenizer_readers.h"
 
 namespace paddock {
@@ -23,11 +25,12 @@ namespace {
 
 using Messages = std::vector<ChatMessage>;
 
+nlohmann::json read_json(const std::string& name) {
+  std::ifstream file(std::string(PADDOCK_TEST_DATA) + "/" + name);
+  return nlohmann::json::parse(file);
+}
 const nlohmann::json& golden() {
-  static const nlohmann::json document = [] {
-    std::ifstream file(std::string(PADDOCK_TEST_DATA) + "/chat_golden.json");
-    return nlohmann::json::parse(file);
-  }();
+  static const nlohmann::json document = read_json("chat_golden.json");
   return document;
 }
 std::string template_of(const std::string& name) {
@@ -39,11 +42,37 @@ Messages messages_of(const nlohmann::json& list) {
   return messages;
 }
 
+// The small tokenizer, with a chat template of its own.
+class WithTemplate : public Tokenizer {
+ public:
+  explicit WithTemplate(std::string jinja) : jinja_(std::move(jinja)) {}
+
+  std::vector<TokenId> encode(std::string_view text, EncodeOptions options) const override {
+    return small().encode(text, options);
+  }
+  std::string_view token_bytes(TokenId id) const override { return small().token_bytes(id); }
+  int32_t vocab_size() const override { return small().vocab_size(); }
+  bool is_special(TokenId id) const override { return small().is_special(id); }
+  std::optional<TokenId> find(std::string_view text) const override { return small().find(text); }
+  std::optional<TokenId> bos() const override { return small().bos(); }
+  bool adds_bos() const override { return small().adds_bos(); }
+  const std::vector<TokenId>& stop_tokens() const override { return small().stop_tokens(); }
+  const std::string& chat_template() const override { return jinja_; }
+
+ private:
+  static const Tokenizer& small() {
+    static const auto tokenizer = [] {
+      const std::string json = test::small_tokenizer_json().dump();
+      return make_tokenizer(read_tokenizer_json(test::bytes_of(json)));
+    }();
+    return *tokenizer;
+  }
+
+  std::string jinja_;
+};
+
 std::shared_ptr<const Tokenizer> tokenizer_with(const std::string& chat_template) {
-  const std::string json = test::small_tokenizer_json().dump();
-  TokenizerSource source = read_tokenizer_json(test::bytes_of(json));
-  source.chat_template = chat_template;
-  return make_tokenizer(std::move(source));
+  return std::make_shared<WithTemplate>(chat_template);
 }
 
 // A golden template with one place changed.
@@ -81,7 +110,7 @@ TEST(Chat, RendersAsJinjaDoes) {
       }
     }
   }
-  EXPECT_EQ(compared, 16 * (2 + 4 + 4 + 2 + 2));
+  EXPECT_EQ(compared, 16 * (2 * 4 + 8 * 2));  // two formats have dates
 }
 
 TEST(Chat, IdsSpellTheRendering) {
@@ -123,7 +152,7 @@ TEST(Chat, BosOnceWhereTheFormatHasIt) {
     const ChatTemplate chat(tokenizer, {.template_name = name});
     const auto ids = chat.encode({{"user", "hello"}, {"assistant", "hello"}}, false);
     EXPECT_EQ(std::count(ids.begin(), ids.end(), *tokenizer->bos()),
-              name.starts_with("llama3") ? 1 : 0);
+              name.starts_with("llama3") || name == "chatml-bos" || name == "hermes3" ? 1 : 0);
   }
 }
 
@@ -183,11 +212,21 @@ TEST(Chat, RecognisesPublishedVariants) {
   for (const auto& [name, jinja] : variants) {
     EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), name) << jinja;
   }
+  // Texts that published models have, with the prompt always there, or ended once more.
+  const std::string chatml = template_of("chatml");
+  EXPECT_EQ(ChatTemplate(tokenizer_with(chatml + "\n")).name(), "chatml");
+  EXPECT_EQ(ChatTemplate(tokenizer_with("{{ bos_token }}" + chatml)).name(), "chatml-bos");
+  const ChatTemplate prompting(tokenizer_with(variants.back().second));
+  EXPECT_EQ(prompting.render({{"user", "x"}}, false), prompting.render({{"user", "x"}}, true));
   // BOS spelled out, or left to the tokenizer.
   for (const char* name : {"llama3", "llama3.1", "llama3.2"}) {
     for (const char* bos : {"{{ '<|begin_of_text|>' }}", ""}) {
       const std::string jinja = changed(name, "{{ bos_token }}", bos);
-      EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), name) << jinja;
+      const ChatTemplate chat(tokenizer_with(jinja));
+      EXPECT_EQ(chat.name(), name) << jinja;
+      EXPECT_EQ(chat.render({{"user", "x"}}, true).starts_with("<|begin_of_text|>"), *bos != 0);
+      EXPECT_EQ(chat.encode({{"user", "x"}}, true),
+                ChatTemplate(tokenizer_with(template_of(name))).encode({{"user", "x"}}, true));
     }
   }
 }
@@ -204,12 +243,10 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       changed("llama3", "{{ bos_token }}", "{{ bos_token + bos_token }}"),
       changed("llama3", "{% if loop.first %}{{ bos_token }}{% endif %}", "{{ bos_token }}"),
       changed("llama3", "<|eot_id|>", "<|end_of_text|>"),
-      changed("llama3", "{% for", "{% set default = 'system' %}{% for"),
       changed("llama3.1", "system_message = ''", "system_message = 'Be kind.'"),
       changed("llama3.1", "December 2023", "June 2024"),
       changed("llama3.2", "system_message + '<|eot_id|>'", "system_message + '\\n<|eot_id|>'"),
       changed("chatml", "<|im_end|>\\n", "<|im_end|>"),
-      changed("chatml", "{% for", "{{ bos_token }}{% for"),
       changed("chatml", "message.content", "message.content | trim"),
       changed("smollm2", "named SmolLM", "named Bob"),
       changed("smollm2", "!= 'system'", "== 'user'"),
@@ -221,6 +258,7 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
     EXPECT_EQ(code_of([&] { ChatTemplate chat(tokenizer_with(jinja)); }, &message),
               ErrorCode::kUnsupported)
         << jinja;
+    EXPECT_NE(message.find("ChatOptions::template_name"), std::string::npos) << message;
     for (const std::string& name : ChatTemplate::names()) {
       EXPECT_NE(message.find(name), std::string::npos) << message;
     }
@@ -230,6 +268,73 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
   EXPECT_EQ(code_of([] { ChatTemplate chat(tokenizer_with("")); }, &message),
             ErrorCode::kUnsupported);
   EXPECT_NE(message.find("has no chat template"), std::string::npos);
+}
+
+// What Jinja wrote for a conversation, or "\1" where it failed; as make_chat_mutants.py keeps it.
+class Digest {
+ public:
+  void add(const std::string& text) {
+    for (const char c : text + '\0') {
+      value_ = (value_ ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+    }
+  }
+  std::string hex() const { return fmt::format("{:016x}", value_); }
+
+ private:
+  uint64_t value_ = 0xCBF29CE484222325u;
+};
+
+// A template is refused, or renders as Jinja does: known ones with one place changed.
+class ChatMutants : public testing::Test {
+ protected:
+  static std::string digest_of(const std::string& jinja) {
+    const auto tokenizer = tokenizer_with(jinja);
+    std::vector<ChatTemplate> chats;  // one a date
+    chats.emplace_back(tokenizer);
+    chats.emplace_back(tokenizer, ChatOptions{.template_name = "", .date = "01 Jan 2026"});
+    Digest digest;
+    for (const auto& test : golden().at("cases")) {
+      const Messages messages = messages_of(test.at("messages"));
+      for (const bool prompt : {false, true}) {
+        for (const ChatTemplate& chat : chats) {
+          try {
+            digest.add(chat.render(messages, prompt));
+          } catch (const Error&) {
+            digest.add("\1");
+          }
+        }
+      }
+    }
+    return digest.hex();
+  }
+
+  const nlohmann::json mutants_ = read_json("chat_mutants.json");
+};
+
+TEST_F(ChatMutants, UnchangedTheyAreKnown) {
+  ASSERT_EQ(mutants_.at("dates"), nlohmann::json::parse(R"([null, "01 Jan 2026"])"));
+  for (const auto& known : mutants_.at("templates")) {
+    const std::string jinja = known.at(1);
+    EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), known.at(0)) << jinja;
+    EXPECT_EQ(digest_of(jinja), known.at(2)) << jinja;
+  }
+}
+
+TEST_F(ChatMutants, RenderAsJinjaDoesOrAreRefused) {
+  int accepted = 0, refused = 0;
+  for (const auto& mutant : mutants_.at("mutants")) {
+    const std::string base = mutants_.at("templates").at(mutant.at(0).get<size_t>()).at(1);
+    std::string jinja = base;
+    jinja.replace(mutant.at(1), mutant.at(2), mutant.at(3));
+    if (!recognise_chat_template(jinja)) {
+      ++refused;
+      continue;
+    }
+    ++accepted;
+    EXPECT_EQ(digest_of(jinja), mutant.at(4)) << jinja;
+  }
+  EXPECT_GT(refused, 1000);
+  EXPECT_GT(accepted, 400);
 }
 
 TEST(Chat, RefusesBadArguments) {

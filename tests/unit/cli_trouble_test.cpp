@@ -37,6 +37,18 @@ TEST_F(CliTrouble, TheSmallModelSpeaks) {
   EXPECT_EQ(paddock(chat() + "-p hello --single-turn").out, "aaaa\n");
 }
 
+// ChatML, but with a fixed turn first.
+TEST_F(CliTrouble, AnUnknownChatTemplateIsRefusedWithTheOption) {
+  folder_.write("chat_template.jinja",
+                "{{ '<|im_start|>user\\nHi<|im_end|>\\n' }}{% for message in messages %}"
+                "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+                "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}"
+                "{% endif %}");
+  const std::string command = "chat" + model() + "--temp 0 -n 4 -p hello --single-turn";
+  expect_refusal(command, 1, "set --chat-template to the nearest of llama3, ");
+  EXPECT_EQ(paddock(command + " --chat-template chatml").out, "aaaa\n");
+}
+
 TEST_F(CliTrouble, ValuesThatAreNoneAreNamedWithWhatIsRight) {
   const auto refuse = [&](const std::string& option, const std::string& value, const char* right) {
     expect_refusal(generate() + "-p a " + option + " " + value, 2, option + " " + value);
