@@ -43,7 +43,7 @@ check_pkg_config() {
 
 # What the headers mark is exported, and nothing else.
 check_symbols() {
-  local library=$1 name
+  local library=$1
   nm -DC --defined-only "$library" | sed -E 's/^[0-9a-f]* +[A-Za-z] +//' | LC_ALL=C sort -u >"$work/exported"
   if grep -vE '^((typeinfo|typeinfo name|vtable) for )?paddock::' "$work/exported"; then
     fail "symbols that are not ours are exported"
