@@ -43,8 +43,8 @@ BpeTokenizer::BpeTokenizer(TokenizerSource source)
     : source_(std::move(source)), splitter_(pattern_of(source_.pre_tokenizer)) {
   const Vocabulary& vocabulary = source_.vocabulary;
   source_.merges.seal(vocabulary);
-  user_defined_ = SpecialMatcher(vocabulary, false);
-  all_added_ = SpecialMatcher(vocabulary, true);
+  user_defined_ = AddedTokens(vocabulary, false, source_.cut_order);
+  all_added_ = AddedTokens(vocabulary, true, source_.cut_order);
   for (int b = 0; b < 256; ++b) {
     const char byte = static_cast<char>(b);
     byte_tokens_[b] = vocabulary.find_normal({&byte, 1}).value_or(-1);
@@ -108,14 +108,8 @@ std::vector<TokenId> BpeTokenizer::encode_checked(std::string_view text,
       ids.insert(ids.end(), piece_ids.begin(), piece_ids.end());
     }
   };
-  const SpecialMatcher& added = options.parse_special ? all_added_ : user_defined_;
-  size_t at = 0;
-  while (const auto match = added.find(text, at)) {
-    encode_plain(text.substr(at, match->begin - at));
-    ids.push_back(match->id);
-    at = match->begin + match->length;
-  }
-  encode_plain(text.substr(at));
+  const AddedTokens& added = options.parse_special ? all_added_ : user_defined_;
+  added.cut(text, encode_plain, [&](TokenId id) { ids.push_back(id); });
   if (options.add_bos && source_.adds_bos && (ids.empty() || ids.front() != *source_.bos)) {
     ids.insert(ids.begin(), *source_.bos);
   }

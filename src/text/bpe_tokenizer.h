@@ -20,6 +20,7 @@ struct TokenizerSource {
   Vocabulary vocabulary;
   MergeTable merges;  // sealed by make_tokenizer()
   PreTokenizer pre_tokenizer = PreTokenizer::kGpt2;
+  CutOrder cut_order = CutOrder::kEarlyThenLate;
   bool ignore_merges = false;  // a whole piece that is a token is taken before any merge
   std::optional<TokenId> bos;
   bool adds_bos = false;
@@ -60,7 +61,7 @@ class BpeTokenizer final : public Tokenizer {
 
   TokenizerSource source_;
   RegexSplitter splitter_;
-  SpecialMatcher user_defined_, all_added_;
+  AddedTokens user_defined_, all_added_;
   TokenId byte_tokens_[256];  // -1: the vocabulary lacks it
 };
 

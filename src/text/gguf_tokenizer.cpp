@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "core/log.h"
 #include "text/bpe_tokenizer.h"
 #include "text/byte_alphabet.h"
 #include "text/tokenizer_source.h"
@@ -103,8 +104,13 @@ std::shared_ptr<const Tokenizer> load_gguf_tokenizer(const gguf::File& file) {
   if (file.get_bool("tokenizer.ggml.add_space_prefix").value_or(false)) {
     fail(ErrorCode::kUnsupported, "tokenizer.ggml.add_space_prefix is not supported");
   }
+  if (file.get_bool("tokenizer.ggml.add_eos_token").value_or(false)) {
+    log(LogLevel::kWarning,
+        "tokenizer.ggml.add_eos_token is true; no end token is added to texts here");
+  }
   TokenizerSource source;
   source.pre_tokenizer = *pre_tokenizer;
+  source.cut_order = CutOrder::kLongestFirst;
   source.ignore_merges = *pre_tokenizer == PreTokenizer::kLlama3;
   read_tokens(file, source.vocabulary);
   read_merges(file, source);

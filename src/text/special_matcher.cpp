@@ -1,47 +1,52 @@
 #include "text/special_matcher.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 namespace paddock {
 
-SpecialMatcher::SpecialMatcher(const Vocabulary& vocabulary, bool specials)
-    : vocabulary_(&vocabulary) {
-  for (TokenId id = 0; id < vocabulary.size(); ++id) {
-    const TokenKind kind = vocabulary.kind(id);
-    if (kind != TokenKind::kUserDefined && !(specials && kind == TokenKind::kSpecial)) continue;
-    ids_.push_back(id);
-    starts_[static_cast<uint8_t>(vocabulary.bytes(id)[0])] = true;
-  }
-  std::sort(ids_.begin(), ids_.end(),
-            [&](TokenId a, TokenId b) { return vocabulary.bytes(a) < vocabulary.bytes(b); });
+SpecialMatcher::SpecialMatcher(std::vector<Vocabulary::Added> tokens) : tokens_(std::move(tokens)) {
+  std::sort(tokens_.begin(), tokens_.end(),
+            [](const auto& a, const auto& b) { return a.text < b.text; });
+  for (const auto& token : tokens_) starts_[static_cast<uint8_t>(token.text[0])] = true;
 }
 
 std::optional<SpecialMatcher::Match> SpecialMatcher::find(std::string_view text,
                                                           size_t from) const {
-  if (ids_.empty()) return std::nullopt;
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (!starts_[static_cast<uint8_t>(text[begin])]) continue;
     // [low, high) shrinks to the tokens that share the first `depth` bytes with the text.
-    auto low = ids_.begin();
-    auto high = ids_.end();
+    auto low = tokens_.begin();
+    auto high = tokens_.end();
     std::optional<Match> longest;
     for (size_t depth = 0; begin + depth < text.size(); ++depth) {
       const auto byte = static_cast<uint8_t>(text[begin + depth]);
-      const auto key = [&](TokenId id) {  // -1: the token ends here
-        const std::string_view token = vocabulary_->bytes(id);
-        return depth < token.size() ? static_cast<int>(static_cast<uint8_t>(token[depth])) : -1;
+      const auto key = [&](const Vocabulary::Added& token) {  // -1: the token ends here
+        return depth < token.text.size() ? static_cast<int>(static_cast<uint8_t>(token.text[depth]))
+                                         : -1;
       };
       low = std::lower_bound(low, high, static_cast<int>(byte),
-                             [&](TokenId id, int value) { return key(id) < value; });
+                             [&](const auto& token, int value) { return key(token) < value; });
       high = std::upper_bound(low, high, static_cast<int>(byte),
-                              [&](int value, TokenId id) { return value < key(id); });
+                              [&](int value, const auto& token) { return value < key(token); });
       if (low == high) break;
       // In this order a token comes before those it is a prefix of.
-      if (vocabulary_->bytes(*low).size() == depth + 1) longest = Match{begin, depth + 1, *low};
+      if (low->text.size() == depth + 1) longest = Match{begin, depth + 1, low->id};
     }
     if (longest) return longest;
   }
   return std::nullopt;
+}
+
+AddedTokens::AddedTokens(const Vocabulary& vocabulary, bool specials, CutOrder order) {
+  std::map<size_t, std::vector<Vocabulary::Added>> passes;
+  for (const Vocabulary::Added& token : vocabulary.added(specials)) {
+    const size_t pass =
+        order == CutOrder::kLongestFirst ? kMaxTokenBytes - token.text.size() : token.late;
+    passes[pass].push_back(token);
+  }
+  for (auto& [pass, tokens] : passes) passes_.emplace_back(std::move(tokens));
 }
 
 }  // namespace paddock

@@ -12,7 +12,7 @@
 
 namespace paddock {
 
-/// Finds added tokens in text: leftmost first, the longest where several begin at one place.
+/// Finds some texts in others: leftmost first, the longest where several begin at one place.
 class SpecialMatcher {
  public:
   struct Match {
@@ -20,18 +20,45 @@ class SpecialMatcher {
     TokenId id;
   };
 
-  SpecialMatcher() = default;
-  /// Knows the tokens of kind kUserDefined, and with `specials` those of kind kSpecial too.
-  /// `vocabulary` must stay where it is.
-  SpecialMatcher(const Vocabulary& vocabulary, bool specials);
+  /// The texts must stay where they are.
+  explicit SpecialMatcher(std::vector<Vocabulary::Added> tokens);
 
   /// The first match at or after `from`. Costs at most kMaxTokenBytes comparisons a byte.
   std::optional<Match> find(std::string_view text, size_t from) const;
 
  private:
-  const Vocabulary* vocabulary_ = nullptr;
-  std::vector<TokenId> ids_;        // ordered by text
-  std::array<bool, 256> starts_{};  // by first byte
+  std::vector<Vocabulary::Added> tokens_;  // ordered by text
+  std::array<bool, 256> starts_{};         // by first byte
+};
+
+/// Which added tokens are cut out of a text before which others.
+enum class CutOrder {
+  kEarlyThenLate,  // tokenizers: those of "normalized": false, then the others
+  kLongestFirst,   // llama.cpp
+};
+
+/// Cuts the added tokens out of a text.
+class AddedTokens {
+ public:
+  AddedTokens() = default;
+  /// `vocabulary` must stay where it is.
+  AddedTokens(const Vocabulary& vocabulary, bool specials, CutOrder order);
+
+  /// Calls plain(text between tokens, may be empty) and token(id) from left to right.
+  template <typename Plain, typename Token>
+  void cut(std::string_view text, const Plain& plain, const Token& token, size_t pass = 0) const {
+    if (pass == passes_.size()) return plain(text);
+    size_t at = 0;
+    while (const auto match = passes_[pass].find(text, at)) {
+      cut(text.substr(at, match->begin - at), plain, token, pass + 1);
+      token(match->id);
+      at = match->begin + match->length;
+    }
+    cut(text.substr(at), plain, token, pass + 1);
+  }
+
+ private:
+  std::vector<SpecialMatcher> passes_;
 };
 
 }  // namespace paddock

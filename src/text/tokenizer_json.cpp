@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "core/log.h"
 #include "text/byte_alphabet.h"
 #include "text/strict_json.h"
 #include "text/tokenizer_readers.h"
@@ -225,8 +226,9 @@ void add_token(int64_t id, const Json& token, Vocabulary& vocabulary) {
     }
   }
   if (content.empty()) fail(ErrorCode::kBadFile, "tokenizer.json: an added token has no text");
-  vocabulary.add_or_change(
-      id, content, flag(token, "special", false) ? TokenKind::kSpecial : TokenKind::kUserDefined);
+  const bool special = flag(token, "special", false);
+  vocabulary.add_or_change(id, content, special ? TokenKind::kSpecial : TokenKind::kUserDefined,
+                           flag(token, "normalized", !special));
 }
 
 // As transformers does, tokens that tokenizer_config.json alone has are added, and where both have
@@ -257,20 +259,43 @@ void read_added_tokens(const Json& document, const Json& config, Vocabulary& voc
   for (const auto& [id, token] : configured) add_token(id, *token, vocabulary);
 }
 
+// An added token is another token than an entry of the same bytes (" a" beside "Ġa"), but one that
+// is spelled as an entry is that entry.
+void refuse_second_ids(const Vocabulary& vocabulary) {
+  for (const Vocabulary::Added& token : vocabulary.added(true)) {
+    const auto bytes = bytes_from_alphabet(token.text);
+    const auto other = bytes ? vocabulary.find_normal(*bytes) : std::nullopt;
+    if (other && *other != token.id) {
+      fail(ErrorCode::kBadFile,
+           "tokenizer.json: {} has id {} in the vocabulary and {} as an added token",
+           quote(token.text), *other, token.id);
+    }
+  }
+}
+
 // The token that a TemplateProcessing puts before a single text.
 void read_post_processor(const Json& document, TokenizerSource& source) {
   for (const Json* step : steps_of(document, "post_processor", "processors")) {
     const std::string type = text(*step, "type");
     if (type == "ByteLevel") continue;  // offsets only
     if (type != "TemplateProcessing") unsupported("post_processor", type);
+    bool after = false;
     for (const Json& part : array(*step, "single")) {
       if (!part.is_object()) fail(ErrorCode::kBadFile, "tokenizer.json: a template is malformed");
-      if (part.contains("Sequence")) break;
+      if (part.contains("Sequence")) {
+        after = true;
+        continue;
+      }
       const Json* special = member(part, "SpecialToken");
       if (special == nullptr || !special->is_object()) {
         fail(ErrorCode::kBadFile, "tokenizer.json: a template is malformed");
       }
       const std::string name = text(*special, "id");
+      if (after) {
+        log(LogLevel::kWarning,
+            "tokenizer.json: the post_processor's {} after a text is not added here", quote(name));
+        continue;
+      }
       if (source.adds_bos) unsupported("a second token before the text,", name);
       source.bos = source.vocabulary.find(name);
       if (!source.bos) {
@@ -300,15 +325,7 @@ TokenizerSource read_tokenizer_json(std::span<const std::byte> bytes, const Json
   source.vocabulary = std::move(reader.vocabulary);
   read_added_tokens(document, config, source.vocabulary);
   source.vocabulary.seal();
-  for (TokenId id = 0; id < source.vocabulary.size(); ++id) {
-    if (source.vocabulary.kind(id) == TokenKind::kNormal) continue;
-    const auto other = source.vocabulary.find_normal(source.vocabulary.bytes(id));
-    if (other && source.vocabulary.kind(id) != TokenKind::kUnreachable) {
-      fail(ErrorCode::kBadFile,
-           "tokenizer.json: {} has id {} in the vocabulary and {} as an added token",
-           quote(source.vocabulary.bytes(id)), *other, id);
-    }
-  }
+  refuse_second_ids(source.vocabulary);
   const std::string unknown = text(document["model"], "unk_token");
   if (!unknown.empty()) {
     for (int b = 0; b < 256; ++b) {

@@ -62,7 +62,8 @@ uint64_t TokenIndex::hash(std::string_view bytes) const {
   return multiply_fold(h ^ seed_, kOdd);
 }
 
-void Vocabulary::append(int64_t id, std::string_view bytes, TokenKind kind, bool change) {
+void Vocabulary::append(int64_t id, std::string_view bytes, TokenKind kind, bool late,
+                        bool change) {
   if (id < 0 || id > INT32_MAX - 1) {
     fail(ErrorCode::kBadFile, "token {}: id {} is out of range", quote(bytes), id);
   }
@@ -81,17 +82,37 @@ void Vocabulary::append(int64_t id, std::string_view bytes, TokenKind kind, bool
   }
   entries_.push_back({static_cast<TokenId>(id),
                       {static_cast<uint32_t>(arena_.size()), static_cast<uint16_t>(bytes.size()),
-                       bytes.empty() ? TokenKind::kUnreachable : kind},
+                       bytes.empty() ? TokenKind::kUnreachable : kind, late},
                       change});
   arena_.append(bytes);
 }
 
 void Vocabulary::add(int64_t id, std::string_view bytes, TokenKind kind) {
-  append(id, bytes, kind, false);
+  append(id, bytes, kind, false, false);
 }
 
-void Vocabulary::add_or_change(int64_t id, std::string_view text, TokenKind kind) {
-  append(id, text, kind, true);
+void Vocabulary::add_or_change(int64_t id, std::string_view text, TokenKind kind, bool late) {
+  append(id, text, kind, late, true);
+}
+
+/// `e` gives the id of `place` again.
+void Vocabulary::change(Place& place, const Entry& e) {
+  const auto text = [&](const Place& p) {
+    return std::string_view(arena_).substr(p.begin, p.length);
+  };
+  if (text(place) == text(e.place)) {
+    place = e.place;
+    return;
+  }
+  if (text(place) != bytes_from_alphabet(text(e.place))) {
+    fail(ErrorCode::kBadFile, "token id {} is {} in the vocabulary but {} as an added token", e.id,
+         quote(text(place)), quote(text(e.place)));
+  }
+  if (place.kind == TokenKind::kNormal && e.place.kind == TokenKind::kUserDefined) {
+    spelled_.push_back(e);  // merges still make it
+  } else {
+    place = e.place;
+  }
 }
 
 void Vocabulary::seal() {
@@ -110,17 +131,15 @@ void Vocabulary::seal() {
   for (size_t i = 0; i < entries_.size(); ++i) {
     const Entry& e = entries_[i];
     Place& place = places_[static_cast<size_t>(e.id)];
-    if (i > 0 && entries_[i - 1].id == e.id) {
-      if (!e.change || entries_[i - 1].change) {
-        fail(ErrorCode::kBadFile, "token id {} is given twice: {} and {}", e.id, quote(text(place)),
-             quote(text(e.place)));
-      }
-      if (text(place) != text(e.place) && text(place) != bytes_from_alphabet(text(e.place))) {
-        fail(ErrorCode::kBadFile, "token id {} is {} in the vocabulary but {} as an added token",
-             e.id, quote(text(place)), quote(text(e.place)));
-      }
+    if (i == 0 || entries_[i - 1].id != e.id) {
+      place = e.place;
+      continue;
     }
-    place = e.place;
+    if (!e.change || entries_[i - 1].change) {
+      fail(ErrorCode::kBadFile, "token id {} is given twice: {} and {}", e.id, quote(text(place)),
+           quote(text(e.place)));
+    }
+    change(place, e);
   }
   size_t normal = 0;
   for (const Place& p : places_) normal += p.kind == TokenKind::kNormal;
@@ -135,6 +154,21 @@ void Vocabulary::seal() {
     }
   }
   entries_ = {};
+}
+
+std::vector<Vocabulary::Added> Vocabulary::added(bool specials) const {
+  std::vector<Added> all;
+  for (TokenId id = 0; id < size(); ++id) {
+    const Place& p = places_[static_cast<size_t>(id)];
+    if (p.kind == TokenKind::kUserDefined || (specials && p.kind == TokenKind::kSpecial)) {
+      all.push_back({bytes(id), id, p.late});
+    }
+  }
+  for (const Entry& e : spelled_) {
+    const Place& p = e.place;
+    all.push_back({std::string_view(arena_).substr(p.begin, p.length), e.id, p.late});
+  }
+  return all;
 }
 
 std::optional<TokenId> Vocabulary::find(std::string_view text) const {

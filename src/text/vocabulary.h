@@ -64,8 +64,8 @@ class Vocabulary {
   void add(int64_t id, std::string_view bytes, TokenKind kind);
 
   /// Says that the already added token `id` is of kind `kind`, or adds it. Error kBadFile if its
-  /// text is another one.
-  void add_or_change(int64_t id, std::string_view text, TokenKind kind);
+  /// text is another one. `late`: it is cut out of a text only after those that are not.
+  void add_or_change(int64_t id, std::string_view text, TokenKind kind, bool late);
 
   /// Ends the filling. Errors kBadFile: no tokens, one id twice, one text twice within a kind, more
   /// ids without a token than with one.
@@ -78,6 +78,16 @@ class Vocabulary {
   }
   TokenKind kind(TokenId id) const { return places_[static_cast<size_t>(id)].kind; }
   bool contains(int64_t id) const { return id >= 0 && id < size(); }
+
+  /// A text that always turns into `id`, as it stands in messages.
+  struct Added {
+    std::string_view text;
+    TokenId id;
+    bool late;
+  };
+  /// All tokens of kind kUserDefined, with `specials` those of kind kSpecial too, and normal tokens
+  /// that were added under the spelling of their bytes ("Ġthe" for " the"). By id.
+  std::vector<Added> added(bool specials) const;
 
   /// Normal tokens only, by their bytes.
   std::optional<TokenId> find_normal(std::string_view bytes) const {
@@ -95,17 +105,20 @@ class Vocabulary {
     uint32_t begin = 0;  // in arena_
     uint16_t length = 0;
     TokenKind kind = TokenKind::kUnreachable;
+    bool late = false;
   };
   struct Entry {
     TokenId id;
     Place place;
     bool change;  // may repeat an id
   };
-  void append(int64_t id, std::string_view bytes, TokenKind kind, bool change);
+  void append(int64_t id, std::string_view bytes, TokenKind kind, bool late, bool change);
+  void change(Place& place, const Entry& e);
 
   std::string arena_;
   std::vector<Entry> entries_;  // until sealed
   std::vector<Place> places_;   // by id, once sealed
+  std::vector<Entry> spelled_;  // second texts of normal tokens
   TokenIndex normal_, added_;
 };
 

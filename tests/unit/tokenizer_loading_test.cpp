@@ -76,6 +76,20 @@ TEST(TokenizerLoading, GgufStopTokensAndTemplate) {
   EXPECT_EQ(tokenizer->chat_template(), "{{ x }}");
 }
 
+// llama.cpp b11549 makes two tokens of "ab cdef" and three of "ab cdef<x>", of files like these.
+TEST(TokenizerLoading, GgufCutsTheLongestAddedTokensOutFirst) {
+  SmallGguf small;
+  const auto first = static_cast<TokenId>(small.tokens.size());
+  small.add("ab c", 4);
+  small.add("b cdef", 4);
+  small.add("<x>", 3);
+  const auto tokenizer = load(small.file());
+  EXPECT_EQ(tokenizer->encode("ab cdef"), (std::vector<TokenId>{'a', first + 1}));
+  EXPECT_EQ(tokenizer->encode("ab c"), (std::vector<TokenId>{first}));
+  EXPECT_EQ(tokenizer->encode("ab cdef<x>", {.parse_special = true}),
+            (std::vector<TokenId>{'a', first + 1, first + 2}));
+}
+
 TEST(TokenizerLoading, GgufWithoutTypesKnowsTurnTokens) {
   SmallGguf small;
   test::VocabularyGguf file;

@@ -139,6 +139,26 @@ TEST(Tokenizer, AddedTokensThatAreNotSpecialAlwaysMatchTheLongest) {
   EXPECT_FALSE(small()->is_special(*small()->find("<tool>")));
 }
 
+// Expected ids by tokenizers 0.23.
+TEST(Tokenizer, AddedTokensThatAreNotNormalizedAreCutOutFirst) {
+  auto json = small_tokenizer_json();
+  const auto add = [&](int id, const char* text, bool normalized) {
+    json["added_tokens"].push_back(
+        {{"id", id}, {"content", text}, {"normalized", normalized}, {"special", false}});
+  };
+  add(310, "ab cd", true);
+  add(311, "cd ef", false);
+  EXPECT_EQ(parse(json)->encode("ab cd ef"), (std::vector<TokenId>{'a', 'b', ' ', 311}));
+  EXPECT_EQ(parse(json)->encode("xab cd efab cd"),
+            (std::vector<TokenId>{'x', 'a', 'b', ' ', 311, 310}));
+}
+
+TEST(Tokenizer, AnAddedTokenMayHaveTheBytesOfAnother) {
+  auto json = small_tokenizer_json();
+  json["added_tokens"].push_back({{"id", 310}, {"content", " w"}, {"special", false}});
+  EXPECT_EQ(parse(json)->encode("a wa"), (std::vector<TokenId>{'a', 310, 'a'}));
+}
+
 TEST(Tokenizer, TurnTokensAreSpecialWhateverTheFileSays) {
   auto json = small_tokenizer_json();
   for (auto& token : json["added_tokens"]) token["special"] = false;
