@@ -4,6 +4,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/log.h"
 #include "core/system.h"
 #include "engine/engine_impl.h"
 
@@ -71,6 +72,18 @@ int64_t pool_pages(const EngineSetup& s) {
   return pages;
 }
 
+/// True if some query may meet a key further away than the model was trained for: what a window or
+/// compact positions bound stays near, however long the sequence grows.
+bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t trained) {
+  for (int32_t i = 0; i < policies.size(); ++i) {
+    const LayerRule& rule = policies.layer(i);
+    const bool near = rule.visibility.window != kUnlimited || rule.moves_queries();
+    const int64_t farthest = near && rule.bounded() ? rule.most_tokens(o.batch_size) : o.context;
+    if (std::min(farthest, o.context) > trained) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void check_pool(const EngineSetup& s, int64_t pages) {
@@ -120,6 +133,11 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   policies.check_block_size(o.kv.block_size);
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
+  } else if (reaches_beyond(policies, o, config.context_length)) {
+    log(LogLevel::kWarning,
+        "the context of {} positions is longer than the {} that the model was trained for; beyond "
+        "those its answers degrade",
+        o.context, config.context_length);
   }
   const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
   const DType kv_type = element_type(o.kv.type);

@@ -56,6 +56,15 @@ TEST_F(CliLog, WarningsComeOnceOnStderr) {
   EXPECT_EQ(paddock(logits() + "--log-level off").err, "");
 }
 
+TEST_F(CliLog, AContextBeyondTheTrainedOneIsAWarning) {
+  const std::string line = "paddock: warning: the context of 100000 positions is longer than the ";
+  const std::string command = "logits -m " + model_ + " --tokens 1 -o " + folder_.path() + "/l.npy";
+  const Outcome longer = paddock(command + " -c 100000");
+  EXPECT_EQ(longer.code, 0);
+  EXPECT_NE(longer.err.find(line + "16384"), std::string::npos) << longer.err;
+  EXPECT_EQ(paddock(command).err.find("the context of"), std::string::npos);
+}
+
 TEST_F(CliLog, TheLevelOpensMore) {
   for (const char* level : {"info", "debug"}) {
     const Outcome o = paddock(logits() + "--log-level " + level);
