@@ -69,6 +69,8 @@ class File {
   // Typed metadata. get_*: nullopt if absent; an Error (naming key and actual type) if of the wrong
   // kind or out of range. Any integer type is accepted where an integer is asked for.
   std::optional<int64_t> get_int(std::string_view key) const;
+  /// An integer, or an array of `n` equal ones: one for each layer. kUnsupported where they differ.
+  std::optional<int64_t> get_int_of_layers(std::string_view key, int64_t n) const;
   std::optional<double> get_float(std::string_view key) const;
   std::optional<bool> get_bool(std::string_view key) const;
   std::optional<std::string> get_string(std::string_view key) const;

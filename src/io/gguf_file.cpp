@@ -131,6 +131,24 @@ std::vector<TensorView> File::tensors() const {
 
 std::optional<int64_t> File::get_int(std::string_view key) const { return find_int(header(), key); }
 
+std::optional<int64_t> File::get_int_of_layers(std::string_view key, int64_t n) const {
+  const Value* value = header().find(key);
+  if (value == nullptr || !std::holds_alternative<Array>(*value)) return get_int(key);
+  const Array& array = *get_array(key, Array::Kind::kSigned);
+  if (array.size != static_cast<uint64_t>(n)) {
+    fail(ErrorCode::kBadFile, "GGUF: key '{}' has {} elements for {} layers", key, array.size, n);
+  }
+  const int64_t first = array.integer(0);
+  for (uint64_t i = 1; i < array.size; ++i) {
+    if (array.integer(i) != first) {
+      fail(ErrorCode::kUnsupported,
+           "GGUF: {} is {} in layer 0 and {} in layer {}; only layers of one shape are supported",
+           key, first, array.integer(i), i);
+    }
+  }
+  return first;
+}
+
 std::optional<double> File::get_float(std::string_view key) const {
   const Value* value = header().find(key);
   if (value == nullptr) return std::nullopt;

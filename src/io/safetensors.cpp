@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <unordered_map>
 
 #include "core/checked.h"
 #include "core/fail.h"
@@ -116,14 +118,16 @@ void check_extents(std::vector<Extent> extents, uint64_t data_bytes) {
   }
 }
 
-/// Shard names of an index, each a plain file name.
-std::set<std::string> shards(std::span<const std::byte> bytes) {
+/// Which shard holds a tensor, each a plain file name.
+using WeightMap = std::map<std::string, std::string>;
+
+WeightMap read_index(std::span<const std::byte> bytes) {
   const Json index = StrictJson().parse(bytes, "model.safetensors.index.json");
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) {
     fail(ErrorCode::kBadFile, "model.safetensors.index.json has no 'weight_map'");
   }
-  std::set<std::string> names;
+  WeightMap owners;
   for (const auto& [tensor, file] : map->items()) {
     if (!file.is_string()) {
       fail(ErrorCode::kBadFile, "model.safetensors.index.json: '{}' names no file", tensor);
@@ -134,10 +138,51 @@ std::set<std::string> shards(std::span<const std::byte> bytes) {
       fail(ErrorCode::kBadFile, "model.safetensors.index.json: '{}' is not a plain file name",
            name);
     }
-    names.insert(name);
+    owners.emplace(tensor, name);
   }
-  return names;
+  return owners;
 }
+
+/// Tensors of all shards, each once.
+class ShardedTensors {
+ public:
+  explicit ShardedTensors(const WeightMap& owners) : owners_(owners) {}
+
+  void add(TensorView view, const std::string& shard) {
+    const auto [place, fresh] = places_.try_emplace(view.name, Place{tensors_.size(), shard});
+    if (fresh) {
+      tensors_.push_back(std::move(view));
+      return;
+    }
+    Place& kept = place->second;
+    const auto owner = owners_.find(view.name);
+    if (owner == owners_.end() || (owner->second != shard && owner->second != kept.shard)) {
+      fail(ErrorCode::kBadFile,
+           "tensor '{}' lies in both '{}' and '{}', and model.safetensors.index.json names neither",
+           view.name, kept.shard, shard);
+    }
+    warnings_.push_back(fmt::format(
+        "tensor '{}' lies in both '{}' and '{}'; model.safetensors.index.json names '{}', which "
+        "counts",
+        view.name, kept.shard, shard, owner->second));
+    if (owner->second != shard) return;
+    kept.shard = shard;
+    tensors_[kept.index] = std::move(view);
+  }
+
+  std::vector<TensorView>& tensors() { return tensors_; }
+  std::vector<std::string>& warnings() { return warnings_; }
+
+ private:
+  struct Place {
+    size_t index;
+    std::string shard;
+  };
+  const WeightMap& owners_;
+  std::unordered_map<std::string, Place> places_;
+  std::vector<TensorView> tensors_;
+  std::vector<std::string> warnings_;
+};
 
 }  // namespace
 
@@ -179,24 +224,29 @@ std::shared_ptr<const Folder> Folder::open(const fs::path& path) {
   auto folder = std::make_shared<Folder>();
   folder->maps_ = std::make_shared<Maps>();
   std::set<std::string> names;
+  WeightMap owners;
   if (!has_weights(path)) {
     fail(ErrorCode::kNotFound, "'{}' has neither {} nor {}", path.string(), kSingle, kIndex);
   }
   if (fs::exists(path / kSingle)) {
     names.insert(kSingle);
   } else {
-    names = shards(MappedFile(path / kIndex).bytes());
+    owners = read_index(MappedFile(path / kIndex).bytes());
+    for (const auto& [tensor, shard] : owners) names.insert(shard);
   }
+  ShardedTensors all(owners);
   for (const std::string& name : names) {
     folder->maps_->files.emplace_back(path / name);
     try {
       for (TensorView& view : parse(folder->maps_->files.back().bytes())) {
-        folder->tensors_.push_back(std::move(view));
+        all.add(std::move(view), name);
       }
     } catch (const Error& e) {
       throw Error(e.code(), fmt::format("'{}': {}", (path / name).string(), e.what()));
     }
   }
+  folder->tensors_ = std::move(all.tensors());
+  folder->warnings_ = std::move(all.warnings());
   return folder;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,7 +12,12 @@
 
 namespace paddock {
 
+/// Names of keys, as docs/model-settings.md lists them.
+using KeySet = std::set<std::string>;
+
 struct RopeConfig {
+  bool operator==(const RopeConfig&) const = default;
+
   enum class Kind { kDefault, kLinear, kLlama3, kYarn } kind = Kind::kDefault;
   double theta = 10000.0;
   double factor = 1.0;            // linear, llama3, yarn
@@ -20,7 +26,7 @@ struct RopeConfig {
   int64_t original_context = 0;   // llama3, yarn
   double beta_fast = 32.0;        // yarn
   double beta_slow = 1.0;         // yarn
-  double attention_factor = 0.0;  // yarn; 0 = 0.1 ln(factor) + 1
+  double attention_factor = 0.0;  // on cos and sin; 0: yarn_attention_factor(factor), else 1
   bool truncate = true;           // yarn: round the correction range to whole dimensions
   std::vector<float> divisors;    // [head_dim/2] of a rope_freqs tensor, or empty
   bool interleaved = false;       // pairs (2i, 2i+1) as in GGUF; else (i, i + head_dim/2)
@@ -43,17 +49,19 @@ struct LlamaConfig {
   std::vector<std::string> warnings;  // for people: what the file lacks
 };
 
-/// Reads and validates a GGUF header's hyper-parameters. vocab_size comes from the embedding
-/// tensor's shape. Errors name the key, its value and what would be right; kUnsupported for
-/// anything a Llama decoder here does not do (architecture, scaling kind, sliding window, biases,
-/// expert layers).
-LlamaConfig config_from_gguf(const gguf::File& file);
+/// Reads and validates a GGUF header's hyper-parameters, as llama.cpp reads a llama file.
+/// vocab_size comes from the embedding tensor's shape. Errors name the key, its value and what
+/// would be right; kUnsupported for anything a Llama decoder here does not do (architecture,
+/// scaling kind, sliding window, biases, expert layers) and for what the format's readers disagree
+/// about. `asked` gets every key that was looked for. docs/model-settings.md lists the keys and
+/// their defaults.
+LlamaConfig config_from_gguf(const gguf::File& file, KeySet* asked = nullptr);
 
-/// The same from the texts of config.json and generation_config.json (may be empty).
-/// Reads both `rope_scaling` + `rope_theta` and the newer `rope_parameters`; `type` and
-/// `rope_type`.
+/// The same from the texts of config.json and generation_config.json (may be empty), as
+/// transformers reads them. `asked`: keys of the object that describes RoPE have "rope." before
+/// them.
 LlamaConfig config_from_json(std::span<const std::byte> config,
-                             std::span<const std::byte> generation_config);
+                             std::span<const std::byte> generation_config, KeySet* asked = nullptr);
 
 /// Checks ranges and divisibility of any config; what every loader ends with.
 void validate(const LlamaConfig& config);
@@ -62,7 +70,10 @@ void validate(const LlamaConfig& config);
 /// Sources: RoFormer; Llama 3.1 release notes (llama3); YaRN, arXiv 2309.00071.
 std::vector<double> rope_inverse_frequencies(const RopeConfig& rope, int32_t head_dim);
 
-/// Factor on cos and sin: 1 except for yarn.
+/// Factor on cos and sin.
 double rope_attention_factor(const RopeConfig& rope);
+
+/// Yarn's own: 0.1 `scale` ln(factor) + 1, and 1 where nothing is stretched.
+double yarn_attention_factor(double factor, double scale = 1.0);
 
 }  // namespace paddock

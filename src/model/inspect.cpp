@@ -120,8 +120,10 @@ Json inspect_folder(const fs::path& path) {
   const bool weights = safetensors::Folder::has_weights(path);
   Json tensors = Json::array();
   uint64_t bytes = 0;
+  std::vector<std::string> warnings;
   if (weights) {
     const auto folder = safetensors::Folder::open(path);
+    warnings = folder->warnings();
     for (const TensorView& tensor : folder->tensors()) {
       tensors.push_back({{"name", tensor.name},
                          {"type", dtype_traits(tensor.dtype).name},
@@ -133,7 +135,8 @@ Json inspect_folder(const fs::path& path) {
   Json out = {{"path", path.string()}, {"format", weights ? "safetensors" : "config.json alone"}};
   if (!weights) out["no_weights"] = true;  // what follows is what the configuration says
   try {
-    const LlamaConfig config = config_from_json(config_file.bytes(), {});
+    LlamaConfig config = config_from_json(config_file.bytes(), {});
+    config.warnings.insert(config.warnings.end(), warnings.begin(), warnings.end());
     out["model"] = config_json(config);
     out["kv_bytes_per_token"] = kv_bytes_json(config);
     out["warnings"] = config.warnings;

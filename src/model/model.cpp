@@ -98,7 +98,9 @@ void load_folder(ModelData& data, const fs::path& path, const LoadOptions& optio
   data.config = config_from_json(config.bytes(), generation.bytes());
   report(options, 0.1);
   data.folder = safetensors::Folder::open(path);
-  data.tensors = bind_safetensors(data.config, data.folder->tensors());
+  for (const std::string& warning : data.folder->warnings())
+    data.config.warnings.push_back(warning);
+  data.tensors = bind_safetensors(data.config, data.folder->tensors(), data.config.warnings);
   report(options, 0.3);
   load_tokenizer(data, [&] { return load_folder_tokenizer(path.string()); });
   data.info.format = "safetensors";

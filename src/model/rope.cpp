@@ -69,9 +69,12 @@ std::vector<double> rope_inverse_frequencies(const RopeConfig& rope, int32_t hea
 }
 
 double rope_attention_factor(const RopeConfig& rope) {
-  if (rope.kind != RopeConfig::Kind::kYarn) return 1.0;
   if (rope.attention_factor > 0.0) return rope.attention_factor;
-  return rope.factor <= 1.0 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0;
+  return rope.kind == RopeConfig::Kind::kYarn ? yarn_attention_factor(rope.factor) : 1.0;
+}
+
+double yarn_attention_factor(double factor, double scale) {
+  return factor <= 1.0 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0;
 }
 
 }  // namespace paddock

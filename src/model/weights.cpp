@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <unordered_map>
@@ -31,6 +32,14 @@ class Binder {
   TensorView vector(const std::string& name, int64_t n) { return take(name, {n}); }
 
   void ignore(const std::string& name) { by_name_.erase(name); }
+
+  const TensorView& at(const std::string& name) const { return tensors_[by_name_.at(name)]; }
+
+  void rename(const std::string& from, const std::string& to) {
+    const size_t index = by_name_.at(from);
+    by_name_.erase(from);
+    by_name_.emplace(to, index);
+  }
 
   void refuse_leftovers() const {
     if (by_name_.empty()) return;
@@ -63,6 +72,35 @@ class Binder {
   std::vector<TensorView> tensors_;
   std::unordered_map<std::string, size_t> by_name_;
 };
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+bool same_values(const TensorView& a, const TensorView& b) {
+  return a.dtype == b.dtype && a.shape == b.shape &&
+         std::equal(a.data.begin(), a.data.end(), b.data.begin(), b.data.end());
+}
+
+/// Brings tensors and tie_word_embeddings together, as transformers does (tie_weights).
+void tie(const LlamaConfig& config, Binder& binder, std::vector<std::string>& warnings) {
+  const bool head = binder.has(kHead);
+  if (!config.tied_embeddings) {
+    if (head) return;
+    fail(ErrorCode::kBadFile,
+         "tensor '{}' is missing, and config.json does not say tie_word_embeddings: true", kHead);
+  }
+  if (!head) return;
+  if (!binder.has(kEmbedding)) {
+    binder.rename(kHead, kEmbedding);
+  } else if (same_values(binder.at(kHead), binder.at(kEmbedding))) {
+    binder.ignore(kHead);
+  } else {
+    warnings.push_back(
+        fmt::format("config.json says tie_word_embeddings: true, but '{}' and '{}' are both in the "
+                    "file and differ; they are not tied, as in transformers",
+                    kHead, kEmbedding));
+  }
+}
 
 /// Names of one format; layer names are appended to a layer's prefix.
 struct Names {
@@ -110,20 +148,17 @@ LlamaTensors bind_gguf(const LlamaConfig& config, std::vector<TensorView> tensor
                "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"});
 }
 
-LlamaTensors bind_safetensors(const LlamaConfig& config, std::vector<TensorView> tensors) {
+LlamaTensors bind_safetensors(const LlamaConfig& config, std::vector<TensorView> tensors,
+                              std::vector<std::string>& warnings) {
   Binder binder(std::move(tensors));
   binder.ignore("model.rotary_emb.inv_freq");  // older exports carry derived values
   for (int32_t i = 0; i < config.n_layers; ++i) {
     binder.ignore(fmt::format("model.layers.{}.self_attn.rotary_emb.inv_freq", i));
   }
-  if (config.tied_embeddings) binder.ignore("lm_head.weight");
-  if (!config.tied_embeddings && !binder.has("lm_head.weight")) {
-    fail(ErrorCode::kBadFile,
-         "tensor 'lm_head.weight' is missing although config.json says tie_word_embeddings: false");
-  }
+  tie(config, binder, warnings);
   return bind(
       config, binder,
-      {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
+      {kEmbedding, "model.norm.weight", kHead,
        [](int32_t i) { return fmt::format("model.layers.{}.", i); }, "input_layernorm.weight",
        "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
        "self_attn.o_proj.weight", "post_attention_layernorm.weight", "mlp.gate_proj.weight",

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -47,6 +48,9 @@ struct LlamaWeights {
 /// Finds every tensor of `config` among `tensors` (GGUF or Hugging Face names), checks shapes, and
 /// refuses by name what is missing, misshapen or left over (a bias, an expert, an adapter).
 LlamaTensors bind_gguf(const LlamaConfig& config, std::vector<TensorView> tensors);
-LlamaTensors bind_safetensors(const LlamaConfig& config, std::vector<TensorView> tensors);
+/// The second adds to `warnings` where the file contradicts tie_word_embeddings, and then does what
+/// transformers does: a matrix of its own for the output counts.
+LlamaTensors bind_safetensors(const LlamaConfig& config, std::vector<TensorView> tensors,
+                              std::vector<std::string>& warnings);
 
 }  // namespace paddock

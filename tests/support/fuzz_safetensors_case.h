@@ -28,7 +28,8 @@ inline void fuzz_safetensors_case(std::span<const std::byte> input) {
     check(frequencies.size() == static_cast<size_t>(config.head_dim / 2),
           "frequencies are missing");
     if (end == input.end()) return;
-    (void)bind_safetensors(config, safetensors::parse(input.subspan(json.size() + 1)));
+    std::vector<std::string> warnings;
+    (void)bind_safetensors(config, safetensors::parse(input.subspan(json.size() + 1)), warnings);
   });
 }
 

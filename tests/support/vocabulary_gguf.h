@@ -1,4 +1,4 @@
-// Writes GGUF files that hold metadata only.
+// Writes GGUF files that hold metadata, and tensors of zeros where a test wants some.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,11 @@ class VocabularyGguf {
     put(value);
     return *this;
   }
+  VocabularyGguf& float32(const std::string& key, float value) {
+    begin(key, 6);
+    put(value);
+    return *this;
+  }
   VocabularyGguf& boolean(const std::string& key, bool value) {
     begin(key, 7);
     put(static_cast<uint8_t>(value));
@@ -43,15 +48,36 @@ class VocabularyGguf {
     return *this;
   }
 
+  /// F32, `dims` in GGUF's order, all of one value.
+  VocabularyGguf& tensor(const std::string& name, const std::vector<uint64_t>& dims,
+                         float value = 0) {
+    tensors_.push_back({name, dims, value});
+    return *this;
+  }
+
   std::string bytes() const {
     VocabularyGguf head;
     head.body_ = "GGUF";
     head.put(uint32_t{3});
-    head.put(uint64_t{0});
+    head.put(uint64_t{tensors_.size()});
     head.put(uint64_t{n_keys_});
-    std::string all = head.body_ + body_;
-    all.resize((all.size() + 31) / 32 * 32);
-    return all;
+    head.body_ += body_;
+    VocabularyGguf data;
+    for (const Tensor& tensor : tensors_) {
+      head.put_string(tensor.name);
+      head.put(static_cast<uint32_t>(tensor.dims.size()));
+      uint64_t values = 1;
+      for (const uint64_t dim : tensor.dims) {
+        head.put(dim);
+        values *= dim;
+      }
+      head.put(uint32_t{0});
+      head.put(uint64_t{data.body_.size()});
+      for (uint64_t i = 0; i < values; ++i) data.put(tensor.value);
+      data.body_.resize((data.body_.size() + 31) / 32 * 32);
+    }
+    head.body_.resize((head.body_.size() + 31) / 32 * 32);
+    return head.body_ + data.body_;
   }
 
  private:
@@ -71,8 +97,14 @@ class VocabularyGguf {
     ++n_keys_;
   }
 
+  struct Tensor {
+    std::string name;
+    std::vector<uint64_t> dims;
+    float value;
+  };
   std::string body_;
   uint64_t n_keys_ = 0;
+  std::vector<Tensor> tensors_;
 };
 
 /// What a GGUF file says about the small tokenizer. Tests change it before they write it.
