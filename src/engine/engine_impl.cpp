@@ -243,7 +243,13 @@ void Engine::Impl::deliver_rests() {
 void Engine::Impl::deliver_events() {
   const std::function<void(const KvEvent&)>& on_event = setup.options.kv.on_event;
   if (!on_event) return;
-  for (const KvEvent& event : cache->take_queued()) {
+  std::vector<KvEvent> events;
+  try {
+    events = cache->take_queued();
+  } catch (const std::bad_alloc&) {  // the next time, then: a step must not end half-way
+    return;
+  }
+  for (const KvEvent& event : events) {
     if (hook_failures_ > 0) return;  // it threw once
     const Driving::CallOut out(driving);
     try {

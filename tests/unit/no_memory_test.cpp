@@ -88,6 +88,7 @@ class Session {
     for (TokenId i = 0; i < 30; ++i) prompt_.push_back('a' + i % 17);
     renew();
     expected_ = engine_->generate(prompt_, generate_).tokens;
+    expected_short_ = engine_->generate(std::span(prompt_).first(9), generate_).tokens;
   }
 
   void renew() { engine_ = std::make_unique<Engine>(model_, options_); }
@@ -124,6 +125,11 @@ class Session {
     Engine& e = *engine_;
     e.check_integrity();
     while (e.step()) e.check_integrity();
+    for (RequestId id = 1; id < 9; ++id) {  // of those that went on, nothing is missing
+      const auto result = e.take(id);
+      if (!result || result->finish_reason != FinishReason::kLength) continue;
+      EXPECT_EQ(result->tokens, result->prompt_tokens == 9 ? expected_short_ : expected_);
+    }
     for (SessionId id = 1; id < 4; ++id) {  // whichever are open
       try {
         const int64_t length = e.session_length(id);
@@ -149,7 +155,7 @@ class Session {
   EngineOptions options_;
   GenerateOptions generate_;
   std::vector<TokenId> prompt_;
-  std::vector<TokenId> expected_;
+  std::vector<TokenId> expected_, expected_short_;
   std::unique_ptr<Engine> engine_;
   int64_t told_ = 0;
 };
