@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "paddock/error.h"
 #include "paddock/export.h"
 #include "paddock/kv_cache.h"
 #include "paddock/model.h"
@@ -36,6 +37,9 @@ struct EngineOptions {
   /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
   std::string isa{};
 };
+
+/// `options` with what a proposal sets.
+PADDOCK_API EngineOptions with_proposal(EngineOptions options, const Proposal& proposal);
 
 enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };
 /// "stop", "length", "context", "kv_full", "cancelled", "deadline" or "error".
@@ -89,7 +93,9 @@ struct GenerateResult {
   std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
   int64_t prompt_tokens = 0;
   FinishReason finish_reason = FinishReason::kError;
-  std::string error;                                    ///< with kError: what went wrong
+  std::string error;                ///< with kError: what went wrong
+  std::vector<Proposal> proposals;  ///< with kContext and kKvFull: what lets it go on to the end of
+                                    ///< max_tokens or, where nothing does, beyond this point
   std::vector<TokenLogprob> logprobs;                   ///< one per token, if asked for
   std::vector<std::vector<TokenLogprob>> top_logprobs;  ///< likewise
   Timings timings;
@@ -156,10 +162,12 @@ class PADDOCK_API Engine {
   /// Logits that are not all finite are never handed out, by any call: Error kUnsupported where
   /// keys or values did not fit KvOptions::type, else kBadFile; the message says where and what
   /// helps. A request ends with finish_reason kError and that message.
-  std::span<const float> feed(SessionId session, std::span<const TokenId> tokens);
+  /// `prompt_tokens`: so many positions of the session, counted from its start, are prompt for
+  /// rules that decide where it ends, if it has not come so far before.
+  std::span<const float> feed(SessionId session, std::span<const TokenId> tokens,
+                              int64_t prompt_tokens = 0);
   /// Likewise, but with the logits after each token: on_logits(position, row of vocab_size floats)
-  /// in order; return false to stop, after the chunk at hand. In an empty session the first
-  /// `prompt_tokens` positions, fed now or later, count as prompt for rules that decide there.
+  /// in order; return false to stop, after the chunk at hand.
   void feed(SessionId session, std::span<const TokenId> tokens,
             const std::function<bool(int64_t position, std::span<const float> logits)>& on_logits,
             int64_t prompt_tokens = 0);
@@ -173,10 +181,16 @@ class PADDOCK_API Engine {
 
   // ---- what the cache does
   /// Other rules for every layer from now on, built in or of KvOptions::custom_policies; counters
-  /// go on. Error kInvalidArgument for a rule that is wrong or while requests or sessions are open,
-  /// kOutOfMemory if the pool cannot hold it.
+  /// go on, and a context that was left at its default becomes theirs. Error kInvalidArgument for a
+  /// rule that is wrong or while requests or sessions are open, kOutOfMemory if the pool cannot
+  /// hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
+  /// Throws what set_kv_policy(spec), or feeding a sequence of `positions` after it, would: so that
+  /// a host knows before it closes its sessions. Changes nothing; sessions may be open.
+  void check_kv_policy(std::string_view spec, int64_t positions = 0) const;
+  /// The longest sequence that context and pool admit under the rules, if it is alone.
+  int64_t max_positions() const;
 
   KvStats kv_stats() const;  ///< any thread, any time
   /// Resident blocks of a layer, all sequences, in position order; any thread.

@@ -34,8 +34,8 @@ struct PositionQuality {
 /// How much of the text was there to be seen in one layer.
 struct KeptTokens {
   double mean = 0;  ///< positions that a query met, its own included, mean over all queries
-  int64_t max = 0;  ///< most positions held after any chunk; a rule that decides every N positions
-                    ///< holds up to N more in between
+  int64_t max = 0;  ///< most positions that one query met, likewise; a rule that decides every N
+                    ///< positions keeps up to N more than its budget in between
 };
 
 /// One rule over the whole text. Sums run over positions in order, in double.

@@ -33,7 +33,9 @@ struct KvLayerStats {
   int64_t pages_pinned = 0;     ///< active pages whose blocks the rule may not name (sinks, newest)
   int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
   int64_t tokens_resident = 0;  ///< positions whose keys and values lie in active pages
-  int64_t bytes = 0;            ///< pages_active times the page size
+  int64_t tokens_peak = 0;  ///< most positions that one query of a sequence now live has met, its
+                            ///< own included (for the total: in any layer)
+  int64_t bytes = 0;        ///< pages_active times the page size
   int64_t pages_allocated = 0;
   std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
   int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group

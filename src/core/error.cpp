@@ -1,5 +1,8 @@
 #include "paddock/error.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 namespace paddock {
 
 const char* error_code_name(ErrorCode code) noexcept {
@@ -24,6 +27,57 @@ const char* error_code_name(ErrorCode code) noexcept {
       return "internal";
   }
   return "unknown";
+}
+
+namespace {
+
+std::string describe(const Proposal& p, const SettingNames& names) {
+  const char* verb = p.lowers ? "lower" : "raise";
+  std::vector<std::string> parts;
+  if (p.context == 0) parts.push_back(fmt::format("drop {}", names.context));
+  if (p.context.value_or(0) > 0) {
+    parts.push_back(fmt::format("{} {} to {}", verb, names.context, *p.context));
+  }
+  if (p.budget_bytes) {
+    const std::string bytes =
+        names.size ? names.size(*p.budget_bytes) : std::to_string(*p.budget_bytes);
+    parts.push_back(fmt::format("{} {} to {}", verb, names.budget, bytes));
+  }
+  if (p.budget_share) {
+    // Written like a size: as a share of one, or as the tool does in percent.
+    const std::string share = names.size ? fmt::format("{:.4g}%", *p.budget_share * 100)
+                                         : fmt::format("{:.4g}", *p.budget_share);
+    parts.push_back(fmt::format("raise {} to {}", names.share, share));
+  }
+  if (p.batch_size) parts.push_back(fmt::format("lower {} to {}", names.batch, *p.batch_size));
+  if (p.max_sequences) {
+    parts.push_back(fmt::format("{} {} to {}", verb, names.sequences, *p.max_sequences));
+  }
+  const std::string text = fmt::format("{}", fmt::join(parts, " and "));
+  if (!p.policy) return text;
+  return text.empty() ? fmt::format("{} {} fits now", names.policy, *p.policy)
+                      : fmt::format("{} with {} {}", text, names.policy, *p.policy);
+}
+
+std::string joined(const std::string& problem, std::span<const Proposal> proposals) {
+  return proposals.empty() ? problem : problem + "; " + to_text(proposals);
+}
+
+}  // namespace
+
+std::string to_text(std::span<const Proposal> proposals, const SettingNames& names) {
+  std::string text;
+  for (const Proposal& proposal : proposals) {
+    if (!text.empty()) text += ", or ";
+    text += describe(proposal, names);
+  }
+  return text;
+}
+
+Error::Error(ErrorCode code, const std::string& problem, std::vector<Proposal> proposals)
+    : std::runtime_error(joined(problem, proposals)), code_(code), problem_size_(problem.size()) {
+  if (proposals.empty()) return;
+  proposals_ = std::make_shared<const std::vector<Proposal>>(std::move(proposals));
 }
 
 }  // namespace paddock

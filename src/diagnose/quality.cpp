@@ -43,7 +43,7 @@ class Run {
     }
     const std::vector<KvLayerStats> now = layers();
     for (size_t i = 0; i < kept_.size(); ++i) {
-      kept_[i].max = std::max(kept_[i].max, now[i].tokens_resident);
+      kept_[i].max = std::max(kept_[i].max, now[i].tokens_peak);
       kept_[i].mean = static_cast<double>(now[i].tokens_read - read_before_[i]);
     }
     fed_ += static_cast<int64_t>(tokens.size());
@@ -113,10 +113,17 @@ void QualityMeter::Impl::check_length(int64_t tokens) const {
   for (const Runner& runner : runners) {
     const int64_t context = runner.engine->options().context;
     if (tokens <= context) continue;
-    fail(ErrorCode::kInvalidArgument,
-         "there are {} tokens to feed but the context under '{}' admits {} positions; raise the "
-         "context or shorten the text",
-         tokens, runner.policy, context);
+    std::vector<Proposal> proposals;
+    try {
+      runner.engine->check_kv_policy(runner.policy, tokens);
+    } catch (const Error& e) {
+      proposals.assign(e.proposals().begin(), e.proposals().end());
+    }
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("there are {} tokens to feed but the context under '{}' admits {} "
+                            "positions",
+                            tokens, runner.policy, context),
+                std::move(proposals));
   }
 }
 
@@ -148,7 +155,8 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
     try {
       impl_->add_runner(engine);
     } catch (const Error& e) {
-      fail(e.code(), "contender '{}': {}", policy, e.what());
+      throw Error(e.code(), fmt::format("contender '{}': {}", policy, e.problem()),
+                  {e.proposals().begin(), e.proposals().end()});
     }
   }
 } catch (const std::bad_alloc&) {

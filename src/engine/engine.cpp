@@ -87,8 +87,10 @@ int64_t Engine::session_length(SessionId session) const {
                      [&](Impl& impl) { return impl.session_length(session); });
 }
 
-std::span<const float> Engine::feed(SessionId session, std::span<const TokenId> tokens) {
-  return Impl::drive(impl_, "feed", [&](Impl& impl) { return impl.feed(session, tokens); });
+std::span<const float> Engine::feed(SessionId session, std::span<const TokenId> tokens,
+                                    int64_t prompt_tokens) {
+  return Impl::drive(impl_, "feed",
+                     [&](Impl& impl) { return impl.feed(session, tokens, prompt_tokens); });
 }
 
 void Engine::feed(
@@ -113,19 +115,36 @@ void Engine::truncate(SessionId session, int64_t length) {
 
 void Engine::set_kv_policy(std::string_view spec) {
   Impl::drive(impl_, "set_kv_policy", [&](Impl& impl) {
-    const CustomPolicies& custom = impl.setup.options.kv.custom_policies;
-    impl.set_policies(PolicyMap::parse(spec, impl.model->info().n_layers, custom),
-                      std::string(spec));
+    EngineOptions asked = impl.setup.asked;
+    asked.kv.policy = spec;
+    asked.kv.custom_policy = nullptr;
+    impl.set_policies(impl.with_policy(asked, 0));
   });
 }
 
 void Engine::set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy) {
   if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "the engine was given no policy");
   Impl::drive(impl_, "set_kv_policy", [&](Impl& impl) {
-    PolicyMap policies = PolicyMap::uniform(policy, impl.model->info().n_layers);
-    std::string name = policies.layer(0).name;
-    impl.set_policies(std::move(policies), std::move(name));
+    EngineOptions asked = impl.setup.asked;
+    asked.kv.custom_policy = policy;
+    impl.set_policies(impl.with_policy(asked, 0));
   });
+}
+
+void Engine::check_kv_policy(std::string_view spec, int64_t positions) const {
+  if (positions < 0) {
+    fail(ErrorCode::kInvalidArgument, "positions is {}; it must be 0 or more", positions);
+  }
+  Impl::touch(impl_, "check_kv_policy", [&](Impl& impl) {
+    EngineOptions asked = impl.setup.asked;
+    asked.kv.policy = spec;
+    asked.kv.custom_policy = nullptr;
+    impl.with_policy(asked, positions);
+  });
+}
+
+int64_t Engine::max_positions() const {
+  return Impl::touch(impl_, "max_positions", [](Impl& impl) { return impl.max_positions(); });
 }
 
 KvStats Engine::kv_stats() const {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "engine/advice.h"
 
 namespace paddock {
 namespace {
@@ -56,9 +57,17 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
   }
 }
 
-int64_t Engine::Impl::pages_for(int64_t positions) const {
-  return CacheManager::pages_needed(setup.policies, setup.options.kv.block_size, positions,
-                                    std::min<int64_t>(setup.chunk, positions));
+int64_t Engine::Impl::pages_for(int64_t positions) const { return pages_needed(setup, positions); }
+
+uint64_t Engine::Impl::pool_limit() const {
+  const uint64_t free = backend->available_bytes();
+  return free == 0 ? 0 : free + setup.options.kv.budget_bytes;
+}
+
+std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) const {
+  return propose(
+      model->data().config, setup,
+      {.positions = positions, .least = least, .most_bytes = pool_limit(), .running = true});
 }
 
 RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
@@ -70,21 +79,21 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
   const auto total = static_cast<int64_t>(before.size() + prompt.size());
   const int64_t context = setup.options.context;
+  const int64_t wanted = total + std::max(0, options.max_tokens);
   if (total > context) {
-    fail(
-        ErrorCode::kInvalidArgument,
-        "the prompt ends at position {} but the context admits {} positions; shorten it, raise the "
-        "context, or bound the cache with a policy such as sink:4+1020",
-        total, context);
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the prompt ends at position {} but the context admits {} positions",
+                            total, context),
+                proposals(wanted, total + 1));
   }
   const int64_t prompt_pages = pages_for(total);
   if (prompt_pages > setup.n_pages) {
-    fail(ErrorCode::kOutOfMemory,
-         "the prompt needs {} pages ({} bytes) of KV cache but the pool has {} ({} bytes); raise "
-         "the "
-         "KV budget or bound the cache with a policy such as sink:4+1020",
-         prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
-         setup.options.kv.budget_bytes);
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("the prompt needs {} pages ({} bytes) of KV cache but the pool has {} "
+                            "({} bytes)",
+                            prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
+                            setup.options.kv.budget_bytes),
+                proposals(std::min(wanted, context), total));
   }
   auto request = std::make_unique<Request>(next_request_, before, prompt, static_cast<size_t>(held),
                                            options, *model);
@@ -161,6 +170,15 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string err
   request.undelivered = reason == FinishReason::kCancelled ? 0 : request.text.take().size();
   request.result.text = request.text.release();
   request.result.finish_reason = reason;
+  if (reason == FinishReason::kContext || reason == FinishReason::kKvFull) {
+    const auto now = static_cast<int64_t>(request.input.size());
+    const auto made = static_cast<int64_t>(request.result.tokens.size());
+    try {
+      request.result.proposals = proposals(now - made + request.options.max_tokens, now + 1);
+    } catch (const std::bad_alloc&) {
+      // It ends all the same, without advice.
+    }
+  }
   request.result.error = std::move(error);
   request.finished = true;
 }

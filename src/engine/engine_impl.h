@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -25,17 +26,31 @@ namespace paddock {
 /// What the constructor decides before anything is reserved.
 struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
+  EngineOptions asked;    // likewise, but context, budget and share as they were given
   PolicyMap policies;
-  int32_t chunk;  // most tokens of one sequence in one step
-  PageGeometry geometry;
-  DType kv_type;
-  int64_t n_pages;
+  int32_t chunk = 0;  // most tokens of one sequence in one step
+  PageGeometry geometry{};
+  DType kv_type{};
+  int64_t n_pages = 0;
+  uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
 };
+
+inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
+struct Wanted;  // advice.h
 
 /// Checks every option and fills in the defaults. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
-/// Error kOutOfMemory if a pool of `pages` cannot hold what the rules need at the very least.
-void check_pool(const EngineSetup& setup, int64_t pages);
+/// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
+/// few.
+EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies);
+/// The rules of `setup.asked`. Error kInvalidArgument, with a SPEC that works.
+PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);
+/// Pages that one sequence of `positions` needs.
+int64_t pages_needed(const EngineSetup& setup, int64_t positions);
+/// Pages without which the rules cannot work at all.
+int64_t least_pages(const EngineSetup& setup);
+/// Error kOutOfMemory if the pool has fewer, with what works.
+void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
 
 /// Rows of logits computed at a time when every position's are wanted.
 inline constexpr int32_t kLogitTile = 32;
@@ -72,12 +87,15 @@ struct Engine::Impl final : StopCheck {
   void close_session(SessionId id);
   int64_t session_length(SessionId id);
   using OnLogits = std::function<bool(int64_t position, std::span<const float> logits)>;
-  std::span<const float> feed(SessionId id, std::span<const TokenId> tokens);
+  std::span<const float> feed(SessionId id, std::span<const TokenId> tokens, int64_t prompt_tokens);
   void feed(SessionId id, std::span<const TokenId> tokens, const OnLogits& on_logits,
             int64_t prompt_tokens);
   void forward(std::span<const TokenId> tokens, const OnLogits& on_logits, int64_t prompt_tokens);
   void truncate(SessionId id, int64_t length);
-  void set_policies(PolicyMap policies, std::string name);
+  /// What would become of the setup with other rules. Error if they cannot hold `positions`.
+  EngineSetup with_policy(const EngineOptions& asked, int64_t positions) const;
+  void set_policies(EngineSetup next);
+  int64_t max_positions() const;
   KvStats stats() const;
   EngineOptions options() const;
   /// Runs one request of this call's own to its end.
@@ -125,6 +143,10 @@ struct Engine::Impl final : StopCheck {
   void fit_pool(uint64_t weights_bytes);
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
   int64_t pages_for(int64_t positions) const;
+  /// Bytes that a pool could have in place of this one; 0: unknown.
+  uint64_t pool_limit() const;
+  /// What would hold `positions`, or else `least`.
+  std::vector<Proposal> proposals(int64_t positions, int64_t least) const;
   bool try_admit(Request& request);
   void plan_step();
   int32_t plan_tokens(Request& request, int32_t most);

@@ -1,24 +1,33 @@
 // How an engine is made: what it takes, found out and checked before anything large is taken.
 #include <algorithm>
+#include <cmath>
 
 #include "core/checked.h"
 #include "core/fail.h"
 #include "core/log.h"
-#include "engine/engine_impl.h"
+#include "engine/advice.h"
 
 namespace paddock {
 namespace {
 
 /// Refuses before anything large is taken.
-void check_memory(uint64_t available, uint64_t weights, uint64_t pool, uint64_t rest) {
+void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t available,
+                  uint64_t weights, uint64_t rest) {
+  const uint64_t pool = setup.options.kv.budget_bytes;
   const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
                                       rest, "memory", ErrorCode::kOutOfMemory);
   if (available == 0 || needed <= available) return;
-  fail(ErrorCode::kOutOfMemory,
-       "the engine needs {} bytes ({} for packed weights, {} for the KV pool, {} for activations "
-       "and "
-       "tables) but only {} are available; lower the context, the KV budget or the batch size",
-       needed, weights, pool, rest, available);
+  std::string problem = fmt::format(
+      "the engine needs {} bytes ({} for packed weights, {} for the KV pool, {} for activations "
+      "and "
+      "tables) but only {} are available",
+      needed, weights, pool, rest, available);
+  const uint64_t others = weights + rest;
+  if (others >= available) fail(ErrorCode::kOutOfMemory, "{}; take a smaller model", problem);
+  // Tables grow with the pool and free memory comes and goes: not to the last byte.
+  const uint64_t left = available - others;
+  throw Error(ErrorCode::kOutOfMemory, problem,
+              propose(config, setup, {.most_bytes = left - left / 8}));
 }
 
 }  // namespace
@@ -35,10 +44,10 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   if (o.kv.budget_share > 0) fit_pool(packed);
   const uint64_t pool = o.kv.budget_bytes;
   // At once, as the cache's own tables grow with the pool.
-  check_memory(backend->available_bytes(), packed, pool, 0);
+  check_memory(config, setup, backend->available_bytes(), packed, 0);
   make_books();
   const uint64_t others = other_bytes();
-  check_memory(backend->available_bytes(), packed, pool, others);
+  check_memory(config, setup, backend->available_bytes(), packed, others);
 
   weights = data.weights(key, [&] { return make_weights(data, *backend); });
   backend->reserve(limits_for(setup, data, *planner));
@@ -98,24 +107,34 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
   const auto allowed =
       static_cast<uint64_t>(setup.options.kv.budget_share * static_cast<double>(available));
   const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
+  const int64_t least = least_pages(setup);
   const auto shrink_beside = [&](uint64_t others) {
     const uint64_t bytes = allowed - std::min(allowed, others);
+    setup.share_bytes = bytes;
     setup.n_pages =
         static_cast<int64_t>(std::min(static_cast<uint64_t>(setup.n_pages), bytes / page_bytes));
     setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
-    if (setup.n_pages > 0) return;
-    fail(
-        ErrorCode::kOutOfMemory,
-        "{} of {} free bytes are allowed (kv.budget_share {}), but weights, activations and tables "
-        "need {}; raise the share or lower the batch size",
-        allowed, available, setup.options.kv.budget_share, others);
+    if (setup.n_pages >= least) return;
+    // Of a share a whole percent more than it takes, as free memory comes and goes.
+    const double share = std::ceil(static_cast<double>(others + least * page_bytes) /
+                                       static_cast<double>(available) * 100 +
+                                   1) /
+                         100;
+    std::vector<Proposal> proposals;
+    if (share <= 1) proposals.emplace_back().budget_share = share;
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("{} of {} free bytes are allowed (kv.budget_share {}), but weights, "
+                            "activations and tables need {} and policy '{}' {} more{}",
+                            allowed, available, setup.options.kv.budget_share, others,
+                            setup.options.kv.policy, least * page_bytes,
+                            proposals.empty() ? "; take a smaller model" : ""),
+                proposals);
   };
   // Tables grow with the pool: counted for the largest it could be, they leave enough for a
   // smaller.
   shrink_beside(weights_bytes);
   make_books();
   shrink_beside(weights_bytes + other_bytes());
-  check_pool(setup, setup.n_pages);
 }
 
 }  // namespace paddock

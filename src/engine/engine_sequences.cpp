@@ -3,7 +3,7 @@
 
 #include "core/fail.h"
 #include "core/system.h"
-#include "engine/engine_impl.h"
+#include "engine/advice.h"
 #include "paddock/log.h"
 
 namespace paddock {
@@ -62,9 +62,14 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
   settle();
 }
 
-std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens) {
+std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens,
+                                          int64_t prompt_tokens) {
   Session& target = session(id);
   check_tokens(tokens, "input");
+  if (prompt_tokens < 0) {
+    fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be 0 or more", prompt_tokens);
+  }
+  cache->set_prompt(target.sequence, prompt_tokens);
   feed_session(target, tokens, [&](std::span<const TokenId> all) {
     int32_t last = 0;
     feed_sequence(target.sequence, all, [&](int64_t, int32_t n) {
@@ -107,26 +112,49 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
   deliver_events();
 }
 
-void Engine::Impl::set_policies(PolicyMap policies, std::string name) {
+EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positions) const {
+  const LlamaConfig& config = model->data().config;
+  EngineSetup next = setup;
+  next.asked = asked;
+  const Wanted wanted{
+      .positions = positions, .least = positions, .most_bytes = pool_limit(), .running = true};
+  next.policies = parse_policies(config, next, wanted);
+  if (asked.kv.custom_policy != nullptr) next.asked.kv.policy = next.policies.layer(0).name;
+  next.asked.kv.custom_policy = nullptr;
+  next.options.kv.policy = next.asked.kv.policy;
+  next.options.kv.custom_policy = nullptr;
+  // A rule may bound what had no bound before, or the other way round.
+  next.options.context = lay_out(config, next.asked, next.policies).options.context;
+  next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
+  check_pool(config, next, wanted);
+  const int64_t pages = pages_needed(next, std::max<int64_t>(1, positions));
+  if (positions > next.options.context || pages > next.n_pages) {
+    throw Error(
+        ErrorCode::kOutOfMemory,
+        fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "
+                    "pool has {} ({} bytes)",
+                    next.options.kv.policy, positions, pages, pages * next.geometry.page_bytes(),
+                    next.n_pages, next.options.kv.budget_bytes),
+        propose(config, next, wanted));
+  }
+  return next;
+}
+
+void Engine::Impl::set_policies(EngineSetup next) {
   if (!requests.empty() || !sessions.empty()) {
     fail(ErrorCode::kInvalidArgument,
-         "the policy cannot change to '{}' while {} requests and {} sessions are open", name,
-         requests.size(), sessions.size());
+         "the policy cannot change to '{}' while {} requests and {} sessions are open",
+         next.options.kv.policy, requests.size(), sessions.size());
   }
-  EngineSetup next = setup;
-  next.policies = std::move(policies);
-  next.options.kv.policy = std::move(name);
-  next.options.kv.custom_policy = nullptr;
-  check_pool(next, next.n_pages);
   auto shown = std::make_shared<const EngineOptions>(next.options);
   PolicyMap before = setup.policies;
-  cache->set_policies(next.policies);
+  cache->set_policies(next.policies, next.options.context);
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
     backend->reserve(limits_for(next, model->data(), *fresh));
     planner = std::move(fresh);
   } catch (...) {
-    cache->set_policies(std::move(before));
+    cache->set_policies(std::move(before), setup.options.context);
     backend->reserve(limits_for(setup, model->data(), *planner));
     throw;
   }
@@ -146,6 +174,16 @@ EngineOptions Engine::Impl::options() const {
     shown = shown_;
   }
   return *shown;
+}
+
+int64_t Engine::Impl::max_positions() const {
+  if (pages_for(setup.options.context) <= setup.n_pages) return setup.options.context;
+  int64_t positions = 0;
+  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
+    const int64_t longer = positions + add;
+    if (longer < setup.options.context && pages_for(longer) <= setup.n_pages) positions = longer;
+  }
+  return positions;
 }
 
 KvStats Engine::Impl::stats() const {
@@ -214,19 +252,21 @@ void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> t
                                  const std::function<bool(int64_t first, int32_t n)>& on_chunk) {
   cancel_feed_ = false;
   const int64_t start = cache->length(sequence);
-  if (start + static_cast<int64_t>(tokens.size()) > setup.options.context) {
-    fail(ErrorCode::kInvalidArgument,
-         "{} tokens after position {} exceed the context of {} positions", tokens.size(), start,
-         setup.options.context);
+  const int64_t end = start + static_cast<int64_t>(tokens.size());
+  if (end > setup.options.context) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} tokens after position {} exceed the context of {} positions",
+                            tokens.size(), start, setup.options.context),
+                proposals(end, end));
   }
   for (size_t fed = 0; fed < tokens.size();) {
     const auto n = static_cast<int32_t>(
         std::min(static_cast<int64_t>(tokens.size() - fed), cache->most_next(sequence)));
     if (!cache->reserve(sequence, n)) {
-      fail(ErrorCode::kOutOfMemory,
-           "the KV pool of {} pages is full at position {}; raise the KV budget or bound the cache "
-           "with a policy such as sink:4+1020",
-           setup.n_pages, start + static_cast<int64_t>(fed));
+      throw Error(ErrorCode::kOutOfMemory,
+                  fmt::format("the KV pool of {} pages is full at position {}", setup.n_pages,
+                              start + static_cast<int64_t>(fed)),
+                  proposals(end, end));
     }
     planner->clear();
     planner->add(sequence, tokens.subspan(fed, n));

@@ -6,13 +6,12 @@
 #include "core/fail.h"
 #include "core/log.h"
 #include "core/system.h"
-#include "engine/engine_impl.h"
+#include "engine/advice.h"
 
 namespace paddock {
 namespace {
 
 constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 
 void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
   if (value < least || value > most) {
@@ -43,33 +42,18 @@ int64_t least_positions(const EngineSetup& s) {
   return std::min(least, s.options.context);
 }
 
-int64_t pages_needed(const EngineSetup& s, int64_t positions) {
-  return CacheManager::pages_needed(s.policies, s.options.kv.block_size, positions,
-                                    std::min<int64_t>(s.chunk, positions));
-}
-
+/// Pages that were asked for, or that sequences of the whole context need. Not yet whether they
+/// suffice or can be had.
 int64_t pool_pages(const EngineSetup& s) {
   const EngineOptions& o = s.options;
-  const int64_t page_bytes = s.geometry.page_bytes();
-  int64_t pages = 0;
-  if (o.kv.budget_share > 0) {  // at most; the engine finds out what there is
-    const int64_t one = pages_needed(s, o.context);
-    return std::min<int64_t>(kMaxPages, one > kMaxPages ? one : one * o.max_sequences);
+  if (o.kv.budget_bytes > 0 && o.kv.budget_share == 0) {
+    const uint64_t pages = o.kv.budget_bytes / static_cast<uint64_t>(s.geometry.page_bytes());
+    return static_cast<int64_t>(std::min<uint64_t>(pages, kMaxPages));
   }
-  if (o.kv.budget_bytes == 0) {
-    pages = static_cast<int64_t>(checked_mul(pages_needed(s, o.context), o.max_sequences,
-                                             "pages of the KV pool", ErrorCode::kOutOfMemory));
-  } else {
-    pages = static_cast<int64_t>(std::min<uint64_t>(o.kv.budget_bytes / page_bytes, kMaxPages));
-    check_pool(s, pages);
-  }
-  if (pages > kMaxPages) {
-    fail(ErrorCode::kOutOfMemory,
-         "a context of {} positions needs {} pages of {} bytes; lower the context or bound the "
-         "cache with a policy such as sink:4+1020",
-         o.context, pages, page_bytes);
-  }
-  return pages;
+  const int64_t one = std::min(pages_needed(s, o.context), kMaxPages + 1);
+  const int64_t all = std::min(one * o.max_sequences, kMaxPages + 1);
+  // Of a share the engine finds out later how many there are; these at most.
+  return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
 }
 
 /// True if some query may meet a key further away than the model was trained for: what a window or
@@ -86,14 +70,63 @@ bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t t
 
 }  // namespace
 
-void check_pool(const EngineSetup& s, int64_t pages) {
-  const int64_t least = pages_needed(s, least_positions(s));
-  if (pages >= least) return;
+int64_t pages_needed(const EngineSetup& s, int64_t positions) {
+  return CacheManager::pages_needed(s.policies, s.options.kv.block_size, positions,
+                                    std::min<int64_t>(s.chunk, positions));
+}
+
+int64_t least_pages(const EngineSetup& s) { return pages_needed(s, least_positions(s)); }
+
+void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {
+  const int64_t least = least_pages(s);
+  if (s.n_pages >= least) return;
+  wanted.least = std::max<int64_t>(wanted.positions, 1);
+  // Rules that bound every layer are to hold a sequence of any length.
+  wanted.positions = s.policies.has_unbounded_layer() ? wanted.least : s.options.context;
   const int64_t page_bytes = s.geometry.page_bytes();
-  fail(ErrorCode::kOutOfMemory,
-       "the KV budget of {} bytes holds {} pages, but policy '{}' needs at least {} pages ({} "
-       "bytes, prefill chunks of {} tokens included); raise the budget or lower the batch size",
-       s.options.kv.budget_bytes, pages, s.options.kv.policy, least, least * page_bytes, s.chunk);
+  throw Error(
+      ErrorCode::kOutOfMemory,
+      fmt::format("the KV budget of {} bytes holds {} pages, but policy '{}' needs at least "
+                  "{} pages ({} bytes, prefill chunks of {} tokens included)",
+                  s.options.kv.budget_bytes, s.n_pages, s.options.kv.policy, least,
+                  least * page_bytes, s.chunk),
+      propose(config, s, wanted));
+}
+
+EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies) {
+  EngineOptions o = options;
+  if (o.context == 0) {
+    o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
+  }
+  const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
+  const DType kv_type = element_type(o.kv.type);
+  const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
+                              dtype_traits(kv_type).block_bytes};
+  EngineSetup setup{std::move(o), options, std::move(policies), chunk, geometry, kv_type, 0, 0};
+  setup.n_pages = pool_pages(setup);
+  return setup;
+}
+
+PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup,
+                         const Wanted& wanted) {
+  const KvOptions& kv = setup.asked.kv;
+  try {
+    check_custom_policies(kv.custom_policies);
+    PolicyMap policies = kv.custom_policy != nullptr
+                             ? PolicyMap::uniform(kv.custom_policy, config.n_layers)
+                             : PolicyMap::parse(kv.policy, config.n_layers, kv.custom_policies);
+    policies.check_block_size(kv.block_size);
+    return policies;
+  } catch (const Error& e) {
+    // What a host's own policy says is the host's to mend.
+    const bool own =
+        kv.custom_policy != nullptr ||
+        std::any_of(kv.custom_policies.begin(), kv.custom_policies.end(), [&](const auto& custom) {
+          return kv.policy.find(custom.first) != std::string::npos;
+        });
+    if (own) throw;
+    throw Error(e.code(), e.what(), propose_policy(config, setup, wanted));
+  }
 }
 
 EngineSetup resolve(const Model& model, const EngineOptions& options) {
@@ -125,27 +158,30 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }
-  check_custom_policies(o.kv.custom_policies);
-  PolicyMap policies = o.kv.custom_policy != nullptr
-                           ? PolicyMap::uniform(o.kv.custom_policy, config.n_layers)
-                           : PolicyMap::parse(o.kv.policy, config.n_layers, o.kv.custom_policies);
+  EngineSetup asked;
+  asked.asked = o;
+  PolicyMap policies = parse_policies(config, asked, {});
   if (o.kv.custom_policy != nullptr) o.kv.policy = policies.layer(0).name;
-  policies.check_block_size(o.kv.block_size);
-  if (o.context == 0) {
-    o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
-  } else if (reaches_beyond(policies, o, config.context_length)) {
+  EngineSetup setup = lay_out(config, o, std::move(policies));
+  const int64_t page_bytes = setup.geometry.page_bytes();
+  if (setup.n_pages > kMaxPages) {
+    const int64_t pages = pages_needed(setup, setup.options.context);
+    throw Error(
+        ErrorCode::kOutOfMemory,
+        fmt::format(
+            "a context of {} positions needs {} pages of {} bytes{}", setup.options.context, pages,
+            page_bytes,
+            o.max_sequences > 1 ? fmt::format(", for each of {} sequences", o.max_sequences) : ""),
+        propose(config, setup, {.most_bytes = available_memory() / 2}));
+  }
+  if (o.kv.budget_share == 0) check_pool(config, setup, {});
+  if (o.context > 0 && reaches_beyond(setup.policies, setup.options, config.context_length)) {
     log(LogLevel::kWarning,
         "the context of {} positions is longer than the {} that the model was trained for; beyond "
         "those its answers degrade",
         o.context, config.context_length);
   }
-  const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
-  const DType kv_type = element_type(o.kv.type);
-  const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
-                              dtype_traits(kv_type).block_bytes};
-  EngineSetup setup{std::move(o), std::move(policies), chunk, geometry, kv_type, 0};
-  setup.n_pages = pool_pages(setup);
-  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * geometry.page_bytes();
+  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
   return setup;
 }
 

@@ -29,6 +29,7 @@ struct Table {
   std::vector<BlockRecord> records;  // [n_entries]
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
   int64_t tokens = 0;                // positions listed
+  int64_t most_met = 0;              // by one query, its own position included
   int64_t dropped_at = 0;            // length at which a trim last dropped something
   size_t first_changed = 0;          // entry, since someone last asked; new ones lie beyond it
 

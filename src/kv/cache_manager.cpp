@@ -71,7 +71,7 @@ CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
     : impl_(std::make_unique<Impl>(config, std::move(policies), std::move(reclaim))) {}
 CacheManager::~CacheManager() = default;
 
-void CacheManager::set_policies(PolicyMap policies) {
+void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
   if (impl_->live > 0) {
     fail(ErrorCode::kInvalidArgument,
          "the policy cannot change while {} sequences are open; finish requests and close sessions "
@@ -79,7 +79,14 @@ void CacheManager::set_policies(PolicyMap policies) {
          impl_->live);
   }
   const std::lock_guard lock(impl_->mutex);
-  impl_->adopt(std::move(policies));
+  const int64_t before = impl_->config.max_positions;
+  if (max_positions > 0) impl_->config.max_positions = max_positions;
+  try {
+    impl_->adopt(std::move(policies));
+  } catch (...) {
+    impl_->config.max_positions = before;
+    throw;
+  }
   impl_->make_room(impl_->config.n_pages);  // what is kept was computed under other rules
 }
 
@@ -100,7 +107,7 @@ SequenceId CacheManager::open() {
     sequence.attached.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       Table& table = sequence.layers[layer];
-      table.tokens = table.dropped_at = 0;
+      table.tokens = table.most_met = table.dropped_at = 0;
       table.first_changed = 0;
       table.rotations.clear();
       if (rule(layer).moves_queries()) table.rotations.push_back({});
@@ -141,7 +148,7 @@ void CacheManager::close(SequenceId id) {
 
 void CacheManager::set_prompt(SequenceId id, int64_t length) {
   Sequence& sequence = impl_->at(id);
-  if (sequence.length == 0) sequence.prompt = length;
+  if (length > sequence.length) sequence.prompt = length;
 }
 
 int64_t CacheManager::most_next(SequenceId id) const {
@@ -287,8 +294,11 @@ void CacheManager::commit(SequenceId id) {
     const LayerRule& layer_rule = rule(layer);
     // Under a rule that trims, every query sees all that the table lists up to itself.
     const int64_t held = sequence.layers[layer].tokens - n;
-    count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2
-                                     : keys_met(layer_rule.visibility, sequence.length, n);
+    const Visibility& v = layer_rule.visibility;
+    count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2 : keys_met(v, sequence.length, n);
+    int64_t met = layer_rule.trims() ? held + n : sequence.length + n;
+    if (v.window != kUnlimited) met = std::min(met, int64_t{v.sinks} + v.window);
+    sequence.layers[layer].most_met = std::max(sequence.layers[layer].most_met, met);
     count.allocated += blocks;
     count.reserved -= blocks;
   }

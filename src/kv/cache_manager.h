@@ -32,7 +32,7 @@ struct CacheConfig {
   int64_t max_positions;  // longest sequence admitted
   int32_t max_chunk;      // most tokens of one sequence in one step
   int32_t event_capacity = 4096;
-  bool queues_events = false;  // for take_queued()
+  bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
   bool keep_blocks = false;                     // keep named blocks of ended sequences for reuse
 };
@@ -44,15 +44,16 @@ class CacheManager {
                std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
   ~CacheManager();
 
-  /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
-  /// open. If it throws nothing has changed.
-  void set_policies(PolicyMap policies);
+  /// Other rules from now on, and sequences of up to `max_positions` (0: as before); counters go on
+  /// counting. Error kInvalidArgument while a sequence is open. If it throws nothing has changed.
+  void set_policies(PolicyMap policies, int64_t max_positions = 0);
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
   SequenceId open();
   /// Ends a sequence: drops all its pages.
   void close(SequenceId id);
-  /// Says where the sequence's prompt ends, for rules that decide there. Before it is reached.
+  /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
+  /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.

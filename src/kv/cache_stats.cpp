@@ -126,6 +126,7 @@ KvStats CacheManager::stats() const {
     layer.trim_decisions = count.decisions;
     for (const Sequence& sequence : impl_->sequences) {
       if (!sequence.live) continue;
+      layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].most_met);
       for (const BlockEntry& e : sequence.layers[i].entries) {
         const int64_t first = int64_t{e.first_position} + e.slot_begin;
         const int64_t end = int64_t{e.first_position} + e.slot_end;
@@ -139,6 +140,7 @@ KvStats CacheManager::stats() const {
     total.pages_cached += layer.pages_cached;
     total.pages_pinned += layer.pages_pinned;
     total.tokens_resident += layer.tokens_resident;
+    total.tokens_peak = std::max(total.tokens_peak, layer.tokens_peak);
     total.bytes += layer.bytes;
     total.pages_allocated += layer.pages_allocated;
     total.tokens_read += layer.tokens_read;

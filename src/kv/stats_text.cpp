@@ -30,6 +30,7 @@ Json layer_json(const KvLayerStats& layer) {
   out["pages_pinned"] = layer.pages_pinned;
   out["pages_peak"] = layer.pages_peak;
   out["tokens_resident"] = layer.tokens_resident;
+  out["tokens_peak"] = layer.tokens_peak;
   out["bytes"] = layer.bytes;
   out["pages_allocated"] = layer.pages_allocated;
   out["pages_removed"] = std::move(removed);

@@ -104,8 +104,10 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
   const bool decides = rule.decides_at(sequence.length, sequence.prompt);
   if (decides) decide(id, layer);
   const std::lock_guard lock(mutex);
+  // A rule that decides at the end of prompts may have fewer queries to observe in the next one:
+  // then those since this decision count.
   if (rule.observes_from(sequence.length, sequence.prompt) ||
-      (decides && rule.schedule.observe == 0)) {
+      (decides && (rule.schedule.observe == 0 || rule.schedule.every == 0))) {
     for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
   }
 }

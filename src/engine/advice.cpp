@@ -1,0 +1,271 @@
+#include "engine/advice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+
+namespace paddock {
+namespace {
+
+constexpr int64_t kEndless = std::numeric_limits<int32_t>::max();
+
+/// Whether engines can be made and hold what is wanted; nothing is made.
+class Trial {
+ public:
+  Trial(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted)
+      : config_(config), setup_(setup), base_(setup.asked), wanted_(wanted) {
+    if (base_.kv.budget_share > 0) {
+      base_.kv.budget_share = 0;
+      base_.kv.budget_bytes = setup.share_bytes;
+    }
+    base_.kv.custom_policy = nullptr;
+  }
+
+  const EngineOptions& base() const { return base_; }
+  const PolicyMap& policies() const { return setup_.policies; }
+  uint64_t most_bytes() const {
+    return wanted_.most_bytes > 0 ? wanted_.most_bytes : std::numeric_limits<uint64_t>::max();
+  }
+  EngineSetup lay_out(const EngineOptions& options, const PolicyMap& policies) const {
+    return paddock::lay_out(config_, options, policies);
+  }
+
+  bool works(const EngineOptions& options, const PolicyMap& policies, int64_t positions) const {
+    const EngineSetup s = lay_out(options, policies);
+    const auto bytes = static_cast<uint64_t>(s.n_pages) * s.geometry.page_bytes();
+    return s.n_pages <= kMaxPages && bytes <= most_bytes() && s.n_pages >= least_pages(s) &&
+           s.options.context >= positions && pages_needed(s, positions) <= s.n_pages;
+  }
+
+  /// The least pool for what is wanted or, if that cannot be had, the most.
+  std::optional<Proposal> budget(EngineOptions options, int64_t positions) const {
+    const EngineSetup s = lay_out(options, policies());
+    const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
+    const uint64_t now = static_cast<uint64_t>(std::min(s.n_pages, kMaxPages)) * page_bytes;
+    const uint64_t before =
+        wanted_.running ? static_cast<uint64_t>(setup_.n_pages) * page_bytes : now;
+    const bool too_much = now > most_bytes();
+    Proposal proposal;
+    uint64_t bytes =
+        static_cast<uint64_t>(std::max(least_pages(s), pages_needed(s, positions))) * page_bytes;
+    if (too_much) {
+      const uint64_t unit = most_bytes() < (8ULL << 20) ? 1ULL << 10 : 1ULL << 20;
+      bytes = std::max(bytes, most_bytes() / unit * unit);
+    }
+    options.kv.budget_bytes = bytes;
+    if (!works(options, policies(), positions)) return std::nullopt;
+    proposal.budget_bytes = bytes;
+    proposal.lowers = bytes < before;
+    return proposal;
+  }
+
+  /// A rule whose name is tried with the largest budget that fits.
+  std::optional<std::string> largest(const EngineOptions& options, const std::string& name,
+                                     int64_t positions) const {
+    const int32_t block = base_.kv.block_size;
+    const int64_t step = block >= 8 ? block : (8 + block - 1) / block * block;
+    const auto spec = [&](int64_t n) {
+      if (name == "sink") return fmt::format("sink:4+{}", n - 4);
+      const size_t at = name.find('@');
+      return fmt::format("{}:{}{}", name.substr(0, at), n,
+                         at == std::string::npos ? "" : name.substr(at));
+    };
+    const int64_t pool = pool_pages(options);
+    const auto fits = [&](int64_t n) {
+      const PolicyMap policies = parse(spec(n));
+      const EngineSetup s = lay_out(options, policies);
+      return policies.has_unbounded_layer() ? false : pages_needed(s, kEndless) <= pool;
+    };
+    int64_t most = 0;  // steps
+    for (int64_t add = std::bit_floor(static_cast<uint64_t>(config_.context_length / step) + 1);
+         add > 0; add /= 2) {
+      if ((most + add) * step <= config_.context_length && fits((most + add) * step)) most += add;
+    }
+    if (most * step <= 4) return std::nullopt;
+    std::string text = spec(most * step);
+    if (text == base_.kv.policy || !usable(options, text, positions)) return std::nullopt;
+    return text;
+  }
+
+  /// Whether a SPEC can be parsed, suits the block size, and holds what is wanted.
+  bool usable(EngineOptions options, const std::string& spec, int64_t positions) const {
+    try {
+      const PolicyMap policies = parse(spec);
+      policies.check_block_size(options.kv.block_size);
+      options.kv.policy = spec;
+      if (!works(options, policies, positions)) return false;
+      if (!wanted_.running) return true;
+      EngineSetup now = setup_;
+      now.policies = policies;
+      return least_pages(now) <= setup_.n_pages &&
+             pages_needed(now, std::min(positions, now.options.context)) <= setup_.n_pages;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
+ private:
+  PolicyMap parse(const std::string& spec) const {
+    return PolicyMap::parse(spec, config_.n_layers);
+  }
+  /// Of the pool as it is or would be made.
+  int64_t pool_pages(const EngineOptions& options) const {
+    if (wanted_.running) return setup_.n_pages;
+    const EngineSetup s = lay_out(options, policies());
+    const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
+    const uint64_t bytes = options.kv.budget_bytes > 0
+                               ? std::min(options.kv.budget_bytes, most_bytes())
+                               : most_bytes();
+    return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
+  }
+
+  const LlamaConfig& config_;
+  const EngineSetup& setup_;
+  EngineOptions base_;
+  const Wanted& wanted_;
+};
+
+/// Rules to try, by name: the one that was asked for first, if it bounds what it keeps.
+std::vector<std::string> names_to_try(const Trial& trial, bool context_is_short) {
+  const std::string& asked = trial.base().kv.policy;
+  const std::string every = fmt::format("@every:{}", std::max(8, trial.base().kv.block_size));
+  // Positions beyond those that a model was trained on need a rule that moves queries.
+  if (context_is_short) return {"sink", "h2o@compact"};
+  std::vector<std::string> names;
+  const std::string own = asked.substr(0, asked.find_first_of(":@"));
+  for (const char* name : {"lru", "h2o", "tova", "knorm", "random", "sink", "window"}) {
+    if (own == name) names.push_back(own);
+  }
+  for (const std::string& name :
+       {std::string("h2o"), std::string("sink"), "h2o" + every, std::string("window")}) {
+    if (name != own) names.push_back(name);
+  }
+  return names;
+}
+
+std::optional<Proposal> policy(const Trial& trial, const EngineOptions& options, int64_t positions,
+                               bool context_is_short) {
+  for (const std::string& name : names_to_try(trial, context_is_short)) {
+    if (const auto spec = trial.largest(options, name, positions)) {
+      Proposal proposal;
+      proposal.policy = *spec;
+      return proposal;
+    }
+  }
+  return std::nullopt;
+}
+
+std::vector<Proposal> within_context(const Trial& trial, int64_t positions) {
+  std::vector<Proposal> out;
+  const EngineOptions& base = trial.base();
+  if (const auto found = trial.budget(base, positions)) out.push_back(*found);
+  if (const auto found = policy(trial, base, positions, false)) out.push_back(*found);
+  EngineOptions smaller = base;
+  while (smaller.batch_size > 1) {
+    smaller.batch_size /= 2;
+    if (!trial.works(smaller, trial.policies(), positions)) continue;
+    Proposal proposal;
+    proposal.batch_size = smaller.batch_size;
+    proposal.lowers = true;
+    out.push_back(proposal);
+    break;
+  }
+  return out;
+}
+
+/// The context is too short. One that the user did not give, or that lies beyond what the model was
+/// trained on, is not proposed unless nothing else helps.
+std::vector<Proposal> beyond_context(const Trial& trial, int64_t positions, int64_t trained) {
+  std::vector<Proposal> out;
+  EngineOptions longer = trial.base();
+  const bool given = longer.context > 0;
+  const auto extend = [&](int64_t context) {
+    longer.context = context;
+    Proposal proposal;
+    if (!trial.works(longer, trial.policies(), positions)) {
+      const auto found = trial.budget(longer, positions);
+      if (!found) return false;
+      proposal = *found;
+    }
+    proposal.context = context;
+    out.push_back(proposal);
+    return true;
+  };
+  if (given && !extend(0) && positions <= trained) extend(positions);
+  longer.context = 0;
+  if (auto found = policy(trial, longer, positions, true)) {
+    if (given) found->context = 0;
+    out.push_back(*found);
+  }
+  if (out.empty()) extend(positions);
+  return out;
+}
+
+/// The longest context that works, where what it takes is too much.
+std::optional<Proposal> shorter_context(const Trial& trial, const EngineSetup& setup) {
+  EngineOptions shorter = trial.base();
+  int64_t context = 0;
+  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
+    if (context + add >= setup.options.context) continue;
+    shorter.context = context + add;
+    if (trial.works(shorter, trial.policies(), 0)) context += add;
+  }
+  if (context == 0) return std::nullopt;
+  Proposal proposal;
+  proposal.context = context;
+  proposal.lowers = true;
+  return proposal;
+}
+
+}  // namespace
+
+std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setup,
+                              const Wanted& wanted) {
+  const Trial trial(config, setup, wanted);
+  std::vector<Proposal> out;
+  for (const int64_t positions : {wanted.positions, wanted.least}) {
+    out = setup.options.context < positions
+              ? beyond_context(trial, positions, config.context_length)
+              : within_context(trial, positions);
+    if (!out.empty()) break;
+  }
+  if (wanted.positions == 0 && trial.base().kv.budget_bytes == 0) {
+    if (const auto found = shorter_context(trial, setup)) out.insert(out.begin(), *found);
+  }
+  return out;
+}
+
+std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetup& setup,
+                                     const Wanted& wanted) {
+  const Trial trial(config, setup, wanted);
+  const EngineOptions& base = trial.base();
+  Proposal proposal;
+  for (const std::string& spec :
+       {repaired_spec(base.kv.policy, config.n_layers, base.kv.block_size), std::string("full")}) {
+    if (spec == base.kv.policy || !trial.usable(base, spec, wanted.positions)) continue;
+    proposal.policy = spec;
+    return {proposal};
+  }
+  if (const auto found = policy(trial, base, wanted.positions, false)) return {*found};
+  return {};
+}
+
+EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {
+  if (proposal.budget_bytes) {
+    options.kv.budget_bytes = *proposal.budget_bytes;
+    options.kv.budget_share = 0;
+  }
+  if (proposal.budget_share) options.kv.budget_share = *proposal.budget_share;
+  if (proposal.policy) {
+    options.kv.policy = *proposal.policy;
+    options.kv.custom_policy = nullptr;
+  }
+  if (proposal.context) options.context = *proposal.context;
+  if (proposal.batch_size) options.batch_size = *proposal.batch_size;
+  if (proposal.max_sequences) options.max_sequences = *proposal.max_sequences;
+  return options;
+}
+
+}  // namespace paddock

@@ -1,0 +1,36 @@
+// What would work in place of what was refused: computed with the same sizes that refuse, so that a
+// proposal, once applied, is not refused in turn.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "engine/engine_impl.h"
+#include "paddock/error.h"
+
+namespace paddock {
+
+/// What is to be possible afterwards.
+struct Wanted {
+  int64_t positions = 0;    // of one sequence, to the end of all that was asked for
+  int64_t least = 0;        // so many if those cannot be had
+  uint64_t most_bytes = 0;  // that a pool may take; 0: unknown
+  bool running = false;     // the engine stands: its pool is what rules have to fit
+};
+
+/// Settings under which `wanted` works, the least change first. `setup` is what does not.
+std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setup,
+                              const Wanted& wanted);
+
+/// A SPEC for this model in place of one that is wrong: what it seems to mean, if that works, else
+/// the best rule that does. `setup.policies` may be empty, `setup.asked.kv.policy` is what is
+/// wrong.
+std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetup& setup,
+                                     const Wanted& wanted);
+
+/// Makes of a SPEC one whose names, layers and numbers this model and block size know, as near to
+/// it as can be; not yet checked.
+std::string repaired_spec(std::string_view spec, int32_t n_layers, int32_t block_size);
+
+}  // namespace paddock

@@ -1,0 +1,273 @@
+// Every proposal that a refusal makes was computed: applied, it works.
+#include "engine/advice.h"
+
+#include <gtest/gtest.h>
+#include <paddock/paddock.h>
+
+#include <numeric>
+#include <set>
+
+#include "support/temporary_folder.h"
+#include "support/tiny_model.h"
+
+namespace paddock::test {
+namespace {
+
+/// 2 layers, 2 * 16 values of 2 bytes per position and layer; 64 positions were trained.
+std::shared_ptr<const Model> tiny() {
+  static const TemporaryFolder folder;
+  static const std::shared_ptr<const Model> model = tiny_model(folder, {}, 5);
+  return model;
+}
+
+constexpr uint64_t kPositionBytes = 2 * 2 * 16 * 2;  // in both layers
+
+std::vector<TokenId> some_tokens(int64_t n) {
+  std::vector<TokenId> tokens(static_cast<size_t>(n));
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<TokenId>(i * 7 % 96);
+  return tokens;
+}
+
+EngineOptions options(const std::string& policy, uint64_t positions = 0, int64_t context = 0,
+                      int32_t batch = 64, int32_t block = 4) {
+  EngineOptions o;
+  o.threads = 1;
+  o.batch_size = batch;
+  o.context = context;
+  o.kv.block_size = block;
+  o.kv.policy = policy;
+  o.kv.budget_bytes = positions * kPositionBytes;
+  return o;
+}
+
+struct Attempt {
+  std::string refused;  // empty: it ran
+  std::vector<Proposal> proposals;
+  int64_t made = 0;  // tokens
+  FinishReason reason = FinishReason::kError;
+};
+
+Attempt attempt(const EngineOptions& o, int64_t prompt, int32_t max_tokens) {
+  Attempt out;
+  try {
+    Engine engine(tiny(), o);
+    const GenerateResult r = engine.generate(some_tokens(prompt), {.max_tokens = max_tokens});
+    out.proposals = r.proposals;
+    out.made = static_cast<int64_t>(r.tokens.size());
+    out.reason = r.finish_reason;
+  } catch (const Error& e) {
+    out.refused = e.what();
+    out.proposals.assign(e.proposals().begin(), e.proposals().end());
+  }
+  return out;
+}
+
+TEST(Advice, EveryProposalWorksWhenApplied) {
+  std::set<std::string> kinds;
+  int refused = 0;
+  for (const char* policy : {"full", "window:24", "sink:4+40", "h2o:48@every:16", "snapkv:24",
+                             "0=full,*=window:8", "lru:300"}) {
+    for (const uint64_t budget : {0, 4, 16, 40, 60}) {
+      for (const int64_t context : {0, 20, 200}) {
+        for (const int32_t batch : {4, 64}) {
+          for (const int64_t prompt : {10, 30, 90}) {
+            const EngineOptions o = options(policy, budget, context, batch);
+            const Attempt first = attempt(o, prompt, 20);
+            if (first.refused.empty() && first.reason == FinishReason::kLength) continue;
+            ++refused;
+            const std::string what = fmt::format("{} -c {} -b {} budget {} prompt {}: {}", policy,
+                                                 context, batch, budget, prompt, first.refused);
+            EXPECT_FALSE(first.proposals.empty()) << what;
+            for (const Proposal& proposal : first.proposals) {
+              const std::string text = to_text({&proposal, 1});
+              kinds.insert(text.substr(0, text.find_first_of("0123456789:")));
+              EXPECT_NE(proposal.policy, policy) << what;
+              const Attempt again = attempt(with_proposal(o, proposal), prompt, 20);
+              // A refusal may come before the prompt is known: then the next one has proposals.
+              const bool goes_on = again.refused.empty() || !first.made;
+              EXPECT_TRUE(goes_on) << what << "\n  " << text << "\n  " << again.refused;
+              if (!first.refused.starts_with("the prompt") && !first.refused.empty()) {
+                EXPECT_NO_THROW(Engine(tiny(), with_proposal(o, proposal))) << what << text;
+                continue;
+              }
+              EXPECT_EQ(again.refused, "") << what << "\n  " << text;
+              EXPECT_TRUE(again.reason == FinishReason::kLength || again.made > first.made)
+                  << what << "\n  " << text << ": " << finish_reason_name(again.reason);
+            }
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(refused, 100);
+  for (const char* kind : {"drop context", "raise context to ", "raise kv.budget_bytes to ",
+                           "kv.policy h", "kv.policy sink", "lower batch_size to "}) {
+    EXPECT_EQ(kinds.lower_bound(kind) == kinds.end() || !kinds.lower_bound(kind)->starts_with(kind),
+              false)
+        << kind;
+  }
+}
+
+TEST(Advice, ARunningEngineTakesTheProposedPolicyAtOnce) {
+  for (const uint64_t budget : {32, 48, 60}) {
+    for (const int32_t batch : {8, 64}) {
+      Engine engine(tiny(), options("full", budget, 0, batch));
+      const auto prompt = some_tokens(static_cast<int64_t>(budget) + 1);
+      try {
+        engine.generate(prompt);
+        ADD_FAILURE() << budget;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+        std::string policy;
+        for (const Proposal& p : e.proposals()) policy = p.policy.value_or(policy);
+        ASSERT_NE(policy, "") << e.what();
+        EXPECT_NE(std::string(e.what()).find("kv.policy " + policy + " fits now"),
+                  std::string::npos)
+            << e.what();
+        engine.set_kv_policy(policy);
+        EXPECT_EQ(engine.options().kv.policy, policy);
+        EXPECT_EQ(engine.generate(prompt, {.max_tokens = 2}).finish_reason, FinishReason::kLength);
+        engine.check_integrity();
+      }
+    }
+  }
+}
+
+TEST(Advice, TheContextFollowsThePolicy) {
+  Engine engine(tiny(), options("full", 80));
+  EXPECT_EQ(engine.options().context, 64);
+  engine.set_kv_policy("h2o:24@every:8");
+  EXPECT_GT(engine.options().context, 1'000'000'000);
+  EXPECT_EQ(engine.max_positions(), engine.options().context);
+  EXPECT_EQ(engine.generate(some_tokens(100), {.max_tokens = 50}).tokens.size(), 50U);
+  engine.check_integrity();
+  engine.set_kv_policy("0=full,*=window:8");
+  EXPECT_EQ(engine.options().context, 64);
+  EXPECT_THROW(engine.generate(some_tokens(65)), Error);
+  engine.set_kv_policy("full");
+  EXPECT_EQ(engine.generate(some_tokens(40), {.max_tokens = 50}).finish_reason,
+            FinishReason::kContext);
+  Engine given(tiny(), options("full", 60, 50));  // whoever gives a context keeps it
+  given.set_kv_policy("h2o:24@every:8");
+  EXPECT_EQ(given.options().context, 50);
+}
+
+TEST(Advice, CheckingAPolicyChangesNothing) {
+  Engine engine(tiny(), options("full", 48));
+  const SessionId session = engine.open_session();
+  engine.feed(session, some_tokens(40));
+  EXPECT_EQ(engine.max_positions(), 48);
+  EXPECT_NO_THROW(engine.check_kv_policy("h2o:24@every:8", 40));
+  EXPECT_NO_THROW(engine.check_kv_policy("full", 48));
+  const auto refuse = [&](const std::string& spec, int64_t positions, ErrorCode code) {
+    try {
+      engine.check_kv_policy(spec, positions);
+      ADD_FAILURE() << spec;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+      ASSERT_FALSE(e.proposals().empty()) << e.what();
+      for (const Proposal& p : e.proposals()) {
+        EXPECT_NE(p.policy, spec) << e.what();
+        if (!p.policy) continue;
+        EXPECT_NO_THROW(engine.check_kv_policy(*p.policy, positions)) << *p.policy;
+      }
+    }
+  };
+  refuse("full", 49, ErrorCode::kOutOfMemory);
+  refuse("sink:4+60", 40, ErrorCode::kOutOfMemory);
+  refuse("sunk:4+6", 40, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(engine.options().kv.policy, "full");
+  EXPECT_EQ(engine.session_length(session), 40);
+  EXPECT_EQ(engine.generate(session, some_tokens(3), {.max_tokens = 2}).tokens.size(), 2U);
+}
+
+TEST(Advice, AWrongSpecGetsAValidOneForThisModel) {
+  const auto proposed = [](const std::string& spec, int32_t block = 4) -> std::string {
+    try {
+      Engine(tiny(), options(spec, 0, 0, 64, block));
+      ADD_FAILURE() << spec;
+      return {};
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+      EXPECT_EQ(e.proposals().size(), 1U) << e.what();
+      if (e.proposals().empty()) return {};
+      const Proposal& proposal = e.proposals()[0];
+      EXPECT_NO_THROW(Engine(tiny(), with_proposal(options(spec, 0, 0, 64, block), proposal)))
+          << spec << " " << *proposal.policy;
+      return *proposal.policy;
+    }
+  };
+  EXPECT_EQ(proposed("h2p:64"), "h2o:64");
+  EXPECT_EQ(proposed("sinks:4+20"), "sink:4+20");
+  EXPECT_EQ(proposed("sink:20"), "sink:4+20");
+  EXPECT_EQ(proposed("window"), "window:256");
+  EXPECT_EQ(proposed("full:3"), "full");
+  EXPECT_EQ(proposed("snapkv:64@every:3"), "snapkv:64");
+  EXPECT_EQ(proposed("0-9=full"), "0-1=full");
+  EXPECT_EQ(proposed("1=window:8"), "1=window:8,*=full");
+  EXPECT_EQ(proposed("0=full,*=full,1=h2o:64"), "0=full,1=full");
+  EXPECT_EQ(proposed("0=wimdow:8,*="), "0=window:8,1=full");
+  EXPECT_EQ(proposed("h2o:16", 16), "h2o:32");  // whole blocks are protected
+  EXPECT_EQ(proposed("pyramid:h20:64"), "pyramid:h2o:64");
+  for (const char* odd : {"", "=", ",", "=,=", "0=", "*", "-=x", "h2o:99999999999999999999",
+                          "0-=lru:8", "9+8=full", "\xFF", "sink:0+0", "a=b=c,d"}) {
+    proposed(odd);
+  }
+}
+
+TEST(Advice, TooMuchForTheMachineIsLowered) {
+  const EngineOptions huge = options("full", 1ULL << 50);
+  try {
+    Engine(tiny(), huge);
+    FAIL();
+  } catch (const Error& e) {
+    ASSERT_FALSE(e.proposals().empty()) << e.what();
+    EXPECT_TRUE(e.proposals()[0].lowers) << e.what();
+    EXPECT_LT(e.proposals()[0].budget_bytes, huge.kv.budget_bytes) << e.what();
+  }
+  EngineOptions long_context = options("full", 0, 2'000'000'000);
+  try {
+    Engine(tiny(), long_context);
+    FAIL();
+  } catch (const Error& e) {
+    ASSERT_FALSE(e.proposals().empty()) << e.what();
+    EXPECT_TRUE(e.proposals()[0].lowers) << e.what();
+    EXPECT_GT(e.proposals()[0].context, 64) << e.what();
+  }
+  EngineOptions share = options("window:8");
+  share.kv.budget_share = 1e-7;
+  try {
+    Engine(tiny(), share);
+    FAIL();
+  } catch (const Error& e) {
+    ASSERT_EQ(e.proposals().size(), 1U) << e.what();
+    EXPECT_NO_THROW(Engine(tiny(), with_proposal(share, e.proposals()[0]))) << e.what();
+  }
+}
+
+TEST(Advice, SentencesNameSettingsAsTheirReaderDoes) {
+  std::vector<Proposal> proposals(3);
+  proposals[0].budget_bytes = 9 << 20;
+  proposals[1].policy = "h2o:96";
+  proposals[2].context = 0;
+  proposals[2].budget_bytes = 4096;
+  EXPECT_EQ(to_text(proposals),
+            "raise kv.budget_bytes to 9437184, or kv.policy h2o:96 fits now, or drop context and "
+            "raise kv.budget_bytes to 4096");
+  const SettingNames names{
+      .budget = "--kv-budget", .policy = "--kv-policy", .context = "-c", .size = [](uint64_t n) {
+        return std::to_string(n >> 10) + "KiB";
+      }};
+  EXPECT_EQ(to_text(proposals, names),
+            "raise --kv-budget to 9216KiB, or --kv-policy h2o:96 fits now, or drop -c and raise "
+            "--kv-budget to 4KiB");
+  const Error error(ErrorCode::kOutOfMemory, "too little", proposals);
+  const Error copy = error;
+  EXPECT_EQ(copy.problem(), "too little");
+  EXPECT_EQ(std::string(copy.what()), "too little; " + to_text(proposals));
+  EXPECT_EQ(copy.proposals().size(), 3U);
+  EXPECT_EQ(Error(ErrorCode::kIo, "x").proposals().size(), 0U);
+}
+
+}  // namespace
+}  // namespace paddock::test
