@@ -1,12 +1,13 @@
-// paddock chat: a conversation whose history stays in the cache; each turn feeds only its new
-// tokens.
+// paddock chat: messages and commands, line by line.
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <functional>
 #include <iostream>
 
+#include "advice.h"
 #include "common.h"
+#include "conversation.h"
+#include "kv_notes.h"
 #include "kv_report.h"
 
 namespace cli {
@@ -16,160 +17,224 @@ struct Args {
   EngineArgs engine;
   SamplingArgs sampling;
   KvReportArgs report;
-  std::string system, prompt, template_name, date;
+  ConversationOptions conversation;
+  std::string prompt;
   int max_tokens = 512;
   bool single_turn = false;
 };
 
-class Conversation {
+// ---- what a line is
+
+struct Line {
+  enum class Kind { kMessage, kCommand, kRefused } kind = Kind::kMessage;
+  std::string text;      // the message, the command's name, or why it is refused
+  std::string argument;  // of a command
+};
+
+struct Command {
+  const char* name;
+  const char* argument;  // null: takes none
+  const char* does;
+};
+constexpr Command kCommands[] = {
+    {"stats", nullptr, "what is held, of how much, and what has left"},
+    {"kv", nullptr, "the cache, layer by layer"},
+    {"policy", "[SPEC]",
+     "what each layer keeps; with SPEC the conversation is read again under it"},
+    {"retry", nullptr, "the last message again, with another answer"},
+    {"clear", nullptr, "forget the conversation"},
+    {"help", nullptr, "this list"},
+    {"quit", nullptr, "end; so does /exit"},
+    {"exit", nullptr, ""}};
+
+/// Whether one letter more, less or changed, or two neighbours swapped, make `b` of `a`.
+bool nearly(std::string_view a, std::string_view b) {
+  while (!a.empty() && !b.empty() && a[0] == b[0]) {
+    a.remove_prefix(1);
+    b.remove_prefix(1);
+  }
+  while (!a.empty() && !b.empty() && a.back() == b.back()) {
+    a.remove_suffix(1);
+    b.remove_suffix(1);
+  }
+  const bool swapped = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[1] == b[0];
+  return swapped || (a.size() <= 1 && b.size() <= 1);
+}
+
+/// A line that begins with a slash is a command if it names one, and a message otherwise: "//"
+/// makes it one in any case. A single word that nearly names a command is neither.
+Line read_line(const std::string& line) {
+  if (line.starts_with("//")) return {Line::Kind::kMessage, line.substr(1), ""};
+  if (line[0] != '/') return {Line::Kind::kMessage, line, ""};
+  const std::string name = line.substr(1, line.find(' ') - 1);
+  const size_t argument_at = line.find_first_not_of(' ', name.size() + 1);
+  const std::string argument = argument_at == std::string::npos ? "" : line.substr(argument_at);
+  const auto refuse = [&](const std::string& why) {
+    return Line{Line::Kind::kRefused,
+                fmt::format("{}; a message that begins so is written /{}", why, line), ""};
+  };
+  for (const Command& command : kCommands) {
+    if (name != command.name) continue;
+    if (argument.empty() || command.argument != nullptr) {
+      return {Line::Kind::kCommand, name, argument};
+    }
+    return refuse(fmt::format("/{} takes nothing after it", name));
+  }
+  if (name == "save" || name == "load") return refuse(fmt::format("there is no /{} yet", name));
+  if (!argument.empty()) return {Line::Kind::kMessage, line, ""};
+  for (const Command& command : kCommands) {
+    if (nearly(name, command.name)) {
+      return refuse(fmt::format("there is no command /{}, but /{}", name, command.name));
+    }
+  }
+  return {Line::Kind::kMessage, line, ""};
+}
+
+std::string help() {
+  std::string text;
+  for (const Command& command : kCommands) {
+    if (*command.does == '\0') continue;
+    const std::string form =
+        fmt::format("/{} {}", command.name, command.argument != nullptr ? command.argument : "");
+    text += fmt::format("{:<15} {}\n", form, command.does);
+  }
+  return text + "//...           a message that begins with one slash\n";
+}
+
+// ---- the chat
+
+class Chat {
  public:
-  Conversation(const Args& args, paddock::Engine& engine, const paddock::GenerateOptions& options)
+  Chat(const Args& args, paddock::Engine& engine, const paddock::GenerateOptions& options)
       : args_(args),
         engine_(engine),
-        options_(options),
-        format_(engine.model().tokenizer(), chat_options(args)),
-        session_(engine.open_session()) {}
+        conversation_(args.conversation, engine, options),
+        notes_(engine, "/policy") {}
 
-  /// Answers one message, streaming.
-  paddock::GenerateResult answer(const std::string& text) {
-    std::vector<paddock::TokenId> tokens;
-    if (started_) {
-      const paddock::ChatTurn turn = format_.next_turn({"user", text}, last_answer_);
-      take_back_to(answer_end_ - turn.take_back);
-      tokens = turn.tokens;
+  /// False where the message could not be taken or its answer was cut off for lack of room.
+  bool say(const std::string& message) {
+    return attempt([&] { return show(conversation_.answer(message)); });
+  }
+  /// False once nothing more is to be read.
+  bool take(const std::string& text) {
+    const Line line = read_line(text);
+    if (line.kind == Line::Kind::kMessage) {
+      all_taken_ &= say(line.text);
+    } else if (line.kind == Line::Kind::kRefused) {
+      complain(line.text);
+    } else if (line.text == "quit" || line.text == "exit") {
+      return false;
     } else {
-      std::vector<paddock::ChatMessage> messages;
-      if (!args_.system.empty()) messages.push_back({"system", args_.system});
-      messages.push_back({"user", text});
-      tokens = format_.encode(messages, true);
+      attempt([&] {
+        command(line.text, line.argument);
+        return true;
+      });
     }
-    return answer(tokens);
+    return true;
   }
-
-  /// The last message again, with another answer.
-  paddock::GenerateResult retry() {
-    if (!started_) {
-      throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
-    }
-    ++options_.sampling.seed;  // with the same one the answer would be the same
-    take_back_to(turn_start_);
-    return answer(last_tokens_);
-  }
-
-  /// Other rules from here on: the conversation so far is read again under them. Where that fails,
-  /// the rules stay what they were.
-  void set_policy(const std::string& spec) {
-    const std::string before = engine_.options().kv.policy;
-    engine_.close_session(session_);
-    try {
-      engine_.set_kv_policy(spec);
-      session_ = open_with_history();
-    } catch (...) {
-      engine_.set_kv_policy(before);
-      session_ = open_with_history();
-      throw;
-    }
-  }
-
-  void clear() {
-    history_.clear();
-    read_again();
-    started_ = false;
-  }
-
-  int64_t length() const { return engine_.session_length(session_); }
+  bool all_taken() const { return all_taken_; }
 
  private:
-  paddock::SessionId open_with_history() {
-    const paddock::SessionId session = engine_.open_session();
+  /// What is refused is said; the conversation goes on without it.
+  template <typename Fn>
+  bool attempt(const Fn& fn) {
+    bool done = false;
     try {
-      if (!history_.empty()) engine_.feed(session, history_);
-    } catch (...) {
-      engine_.close_session(session);
-      throw;
-    }
-    return session;
-  }
-
-  void read_again() {
-    engine_.close_session(session_);
-    session_ = open_with_history();
-  }
-
-  void take_back_to(int64_t length) {
-    if (length >= this->length()) return;
-    history_.resize(static_cast<size_t>(length));
-    try {
-      engine_.truncate(session_, length);
+      done = fn();
     } catch (const paddock::Error& e) {
-      if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
-      read_again();  // the rule has dropped what was in view then
+      if (e.code() != paddock::ErrorCode::kInvalidArgument &&
+          e.code() != paddock::ErrorCode::kOutOfMemory) {
+        throw;
+      }
+      // What can be done is said once, not at every message that does not fit any more.
+      const std::string advice = paddock::to_text(e.proposals(), option_names("/policy"));
+      const bool known = !advice.empty() && advice == advice_;
+      complain("error: " + (known ? std::string(e.problem()) : describe(e, "/policy")));
+      advice_ = advice;
+    }
+    const std::string news = notes_.news(conversation_.length(),
+                                         [this](int64_t at) { return conversation_.turn_of(at); });
+    if (!news.empty()) note(fmt::format("paddock: {}\n", news));
+    return done;
+  }
+
+  bool show(const paddock::GenerateResult& result) {
+    if (args_.engine.json) {
+      print_json({{"text", result.text},
+                  {"prompt_tokens", result.prompt_tokens},
+                  {"tokens", result.tokens},
+                  {"finish_reason", paddock::finish_reason_name(result.finish_reason)}});
+    } else {
+      print("\n");
+    }
+    if (result.finish_reason == paddock::FinishReason::kError) {
+      complain("error: " + result.error);
+      return false;
+    }
+    const std::string lack = lack_of_room(result, engine_, "/policy");
+    if (lack.empty()) {
+      cut_off_ = result.finish_reason;
+      return true;
+    }
+    // Once, not at every turn.
+    if (cut_off_ != result.finish_reason) note(fmt::format("paddock: {}\n", lack));
+    cut_off_ = result.finish_reason;
+    advice_ = paddock::to_text(result.proposals, option_names("/policy"));
+    return false;
+  }
+
+  /// Commands answer on stderr.
+  void command(const std::string& name, const std::string& argument) {
+    if (name == "stats") {
+      note(stats());
+    } else if (name == "kv") {
+      note(paddock::to_table(engine_.kv_stats()));
+    } else if (name == "policy" && argument.empty()) {
+      note(fmt::format("{}\n", engine_.options().kv.policy));
+    } else if (name == "help") {
+      note(help());
+    } else if (name == "retry") {
+      show(conversation_.retry());
+    } else {
+      if (name == "policy") conversation_.set_policy(argument);
+      if (name == "clear") conversation_.clear();
+      advice_.clear();
+      cut_off_.reset();
     }
   }
 
-  paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens) {
-    const int64_t start = engine_.session_length(session_);
-    paddock::GenerateResult result = engine_.generate(session_, tokens, options_);
-    turn_start_ = start;
-    last_tokens_ = tokens;
-    history_.insert(history_.end(), tokens.begin(), tokens.end());
-    history_.insert(history_.end(), result.tokens.begin(), result.tokens.end());
-    if (result.stop_token) history_.push_back(*result.stop_token);
-    started_ = true;
-    answer_end_ = engine_.session_length(session_);
-    last_answer_ = result;
-    return result;
-  }
-
-  static paddock::ChatOptions chat_options(const Args& args) {
-    paddock::ChatOptions options;
-    options.template_name = args.template_name;
-    if (!args.date.empty()) options.date = args.date;
-    return options;
+  std::string stats() const {
+    const paddock::KvStats stats = engine_.kv_stats();
+    const int64_t most = engine_.max_positions();
+    const int64_t context = engine_.options().context;
+    std::string text = fmt::format("{} tokens", conversation_.length());
+    if (most == INT32_MAX) {
+      text +=
+          fmt::format(" of any number, as {} bounds what layers keep", engine_.options().kv.policy);
+    } else {
+      text += fmt::format(
+          " of at most {} ({:.0f}%), the limit of {}", most,
+          100.0 * static_cast<double>(conversation_.length()) / static_cast<double>(most),
+          most < context ? "--kv-budget" : "the context");
+    }
+    text += fmt::format("\n{} in use, {} bytes\nleft:", pages_text(stats), stats.total.bytes);
+    for (const auto reason : {paddock::RemovalReason::kWindow, paddock::RemovalReason::kPolicyTrim,
+                              paddock::RemovalReason::kUser}) {
+      text +=
+          fmt::format(" {} pages by {},", stats.total.pages_removed[static_cast<size_t>(reason)],
+                      paddock::removal_reason_name(reason));
+    }
+    return text + fmt::format(" in {} decisions\n", stats.total.trim_decisions);
   }
 
   const Args& args_;
   paddock::Engine& engine_;
-  paddock::GenerateOptions options_;
-  paddock::ChatTemplate format_;
-  paddock::SessionId session_;
-  std::vector<paddock::TokenId> history_;      // all that the session holds
-  std::vector<paddock::TokenId> last_tokens_;  // of the last message
-  int64_t turn_start_ = 0;                     // length of the session before the last message
-  paddock::GenerateResult last_answer_;
-  int64_t answer_end_ = 0;  // length of the session after it
-  bool started_ = false;
+  Conversation conversation_;
+  KvNotes notes_;
+  bool all_taken_ = true;
+  std::string advice_;                            // said last
+  std::optional<paddock::FinishReason> cut_off_;  // how the last answer ended
 };
-
-constexpr const char* kCommands =
-    "/stats  tokens held\n/kv     the cache, layer by layer\n/policy what each layer keeps\n"
-    "/policy SPEC  keep something else; the conversation is read again\n"
-    "/retry  the last message again, with another answer\n"
-    "/clear  forget the conversation\n/quit   end\n";
-
-/// Commands that answer on stderr.
-void slash_command(const std::string& line, const paddock::Engine& engine,
-                   Conversation& conversation) {
-  if (line == "/stats") {
-    note(fmt::format("{} tokens, {} bytes of KV cache in use\n", conversation.length(),
-                     engine.kv_stats().total.bytes));
-  } else if (line == "/kv") {
-    note(paddock::to_table(engine.kv_stats()));
-  } else if (line == "/policy") {
-    note(fmt::format("{}\n", engine.options().kv.policy));
-  } else if (line.starts_with("/policy ")) {
-    try {
-      conversation.set_policy(line.substr(8));
-    } catch (const paddock::Error& e) {
-      note(fmt::format("{}\n", e.what()));
-    }
-  } else if (line == "/clear") {
-    conversation.clear();
-  } else {
-    note(fmt::format("{}", line == "/help" ? "" : "unknown command '" + line + "'; there are\n"));
-    note(kCommands);
-  }
-}
 
 int run(const Args& args) {
   if (args.max_tokens < 0) {
@@ -194,11 +259,11 @@ int run(const Args& args) {
       return !InterruptGuard::interrupted();
     };
   }
-  std::unique_ptr<Conversation> conversation;
+  std::unique_ptr<Chat> chat;
   try {
-    conversation = std::make_unique<Conversation>(args, *engine, options);
+    chat = std::make_unique<Chat>(args, *engine, options);
   } catch (const paddock::Error& e) {
-    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(describe(e));
     if (e.code() != paddock::ErrorCode::kUnsupported) throw;
     std::string words = e.what();  // the library names its own option
     const std::string option = "ChatOptions::template_name";
@@ -207,66 +272,20 @@ int run(const Args& args) {
     }
     throw paddock::Error(e.code(), words);
   }
-  const auto show = [&](const paddock::GenerateResult& result) {
-    if (args.engine.json) {
-      print_json({{"text", result.text},
-                  {"prompt_tokens", result.prompt_tokens},
-                  {"tokens", result.tokens},
-                  {"finish_reason", paddock::finish_reason_name(result.finish_reason)}});
-    } else {
-      print("\n");
-    }
-    if (result.finish_reason == paddock::FinishReason::kError) {
-      throw paddock::Error(paddock::ErrorCode::kInternal, result.error);
-    }
-  };
   std::optional<Watch> watch;
   if (args.report.watch) watch.emplace(*engine);
-  const auto end = [&] {
-    watch.reset();
-    events.close();
-    if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
-    return 0;
-  };
-  // A message that cannot be taken is refused; the conversation goes on without it.
-  const auto attempt = [&](const std::function<paddock::GenerateResult()>& answer) {
-    try {
-      show(answer());
-      return true;
-    } catch (const paddock::Error& e) {
-      if (e.code() != paddock::ErrorCode::kInvalidArgument &&
-          e.code() != paddock::ErrorCode::kOutOfMemory) {
-        throw;
-      }
-      complain(fmt::format("error: {}", e.what()));
-      return false;
-    }
-  };
-  if (args.single_turn) {
-    show(conversation->answer(args.prompt));
-    return end();
-  }
-  bool all_taken = true;
-  const auto say = [&](const std::string& text) {
-    all_taken &= attempt([&] { return conversation->answer(text); });
-  };
-  if (!args.prompt.empty()) say(args.prompt);
+  bool all_taken = args.prompt.empty() || chat->say(args.prompt);
   const bool terminal = isatty(STDIN_FILENO) == 1;
-  for (std::string line; !InterruptGuard::interrupted();) {
+  for (std::string line; !args.single_turn && !InterruptGuard::interrupted();) {
     if (terminal) note("> ");
     if (!std::getline(std::cin, line)) break;
     if (line.ends_with('\r')) line.pop_back();
-    if (line.empty()) continue;
-    if (line == "/quit") break;
-    if (line == "/retry") {
-      attempt([&] { return conversation->retry(); });
-    } else if (line[0] == '/') {
-      slash_command(line, *engine, *conversation);
-    } else {
-      say(line);
-    }
+    if (!line.empty() && !chat->take(line)) break;
   }
-  end();
+  all_taken &= chat->all_taken();
+  watch.reset();
+  events.close();
+  if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
   return all_taken ? 0 : 1;
 }
 
@@ -278,12 +297,12 @@ void add_chat(CLI::App& app, int& exit_code) {
   args->engine.add_to(*command);
   args->sampling.add_to(*command);
   args->report.add_to(*command);
-  command->add_option("--system", args->system, "the system message");
+  command->add_option("--system", args->conversation.system, "the system message");
   command->add_option("-p,--prompt", args->prompt, "the first message");
   command->add_flag("--single-turn", args->single_turn, "answer -p once and end");
-  command->add_option("--chat-template", args->template_name,
+  command->add_option("--chat-template", args->conversation.template_name,
                       "name of a chat format (default: the model's own)");
-  command->add_option("--date", args->date, "\"Today Date\" of Llama 3.1 and 3.2");
+  command->add_option("--date", args->conversation.date, "\"Today Date\" of Llama 3.1 and 3.2");
   command->add_option("-n,--predict", args->max_tokens, "most tokens of one answer")
       ->capture_default_str();
   command->callback([args, &exit_code] { exit_code = run(*args); });

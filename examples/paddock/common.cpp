@@ -15,6 +15,7 @@
 #include <random>
 #include <thread>
 
+#include "advice.h"
 #include "log.h"
 
 namespace cli {
@@ -156,40 +157,9 @@ std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock
   try {
     return std::make_unique<paddock::Engine>(model, options);
   } catch (const paddock::Error& e) {
-    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(describe(e));
     throw;
   }
-}
-
-uint64_t parse_size(const std::string& text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const std::string unit(end, text.data() + text.size());
-  static const std::pair<const char*, uint64_t> kUnits[] = {{"", 1},
-                                                            {"B", 1},
-                                                            {"KiB", 1ULL << 10},
-                                                            {"MiB", 1ULL << 20},
-                                                            {"GiB", 1ULL << 30},
-                                                            {"TiB", 1ULL << 40},
-                                                            {"KB", 1000},
-                                                            {"MB", 1000000},
-                                                            {"GB", 1000000000}};
-  for (const auto& [name, scale] : kUnits) {
-    if (unit != name || error != std::errc() || value == 0) continue;
-    uint64_t bytes = 0;
-    if (!__builtin_mul_overflow(value, scale, &bytes)) return bytes;
-  }
-  throw UsageError(
-      fmt::format("--kv-budget {}: must be a size such as 256MiB, 2GiB or 4096, or 80%", text));
-}
-
-double parse_share(const std::string& text) {
-  double percent = 0;
-  const char* last = text.data() + text.size() - 1;
-  const auto [end, error] = std::from_chars(text.data(), last, percent);
-  check(error == std::errc() && end == last && percent > 0 && percent <= 100, "--kv-budget", text,
-        "above 0% and at most 100%");
-  return percent / 100;
 }
 
 std::string read_file(const std::string& path) {

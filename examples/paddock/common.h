@@ -59,11 +59,6 @@ struct SamplingArgs {
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
                                              const paddock::EngineOptions& options);
 
-/// "256MiB", "2GiB", "100MB", "4096" in bytes.
-uint64_t parse_size(const std::string& text);
-/// "80%" as 0.8.
-double parse_share(const std::string& text);
-
 /// The whole file, byte for byte; "-" is stdin.
 std::string read_file(const std::string& path);
 /// Ids of `prompt`, or of `file` if it is not empty; an Error names which of them.

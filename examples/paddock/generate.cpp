@@ -1,7 +1,9 @@
 // paddock generate: completes a raw prompt, streaming.
 #include <fmt/format.h>
 
+#include "advice.h"
 #include "common.h"
+#include "kv_notes.h"
 #include "kv_report.h"
 
 namespace cli {
@@ -112,11 +114,10 @@ int run(const Args& args) {
     complain(fmt::format("error: {}", result.error));
     return 1;
   }
-  if (!args.engine.json && result.finish_reason == paddock::FinishReason::kKvFull) {
-    note("paddock: the KV cache is full; raise --kv-budget or bound it with --kv-policy\n");
-  }
-  if (!args.engine.json && result.finish_reason == paddock::FinishReason::kContext) {
-    note("paddock: the context is full; raise -c or bound the cache with --kv-policy\n");
+  for (const std::string& line :
+       {KvNotes(*engine, "--kv-policy").news(engine->session_length(session)),
+        lack_of_room(result, *engine)}) {
+    if (!line.empty()) note(fmt::format("paddock: {}\n", line));
   }
   return 0;
 }

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <sstream>
 
+#include "advice.h"
 #include "common.h"
 #include "log.h"
 
@@ -59,6 +60,10 @@ int run(CLI::App& app, int argc, char** argv, const int& exit_code) {
   } catch (const cli::UsageError& e) {
     cli::complain(e.what());
     return 2;
+  } catch (const paddock::Error& e) {
+    if (cli::InterruptGuard::interrupted()) return 130;
+    cli::complain("error: " + cli::describe(e));
+    return 1;
   } catch (const std::exception& e) {
     if (cli::InterruptGuard::interrupted()) return 130;
     cli::complain(fmt::format("error: {}", e.what()));

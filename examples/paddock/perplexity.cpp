@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "advice.h"
 #include "common.h"
 #include "quality_plot.h"
 
@@ -58,12 +59,35 @@ std::vector<paddock::TokenId> read_text(const Args& args, const paddock::Model& 
 }
 
 std::unique_ptr<paddock::QualityMeter> make_meter(
-    const std::shared_ptr<const paddock::Model>& model, const paddock::QualityOptions& options) {
+    const Args& args, const std::shared_ptr<const paddock::Model>& model,
+    const paddock::QualityOptions& options) {
   try {
     return std::make_unique<paddock::QualityMeter>(model, options);
   } catch (const paddock::Error& e) {
-    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(e.what());
-    throw;
+    // A contender is set by another option than the baseline.
+    const char* contender = args.against.empty() ? "--sweep" : "--against";
+    const std::string text =
+        describe(e, e.problem().starts_with("contender") ? contender : "--kv-policy");
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(text);
+    throw paddock::Error(e.code(), text);
+  }
+}
+
+/// Says which rules that decide where a prompt ends never did.
+void note_idle_rules(const Args& args, const paddock::QualityMeter& meter, size_t n_rules) {
+  for (size_t i = 0; i < n_rules; ++i) {
+    const paddock::KvStats stats = meter.engine(i).kv_stats();
+    for (const paddock::KvLayerStats& layer : stats.layers) {
+      const bool once =
+          layer.policy.starts_with("snapkv") || layer.policy.starts_with("pyramid:snapkv");
+      if (!once || layer.trim_decisions > 0) continue;
+      note(fmt::format(
+          "paddock: {} never acted: it decides once, where the prompt ends; {}\n", layer.policy,
+          args.prompt_tokens > 0
+              ? fmt::format("the first {} tokens are no more than it keeps", args.prompt_tokens)
+              : "say where with --prompt-tokens N"));
+      break;
+    }
   }
 }
 
@@ -275,7 +299,7 @@ int run(const Args& args) {
       options.engine.context += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
     }
   }
-  const auto meter = make_meter(model, options);
+  const auto meter = make_meter(args, model, options);
   std::optional<PositionFile> positions;
   std::optional<OutputFile> svg;
   if (!args.per_position.empty()) {
@@ -302,6 +326,7 @@ int run(const Args& args) {
     if (e.code() == paddock::ErrorCode::kCancelled && InterruptGuard::interrupted()) return 130;
     throw;
   }
+  note_idle_rules(args, *meter, 1 + options.contenders.size());
   if (positions) positions->finish();
   if (svg) {
     svg->write(plot(args, options.engine, outcome.quality));

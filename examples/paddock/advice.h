@@ -1,0 +1,30 @@
+// Sizes, and what a refusal proposes, in the tool's own words.
+#pragma once
+
+#include <paddock/paddock.h>
+
+#include <cstdint>
+#include <string>
+
+namespace cli {
+
+/// "1.5GiB", "256M", "100MB", "4096" in bytes: K, M, G, T and Ki, KiB, ... are powers of 1024; KB,
+/// MB, ... powers of 1000.
+uint64_t parse_size(const std::string& text);
+/// As parse_size() takes it: the same, or a little more where that is shorter.
+std::string size_text(uint64_t bytes);
+/// "80%" as 0.8.
+double parse_share(const std::string& text);
+
+/// The tool's options. `policy`: how a rule is set here.
+paddock::SettingNames option_names(const std::string& policy = "--kv-policy");
+
+/// The problem, and what works, by the names of the tool's options.
+std::string describe(const paddock::Error& error, const std::string& policy = "--kv-policy");
+
+/// Why an answer was cut off and what would have let it go on; empty where it was not for lack of
+/// room.
+std::string lack_of_room(const paddock::GenerateResult& result, const paddock::Engine& engine,
+                         const std::string& policy = "--kv-policy");
+
+}  // namespace cli

@@ -1,0 +1,241 @@
+// A chat whose cache fills up, loses something or is given other rules, and what it says about it.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <string>
+
+#include "support/cli.h"
+#include "support/golden.h"
+#include "support/small_model.h"
+#include "support/temporary_folder.h"
+
+namespace paddock::test {
+namespace {
+
+int64_t times(const std::string& text, const std::string& part) {
+  int64_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+/// What follows `before` in `text`, up to the next comma, semicolon, blank or end of line.
+std::string word_after(const std::string& text, const std::string& before) {
+  const size_t at = text.find(before);
+  if (at == std::string::npos) return "";
+  const size_t from = at + before.size();
+  return text.substr(from, text.find_first_of(",; \n", from) - from);
+}
+
+/// The small model: one layer, 8 bytes a position, pages of 128 bytes, a context of 128.
+class CliChat : public testing::Test {
+ protected:
+  CliChat() { write_small_model(folder_); }
+  std::string model() const { return " -m " + folder_.path() + " "; }
+  std::string chat() const { return "chat" + model() + "--chat-template chatml --temp 0 "; }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(CliChat, ARefusedPolicyLeavesTheConversationAndProposesOneThatFits) {
+  const std::string command = chat() + "-n 4 --kv-budget 640 ";
+  const Outcome o =
+      paddock(command, "one\n/policy sink:4+200\ntwo\n/policy\n/stats\n/clear\nthree\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\n") << o.err;
+  EXPECT_EQ(times(o.err, "error: "), 1) << o.err;
+  EXPECT_NE(o.err.find("policy 'sink:4+200' needs at least"), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("\nfull\n"), std::string::npos) << o.err;
+  // Each proposal works.
+  const std::string policy = word_after(o.err, "/policy ");
+  const Outcome with_policy = paddock(command, "one\n/policy " + policy + "\ntwo\n/policy\n");
+  EXPECT_EQ(with_policy.code, 0);
+  EXPECT_EQ(with_policy.out, "aaaa\naaaa\n");
+  EXPECT_EQ(with_policy.err, policy + "\n");
+  const std::string budget = word_after(o.err, "raise --kv-budget to ");
+  const Outcome raised =
+      paddock(chat() + "-n 4 --kv-budget " + budget, "one\n/policy sink:4+200\ntwo\n/policy\n");
+  EXPECT_EQ(raised.err, "sink:4+200\n");
+  EXPECT_EQ(raised.out, "aaaa\naaaa\n");
+}
+
+TEST_F(CliChat, AFullCacheIsSaidOnceAndAnotherPolicyGoesOn) {
+  const std::string command = chat() + "-n 100 --kv-budget 768 ";  // 96 positions
+  const Outcome o = paddock(command, "one\ntwo\nthree\n/stats\n");
+  EXPECT_EQ(o.code, 1);
+  EXPECT_EQ(times(o.out, "\n"), 1);
+  EXPECT_EQ(times(o.err, "the KV cache of 768 is full; "), 1) << o.err;
+  EXPECT_EQ(times(o.err, "error: the prompt needs"), 2) << o.err;
+  EXPECT_EQ(times(o.err, "raise --kv-budget to"), 1) << o.err;
+  EXPECT_NE(o.err.find("\n97 tokens of at most 96 (101%), the limit of --kv-budget\n"),
+            std::string::npos)
+      << o.err;
+  const std::string policy = word_after(o.err, "/policy ");
+  const Outcome on =
+      paddock(command, "one\n/policy " + policy + "\ntwo\n/policy sink:4+500\nthree\n/stats\n");
+  EXPECT_EQ(times(on.out, "\n"), 3) << on.err;
+  EXPECT_EQ(times(on.err, "session"), 0) << on.err;
+  EXPECT_NE(on.err.find(policy + " let "), std::string::npos) << on.err;
+  EXPECT_NE(on.err.find("'sink:4+500' needs at least"), std::string::npos) << on.err;
+}
+
+TEST_F(CliChat, LackOfRoomIsSaidInEveryFormAndIsOne) {
+  for (const std::string& form : {std::string(), std::string("--json ")}) {
+    const Outcome full = paddock(chat() + "-n 100 --single-turn -p one --kv-budget 768 " + form);
+    EXPECT_EQ(full.code, 1);
+    EXPECT_EQ(times(full.err, "the KV cache of 768 is full; raise --kv-budget to "), 1) << full.err;
+    const Outcome context = paddock(chat() + "-n 100 --single-turn -p one -c 60 " + form);
+    EXPECT_EQ(context.code, 1);
+    EXPECT_EQ(times(context.err, "the context is full, 60 positions; drop -c"), 1) << context.err;
+    const Outcome raw =
+        paddock("generate" + model() + "--temp 0 -n 100 -p one -c 60 --ignore-eos " + form);
+    EXPECT_EQ(times(raw.err, "the context is full, 60 positions; drop -c"), 1) << raw.err;
+  }
+  // As proposed, it works.
+  const Outcome full = paddock(chat() + "-n 60 --single-turn -p one --kv-budget 512");
+  const std::string budget = word_after(full.err, "raise --kv-budget to ");
+  EXPECT_EQ(paddock(chat() + "-n 60 --single-turn -p one --kv-budget " + budget).code, 0) << budget;
+  EXPECT_EQ(paddock(chat() + "-n 60 --single-turn -p one").code, 0);
+}
+
+TEST_F(CliChat, WhatLeavesIsSaidAtEachTurn) {
+  const Outcome o =
+      paddock(chat() + "-n 70 -b 8 -c 500 --kv-policy sink:4+28", "one\ntwo\n/stats\n");
+  EXPECT_EQ(o.code, 0);
+  const std::regex line(
+      "paddock: sink:4\\+28 let [0-9]+ pages go: positions [-0-9, ]+ of turns? [0-9 to]+ in 1 of 1 "
+      "layers; [0-9]+ of [0-9]+ pages \\([0-9]+%\\) are held(; [^\n]*)?\n");
+  const auto begin = std::sregex_iterator(o.err.begin(), o.err.end(), line);
+  EXPECT_EQ(std::distance(begin, std::sregex_iterator()), 2) << o.err;
+  EXPECT_EQ(times(o.err, "positions raise --kv-budget to "), 1) << o.err;
+  EXPECT_EQ(times(o.err, " with --kv-policy full"), 1) << o.err;
+  EXPECT_NE(o.err.find("of turn 1 "), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find(" pages by window, 0 pages by policy_trim"), std::string::npos) << o.err;
+  const Outcome raw = paddock("generate" + model() + "--temp 0 -n 60 -p one --kv-policy window:8");
+  EXPECT_EQ(times(raw.err, "paddock: window:8 let "), 1) << raw.err;
+  EXPECT_EQ(paddock("generate" + model() + "--temp 0 -n 60 -p one").err, "");
+}
+
+TEST_F(CliChat, ARefusedMessageKeepsTheConversation) {
+  const Outcome o = paddock(chat() + "-n 4 -c 64", std::string(200, 'x') + "\none\n" +
+                                                       std::string(200, 'x') + "\n/stats\n");
+  EXPECT_EQ(o.code, 1);
+  EXPECT_EQ(o.out, "aaaa\n");
+  EXPECT_EQ(times(o.err, "the context admits 64 positions"), 2) << o.err;
+}
+
+TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
+  const Outcome o =
+      paddock(chat() + "-n 4 -c 500", "/etc/hosts is odd\n//stats\n/tmp\n/home is where\n//\n/\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n");
+  EXPECT_EQ(o.err, "");
+  // The message is what was typed, but for the slash that escapes.
+  const auto tokens = [&](const std::string& text) {
+    return nlohmann::json::parse(paddock(chat() + "-n 4 --json", text + "\n").out)["prompt_tokens"]
+        .get<int>();
+  };
+  EXPECT_EQ(tokens("/etc is"), tokens("xetc is"));
+  EXPECT_EQ(tokens("//stats"), tokens("xstats"));
+  const Outcome wrong = paddock(chat(), "/stat\n/hlep\n/kv now\n/save file\n/quit\n");
+  EXPECT_EQ(wrong.code, 0);
+  EXPECT_EQ(wrong.out, "");
+  EXPECT_NE(wrong.err.find("there is no command /stat, but /stats; a message that begins so is "
+                           "written //stat\n"),
+            std::string::npos)
+      << wrong.err;
+  EXPECT_NE(wrong.err.find("/hlep, but /help;"), std::string::npos) << wrong.err;
+  EXPECT_NE(wrong.err.find("/kv takes nothing after it"), std::string::npos) << wrong.err;
+  EXPECT_NE(wrong.err.find("there is no /save yet"), std::string::npos) << wrong.err;
+  EXPECT_EQ(times(wrong.err, "\n"), 4) << wrong.err;
+}
+
+TEST_F(CliChat, SnapKvActsAtEveryTurn) {
+  const Outcome o =
+      paddock(chat() + "-n 8 -c 500 --kv-policy snapkv:16 --kv-block-size 4", "one\ntwo\n/stats\n");
+  EXPECT_EQ(times(o.err, "snapkv:16 let "), 2) << o.err;
+  EXPECT_NE(o.err.find(" in 2 decisions\n"), std::string::npos) << o.err;
+  const std::string text = folder_.write("text", std::string(60, 'x'));
+  const std::string score = "perplexity" + model() + "-f " + text + " --kv-block-size 4 ";
+  EXPECT_EQ(
+      paddock(score + "--against snapkv:16").err,
+      "paddock: snapkv:16 never acted: it decides once, where the prompt ends; say where with "
+      "--prompt-tokens N\n");
+  EXPECT_EQ(paddock(score + "--against snapkv:16 --prompt-tokens 40").err, "");
+  EXPECT_EQ(paddock(score + "--sweep full --sweep snapkv:16 --prompt-tokens 10").err,
+            "paddock: snapkv:16 never acted: it decides once, where the prompt ends; the first 10 "
+            "tokens are no more than it keeps\n");
+}
+
+TEST_F(CliChat, SizesMayHaveAPointAndAShortUnit) {
+  const auto bytes = [&](const std::string& size) {
+    const Outcome o =
+        paddock("generate" + model() + "--temp 0 -n 1 -p a --json --kv-budget " + size);
+    EXPECT_EQ(o.code, 0) << size << o.err;
+    return nlohmann::json::parse(o.out)["kv"]["pool_bytes"].get<int64_t>();
+  };
+  EXPECT_EQ(bytes("1.5KiB"), 1536);
+  EXPECT_EQ(bytes("1.5k"), 1536);
+  EXPECT_EQ(bytes("2K"), 2048);
+  EXPECT_EQ(bytes("2Ki"), 2048);
+  EXPECT_EQ(bytes("1M"), 1 << 20);
+  EXPECT_EQ(bytes("1mib"), 1 << 20);
+  EXPECT_EQ(bytes("0.5MiB"), 1 << 19);
+  EXPECT_EQ(bytes("1MB"), 1000000 / 128 * 128);
+  EXPECT_EQ(bytes("4096"), 4096);
+  EXPECT_EQ(bytes("4096B"), 4096);
+  for (const char* wrong : {"1.5", "-1M", "M", "1.M", ".5M", "1e3M", "inf", "nan", "0", "0.0M",
+                            "1XiB", "1MiBi", "1 M", "0x10", "18446744073709551615K"}) {
+    expect_refusal("generate" + model() + "--temp 0 -p a --kv-budget '" + wrong + "'", 2, "1.5GiB");
+  }
+}
+
+TEST_F(CliChat, RefusalsNameOptionsWithValuesThatWork) {
+  const std::string generate = "generate" + model() + "--temp 0 -n 20 ";
+  const std::string text(100, 'x');
+  const auto refused = [&](const std::string& options) {
+    const Outcome o = paddock(generate + options);
+    EXPECT_NE(o.code, 0) << options;
+    return o.err;
+  };
+  const std::string prompt = "-p " + text + " ";
+  const std::string small = refused(prompt + "--kv-budget 640");
+  const std::string budget = word_after(small, "raise --kv-budget to ");
+  EXPECT_EQ(paddock(generate + prompt + "--kv-budget " + budget).code, 0) << small;
+  const std::string policy = word_after(small, "--kv-policy ");
+  EXPECT_EQ(paddock(generate + prompt + "--kv-budget 640 --kv-policy " + policy).code, 0) << small;
+  EXPECT_NE(refused(prompt + "-c 20").find("; drop -c"), std::string::npos);
+  const std::string wide = refused(prompt + "--kv-budget 768 --kv-policy window:24");
+  const std::string batch = word_after(wide, "lower -b to ");
+  EXPECT_EQ(paddock(generate + prompt + "--kv-budget 768 --kv-policy window:24 -b " + batch).code,
+            0)
+      << wide;
+  EXPECT_NE(refused("-p a --kv-policy h2p:64").find("; --kv-policy h2o:64 fits now"),
+            std::string::npos);
+  EXPECT_NE(refused("-p a --kv-policy 0-3=h2o:64").find("; --kv-policy 0=h2o:64 fits now"),
+            std::string::npos);
+  const Outcome against =
+      paddock("perplexity" + model() + "-f " + folder_.write("t", text) + " --against wimdow:8");
+  EXPECT_EQ(against.code, 2);
+  EXPECT_NE(against.err.find("; --against window:8 fits now"), std::string::npos) << against.err;
+}
+
+TEST(CliChatReal, TheStoryOfAKettleGoesOn) {
+  PADDOCK_REAL_FILE(model, "PADDOCK_TEST_MODEL")
+  const std::string command =
+      "chat -m " + std::string(model) + " --kv-budget 4MiB -n 200 --temp 0 -b 256";
+  const std::string before = "Tell me a story about a kettle.\nGo on.\n";
+  const Outcome o =
+      paddock(command, before + "/policy sink:4+60\nGo on.\n/stats\n/clear\nHello.\n");
+  EXPECT_EQ(times(o.err, "is not open"), 0) << o.err;
+  EXPECT_NE(o.err.find(" tokens of at most "), std::string::npos) << o.err;
+  EXPECT_EQ(times(o.out, "\n") >= 2, true);
+  const std::string policy = word_after(o.err, "/policy ");
+  ASSERT_NE(policy, "") << o.err;
+  const Outcome on = paddock(command, before + "/policy " + policy + "\nGo on.\n");
+  EXPECT_EQ(times(on.err, "is not open"), 0) << on.err;
+  EXPECT_NE(on.err.find(policy + " let "), std::string::npos) << on.err;
+}
+
+}  // namespace
+}  // namespace paddock::test
