@@ -175,7 +175,7 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string err
     const auto made = static_cast<int64_t>(request.result.tokens.size());
     try {
       request.result.proposals = proposals(now - made + request.options.max_tokens, now + 1);
-    } catch (const std::bad_alloc&) {
+    } catch (...) {  // no memory, or a rule of the host's own that throws when it is tried
       // It ends all the same, without advice.
     }
   }
