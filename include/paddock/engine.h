@@ -181,9 +181,9 @@ class PADDOCK_API Engine {
 
   // ---- what the cache does
   /// Other rules for every layer from now on, built in or of KvOptions::custom_policies; counters
-  /// go on, and a context that was left at its default becomes theirs. Error kInvalidArgument for a
-  /// rule that is wrong or while requests or sessions are open, kOutOfMemory if the pool cannot
-  /// hold it.
+  /// go on, and a context that was left at its default becomes theirs where the pool admits it.
+  /// Error kInvalidArgument for a rule that is wrong or while requests or sessions are open,
+  /// kOutOfMemory if the pool cannot hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
   /// Throws what set_kv_policy(spec), or feeding a sequence of `positions` after it, would: so that

@@ -123,8 +123,12 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   next.asked.kv.custom_policy = nullptr;
   next.options.kv.policy = next.asked.kv.policy;
   next.options.kv.custom_policy = nullptr;
-  // A rule may bound what had no bound before, or the other way round.
+  // A rule may bound what had no bound before, or the other way round. Where the pool was made for
+  // shorter sequences than it would then have to hold, they stay so short.
   next.options.context = lay_out(config, next.asked, next.policies).options.context;
+  if (least_pages(next) > next.n_pages) {
+    next.options.context = std::min(next.options.context, setup.options.context);
+  }
   next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
   check_pool(config, next, wanted);
   const int64_t pages = pages_needed(next, std::max<int64_t>(1, positions));

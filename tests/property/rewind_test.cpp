@@ -47,6 +47,35 @@ std::vector<float> fresh(const std::string& policy, std::span<const TokenId> tok
   return feed(engine, engine.open_session(), tokens);
 }
 
+/// A session's text, and where rules that care were told that a prompt ends.
+struct Told {
+  std::vector<TokenId> tokens;
+  int64_t cached = 0;                                // the rest is pending
+  std::vector<std::pair<int64_t, int64_t>> prompts;  // positions cached then, where it ends
+
+  void truncate(int64_t length) {
+    tokens.resize(static_cast<size_t>(length));
+    cached = std::min(cached, length);
+    std::erase_if(prompts, [&](const auto& prompt) { return prompt.second > length; });
+  }
+};
+
+/// Likewise, told the same.
+std::vector<float> fresh(const std::string& policy, const Told& told) {
+  Engine engine(model(), options_for(policy));
+  const SessionId session = engine.open_session();
+  const auto feed_to = [&](int64_t end, int64_t prompt_end) {
+    const int64_t from = engine.session_length(session);
+    if (end <= from) return;
+    engine.feed(session, std::span(told.tokens).subspan(from, end - from), prompt_end);
+  };
+  for (const auto& [cached, prompt_end] : told.prompts) {
+    feed_to(cached, 0);
+    feed_to(prompt_end, prompt_end);
+  }
+  return feed(engine, session, std::span(told.tokens).subspan(engine.session_length(session)));
+}
+
 /// Everything the engine tells about its cache, but for times.
 std::string told(const Engine& engine) {
   KvStats stats = engine.kv_stats();
@@ -164,7 +193,7 @@ TEST(Rewind, SessionsAtRandomEqualFreshRuns) {
     options.batch_size = 24;
     options.kv.budget_bytes = uint64_t{3} * 2 * (400 / kBlock) * 4 * kBlock * 2 * 64;
     Engine engine(model(), options);
-    std::map<SessionId, std::vector<TokenId>> sessions;
+    std::map<SessionId, Told> sessions;
     GenerateOptions greedy;
     greedy.max_tokens = 9;
     greedy.sampling.temperature = 0;
@@ -193,24 +222,29 @@ TEST(Rewind, SessionsAtRandomEqualFreshRuns) {
       auto at = sessions.begin();
       std::advance(at, random() % sessions.size());
       auto& [session, held] = *at;
-      if (dice == 8 || held.size() > 250) {
+      if (dice == 8 || held.tokens.size() > 250) {
         engine.close_session(session);
         sessions.erase(at);
-      } else if (dice > 5 && !held.empty()) {
+      } else if (dice > 5 && !held.tokens.empty()) {
         const size_t length =
-            random() % 3 == 0 ? 0 : held.size() - random() % std::min<size_t>(9, held.size());
+            random() % 3 == 0
+                ? 0
+                : held.tokens.size() - random() % std::min<size_t>(9, held.tokens.size());
         try {
           engine.truncate(session, static_cast<int64_t>(length));
-          held.resize(length);
+          held.truncate(static_cast<int64_t>(length));
         } catch (const Error& e) {
           EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
         }
-      } else if (dice == 5 && !held.empty()) {
+      } else if (dice == 5 && !held.tokens.empty()) {
         const std::vector<TokenId> said = engine.generate(session, piece, greedy).tokens;
-        held.insert(held.end(), piece.begin(), piece.end());
-        held.insert(held.end(), said.begin(), said.end());
+        held.tokens.insert(held.tokens.end(), piece.begin(), piece.end());
+        held.prompts.emplace_back(held.cached, held.tokens.size());
+        held.tokens.insert(held.tokens.end(), said.begin(), said.end());
+        held.cached = static_cast<int64_t>(held.tokens.size()) - 1;
       } else {
-        held.insert(held.end(), piece.begin(), piece.end());
+        held.tokens.insert(held.tokens.end(), piece.begin(), piece.end());
+        held.cached = static_cast<int64_t>(held.tokens.size());
         EXPECT_EQ(feed(engine, session, piece), fresh(example.policy, held));
         ++compared;
       }

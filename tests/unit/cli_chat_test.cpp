@@ -125,8 +125,8 @@ TEST_F(CliChat, ARefusedMessageKeepsTheConversation) {
 }
 
 TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
-  const Outcome o =
-      paddock(chat() + "-n 4 -c 500", "/etc/hosts is odd\n//stats\n/tmp\n/home is where\n//\n/\n");
+  const Outcome o = paddock(chat() + "-n 4 -c 500 --log-level off",
+                            "/etc/hosts is odd\n//stats\n/tmp\n/home is where\n//\n/\n");
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n");
   EXPECT_EQ(o.err, "");
