@@ -76,6 +76,10 @@ void angles_kernel(AnglesArgs args) {
   simt::store(to + args.half, static_cast<float>(simt::sin(angle)) * args.attention_factor);
 }
 
+// Here, as a kernel may not call what computes them.
+constexpr float kLeastF16 = least_overflow(DType::kF16);
+constexpr float kLeastBf16 = least_overflow(DType::kBF16);
+
 /// Stores an element; 1 if it overflows().
 template <typename T>
 PADDOCK_DEVICE uint32_t store_element(uint8_t* page, int64_t i, float value);
@@ -86,15 +90,13 @@ PADDOCK_DEVICE uint32_t store_element<float>(uint8_t* page, int64_t i, float val
 }
 template <>
 PADDOCK_DEVICE uint32_t store_element<F16>(uint8_t* page, int64_t i, float value) {
-  constexpr float kLeast = least_overflow(DType::kF16);
   simt::store(reinterpret_cast<F16*>(page) + i, simt::from_f32<F16>(value));
-  return overflows(value, kLeast) ? 1U : 0U;
+  return overflows(value, kLeastF16) ? 1U : 0U;
 }
 template <>
 PADDOCK_DEVICE uint32_t store_element<Bf16>(uint8_t* page, int64_t i, float value) {
-  constexpr float kLeast = least_overflow(DType::kBF16);
   simt::store(reinterpret_cast<Bf16*>(page) + i, simt::from_f32<Bf16>(value));
-  return overflows(value, kLeast) ? 1U : 0U;
+  return overflows(value, kLeastBf16) ? 1U : 0U;
 }
 
 /// One warp takes a head at a time, keys and values.

@@ -177,8 +177,11 @@ class Stage {
 TEST(Hosts, MayCallFromTheirCallbacksWhatTheTableSays) {
   for (const Place place : kPlaces) {
     const bool between_work = place != Place::kTrim && place != Place::kLog;
+    if (kEmulated && place != Place::kOnToken && place != Place::kTrim) continue;  // minutes
     const auto undisturbed = Stage(place).run({});
     for (const Method& method : methods()) {
+      const std::string name = method.name;
+      if (kEmulated && name != "kv_stats" && name != "add" && name != "step") continue;
       SCOPED_TRACE(testing::Message() << method.name << " from " << static_cast<int>(place));
       Stage stage(place);
       std::optional<ErrorCode> refusal;
