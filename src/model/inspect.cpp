@@ -146,10 +146,10 @@ Json inspect_folder(const fs::path& path) {
   out["tensor_count"] = tensors.size();
   out["tensor_bytes"] = bytes;
   const auto bytes_of_config = config_file.bytes();
-  out["metadata"] =
-      Json::parse(reinterpret_cast<const char*>(bytes_of_config.data()),
-                  reinterpret_cast<const char*>(bytes_of_config.data()) + bytes_of_config.size(),
-                  nullptr, false);
+  const auto* text = reinterpret_cast<const char*>(bytes_of_config.data());
+  Json metadata = Json::parse(text, text + bytes_of_config.size(), nullptr, false);
+  // What is no JSON is said under "unsupported".
+  out["metadata"] = metadata.is_discarded() ? Json::object() : std::move(metadata);
   out["tensors"] = std::move(tensors);
   return out;
 }

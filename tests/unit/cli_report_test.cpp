@@ -172,6 +172,13 @@ TEST_F(CliReport, InspectReadsAConfigurationAlone) {
   expect_refusal("generate" + model() + "-p a --temp 0", 1, "neither model.safetensors nor");
   folder_.write("model.safetensors.index.json", R"({"weight_map":{"a":"gone.safetensors"}})");
   expect_refusal("inspect " + folder_.path(), 1, "gone.safetensors");
+  fs::remove(folder_.path() + "/model.safetensors.index.json");
+  for (const char* broken : {"xx", R"({"model_type":"llama")"}) {
+    folder_.write("config.json", broken);
+    const Outcome odd = paddock("inspect " + folder_.path());
+    EXPECT_EQ(odd.err.find("json.exception"), std::string::npos) << odd.err;
+    EXPECT_NE((odd.out + odd.err).find("not valid JSON at byte"), std::string::npos) << odd.out;
+  }
 }
 
 }  // namespace
