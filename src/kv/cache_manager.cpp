@@ -148,6 +148,7 @@ void CacheManager::close(SequenceId id) {
 
 void CacheManager::set_prompt(SequenceId id, int64_t length) {
   Sequence& sequence = impl_->at(id);
+  const std::lock_guard lock(impl_->mutex);
   if (length > sequence.length) sequence.prompt = length;
 }
 
