@@ -6,10 +6,10 @@
 
 #include "backend/cuda/step_recorder.h"
 #include "support/engine_inside.h"
-#include "support/golden.h"
 #include "support/rule_examples.h"
 #include "support/simt/harness.h"
 #include "support/simt/simt_runtime.h"
+#include "support/small_requests.h"
 #include "support/tiny_model.h"
 
 namespace paddock::test {
@@ -26,14 +26,6 @@ EngineOptions on(const std::string& device) {
   options.device = device;
   options.kv.block_size = 4;
   return options;
-}
-
-GenerateOptions greedy(int32_t n) {
-  GenerateOptions how;
-  how.max_tokens = n;
-  how.sampling.temperature = 0;
-  how.ignore_stop_tokens = true;
-  return how;
 }
 
 // ---- what travels

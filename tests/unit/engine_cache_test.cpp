@@ -2,28 +2,15 @@
 #include <atomic>
 #include <thread>
 
-#include "support/golden.h"
+#include "support/small_requests.h"
 
 namespace paddock::test {
 namespace {
-
-std::shared_ptr<const Model> tiny() {
-  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
-  return model;
-}
 
 EngineOptions with_policy(const std::string& policy) {
   EngineOptions options = reference_options();
   options.kv.policy = policy;
   options.kv.block_size = 4;
-  return options;
-}
-
-GenerateOptions greedy(int32_t n) {
-  GenerateOptions options;
-  options.max_tokens = n;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
   return options;
 }
 

@@ -2,31 +2,18 @@
 #include <atomic>
 #include <thread>
 
-#include "support/golden.h"
 #include "support/live_bytes.h"
 #include "support/poisoned_model.h"
+#include "support/small_requests.h"
 #include "support/temporary_folder.h"
 
 namespace paddock::test {
 namespace {
 
-std::shared_ptr<const Model> tiny() {
-  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
-  return model;
-}
-
 EngineOptions small_engine(const std::string& policy = "full") {
   EngineOptions options;
   options.threads = 2;
   options.kv.policy = policy;
-  return options;
-}
-
-GenerateOptions greedy(int32_t n) {
-  GenerateOptions options;
-  options.max_tokens = n;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
   return options;
 }
 

@@ -11,8 +11,8 @@
 #include "core/system.h"
 #include "engine/text_stream.h"
 #include "io/mapped_file.h"
-#include "support/golden.h"
 #include "support/small_model.h"
+#include "support/small_requests.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
 #include "support/vocabulary_gguf.h"
@@ -22,30 +22,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-GenerateOptions greedy(int32_t n) {
-  GenerateOptions options;
-  options.max_tokens = n;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  return options;
-}
-
 EngineOptions two_threads(const std::string& policy = "full") {
   EngineOptions options;
   options.threads = 2;
   options.kv.policy = policy;
   return options;
-}
-
-std::shared_ptr<const Model> golden_model() {
-  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
-  return model;
-}
-
-std::vector<TokenId> prompt_of(size_t n) {
-  std::vector<TokenId> tokens = golden_tokens();
-  tokens.resize(n);
-  return tokens;
 }
 
 /// Speaks "a" again and again; its embedding has three rows more than the vocabulary has tokens.
@@ -321,7 +302,7 @@ TEST(FieldReports, AWindowLeavesWhatItsTextAloneWouldGive) {
 TEST(FieldReports, ASeedCountsWhateverElseIsInTheBatch) {
   EngineOptions options = two_threads();
   options.max_sequences = 3;
-  Engine engine(golden_model(), options);
+  Engine engine(tiny(), options);
   const std::vector<TokenId> prompt = prompt_of(12);
   GenerateOptions seeded = greedy(20);
   seeded.sampling = {.seed = 42};
@@ -344,7 +325,7 @@ TEST(FieldReports, ASeedCountsWhateverElseIsInTheBatch) {
 
 // vllm-project/vllm #1623
 TEST(FieldReports, TheSmallestTemperaturesAndNucleiAreGreedy) {
-  Engine engine(golden_model(), two_threads());
+  Engine engine(tiny(), two_threads());
   const std::vector<TokenId> prompt = prompt_of(10);
   const std::vector<TokenId> best = engine.generate(prompt, greedy(6)).tokens;
   const auto with = [&](float temperature, float top_p, int32_t top_k) {
@@ -364,7 +345,7 @@ TEST(FieldReports, TheSmallestTemperaturesAndNucleiAreGreedy) {
 
 // huggingface/text-generation-inference #2108
 TEST(FieldReports, CutsLeaveLogProbabilitiesAlone) {
-  Engine engine(golden_model(), two_threads());
+  Engine engine(tiny(), two_threads());
   const std::vector<TokenId> prompt = prompt_of(12);
   GenerateOptions options = greedy(1);
   options.logprobs = 3;
@@ -381,7 +362,7 @@ TEST(FieldReports, CutsLeaveLogProbabilitiesAlone) {
 
 // vllm-project/vllm #16529
 TEST(FieldReports, ABiasForNoTokenIsRefusedAndCostsNothingElse) {
-  Engine engine(golden_model(), two_threads());
+  Engine engine(tiny(), two_threads());
   const std::vector<TokenId> prompt = prompt_of(5);
   const RequestId queued = engine.add(prompt, greedy(2));
   for (const TokenId id : {-1, engine.model().info().vocab_size}) {
@@ -399,7 +380,7 @@ TEST(FieldReports, SinksNearlyAsLargeAsTheWindowMakeProgress) {
   for (const std::string policy : {"sink:60+4", "sink:127+1", "sink:4092+4", "window:1"}) {
     EngineOptions options = two_threads(policy);
     options.batch_size = 16;
-    Engine engine(golden_model(), options);
+    Engine engine(tiny(), options);
     const GenerateResult result = engine.generate(prompt_of(50), greedy(150));
     EXPECT_EQ(result.finish_reason, FinishReason::kLength) << policy;
     EXPECT_EQ(result.tokens.size(), 150U) << policy;
@@ -417,7 +398,7 @@ TEST(FieldReports, PerplexityIsThatOfEveryTokenWhateverTheBatchAndChunk) {
       options.engine = reference_options();
       options.engine.batch_size = batch;
       options.chunk = chunk;
-      const QualityReport report = QualityMeter(golden_model(), options).compare(tokens);
+      const QualityReport report = QualityMeter(tiny(), options).compare(tokens);
       EXPECT_EQ(report.scored, static_cast<int64_t>(tokens.size()) - 1);
       if (!expected) expected = report.baseline.nll;
       EXPECT_EQ(report.baseline.nll, *expected) << batch << " " << chunk;
@@ -431,7 +412,7 @@ TEST(FieldReports, EveryPageComesBackHoweverARequestEnds) {
   options.max_sequences = 3;
   options.batch_size = 8;
   options.kv.block_size = 4;
-  Engine engine(golden_model(), options);
+  Engine engine(tiny(), options);
   const std::vector<TokenId> prompt = prompt_of(21);
   for (int round = 0; round < 6; ++round) {
     GenerateOptions timed = greedy(5);
@@ -464,9 +445,9 @@ TEST(FieldReports, SnapKvReadsPromptsShorterThanItsWindow) {
   for (const size_t n : {1, 2, 15, 31, 33}) {
     EngineOptions options = two_threads();
     options.kv.block_size = 4;
-    Engine full(golden_model(), options);
+    Engine full(tiny(), options);
     options.kv.policy = "snapkv:64";
-    Engine snap(golden_model(), options);
+    Engine snap(tiny(), options);
     EXPECT_EQ(snap.generate(prompt_of(n), greedy(8)).tokens,
               full.generate(prompt_of(n), greedy(8)).tokens)
         << n;
@@ -531,7 +512,7 @@ TEST(FieldReports, ThreadsFollowTheAffinityMask) {
   }
   ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
   const int cores = usable_cores();
-  const int threads = Engine(golden_model()).options().threads;
+  const int threads = Engine(tiny()).options().threads;
   ASSERT_EQ(sched_setaffinity(0, sizeof(before), &before), 0);
   EXPECT_EQ(cores, 1);
   EXPECT_EQ(threads, 1);
@@ -561,7 +542,7 @@ TEST(FieldReports, TwoEnginesShareAModel) {
 TEST(FieldReports, APromptMayFillTheContext) {
   EngineOptions options = two_threads();
   options.context = 32;
-  Engine engine(golden_model(), options);
+  Engine engine(tiny(), options);
   for (const auto& [length, answer] : {std::pair{30, 2}, std::pair{31, 1}, std::pair{32, 1}}) {
     const GenerateResult result = engine.generate(prompt_of(length), greedy(10));
     EXPECT_EQ(result.finish_reason, FinishReason::kContext) << length;

@@ -3,28 +3,10 @@
 #include <atomic>
 #include <thread>
 
-#include "support/golden.h"
+#include "support/small_requests.h"
 
 namespace paddock::test {
 namespace {
-
-std::shared_ptr<const Model> tiny() {
-  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
-  return model;
-}
-
-GenerateOptions greedy(int32_t n) {
-  GenerateOptions options;
-  options.max_tokens = n;
-  options.sampling.temperature = 0;
-  options.ignore_stop_tokens = true;
-  return options;
-}
-
-std::vector<TokenId> prompt(size_t n = 24) {
-  const std::vector<TokenId> tokens = golden_tokens();
-  return {tokens.begin(), tokens.begin() + static_cast<int64_t>(n)};
-}
 
 /// Names the oldest blocks, after it has called whoever waits; a liar names one that is not there.
 class Nosy final : public EvictionPolicy {
@@ -74,7 +56,7 @@ const std::vector<Method>& methods() {
       {"model", Kind::kAnyTime, [](Engine& e, SessionId) { EXPECT_EQ(&e.model(), tiny().get()); }},
       {"memory_bytes", Kind::kAnyTime,
        [](Engine& e, SessionId) { EXPECT_GT(e.memory_bytes(), 0U); }},
-      {"add", Kind::kBooks, [](Engine& e, SessionId) { e.add(prompt(3), greedy(2)); }},
+      {"add", Kind::kBooks, [](Engine& e, SessionId) { e.add(prompt_of(3), greedy(2)); }},
       {"take", Kind::kBooks,
        [](Engine& e, SessionId) {
          for (RequestId id = 0; id < 9; ++id) EXPECT_FALSE(e.take(id));
@@ -87,13 +69,14 @@ const std::vector<Method>& methods() {
       {"max_positions", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_GT(e.max_positions(), 0); }},
       {"step", Kind::kDrives, [](Engine& e, SessionId) { e.step(); }},
-      {"generate", Kind::kDrives, [](Engine& e, SessionId) { e.generate(prompt(3), greedy(2)); }},
+      {"generate", Kind::kDrives,
+       [](Engine& e, SessionId) { e.generate(prompt_of(3), greedy(2)); }},
       {"generate(session)", Kind::kDrives,
-       [](Engine& e, SessionId idle) { e.generate(idle, prompt(3), greedy(2)); }},
-      {"feed", Kind::kDrives, [](Engine& e, SessionId idle) { e.feed(idle, prompt(3)); }},
+       [](Engine& e, SessionId idle) { e.generate(idle, prompt_of(3), greedy(2)); }},
+      {"feed", Kind::kDrives, [](Engine& e, SessionId idle) { e.feed(idle, prompt_of(3)); }},
       {"feed(rows)", Kind::kDrives,
-       [](Engine& e, SessionId idle) { e.feed(idle, prompt(3), all_rows); }},
-      {"forward", Kind::kDrives, [](Engine& e, SessionId) { e.forward(prompt(3), all_rows); }},
+       [](Engine& e, SessionId idle) { e.feed(idle, prompt_of(3), all_rows); }},
+      {"forward", Kind::kDrives, [](Engine& e, SessionId) { e.forward(prompt_of(3), all_rows); }},
       {"truncate", Kind::kDrives, [](Engine& e, SessionId idle) { e.truncate(idle, 0); }},
       {"set_kv_policy(spec)", Kind::kDrives, [](Engine& e, SessionId) { e.set_kv_policy("full"); }},
       {"set_kv_policy(policy)", Kind::kDrives,
@@ -122,7 +105,7 @@ class Stage {
     policy_->in_trim = [this] { arrive(Place::kTrim); };
     engine_ = std::make_unique<Engine>(tiny(), options);
     idle_ = engine_->open_session();
-    engine_->feed(idle_, prompt(20));
+    engine_->feed(idle_, prompt_of(20));
   }
 
   /// What the requests said, and the logits of raw passes.
@@ -135,8 +118,8 @@ class Stage {
       arrive(Place::kOnToken);
       return true;
     };
-    const RequestId first = engine_->add(prompt(), options);
-    const RequestId second = engine_->add(prompt(30), options);
+    const RequestId first = engine_->add(prompt_of(), options);
+    const RequestId second = engine_->add(prompt_of(30), options);
     while (engine_->step()) engine_->check_integrity();
     said.push_back(engine_->take(first)->tokens);
     said.push_back(engine_->take(second)->tokens);
@@ -148,10 +131,10 @@ class Stage {
       };
     };
     said.emplace_back();
-    engine_->forward(prompt(), rows(Place::kForwardRows));
+    engine_->forward(prompt_of(), rows(Place::kForwardRows));
     said.emplace_back();
     const SessionId other = engine_->open_session();
-    engine_->feed(other, prompt(), rows(Place::kFeedRows));
+    engine_->feed(other, prompt_of(), rows(Place::kFeedRows));
     engine_->close_session(other);
     engine_->check_integrity();
     return said;
@@ -213,14 +196,14 @@ TEST(Hosts, MayAddRequestsInsideACallbackAndTakeThem) {
   RequestId added = 0;
   GenerateOptions talks = greedy(4);
   talks.on_token = [&](const TokenEvent&) {
-    if (added == 0) added = engine.add(prompt(5), greedy(3));
+    if (added == 0) added = engine.add(prompt_of(5), greedy(3));
     return true;
   };
-  engine.generate(prompt(), talks);
+  engine.generate(prompt_of(), talks);
   while (engine.step()) {
   }
   EXPECT_EQ(engine.take(added)->tokens,
-            Engine(tiny(), options).generate(prompt(5), greedy(3)).tokens);
+            Engine(tiny(), options).generate(prompt_of(5), greedy(3)).tokens);
 }
 
 // ---- destruction
@@ -256,16 +239,16 @@ TEST(Hosts, MayDestroyTheEngineInsideACallback) {
     };
     if (place == Place::kFeedRows) {
       const SessionId session = engine->open_session();
-      rows_end([&] { engine->feed(session, prompt(), row); });
+      rows_end([&] { engine->feed(session, prompt_of(), row); });
     } else if (place == Place::kForwardRows) {
-      rows_end([&] { engine->forward(prompt(), row); });
+      rows_end([&] { engine->forward(prompt_of(), row); });
     } else {
       GenerateOptions generate = greedy(50);
       generate.on_token = [&](const TokenEvent&) {
         if (place == Place::kOnToken) leave();
         return true;
       };
-      EXPECT_EQ(engine->generate(prompt(), generate).finish_reason, FinishReason::kCancelled);
+      EXPECT_EQ(engine->generate(prompt_of(), generate).finish_reason, FinishReason::kCancelled);
     }
     EXPECT_EQ(engine, nullptr);
   }
@@ -286,7 +269,7 @@ TEST(Hosts, ASecondThreadThatDrivesIsRefused) {
       EXPECT_NE(std::string(e.what()).find("second thread"), std::string::npos) << e.what();
     }
     try {
-      engine.add(prompt());  // the driving thread may, this one may not
+      engine.add(prompt_of());  // the driving thread may, this one may not
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
       refused = true;
@@ -298,7 +281,7 @@ TEST(Hosts, ASecondThreadThatDrivesIsRefused) {
     return !refused;
   };
   options.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  engine.generate(prompt(), options);
+  engine.generate(prompt_of(), options);
   other.join();
   EXPECT_TRUE(refused);
 }
@@ -322,7 +305,7 @@ TEST(Hosts, MayLookWhileTheRulesChange) {
   for (int i = 0; i < (kEmulated ? 3 : 20); ++i) {
     for (const char* rule : {"sink:2+30", "h2o:32@every:8", "full"}) {
       engine.set_kv_policy(rule);
-      engine.generate(prompt(40), greedy(2));
+      engine.generate(prompt_of(40), greedy(2));
     }
   }
   done = true;
@@ -351,7 +334,7 @@ TEST(Hosts, HooksThatThrowAreCaughtAndCounted) {
       ++heard;
       throw 3;
     });
-    EXPECT_EQ(engine.generate(prompt(), greedy(8)).tokens.size(), 8U);
+    EXPECT_EQ(engine.generate(prompt_of(), greedy(8)).tokens.size(), 8U);
   }
   EXPECT_EQ(told, 1);  // not again
   EXPECT_GT(heard, 1);
@@ -374,7 +357,7 @@ TEST(Hosts, ALogHookMayReplaceItselfAndIsNotToldOfItsOwnDoing) {
     Engine(tiny(), reference_options());  // says that it was made
     set_log_hook([&second](LogLevel, std::string_view) { ++second; });
   });
-  engine.generate(prompt(), greedy(8));
+  engine.generate(prompt_of(), greedy(8));
   EXPECT_EQ(first, 1);
   EXPECT_GT(second, 0);
 }
@@ -385,7 +368,7 @@ TEST(Hosts, AProgressCallbackMayUseOtherEnginesAndLoadModels) {
   LoadOptions options;
   options.on_progress = [&](double) {
     if (++calls > 2) return true;
-    EXPECT_EQ(engine.generate(prompt(), greedy(2)).tokens.size(), 2U);
+    EXPECT_EQ(engine.generate(prompt_of(), greedy(2)).tokens.size(), 2U);
     EXPECT_NE(Model::load(golden("gqa1-default")), nullptr);
     return true;
   };
@@ -406,10 +389,10 @@ TEST(Hosts, WhatARowCallbackThrowsLeavesTheCallAndTheChunksFedStay) {
       return true;
     };
   };
-  EXPECT_THROW(engine.feed(session, prompt(), throws_at(10)), std::runtime_error);
+  EXPECT_THROW(engine.feed(session, prompt_of(), throws_at(10)), std::runtime_error);
   EXPECT_EQ(engine.session_length(session), 16);
-  EXPECT_THROW(engine.forward(prompt(), throws_at(3)), std::runtime_error);
-  const std::vector<TokenId> all = prompt();
+  EXPECT_THROW(engine.forward(prompt_of(), throws_at(3)), std::runtime_error);
+  const std::vector<TokenId> all = prompt_of();
   engine.feed(session, std::span(all).last(8));
   EXPECT_EQ(engine.session_length(session), 24);
   engine.check_integrity();
@@ -449,9 +432,9 @@ TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
 
   Engine engine(tiny(), reference_options());
   const SessionId session = engine.open_session();
-  EXPECT_NE(refusal_of([&] { engine.feed(session, prompt(), nullptr); }).find("on_logits"),
+  EXPECT_NE(refusal_of([&] { engine.feed(session, prompt_of(), nullptr); }).find("on_logits"),
             std::string::npos);
-  EXPECT_NE(refusal_of([&] { engine.forward(prompt(), nullptr); }).find("on_logits"),
+  EXPECT_NE(refusal_of([&] { engine.forward(prompt_of(), nullptr); }).find("on_logits"),
             std::string::npos);
   EXPECT_EQ(engine.session_length(session), 0);
   std::vector<Victim> victims;
@@ -459,7 +442,7 @@ TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
             std::string::npos);
   GenerateOptions many = greedy(1);
   many.logprobs = kMaxLogprobs + 1;
-  EXPECT_NE(refusal_of([&] { engine.generate(prompt(), many); }).find("logprobs"),
+  EXPECT_NE(refusal_of([&] { engine.generate(prompt_of(), many); }).find("logprobs"),
             std::string::npos);
 }
 

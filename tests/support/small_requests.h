@@ -1,0 +1,37 @@
+// What most tests of engines begin with: a small model, prompts for it, and options that leave
+// nothing to chance.
+#pragma once
+
+#include <paddock/paddock.h>
+
+#include <memory>
+#include <vector>
+
+#include "support/golden.h"
+
+namespace paddock::test {
+
+/// Two layers, 128 tokens, trained for 128 positions; it has no tokenizer.
+inline std::shared_ptr<const Model> tiny() {
+  static const auto model = Model::load(golden("gqa1-Q8_0.gguf"));
+  return model;
+}
+
+/// The first `n` of golden_tokens(), of which there are 56.
+inline std::vector<TokenId> prompt_of(size_t n = 24) {
+  std::vector<TokenId> tokens = golden_tokens();
+  EXPECT_LE(n, tokens.size());
+  tokens.resize(n);
+  return tokens;
+}
+
+/// The likeliest tokens, `n` of them whatever they are.
+inline GenerateOptions greedy(int32_t n) {
+  GenerateOptions options;
+  options.max_tokens = n;
+  options.sampling.temperature = 0;
+  options.ignore_stop_tokens = true;
+  return options;
+}
+
+}  // namespace paddock::test
