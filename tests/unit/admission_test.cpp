@@ -1,0 +1,255 @@
+// When requests are let in: what all that run may come to need fits the pool, in the order in which
+// they came, and each makes the text that it makes alone.
+#include "support/small_requests.h"
+
+namespace paddock::test {
+namespace {
+
+/// Blocks of four positions in each of two layers: 16 positions are 8 pages.
+EngineOptions pool_of(int64_t pages, int32_t sequences) {
+  EngineOptions o = reference_options();
+  o.threads = 1;
+  o.max_sequences = sequences;
+  o.batch_size = 16;
+  o.kv.block_size = 4;
+  static const int64_t page_bytes = Engine(tiny(), o).kv_stats().page_bytes;
+  o.kv.budget_bytes = static_cast<uint64_t>(pages * page_bytes);
+  return o;
+}
+
+std::vector<TokenId> alone(const std::vector<TokenId>& prompt, int32_t n) {
+  static Engine engine(tiny(), pool_of(64, 1));
+  return engine.generate(prompt, greedy(n)).tokens;
+}
+
+/// Requests for a prompt and a number of tokens each, told apart by their place.
+class Queue {
+ public:
+  explicit Queue(const EngineOptions& options) : engine(tiny(), options) {}
+
+  void add(size_t prompt, int32_t n) {
+    const size_t place = wanted_.size();
+    GenerateOptions options = greedy(n);
+    options.on_token = [this, place](const TokenEvent&) {
+      if (firsts.empty() || std::find(firsts.begin(), firsts.end(), place) == firsts.end()) {
+        firsts.push_back(place);
+      }
+      return true;
+    };
+    wanted_.push_back({prompt_of(prompt), n});
+    ids.push_back(engine.add(prompt_of(prompt), options));
+  }
+
+  /// Runs all to their ends; the most that were in at once.
+  int32_t run() {
+    int32_t most = 0;
+    while (engine.step()) {
+      most = std::max(most, engine.kv_stats().sequences);
+      engine.check_integrity();
+    }
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto result = engine.take(ids[i]);
+      EXPECT_TRUE(result) << i;
+      if (!result) continue;
+      EXPECT_EQ(result->finish_reason, FinishReason::kLength)
+          << i << " " << finish_reason_name(result->finish_reason) << result->error;
+      EXPECT_EQ(result->tokens, alone(wanted_[i].first, wanted_[i].second)) << i;
+    }
+    EXPECT_EQ(engine.kv_stats().reservations_refused, 0);
+    return most;
+  }
+
+  Engine engine;
+  std::vector<RequestId> ids;
+  std::vector<size_t> firsts;  // places, by their first token
+
+ private:
+  std::vector<std::pair<std::vector<TokenId>, int32_t>> wanted_;
+};
+
+TEST(Admission, LetsInWhatFitsExactlyAndNotOnePageMore) {
+  // Whether the last token counts or not, 6 + 9 positions are four blocks.
+  for (const auto& [pages, together] :
+       {std::pair{24, 3}, std::pair{23, 2}, std::pair{16, 2}, std::pair{15, 1}, std::pair{8, 1}}) {
+    Queue queue(pool_of(pages, 3));
+    for (int i = 0; i < 3; ++i) queue.add(6, 9);
+    while (queue.engine.kv_stats().steps == 0) queue.engine.step();
+    EXPECT_EQ(queue.engine.kv_stats().sequences, together) << pages;
+    EXPECT_EQ(queue.run(), together) << pages;
+    EXPECT_EQ(queue.firsts, (std::vector<size_t>{0, 1, 2})) << pages;
+    EXPECT_EQ(queue.engine.kv_stats().total.pages_active, 0);
+    EXPECT_LE(queue.engine.kv_stats().total.pages_peak, pages);
+  }
+}
+
+TEST(Admission, CountsWhatARequestMayComeToNeedNotItsPromptAlone) {
+  // Both prompts fit, both answers do not.
+  Queue queue(pool_of(26, 2));
+  queue.add(8, 40);
+  queue.add(8, 8);
+  EXPECT_EQ(queue.run(), 1);
+}
+
+TEST(Admission, CountsNoMoreThanTheContext) {
+  EngineOptions options = pool_of(16, 2);
+  options.context = 16;
+  Engine engine(tiny(), options);
+  const RequestId first = engine.add(prompt_of(6), greedy(1000));
+  const RequestId second = engine.add(prompt_of(7), greedy(1000));
+  engine.step();
+  EXPECT_EQ(engine.kv_stats().sequences, 2);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.take(first)->tokens.size(), 10U);
+  EXPECT_EQ(engine.take(second)->finish_reason, FinishReason::kContext);
+}
+
+TEST(Admission, KeepsTheOrderOfTheQueue) {
+  // The third would fit beside the first, but the second was there before.
+  Queue queue(pool_of(16, 3));
+  queue.add(8, 20);
+  queue.add(8, 20);
+  queue.add(2, 2);
+  EXPECT_EQ(queue.run(), 2);  // the second and the third
+  EXPECT_EQ(queue.firsts, (std::vector<size_t>{0, 1, 2}));
+}
+
+TEST(Admission, OneAloneIsLetInWhateverItMayComeToNeed) {
+  Engine engine(tiny(), pool_of(8, 2));
+  const RequestId large = engine.add(prompt_of(8), greedy(100));
+  const RequestId small = engine.add(prompt_of(8), greedy(4));
+  while (engine.step()) engine.check_integrity();
+  const auto ended = engine.take(large);
+  EXPECT_EQ(ended->finish_reason, FinishReason::kKvFull);
+  EXPECT_EQ(ended->tokens.size(), 9U);
+  EXPECT_EQ(ended->timings.decode_tokens, 8);
+  EXPECT_EQ(engine.take(small)->tokens, alone(prompt_of(8), 4));
+}
+
+TEST(Admission, LeavesIdleSessionsWhatTheyHold) {
+  for (const bool by_feeding : {true, false}) {
+    for (const auto& [pages, together] : {std::pair{24, 2}, std::pair{23, 1}}) {
+      SCOPED_TRACE(testing::Message() << by_feeding << " " << pages);
+      Queue queue(pool_of(pages, 3));
+      const SessionId session = queue.engine.open_session();
+      if (by_feeding) {
+        queue.engine.feed(session, prompt_of(16));
+      } else {  // 16 positions are held, the last token is pending
+        EXPECT_EQ(queue.engine.generate(session, prompt_of(9), greedy(8)).tokens.size(), 8U);
+      }
+      EXPECT_EQ(queue.engine.kv_stats().total.pages_active, 8);
+      queue.add(6, 9);
+      queue.add(6, 9);
+      EXPECT_EQ(queue.run(), 1 + together);
+      // Where it ends, so does its claim.
+      queue.engine.close_session(session);
+      queue.add(6, 9);
+      queue.add(6, 9);
+      while (queue.engine.step()) {
+        EXPECT_EQ(queue.engine.kv_stats().sequences % 2, 0);
+      }
+    }
+  }
+}
+
+TEST(Admission, AShortenedSessionClaimsWhatIsLeft) {
+  Queue queue(pool_of(18, 3));
+  const SessionId session = queue.engine.open_session();
+  queue.engine.feed(session, prompt_of(16));
+  queue.engine.truncate(session, 3);
+  queue.engine.feed(session, prompt_of(1));
+  EXPECT_EQ(queue.engine.kv_stats().total.pages_active, 2);
+  queue.add(6, 9);
+  queue.add(6, 9);
+  EXPECT_EQ(queue.run(), 3);
+}
+
+TEST(Admission, NoMoreSequencesThanTheOptionSays) {
+  Queue queue(pool_of(64, 2));
+  for (int i = 0; i < 5; ++i) queue.add(5 + i, 4 + i);
+  EXPECT_EQ(queue.run(), 2);
+  EXPECT_EQ(queue.firsts, (std::vector<size_t>{0, 1, 2, 3, 4}));
+}
+
+TEST(Admission, OpenSessionsAreSequencesToo) {
+  Engine engine(tiny(), pool_of(64, 2));
+  const SessionId one = engine.open_session();
+  {  // one at a time beside it
+    const RequestId first = engine.add(prompt_of(5), greedy(6));
+    const RequestId second = engine.add(prompt_of(6), greedy(6));
+    int32_t most = 0;
+    while (engine.step()) most = std::max(most, engine.kv_stats().sequences);
+    EXPECT_EQ(most, 2);
+    EXPECT_EQ(engine.take(first)->tokens, alone(prompt_of(5), 6));
+    EXPECT_EQ(engine.take(second)->tokens, alone(prompt_of(6), 6));
+  }
+  const SessionId two = engine.open_session();
+  EXPECT_THROW(engine.open_session(), Error);
+  EXPECT_EQ(engine.session_length(two), 0);
+  const GenerateResult none = engine.generate(prompt_of(5), greedy(6));
+  EXPECT_EQ(none.finish_reason, FinishReason::kError);
+  EXPECT_NE(none.error.find("max_sequences"), std::string::npos) << none.error;
+  EXPECT_EQ(none.timings.prefill_tokens, 0);
+  EXPECT_EQ(engine.generate(one, prompt_of(5), greedy(6)).tokens, alone(prompt_of(5), 6));
+  engine.close_session(two);
+  EXPECT_EQ(engine.generate(prompt_of(5), greedy(6)).tokens, alone(prompt_of(5), 6));
+  engine.check_integrity();
+}
+
+TEST(Admission, ThoseThatAnswerGoBeforeLongPrompts) {
+  EngineOptions options = pool_of(64, 2);
+  options.batch_size = 8;
+  Engine engine(tiny(), options);
+  int said = 0;
+  GenerateOptions talks = greedy(30);
+  talks.on_token = [&](const TokenEvent&) { return ++said > 0; };
+  const RequestId answering = engine.add(prompt_of(4), talks);
+  while (said == 0) engine.step();
+  const RequestId reading = engine.add(prompt_of(50), greedy(1));
+  // Each step says one token and reads seven: 50 are eight steps.
+  for (int step = 1; step <= 8; ++step) {
+    EXPECT_FALSE(engine.take(reading));
+    const int64_t written = engine.kv_stats().tokens_written;
+    engine.step();
+    EXPECT_EQ(said, 1 + step);
+    EXPECT_EQ(engine.kv_stats().tokens_written - written, step < 8 ? 8 : 2);
+  }
+  EXPECT_EQ(engine.take(reading)->timings.prefill_tokens, 50);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(engine.take(answering)->tokens, alone(prompt_of(4), 30));
+}
+
+TEST(Admission, PromptsBeyondContextOrPoolAreRefusedAtOnce) {
+  EngineOptions options = pool_of(20, 2);  // 40 positions
+  options.context = 50;
+  Engine engine(tiny(), options);
+  const auto code = [&](size_t n) -> std::optional<ErrorCode> {
+    try {
+      const RequestId id = engine.add(prompt_of(n), greedy(0));
+      while (engine.step()) {
+      }
+      EXPECT_EQ(engine.take(id)->finish_reason, FinishReason::kLength);
+      return std::nullopt;
+    } catch (const Error& e) {
+      EXPECT_FALSE(e.proposals().empty()) << e.what();
+      return e.code();
+    }
+  };
+  EXPECT_EQ(code(40), std::nullopt);
+  EXPECT_EQ(code(41), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(code(50), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(code(51), ErrorCode::kInvalidArgument);
+  EXPECT_FALSE(engine.step()) << "what was refused is not queued";
+
+  // Pages that a session holds are its own: the prompt has to fit beside them.
+  const SessionId session = engine.open_session();
+  engine.feed(session, prompt_of(30));
+  EXPECT_EQ(engine.generate(session, prompt_of(10), greedy(0)).finish_reason,
+            FinishReason::kLength);
+  EXPECT_THROW(engine.generate(session, prompt_of(1), greedy(0)), Error);
+  EXPECT_EQ(engine.session_length(session), 40);
+}
+
+}  // namespace
+}  // namespace paddock::test
