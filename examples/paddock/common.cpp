@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -27,10 +29,35 @@ void on_signal(int) {
   if (g_signals.fetch_add(1) > 0) _exit(130);
 }
 
-bool fits_float(double value) { return std::isfinite(static_cast<float>(value)); }
-
 void check(bool ok, const char* option, const std::string& value, const char* right) {
   if (!ok) throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
+}
+
+/// What options() checks is what the sampler gets: a float, 0 or infinity where `value` is beyond.
+void check_float(bool ok, const char* option, double value, const char* right) {
+  check(ok, option, fmt::format("{}", value), right);
+}
+
+/// "42=-1.5".
+std::pair<paddock::TokenId, float> parse_bias(const std::string& text) {
+  const auto refuse = [&](const char* right) {
+    throw UsageError(fmt::format("--logit-bias {}: must be {}", text, right));
+  };
+  constexpr const char* kForm = "ID=BIAS, such as 42=-1.5";
+  const char* at = text.data() + std::min(text.find('='), text.size());
+  const char* end = text.data() + text.size();
+  paddock::TokenId id = 0;
+  const auto [id_end, error] = std::from_chars(text.data(), at, id);
+  if (error != std::errc() || id_end != at || id < 0 || end - at < 2) refuse(kForm);
+  char* bias_end = nullptr;
+  const double wide = std::strtod(at + 1, &bias_end);
+  if (bias_end != end || std::isnan(wide)) refuse(kForm);
+  const auto bias = static_cast<float>(wide);
+  const bool forbids = std::isinf(wide) && wide < 0;
+  if (!std::isfinite(bias) && !forbids) {
+    refuse("ID=BIAS with BIAS from -3.4028e38 to 3.4028e38, or -inf, which forbids the token");
+  }
+  return {id, bias};
 }
 
 }  // namespace
@@ -107,14 +134,6 @@ void SamplingArgs::add_to(CLI::App& command) {
 }
 
 paddock::SamplingOptions SamplingArgs::options() const {
-  check(temperature >= 0 && fits_float(temperature), "--temp", fmt::format("{}", temperature),
-        "0 or more");
-  check(top_k >= 0, "--top-k", std::to_string(top_k), "0 (off) or more");
-  check(top_p > 0 && top_p <= 1, "--top-p", fmt::format("{}", top_p), "above 0 and at most 1");
-  check(min_p >= 0 && min_p <= 1, "--min-p", fmt::format("{}", min_p), "from 0 to 1");
-  check(repeat > 0 && fits_float(repeat), "--repeat-penalty", fmt::format("{}", repeat), "above 0");
-  check(fits_float(frequency), "--frequency-penalty", fmt::format("{}", frequency), "a number");
-  check(fits_float(presence), "--presence-penalty", fmt::format("{}", presence), "a number");
   paddock::SamplingOptions o;
   o.temperature = static_cast<float>(temperature);
   o.top_k = top_k;
@@ -123,33 +142,30 @@ paddock::SamplingOptions SamplingArgs::options() const {
   o.repeat_penalty = static_cast<float>(repeat);
   o.frequency_penalty = static_cast<float>(frequency);
   o.presence_penalty = static_cast<float>(presence);
-  for (const std::string& text : logit_bias) {
-    const size_t at = text.find('=');
-    try {
-      size_t id_end = 0;
-      size_t bias_end = 0;
-      const int id = std::stoi(text.substr(0, at), &id_end);
-      const float bias = std::stof(text.substr(at + 1), &bias_end);
-      if (at == std::string::npos || id_end != at || at + 1 + bias_end != text.size()) throw 0;
-      if (std::isnan(bias) || bias == HUGE_VALF || id < 0) throw 0;
-      o.logit_bias.emplace_back(id, bias);
-    } catch (...) {
-      throw UsageError(fmt::format("--logit-bias {}: must be ID=BIAS, such as 42=-1.5", text));
-    }
-  }
+  check_float(o.temperature >= 0 && std::isfinite(o.temperature), "--temp", temperature,
+              "from 0 to 3.4028e38");
+  check(top_k >= 0, "--top-k", std::to_string(top_k), "0 (off) or more");
+  check_float(o.top_p > 0 && o.top_p <= 1, "--top-p", top_p, "from 1.4e-45 to 1");
+  check_float(o.min_p >= 0 && o.min_p <= 1, "--min-p", min_p, "from 0 to 1");
+  check_float(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "--repeat-penalty", repeat,
+              "from 1.4e-45 to 3.4028e38");
+  constexpr const char* kAny = "a number from -3.4028e38 to 3.4028e38";
+  check_float(std::isfinite(o.frequency_penalty), "--frequency-penalty", frequency, kAny);
+  check_float(std::isfinite(o.presence_penalty), "--presence-penalty", presence, kAny);
+  for (const std::string& text : logit_bias) o.logit_bias.push_back(parse_bias(text));
   if (!seed.empty()) {
     const char* end = seed.data() + seed.size();
     const auto [parsed, error] = std::from_chars(seed.data(), end, o.seed);
     check(error == std::errc() && parsed == end, "--seed", seed,
           "from 0 to 18446744073709551615; leave it out for a random one");
-  } else if (temperature > 0) {
+  } else if (o.temperature > 0) {
     o.seed = std::random_device{}();
   }
   return o;
 }
 
 void SamplingArgs::report_seed(const paddock::SamplingOptions& chosen) const {
-  if (seed.empty() && temperature > 0) note(fmt::format("seed: {}\n", chosen.seed));
+  if (seed.empty() && chosen.temperature > 0) note(fmt::format("seed: {}\n", chosen.seed));
 }
 
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,

@@ -71,6 +71,40 @@ TEST_F(CliTrouble, ValuesThatAreNoneAreNamedWithWhatIsRight) {
   EXPECT_EQ(paddock(generate() + "-p a --timeout 1e9").out, "aaaa\n");
 }
 
+// What the sampler gets is a float.
+TEST_F(CliTrouble, NumbersAreJudgedAsTheSamplerGetsThem) {
+  const std::string command = "generate" + model() + "-n 4 -p a --seed 1 ";
+  const auto refuse = [&](const std::string& option, const std::string& value, const char* right) {
+    expect_refusal(command + option + " " + value, 2, option + " " + value + ": must be " + right);
+  };
+  for (const char* value : {"1e+39", "nan", "-1"}) refuse("--temp", value, "from 0 to 3.4028e38");
+  for (const char* value : {"1e-50", "0", "1.5"}) refuse("--top-p", value, "from 1.4e-45 to 1");
+  for (const char* value : {"-0.1", "1e+39"}) refuse("--min-p", value, "from 0 to 1");
+  for (const char* value : {"1e+39", "1e-50", "0", "-1"}) {
+    refuse("--repeat-penalty", value, "from 1.4e-45 to 3.4028e38");
+  }
+  for (const char* option : {"--frequency-penalty", "--presence-penalty"}) {
+    refuse(option, "1e+39", "a number from -3.4028e38 to 3.4028e38");
+    refuse(option, "-1e+39", "a number from -3.4028e38 to 3.4028e38");
+  }
+  for (const char* value : {"5=1e39", "5=-1e39", "5=inf", "5=1e999"}) {
+    refuse("--logit-bias", value, "ID=BIAS with BIAS from -3.4028e38 to 3.4028e38, or -inf");
+  }
+  for (const char* value : {"5", "=1", "5=", "5=1x", "5x=1", "99999999999=1"}) {
+    refuse("--logit-bias", value, "ID=BIAS, such as");
+  }
+  for (const char* fine :
+       {"--top-p 1e-44", "--min-p 1e-50", "--repeat-penalty 1e-44", "--repeat-penalty 3.4e38",
+        "--frequency-penalty 1e-50", "--logit-bias 5=1e-50", "--logit-bias 5=-inf",
+        "--logit-bias 5=-3.4e38"}) {
+    EXPECT_EQ(paddock(command + fine).code, 0) << fine;
+  }
+  // So cold that it is greedy: there is no seed to report.
+  const Outcome cold = paddock("generate" + model() + "-n 4 -p a --temp 1e-50");
+  EXPECT_EQ(cold.out, "aaaa\n");
+  EXPECT_EQ(cold.err, "");
+}
+
 TEST_F(CliTrouble, EmptyValuesAreRefused) {
   for (const char* option : {"--kv-events", "--kv-budget", "--kv-type", "--isa", "--stop"}) {
     expect_refusal(generate() + "-p a " + option + " ''", 2,
