@@ -194,6 +194,12 @@ std::string point_label(Occupied& occupied, double x, double y, const std::strin
   return "";
 }
 
+/// A point's SPEC and its numbers, with as many digits as the table has.
+std::string point_title(const PlotPoint& point) {
+  return fmt::format("{}: {:.1f} positions kept, perplexity {:.3f}, KL {:.4f}", point.rule,
+                     point.kept, point.perplexity, point.kl);
+}
+
 using Value = std::function<double(const PlotPoint&)>;
 
 std::string curves(const Series& series, const Value& value, const Axis& x, const Axis& y) {
@@ -208,7 +214,7 @@ std::string curves(const Series& series, const Value& value, const Axis& x, cons
     std::string path;
     each(series[i].second, [&](const PlotPoint& point, double px, double py) {
       path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? "M" : "L", px, py);
-      markers += marker(i, px, py, point.rule);
+      markers += marker(i, px, py, point_title(point));
       occupied.mark(px, py);
     });
     if (!path.empty()) lines += line(i, path);

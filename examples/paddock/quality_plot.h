@@ -20,7 +20,8 @@ struct PlotPoint {
 
 /// Two panels over a logarithmic axis of positions kept: perplexity, with the baseline as a dashed
 /// line, and mean KL. Rules that differ in their numbers alone are one series, of one colour,
-/// marker and dash; each point bears its numbers, and its whole SPEC for who points at it.
+/// marker and dash; each point bears the numbers of its SPEC, and for who points at it the whole
+/// SPEC with what was measured.
 std::string quality_plot(const PlotCaption& caption, const PlotPoint& baseline,
                          const std::vector<PlotPoint>& points);
 

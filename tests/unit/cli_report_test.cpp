@@ -7,6 +7,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -116,7 +117,18 @@ TEST_F(CliReport, APlotOfOneContenderHasLabelledAxes) {
   EXPECT_NE(picture.find(">KV cache: f32, blocks of 4 positions, budget what the rules need<"),
             std::string::npos)
       << picture;
-  EXPECT_NE(picture.find("<title>window:8</title>"), std::string::npos) << picture;
+  // The figures of the table.
+  std::istringstream row(o.out.substr(o.out.find("| window:8 ") + 1));
+  std::vector<std::string> cells;
+  for (std::string cell; std::getline(row, cell, '|');) {
+    cells.push_back(cell.substr(cell.find_last_of(' ', cell.size() - 2) + 1));
+    cells.back().pop_back();
+  }
+  ASSERT_GT(cells.size(), 5U) << o.out;
+  EXPECT_NE(picture.find("<title>window:8: " + cells[1] + " positions kept, perplexity " +
+                         cells[3] + ", KL " + cells[5] + "</title>"),
+            std::string::npos)
+      << o.out << picture;
   EXPECT_NE(picture.find(">8</text>"), std::string::npos) << picture;
 }
 
