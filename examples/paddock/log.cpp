@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -73,6 +74,24 @@ void check_writable(const std::string& path) {
   std::fclose(file);
 }
 
+/// The bytes of the character at the start of `text`; 0 where it is a control character, C1's too,
+/// or no UTF-8: what a terminal might obey.
+size_t harmless_bytes(std::string_view text) {
+  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return byte(0) >= ' ' && byte(0) != 0x7F ? 1 : 0;
+  if (byte(0) < 0xC2 || byte(0) > 0xF4) return 0;
+  const size_t n = byte(0) < 0xE0 ? 2 : byte(0) < 0xF0 ? 3 : 4;
+  if (text.size() < n) return 0;
+  uint32_t code = byte(0) & (0xFFU >> (n + 1));
+  for (size_t i = 1; i < n; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+    code = code << 6 | (byte(i) & 0x3F);
+  }
+  constexpr uint32_t kLeast[] = {0, 0, 0xA0, 0x800, 0x10000};
+  const bool surrogate = code >= 0xD800 && code <= 0xDFFF;
+  return code >= kLeast[n] && code <= 0x10FFFF && !surrogate ? n : 0;
+}
+
 }  // namespace
 
 void Log::add_to(CLI::App& command) {
@@ -108,12 +127,14 @@ void log_error(std::string_view message) {
 
 std::string one_line(std::string_view text) {
   std::string line;
-  for (const char c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
-      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  while (!text.empty()) {
+    const size_t n = harmless_bytes(text);
+    if (n == 0) {
+      line += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[0]));
     } else {
-      line += c;
+      line += text.substr(0, n);
     }
+    text.remove_prefix(std::max<size_t>(1, n));
   }
   return line;
 }

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/cli.h"
 #include "support/small_model.h"
@@ -141,6 +143,32 @@ TEST_F(CliTrouble, AnErrorIsOneLineWithARandomSeedToo) {
   const Outcome o = paddock("generate" + model() + "-n 1 -p a");
   EXPECT_EQ(o.code, 0);
   EXPECT_EQ(o.err.rfind("seed: ", 0), 0U) << o.err;
+}
+
+TEST_F(CliTrouble, ErrorsHoldNothingThatATerminalObeys) {
+  // Controls, C1's among them, and what is no UTF-8: a byte alone, an overlong form, a surrogate,
+  // beyond Unicode, cut off.
+  const std::vector<std::pair<std::string, std::string>> odd = {
+      {"\xFF", "\\xff"},
+      {"\x1B[2J", "\\x1b[2J"},
+      {"\x7F", "\\x7f"},
+      {"\xC2\x9B", "\\xc2\\x9b"},
+      {"\xA0", "\\xa0"},
+      {"\xBF\xBF", "\\xbf\\xbf"},
+      {"\xC0\xAF", "\\xc0\\xaf"},
+      {"\xE0\x9F\xBF", "\\xe0\\x9f\\xbf"},
+      {"\xED\xA0\x80", "\\xed\\xa0\\x80"},
+      {"\xF4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"},
+      {"\xF9\x80\x80\x80", "\\xf9\\x80\\x80\\x80"},
+      {"\xE2\x82", "\\xe2\\x82"},
+      {"\xC2\xA0 \xC3\xA9 \xE2\x82\xAC \xEE\x80\x80 \xF0\x9F\x90\x8E \xF4\x8F\xBF\xBF",
+       "\xC2\xA0 \xC3\xA9 \xE2\x82\xAC \xEE\x80\x80 \xF0\x9F\x90\x8E \xF4\x8F\xBF\xBF"}};
+  for (const auto& [typed, shown] : odd) {
+    const Outcome o = paddock(chat(), "/policy lru" + typed + "z\n");
+    EXPECT_NE(o.err.find("'lru" + shown + "z'"), std::string::npos) << o.err;
+    expect_refusal(generate() + "-p a --kv-policy 'lru" + typed + "z'", 2, "'lru" + shown + "z'");
+    expect_refusal(generate() + "-p a '--no" + typed + "z'", 2, "--no" + shown + "z");
+  }
 }
 
 TEST_F(CliTrouble, AWrongOptionCostsNoFile) {
