@@ -25,7 +25,11 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
 std::string describe(const CLI::App& app, const CLI::ParseError& error) {
   const std::string message = error.what();
   const std::string prefix = "Could not convert: ";
-  if (!message.starts_with(prefix)) return message + " (see paddock --help)";
+  if (!message.starts_with(prefix)) {
+    const auto commands = app.get_subcommands();  // those given
+    const std::string command = commands.empty() ? "" : commands[0]->get_name() + " ";
+    return fmt::format("{} (see paddock {}--help)", message, command);
+  }
   const std::string name = message.substr(prefix.size(), message.find(" = ") - prefix.size());
   const std::string value = message.substr(message.find(" = ") + 3);
   std::string type = "a value of its kind";

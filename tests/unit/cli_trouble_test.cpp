@@ -107,6 +107,15 @@ TEST_F(CliTrouble, NumbersAreJudgedAsTheSamplerGetsThem) {
   EXPECT_EQ(cold.err, "");
 }
 
+TEST_F(CliTrouble, WrongUsageNamesTheCommandsOwnHelp) {
+  expect_refusal("chat", 2, "--model is required (see paddock chat --help)\n");
+  expect_refusal("chat" + model() + "--nonsense", 2, "(see paddock chat --help)\n");
+  expect_refusal("tokenize" + model(), 2, "(see paddock tokenize --help)\n");
+  expect_refusal("generate" + model() + "-p", 2, "(see paddock generate --help)\n");
+  expect_refusal("", 2, "(see paddock --help)\n");
+  expect_refusal("--nonsense", 2, "(see paddock --help)\n");
+}
+
 TEST_F(CliTrouble, EmptyValuesAreRefused) {
   for (const char* option : {"--kv-events", "--kv-budget", "--kv-type", "--isa", "--stop"}) {
     expect_refusal(generate() + "-p a " + option + " ''", 2,
