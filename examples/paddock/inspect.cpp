@@ -1,13 +1,31 @@
 // paddock inspect: what a model file says about itself; no weights are read.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "common.h"
+#include "log.h"
 
 namespace cli {
 namespace {
 
+std::string text(const Json& v) {
+  return one_line(v.is_string() ? v.get<std::string>() : v.dump());
+}
+
+/// A value of the metadata, which may be long and of many lines: its beginning, as one.
+std::string beginning(const Json& v) {
+  std::string shown = v.is_string() ? v.get<std::string>() : v.dump();
+  size_t most = 100;
+  if (shown.size() > most) {
+    while ((shown[most] & 0xC0) == 0x80) --most;  // not in the middle of a character
+    shown = shown.substr(0, most) + "...";
+  }
+  std::replace(shown.begin(), shown.end(), '\n', ' ');
+  return one_line(shown);
+}
+
 void print_table(const Json& info) {
-  const auto text = [](const Json& v) { return v.is_string() ? v.get<std::string>() : v.dump(); };
   std::string out = fmt::format("{}: {}\n", text(info["path"]), text(info["format"]));
   if (info.contains("unsupported")) {
     out += fmt::format("cannot be run: {}\n", text(info["unsupported"]));
@@ -25,11 +43,7 @@ void print_table(const Json& info) {
   }
   out += fmt::format("metadata\n");
   for (const auto& [key, value] : info["metadata"].items()) {
-    std::string shown = text(value);
-    constexpr size_t kMost = 100;
-    if (shown.size() > kMost) shown = shown.substr(0, kMost) + "...";
-    for (char& c : shown) c = c == '\n' ? ' ' : c;
-    out += fmt::format("  {:<44} {}\n", key, shown);
+    out += fmt::format("  {:<44} {}\n", one_line(key), beginning(value));
   }
   if (info.contains("no_weights")) return print(out + "no weights are here\n");
   out +=

@@ -1,6 +1,7 @@
 // What the tool draws, where it writes, and what it says of a model without weights.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -160,6 +161,34 @@ TEST_F(CliReport, SeriesDifferInColourAndInShape) {
   EXPECT_EQ(looks.size(), rules.size() - 1) << legend;
   EXPECT_EQ(shapes.size(), rules.size() - 1) << legend;
   EXPECT_GE(dashes_and_colours.size(), 8U) << legend;
+}
+
+// ---- what a file holds, on a terminal
+
+TEST_F(CliReport, TheTableOfInspectIsTextThatATerminalTakes) {
+  auto config = nlohmann::json::parse(bytes_of(folder_.path() + "/config.json"));
+  const std::string horse = "\xF0\x9F\x90\x8E";
+  for (size_t n = 95; n <= 101; ++n) {
+    config[std::to_string(n)] = std::string(n, 'x') + horse + "yyyyyyyy";
+  }
+  config["lines"] = "one\ntwo";
+  config["bell"] = "\x1B]0;title\x07";
+  config["be\x07ll"] = 1;
+  folder_.write("config.json", config.dump());
+  const Outcome o = paddock("inspect " + folder_.path());
+  EXPECT_EQ(o.code, 0) << o.err;
+  const auto shown = [&](const std::string& key) {
+    const size_t at = o.out.find("\n  " + key + " ") + 3 + std::max<size_t>(44, key.size()) + 1;
+    return o.out.substr(at, o.out.find('\n', at) - at);
+  };
+  EXPECT_EQ(shown("95"), std::string(95, 'x') + horse + "y...");
+  EXPECT_EQ(shown("96"), std::string(96, 'x') + horse + "...");
+  for (size_t n = 97; n <= 100; ++n)
+    EXPECT_EQ(shown(std::to_string(n)), std::string(n, 'x') + "...");
+  EXPECT_EQ(shown("101"), std::string(100, 'x') + "...");
+  EXPECT_EQ(shown("lines"), "one two");
+  EXPECT_EQ(shown("bell"), "\\x1b]0;title\\x07");
+  EXPECT_EQ(shown("be\\x07ll"), "1");
 }
 
 // ---- a model without weights
