@@ -144,7 +144,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::load(const std::string& path) try {
   const std::string_view text = text_of(file);
   try {
     if (text.starts_with("GGUF")) return load_gguf_tokenizer(*gguf::File::open(path));
-    const size_t first = text.find_first_not_of(" \t\r\n");
+    const size_t mark = text.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
+    const size_t first = text.find_first_not_of(" \t\r\n", mark);
     if (first != std::string_view::npos && text[first] == '{') {
       return parse_tokenizer_json(file.bytes());
     }

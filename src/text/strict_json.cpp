@@ -1,5 +1,6 @@
 #include "text/strict_json.h"
 
+#include <string_view>
 #include <utility>
 
 #include "core/fail.h"
@@ -14,6 +15,12 @@ StrictJson::Json StrictJson::parse(std::span<const std::byte> bytes, const std::
   path_.clear();
   taken_depth_ = 0;
   const auto* begin = reinterpret_cast<const char*>(bytes.data());
+  if (std::string_view(begin, bytes.size()).starts_with(kByteOrderMark)) {
+    fail(
+        ErrorCode::kBadFile,
+        "{}: it begins with a byte order mark, which JSON must not have; remove its first {} bytes",
+        what_, kByteOrderMark.size());
+  }
   nlohmann::json_sax<Json>* events = this;
   if (!Json::sax_parse(begin, begin + bytes.size(), events)) {
     fail(ErrorCode::kBadFile, "{}: not valid JSON", what_);

@@ -6,12 +6,16 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace paddock {
 
 /// Deepest nesting accepted.
 inline constexpr size_t kMaxJsonDepth = 32;
+
+/// Of UTF-8. tokenizers and transformers refuse JSON that begins with it, and so does parse().
+inline constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 /// Builds a document. A subclass may take containers out of it and receive their events instead.
 class StrictJson : public nlohmann::json_sax<nlohmann::json> {

@@ -222,6 +222,24 @@ TEST(SafetensorsHostile, ShardNamesStayInTheFolder) {
   }
 }
 
+TEST(SafetensorsHostile, AByteOrderMarkIsRefusedByName) {
+  const std::string mark = "\xEF\xBB\xBF";
+  const TemporaryFolder folder;
+  folder.write("model.safetensors.index.json", mark + R"({"weight_map":{"w":"a.safetensors"}})");
+  const auto expect = [](const auto& read, const std::string& file) {
+    try {
+      read();
+      ADD_FAILURE() << file;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadFile);
+      EXPECT_EQ(std::string(error.what()).find(file + ": it begins with a byte order mark"), 0U)
+          << error.what();
+    }
+  };
+  expect([&] { safetensors::Folder::open(folder.path()); }, "model.safetensors.index.json");
+  expect([&] { config_from_json(as_bytes(mark + "{}"), {}); }, "config.json");
+}
+
 TEST(ConfigHostile, WhatIsNotALlamaIsRefusedByName) {
   const std::string good =
       R"("model_type":"llama","num_hidden_layers":2,"hidden_size":32,"intermediate_size":48,)"

@@ -187,5 +187,41 @@ TEST(TokenizerLoading, ErrorsNameThePath) {
   expect(folder.path(), ErrorCode::kBadFile, "eos_token_id \"301\"");
 }
 
+// tokenizers and transformers refuse it, too.
+TEST(TokenizerLoading, AByteOrderMarkIsSaid) {
+  const std::string mark = "\xEF\xBB\xBF";
+  const auto expect = [&](const std::string& path, const std::string& file) {
+    try {
+      Tokenizer::load(path);
+      ADD_FAILURE() << file;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kBadFile) << error.what();
+      EXPECT_NE(std::string(error.what())
+                    .find(file + ": it begins with a byte order mark, which JSON must not have; "
+                                 "remove its first 3 bytes"),
+                std::string::npos)
+          << error.what();
+    }
+  };
+  const std::string json = test::small_tokenizer_json().dump();
+  {
+    const TemporaryFolder folder;
+    const std::string path = folder.write("tokenizer.json", mark + json);
+    expect(path, "tokenizer.json");
+    expect(folder.path(), "tokenizer.json");
+    folder.write("tokenizer.json", mark + " \n" + json);
+    expect(path, "tokenizer.json");
+  }
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json", "config.json",
+                           "generation_config.json"}) {
+    const TemporaryFolder folder;
+    folder.write("tokenizer.json", json);
+    folder.write(name, "{}");
+    EXPECT_EQ(Tokenizer::load(folder.path())->vocab_size(), 301) << name;
+    folder.write(name, mark + "{}");
+    expect(folder.path(), name);
+  }
+}
+
 }  // namespace
 }  // namespace paddock
