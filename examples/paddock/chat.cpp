@@ -205,7 +205,7 @@ class Chat {
 
   std::string stats() const {
     const paddock::KvStats stats = engine_.kv_stats();
-    const int64_t most = engine_.max_positions();
+    const int64_t most = conversation_.most_tokens();
     const int64_t context = engine_.options().context;
     std::string text = fmt::format("{} tokens", conversation_.length());
     if (most == INT32_MAX) {

@@ -90,6 +90,12 @@ void Conversation::clear() {
   turns_.clear();
 }
 
+int64_t Conversation::most_tokens() const {
+  const int64_t positions = session_ ? engine_.max_positions(*session_) : engine_.max_positions();
+  // The newest token needs no place yet where the pool is the limit; the context counts it.
+  return positions < engine_.options().context ? positions + 1 : positions;
+}
+
 int64_t Conversation::turn_of(int64_t position) const {
   return std::upper_bound(turns_.begin(), turns_.end(), position,
                           [](int64_t at, const Turn& turn) { return at < turn.start; }) -

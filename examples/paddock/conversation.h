@@ -32,6 +32,8 @@ class Conversation {
   void clear();
 
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
+  /// The tokens that it may come to have.
+  int64_t most_tokens() const;
   /// The number of the turn that holds a position, counted from 1.
   int64_t turn_of(int64_t position) const;
 

@@ -292,13 +292,10 @@ int run(const Args& args) {
   const std::vector<paddock::TokenId> tokens = read_text(args, *model);
   Outcome outcome;
   if (args.facts) outcome.facts = paddock::make_facts(*args.facts);
+  options.positions = static_cast<int64_t>(tokens.size());
+  if (args.facts) options.positions += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
   // One sequence: where a layer sees everything, the context must hold the text.
-  if (options.engine.context == 0) {
-    options.engine.context = static_cast<int64_t>(tokens.size());
-    if (args.facts) {
-      options.engine.context += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
-    }
-  }
+  if (options.engine.context == 0) options.engine.context = options.positions;
   const auto meter = make_meter(args, model, options);
   std::optional<PositionFile> positions;
   std::optional<OutputFile> svg;

@@ -189,8 +189,12 @@ class PADDOCK_API Engine {
   /// Throws what set_kv_policy(spec), or feeding a sequence of `positions` after it, would: so that
   /// a host knows before it closes its sessions. Changes nothing; sessions may be open.
   void check_kv_policy(std::string_view spec, int64_t positions = 0) const;
-  /// The longest sequence that context and pool admit under the rules, if it is alone.
+  /// The longest sequence that context and pool admit under the rules, if it is alone; one more
+  /// token may be chosen after them, as the newest needs no place in the cache yet.
   int64_t max_positions() const;
+  /// Likewise, of what a session may become from what it holds: pages that its rule has taken are
+  /// there for what comes.
+  int64_t max_positions(SessionId session) const;
 
   KvStats kv_stats() const;  ///< any thread, any time
   /// Resident blocks of a layer, all sequences, in position order; any thread.

@@ -37,8 +37,8 @@ PADDOCK_API const char* error_code_name(ErrorCode code) noexcept;
 struct Proposal {
   std::optional<uint64_t> budget_bytes{};  ///< KvOptions::budget_bytes, and no budget_share
   std::optional<double> budget_share{};    ///< KvOptions::budget_share
-  std::optional<std::string> policy{};     ///< KvOptions::policy. Where the refusal came from an
-                                           ///< engine, its set_kv_policy() takes it too
+  std::optional<std::string> policy{};     ///< KvOptions::policy. Alone, in a refusal of an engine,
+                                           ///< its set_kv_policy() takes it too
   std::optional<int64_t> context{};        ///< 0: leave it at its default
   std::optional<int32_t> batch_size{};
   std::optional<int32_t> max_sequences{};

@@ -22,6 +22,9 @@ struct QualityOptions {
   /// Positions that one engine runs ahead, from 1; the baseline's logits of so many are kept:
   /// chunk * vocab_size * 12 bytes, however many contenders there are.
   int32_t chunk = 64;
+  /// Tokens of the longest text to come, so that a KV budget which cannot hold it under every rule
+  /// is refused when the meter is made, as it is when the text comes. 0: unknown.
+  int64_t positions = 0;
 };
 
 /// One scored token under one rule.

@@ -1,6 +1,8 @@
 // The quality meter: engines side by side over one sequence.
 #include "paddock/quality.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -10,7 +12,7 @@
 #include "core/system.h"
 #include "diagnose/quality_facts.h"
 #include "diagnose/quality_rows.h"
-#include "engine/driving.h"
+#include "engine/advice.h"
 
 namespace paddock {
 namespace {
@@ -18,6 +20,7 @@ namespace {
 /// One rule with its engine.
 struct Runner {
   std::string policy;
+  EngineOptions options;  // as they were asked for
   std::unique_ptr<Engine> engine;
 };
 
@@ -96,35 +99,85 @@ struct QualityMeter::Impl {
   std::atomic<bool> cancelled{false};
   Driving driving;  // callbacks must not compare with the rows of the comparison under way
 
-  void add_runner(const EngineOptions& options);
+  void make_engines();
+  /// Errors kInvalidArgument where a context is too short, kOutOfMemory where a pool is.
   void check_length(int64_t tokens) const;
+  void check_room(int64_t tokens) const;
   /// Error kCancelled if cancel() or a callback asked for it.
   void check_going_on(bool goes_on) const {
     if (cancelled || !goes_on) fail(ErrorCode::kCancelled, "the comparison was cancelled");
   }
 };
 
-void QualityMeter::Impl::add_runner(const EngineOptions& options) {
-  auto engine = std::make_unique<Engine>(model, options);
-  runners.push_back({engine->options().kv.policy, std::move(engine)});
+void QualityMeter::Impl::make_engines() {
+  for (size_t i = 0; i < runners.size(); ++i) {
+    Runner& runner = runners[i];
+    try {
+      runner.engine = std::make_unique<Engine>(model, runner.options);
+      runner.policy = runner.engine->options().kv.policy;
+    } catch (const Error& e) {
+      if (i == 0) throw;
+      throw Error(e.code(), fmt::format("contender '{}': {}", runner.policy, e.problem()),
+                  {e.proposals().begin(), e.proposals().end()});
+    }
+  }
 }
 
 void QualityMeter::Impl::check_length(int64_t tokens) const {
   for (const Runner& runner : runners) {
     const int64_t context = runner.engine->options().context;
     if (tokens <= context) continue;
-    std::vector<Proposal> proposals;
-    try {
-      runner.engine->check_kv_policy(runner.policy, tokens);
-    } catch (const Error& e) {
-      proposals.assign(e.proposals().begin(), e.proposals().end());
-    }
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("there are {} tokens to feed but the context under '{}' admits {} "
                             "positions",
                             tokens, runner.policy, context),
-                std::move(proposals));
+                propose(model->data().config, outline(*model, runner.options),
+                        {.positions = tokens, .least = tokens}));
   }
+  check_room(tokens);
+}
+
+// One budget is everyone's: what is proposed holds the text under every rule.
+void QualityMeter::Impl::check_room(int64_t tokens) const {
+  const LlamaConfig& config = model->data().config;
+  std::vector<std::string> lacking;
+  std::vector<Proposal> others;  // for one rule alone
+  Proposal budget;
+  uint64_t pool = 0;
+  bool is_contender = false;
+  for (size_t i = 0; i < runners.size(); ++i) {
+    const Runner& runner = runners[i];
+    if (runner.engine == nullptr && runner.options.kv.budget_bytes == 0) continue;  // fits itself
+    EngineSetup setup;
+    try {
+      setup = outline(*model, runner.options);
+    } catch (const Error&) {
+      continue;  // its engine will say what is wrong
+    }
+    if (setup.options.context < tokens) continue;  // likewise
+    const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
+    const auto needed =
+        static_cast<uint64_t>(std::max(least_pages(setup), pages_needed(setup, tokens)));
+    const uint64_t has = runner.engine != nullptr ? runner.engine->options().kv.budget_bytes
+                                                  : runner.options.kv.budget_bytes;
+    budget.budget_bytes = std::max(budget.budget_bytes.value_or(0), needed * page_bytes);
+    if (needed <= has / page_bytes) continue;
+    lacking.push_back(fmt::format("{} bytes under '{}'", needed * page_bytes, runner.policy));
+    pool = setup.share_bytes = has;
+    is_contender = i > 0;
+    others = propose(config, setup, {.positions = tokens, .least = tokens});
+  }
+  if (lacking.empty()) return;
+  std::vector<Proposal> proposals{budget};
+  const bool one = lacking.size() == 1;
+  for (const Proposal& other : others) {
+    if (one && !other.budget_bytes) proposals.push_back(other);
+  }
+  throw Error(
+      ErrorCode::kOutOfMemory,
+      fmt::format("{}{} positions need {} of KV cache but the budget is {} bytes",
+                  one && is_contender ? "contender: " : "", tokens, fmt::join(lacking, ", "), pool),
+      std::move(proposals));
 }
 
 QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOptions& options) try
@@ -143,22 +196,22 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
         "a chunk of {} rows of {} logits needs {} bytes but only {} are available; lower the chunk",
         options.chunk, vocab, needed, available);
   }
+  if (options.positions < 0) {
+    fail(ErrorCode::kInvalidArgument, "positions is {}; it must be 0 or more", options.positions);
+  }
   impl_->model = std::move(model);
   impl_->chunk = options.chunk;
   impl_->rows.emplace(options.chunk, vocab, compares);
   EngineOptions engine = options.engine;
   engine.batch_size = std::min(engine.batch_size, options.chunk);
-  impl_->add_runner(engine);
+  impl_->runners.push_back({engine.kv.policy, engine, nullptr});
   engine.kv.custom_policy = nullptr;
   for (const std::string& policy : options.contenders) {
     engine.kv.policy = policy;
-    try {
-      impl_->add_runner(engine);
-    } catch (const Error& e) {
-      throw Error(e.code(), fmt::format("contender '{}': {}", policy, e.problem()),
-                  {e.proposals().begin(), e.proposals().end()});
-    }
+    impl_->runners.push_back({policy, engine, nullptr});
   }
+  if (options.positions > 0) impl_->check_room(options.positions);
+  impl_->make_engines();
 } catch (const std::bad_alloc&) {
   fail_no_memory();
 }

@@ -96,7 +96,8 @@ class Trial {
       policies.check_block_size(options.kv.block_size);
       options.kv.policy = spec;
       if (!works(options, policies, positions)) return false;
-      if (!wanted_.running) return true;
+      // Another batch is for a new engine.
+      if (!wanted_.running || options.batch_size != base_.batch_size) return true;
       EngineSetup now = setup_;
       now.policies = policies;
       return least_pages(now) <= setup_.n_pages &&
@@ -157,20 +158,39 @@ std::optional<Proposal> policy(const Trial& trial, const EngineOptions& options,
   return std::nullopt;
 }
 
+/// The same options with ever smaller batches.
+std::vector<EngineOptions> smaller_batches(EngineOptions options) {
+  std::vector<EngineOptions> out;
+  while (options.batch_size > 1) {
+    options.batch_size /= 2;
+    out.push_back(options);
+  }
+  return out;
+}
+
 std::vector<Proposal> within_context(const Trial& trial, int64_t positions) {
   std::vector<Proposal> out;
   const EngineOptions& base = trial.base();
   if (const auto found = trial.budget(base, positions)) out.push_back(*found);
-  if (const auto found = policy(trial, base, positions, false)) out.push_back(*found);
-  EngineOptions smaller = base;
-  while (smaller.batch_size > 1) {
-    smaller.batch_size /= 2;
-    if (!trial.works(smaller, trial.policies(), positions)) continue;
+  const auto other = policy(trial, base, positions, false);
+  if (other) out.push_back(*other);
+  const auto smaller = smaller_batches(base);
+  const auto works = [&](const EngineOptions& options) {
+    return trial.works(options, trial.policies(), positions);
+  };
+  if (const auto at = std::find_if(smaller.begin(), smaller.end(), works); at != smaller.end()) {
     Proposal proposal;
-    proposal.batch_size = smaller.batch_size;
+    proposal.batch_size = at->batch_size;
     proposal.lowers = true;
     out.push_back(proposal);
-    break;
+  } else if (!other) {  // neither alone: both
+    for (const EngineOptions& options : smaller) {
+      auto found = policy(trial, options, positions, false);
+      if (!found) continue;
+      found->batch_size = options.batch_size;
+      out.push_back(*found);
+      break;
+    }
   }
   return out;
 }
@@ -194,6 +214,7 @@ std::vector<Proposal> beyond_context(const Trial& trial, int64_t positions, int6
     return true;
   };
   if (given && !extend(0) && positions <= trained) extend(positions);
+  if (!out.empty() && positions <= trained) return out;
   longer.context = 0;
   if (auto found = policy(trial, longer, positions, true)) {
     if (given) found->context = 0;
@@ -241,15 +262,16 @@ std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetu
                                      const Wanted& wanted) {
   const Trial trial(config, setup, wanted);
   const EngineOptions& base = trial.base();
-  Proposal proposal;
-  for (const std::string& spec :
-       {repaired_spec(base.kv.policy, config.n_layers, base.kv.block_size), std::string("full")}) {
-    if (spec == base.kv.policy || !trial.usable(base, spec, wanted.positions)) continue;
+  const auto try_spec = [&](const std::string& spec) -> std::optional<Proposal> {
+    if (spec == base.kv.policy || !trial.usable(base, spec, wanted.positions)) return std::nullopt;
+    Proposal proposal;
     proposal.policy = spec;
-    return {proposal};
-  }
-  if (const auto found = policy(trial, base, wanted.positions, false)) return {*found};
-  return {};
+    return proposal;
+  };
+  auto found = try_spec(repaired_spec(base.kv.policy, config.n_layers, base.kv.block_size));
+  if (!found) found = policy(trial, base, wanted.positions, false);
+  if (!found) found = try_spec("full");
+  return found ? std::vector<Proposal>{*found} : std::vector<Proposal>{};
 }
 
 EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {

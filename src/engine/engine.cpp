@@ -144,7 +144,13 @@ void Engine::check_kv_policy(std::string_view spec, int64_t positions) const {
 }
 
 int64_t Engine::max_positions() const {
-  return Impl::touch(impl_, "max_positions", [](Impl& impl) { return impl.max_positions(); });
+  return Impl::touch(impl_, "max_positions",
+                     [](Impl& impl) { return impl.max_positions(nullptr); });
+}
+
+int64_t Engine::max_positions(SessionId session) const {
+  return Impl::touch(impl_, "max_positions",
+                     [&](Impl& impl) { return impl.max_positions(&impl.session(session)); });
 }
 
 KvStats Engine::kv_stats() const {

@@ -14,8 +14,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 /// The n most likely tokens, best first.
-std::vector<TokenLogprob> top_logprobs(std::span<const float> logits, int32_t n) {
-  const LogSoftmax normalizer(logits);
+std::vector<TokenLogprob> top_logprobs(const LogSoftmax& normalizer, std::span<const float> logits,
+                                       int32_t n) {
   std::vector<TokenLogprob> top(n);
   for (size_t i = 0; i < logits.size() && n > 0; ++i) {
     // Insertion into a short sorted list: larger first, lower id first among equals.
@@ -57,7 +57,10 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
   }
 }
 
-int64_t Engine::Impl::pages_for(int64_t positions) const { return pages_needed(setup, positions); }
+int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const {
+  return session == nullptr ? pages_needed(setup, positions)
+                            : cache->pages_to_reach(session->sequence, positions);
+}
 
 uint64_t Engine::Impl::pool_limit() const {
   const uint64_t free = backend->available_bytes();
@@ -86,7 +89,7 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
                             total, context),
                 proposals(wanted, total + 1));
   }
-  const int64_t prompt_pages = pages_for(total);
+  const int64_t prompt_pages = pages_for(session, total);
   if (prompt_pages > setup.n_pages) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("the prompt needs {} pages ({} bytes) of KV cache but the pool has {} "
@@ -102,7 +105,8 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
     if (requests.size() == requests.capacity()) requests.reserve(2 * requests.size() + 1);
   }
   request->session = session;
-  request->claimed_pages = pages_for(std::min<int64_t>(context, total + options.max_tokens));
+  request->claimed_pages =
+      pages_for(session, std::min<int64_t>(context, total + options.max_tokens));
   if (session != nullptr) {
     request->sequence = session->sequence;
     session->busy = true;
@@ -190,7 +194,7 @@ void Engine::Impl::retire() noexcept {
     if (request->session != nullptr) {
       Session& session = *request->session;
       session.tokens = std::move(request->input);
-      session.claimed_pages = pages_for(std::max<int64_t>(1, cache->length(session.sequence)));
+      session.claimed_pages = pages_for(&session, cache->length(session.sequence));
       session.busy = false;
     } else if (request->sequence) {
       cache->close(*request->sequence);
@@ -216,14 +220,16 @@ void Engine::Impl::drop(RequestId id) {
 GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
                                       const GenerateOptions& options, Session* session) {
   const RequestId id = add(prompt, options, session);
-  own_request_ = id;
+  struct Own {
+    RequestId& id;
+    ~Own() { id = 0; }
+  } own{own_request_ = id};
   try {
     while (!finished.contains(id)) step();
   } catch (...) {
     drop(id);
     throw;
   }
-  own_request_ = 0;
   return std::move(finished.extract(id).mapped());
 }
 
@@ -433,8 +439,9 @@ void Engine::Impl::accept(Request& request, int32_t row) {
   TokenEvent event{id, {}, 0, {}};
   std::vector<TokenLogprob> top;
   if (request.options.logprobs) {
-    top = top_logprobs(logits, *request.options.logprobs);
-    event.logprob = LogSoftmax(logits).logprob(logits[id]);
+    const LogSoftmax normalizer(logits);
+    top = top_logprobs(normalizer, logits, *request.options.logprobs);
+    event.logprob = normalizer.logprob(logits[id]);
   }
   request.text.push(id);
   // From here on nothing fails: the token is in the answer and in the sequence, or in neither.

@@ -38,7 +38,10 @@ struct EngineSetup {
 inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 struct Wanted;  // advice.h
 
-/// Checks every option and fills in the defaults. Errors: kInvalidArgument, kOutOfMemory.
+/// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
+/// much or too little. Error kInvalidArgument.
+EngineSetup outline(const Model& model, const EngineOptions& options);
+/// Likewise, and it works. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
 /// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
 /// few.
@@ -95,7 +98,7 @@ struct Engine::Impl final : StopCheck {
   /// What would become of the setup with other rules. Error if they cannot hold `positions`.
   EngineSetup with_policy(const EngineOptions& asked, int64_t positions) const;
   void set_policies(EngineSetup next);
-  int64_t max_positions() const;
+  int64_t max_positions(const Session* session) const;
   KvStats stats() const;
   EngineOptions options() const;
   /// Runs one request of this call's own to its end.
@@ -142,7 +145,8 @@ struct Engine::Impl final : StopCheck {
   /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.
   void fit_pool(uint64_t weights_bytes);
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
-  int64_t pages_for(int64_t positions) const;
+  /// Pages that a sequence needs to have `positions`: a new one, or that of a session.
+  int64_t pages_for(const Session* session, int64_t positions) const;
   /// Bytes that a pool could have in place of this one; 0: unknown.
   uint64_t pool_limit() const;
   /// What would hold `positions`, or else `least`.

@@ -51,7 +51,7 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
   const auto settle = [&] {  // however far it came
     const int64_t length = cache->length(session.sequence);
     session.tokens.resize(std::max(before, static_cast<size_t>(length)));
-    session.claimed_pages = pages_for(std::max<int64_t>(1, length));
+    session.claimed_pages = pages_for(&session, length);
   };
   try {
     feed_all(std::span(session.tokens).subspan(static_cast<size_t>(start)));
@@ -180,12 +180,16 @@ EngineOptions Engine::Impl::options() const {
   return *shown;
 }
 
-int64_t Engine::Impl::max_positions() const {
-  if (pages_for(setup.options.context) <= setup.n_pages) return setup.options.context;
+int64_t Engine::Impl::max_positions(const Session* session) const {
+  const int64_t context = setup.options.context;
+  const auto fits = [&](int64_t positions) {
+    return pages_for(session, positions) <= setup.n_pages;
+  };
+  if (fits(context)) return context;
   int64_t positions = 0;
   for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
     const int64_t longer = positions + add;
-    if (longer < setup.options.context && pages_for(longer) <= setup.n_pages) positions = longer;
+    if (longer < context && fits(longer)) positions = longer;
   }
   return positions;
 }

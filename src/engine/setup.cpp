@@ -31,8 +31,8 @@ DType element_type(KvType type) {
   }
 }
 
-/// Positions that the pool must hold at the very least: what bounded layers need while they
-/// prefill, one block where every layer sees everything (such a sequence may end as "kv_full").
+/// Positions that layers without a bound must hold at the very least: what bounded ones need while
+/// they prefill, or else one block (such a sequence may end as "kv_full").
 int64_t least_positions(const EngineSetup& s) {
   int64_t least = s.options.kv.block_size;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
@@ -75,7 +75,17 @@ int64_t pages_needed(const EngineSetup& s, int64_t positions) {
                                     std::min<int64_t>(s.chunk, positions));
 }
 
-int64_t least_pages(const EngineSetup& s) { return pages_needed(s, least_positions(s)); }
+int64_t least_pages(const EngineSetup& s) {
+  const int64_t least = least_positions(s);
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
+    const LayerRule& rule = s.policies.layer(layer);
+    // A layer with a bound must hold a sequence of any length.
+    pages += rule.most_pages(s.options.kv.block_size, rule.bounded() ? s.options.context : least,
+                             s.chunk);
+  }
+  return pages;
+}
 
 void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {
   const int64_t least = least_pages(s);
@@ -129,7 +139,7 @@ PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup,
   }
 }
 
-EngineSetup resolve(const Model& model, const EngineOptions& options) {
+EngineSetup outline(const Model& model, const EngineOptions& options) {
   const LlamaConfig& config = model.data().config;
   EngineOptions o = options;
   check_range("threads", o.threads, 0, 1024);
@@ -162,7 +172,13 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   asked.asked = o;
   PolicyMap policies = parse_policies(config, asked, {});
   if (o.kv.custom_policy != nullptr) o.kv.policy = policies.layer(0).name;
-  EngineSetup setup = lay_out(config, o, std::move(policies));
+  return lay_out(config, o, std::move(policies));
+}
+
+EngineSetup resolve(const Model& model, const EngineOptions& options) {
+  const LlamaConfig& config = model.data().config;
+  EngineSetup setup = outline(model, options);
+  const EngineOptions& o = setup.asked;
   const int64_t page_bytes = setup.geometry.page_bytes();
   if (setup.n_pages > kMaxPages) {
     const int64_t pages = pages_needed(setup, setup.options.context);

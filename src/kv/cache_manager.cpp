@@ -401,6 +401,23 @@ int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size
   return pages;
 }
 
+int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
+  const Sequence& sequence = impl_->at(id);
+  const int64_t block = impl_->config.block_size;
+  const int64_t target = std::max(positions, sequence.length);
+  const auto fresh =
+      static_cast<int64_t>(ceil_div(target, block) - ceil_div(sequence.length, block));
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
+    int64_t held = 0;  // an entry of later slots is the second part of its page
+    for (const BlockEntry& e : entries) held += e.slot_begin == 0 ? 1 : 0;
+    const int64_t most = rule(layer).most_pages(block, target, impl_->config.max_chunk);
+    pages += std::max(held, std::min(most, held + fresh));
+  }
+  return pages;
+}
+
 int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
   const int64_t pages = rule.most_pages(config.block_size, config.max_positions, config.max_chunk);
   return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts

@@ -100,6 +100,9 @@ class CacheManager {
   /// most `chunk` tokens: static so that budgets can be computed before anything is made.
   static int64_t pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
                               int64_t chunk);
+  /// Most pages that the sequence lists at once, in all layers, until it has `positions`: from what
+  /// it lists now, so that what has left does not count again.
+  int64_t pages_to_reach(SequenceId id, int64_t positions) const;
   /// Most entries that a table of this layer has at once, in a pool of n_pages.
   static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
   const CacheConfig& config() const;

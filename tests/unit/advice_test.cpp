@@ -181,6 +181,87 @@ TEST(Advice, CheckingAPolicyChangesNothing) {
   EXPECT_EQ(engine.generate(session, some_tokens(3), {.max_tokens = 2}).tokens.size(), 2U);
 }
 
+/// The fewest positions whose bytes make an engine start under these options.
+int64_t least_budget(const std::string& policy, int32_t batch, int32_t block) {
+  for (int64_t positions = 1; positions < 400; ++positions) {
+    try {
+      Engine(tiny(), options(policy, static_cast<uint64_t>(positions), 0, batch, block));
+      return positions;
+    } catch (const Error&) {
+      // still too few
+    }
+  }
+  ADD_FAILURE() << policy;
+  return 0;
+}
+
+TEST(Advice, AnEngineThatStartsUnderABoundTakesTextOfAnyLength) {
+  for (const char* policy : {"window:9", "sink:3+20", "h2o:24@every:8", "lru:40@every:4",
+                             "0=window:5,1=tova:32@every:8"}) {
+    for (const int32_t batch : {3, 16, 64}) {
+      for (const int32_t block : {4, 8}) {
+        const int64_t least = least_budget(policy, batch, block);
+        const std::string what =
+            fmt::format("{} -b {} blocks of {}: {}", policy, batch, block, least);
+        Engine engine(tiny(), options(policy, static_cast<uint64_t>(least), 0, batch, block));
+        EXPECT_EQ(engine.max_positions(), engine.options().context) << what;
+        const SessionId session = engine.open_session();
+        for (const int64_t prompt : {1, 50, 7, 150}) {
+          const GenerateResult r = engine.generate(session, some_tokens(prompt), {.max_tokens = 9});
+          EXPECT_EQ(r.finish_reason, FinishReason::kLength) << what;
+        }
+        EXPECT_EQ(engine.kv_stats().reservations_refused, 0) << what;
+      }
+    }
+  }
+}
+
+TEST(Advice, ASessionIsAskedForWhatItHoldsNotForAllThatItHeld) {
+  Engine engine(tiny(), options("snapkv:24", 48));
+  const SessionId session = engine.open_session();
+  EXPECT_EQ(engine.max_positions(session), 48);
+  engine.generate(session, some_tokens(40), {.max_tokens = 1});  // 24 stay
+  EXPECT_EQ(engine.max_positions(session), 64);                  // the context, now
+  EXPECT_EQ(engine.max_positions(), 48);
+  const GenerateResult second = engine.generate(session, some_tokens(15), {.max_tokens = 4});
+  EXPECT_EQ(second.finish_reason, FinishReason::kLength);
+  engine.check_integrity();
+
+  // To the page: what is promised can be fed, one position more cannot.
+  Engine small(tiny(), options("0=full,*=snapkv:12", 40, 60));
+  const SessionId talk = small.open_session();
+  small.generate(talk, some_tokens(20), {.max_tokens = 1});
+  const int64_t most = small.max_positions(talk);
+  EXPECT_EQ(most, 40 + 4);  // layer 1 has let two blocks go: one in each layer
+  const int64_t left = most - small.session_length(talk);
+  EXPECT_THROW(small.generate(talk, some_tokens(left + 1), {.max_tokens = 0}), Error);
+  EXPECT_EQ(small.generate(talk, some_tokens(left), {.max_tokens = 1}).finish_reason,
+            FinishReason::kLength);
+  small.check_integrity();
+}
+
+TEST(Advice, ASmallerBatchAndARuleGoTogetherWhereNeitherAloneIsEnough) {
+  const EngineOptions o = options("full", 12);
+  const Attempt first = attempt(o, 30, 4);
+  ASSERT_NE(first.refused, "");
+  ASSERT_FALSE(first.proposals.empty());
+  const Proposal& both = first.proposals.back();
+  ASSERT_TRUE(both.policy && both.batch_size) << first.refused;
+  EXPECT_EQ(to_text({&both, 1}), "lower batch_size to 2 with kv.policy sink:4+4");
+  EXPECT_EQ(attempt(with_proposal(o, both), 30, 4).reason, FinishReason::kLength);
+}
+
+TEST(Advice, AWrongSpecInASmallPoolGetsARuleThatBoundsWhatItKeeps) {
+  try {
+    Engine(tiny(), options("lru", 60, 0, 8));  // lru:256 would not fit
+    FAIL();
+  } catch (const Error& e) {
+    ASSERT_EQ(e.proposals().size(), 1U) << e.what();
+    EXPECT_NE(e.proposals()[0].policy, "full") << e.what();
+    EXPECT_NO_THROW(Engine(tiny(), with_proposal(options("lru", 60, 0, 8), e.proposals()[0])));
+  }
+}
+
 TEST(Advice, AWrongSpecGetsAValidOneForThisModel) {
   const auto proposed = [](const std::string& spec, int32_t block = 4) -> std::string {
     try {

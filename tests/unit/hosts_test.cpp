@@ -68,6 +68,8 @@ const std::vector<Method>& methods() {
       {"check_kv_policy", Kind::kBooks, [](Engine& e, SessionId) { e.check_kv_policy("full", 1); }},
       {"max_positions", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_GT(e.max_positions(), 0); }},
+      {"max_positions(session)", Kind::kBooks,
+       [](Engine& e, SessionId idle) { EXPECT_GE(e.max_positions(idle), 20); }},
       {"step", Kind::kDrives, [](Engine& e, SessionId) { e.step(); }},
       {"generate", Kind::kDrives,
        [](Engine& e, SessionId) { e.generate(prompt_of(3), greedy(2)); }},

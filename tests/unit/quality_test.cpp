@@ -1,4 +1,6 @@
 // The quality meter: against plain loops in double over the logits of separate engines.
+#include <fmt/format.h>
+
 #include <set>
 
 #include "diagnose/quality_facts.h"
@@ -268,6 +270,52 @@ TEST(Quality, RefusalsNameWhatIsWrong) {
   expect_refusal(invalid, "no engine 2", [&] { meter.engine(2); });
   EXPECT_EQ(meter.compare(tokens).scored, 39);  // trouble leaves the meter usable
   EXPECT_EQ(meter.engine(0).kv_stats().sequences, 0);
+}
+
+TEST(Quality, ABudgetIsRefusedOnceWithOneThatHoldsTheTextUnderEveryRule) {
+  const std::vector<TokenId> text = some_tokens(100);
+  struct Case {
+    const char *baseline, *contender;
+    uint64_t kib;
+  };
+  for (const Case& c : {Case{"full", "window:16", 8}, Case{"window:16", "full", 60},
+                        Case{"0=full,*=window:8", "h2o:32@every:8", 40}, Case{"full", "full", 60},
+                        Case{"h2o:40@every:8", "window:60", 24}}) {
+    const std::string what = fmt::format("{} against {}", c.baseline, c.contender);
+    QualityOptions options = options_for({c.contender}, c.baseline, 16);
+    options.engine.kv.budget_bytes = c.kib * 1024;
+    options.engine.context = 120;
+    const auto refusal = [&](bool early) -> std::vector<Proposal> {
+      try {
+        options.positions = early ? 100 : 0;
+        QualityMeter meter(tiny(), options);
+        EXPECT_FALSE(early) << what;
+        meter.compare(text);
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory) << what << ": " << e.what();
+        return {e.proposals().begin(), e.proposals().end()};
+      }
+      ADD_FAILURE() << what;
+      return {};
+    };
+    const std::vector<Proposal> proposals = refusal(true);
+    ASSERT_FALSE(proposals.empty()) << what;
+    ASSERT_TRUE(proposals[0].budget_bytes) << what;
+    refusal(false);
+    for (const Proposal& p : proposals) {
+      QualityOptions mended = options;
+      mended.positions = 100;
+      mended.engine =
+          with_proposal(mended.engine, {p.budget_bytes, {}, {}, p.context, p.batch_size});
+      if (p.policy) {  // of whichever rule lacks room
+        (std::string(c.contender) == "full" ? mended.contenders[0] : mended.engine.kv.policy) =
+            *p.policy;
+      }
+      EXPECT_EQ(QualityMeter(tiny(), mended).compare(text).scored, 99) << what << to_text({&p, 1});
+    }
+    options.engine.kv.budget_bytes = *proposals[0].budget_bytes - 1;
+    refusal(true);
+  }
 }
 
 TEST(Quality, DamagedWeightsAreReportedNotAveraged) {
