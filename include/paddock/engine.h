@@ -65,7 +65,8 @@ inline constexpr int32_t kMaxLogprobs = 256;
 struct GenerateOptions {
   int32_t max_tokens = 128;
   SamplingOptions sampling{};
-  /// Strings that end the text and are not part of it; a special token's text stands for the token.
+  /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for the
+  /// token.
   std::vector<std::string> stop{};
   bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
   bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say

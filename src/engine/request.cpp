@@ -4,6 +4,7 @@
 
 #include "core/fail.h"
 #include "model/model_data.h"
+#include "text/utf8.h"
 
 namespace paddock {
 namespace {
@@ -23,6 +24,10 @@ void validate(const GenerateOptions& options, int32_t vocab_size) {
   }
   for (const std::string& stop : options.stop) {
     if (stop.empty()) fail(ErrorCode::kInvalidArgument, "a stop string is empty");
+    // It would end the text inside a character.
+    if (const size_t at = find_invalid_utf8(stop); at != std::string::npos) {
+      fail(ErrorCode::kInvalidArgument, "a stop string is no UTF-8 at byte {}", at);
+    }
   }
   options.sampling.validate(vocab_size);
 }
