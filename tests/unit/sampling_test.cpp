@@ -263,10 +263,148 @@ TEST(Sampling, RangesAreChecked) {
   SamplingOptions().validate(10);
 }
 
+/// A seed whose n-th random number is 0: the generator's mixing keeps 0.
+uint64_t seed_of_zero(uint64_t n) { return 0 - (n + 1) * 0x9E3779B97F4A7C15ULL; }
+
+TokenId drawn(const std::vector<float>& logits, const SampleRow& row) {
+  std::vector<Candidate> scratch(logits.size());
+  return draw_token(logits, row, scratch);
+}
+
+TEST(Sampling, ANumberOfZeroDrawsTheFirstTokenThatHasAnyWeight) {
+  for (const uint64_t n : {0, 7}) {
+    const uint64_t seed = seed_of_zero(n);
+    ASSERT_EQ(random_uniform(seed, n), 0.0);
+    const float none = -INFINITY;
+    EXPECT_EQ(drawn({none, none, 1, 2}, {1, 0, 1, 0, seed, n}), 2);
+    EXPECT_EQ(drawn({none, none, 1, 2}, {1, 4, 0.99F, 0, seed, n}), 2);
+    EXPECT_EQ(drawn({-90, 0, 1, 2}, {1, 0, 1, 0, seed, n}), 1) << "e^-92 has no weight";
+    EXPECT_EQ(drawn({0, 1, 2, 3}, {1, 2, 1, 0, seed, n}), 2) << "of the first two, by id";
+    EXPECT_EQ(drawn({0, 1, 2, 3}, {1, 0, 1, 0.3F, seed, n}), 2) << "e^-1 is above 0.3";
+  }
+}
+
+/// Ids that are drawn at all, at a temperature that makes what is kept almost even.
+std::vector<TokenId> kept(const std::vector<float>& logits, int32_t top_k, float top_p,
+                          float min_p) {
+  std::vector<TokenId> ids;
+  for (uint64_t n = 0; n < 400; ++n) ids.push_back(drawn(logits, {50, top_k, top_p, min_p, 3, n}));
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+TEST(Sampling, CutsAtTheirEdges) {
+  using Ids = std::vector<TokenId>;
+  // Of equals the lowest ids stay.
+  EXPECT_EQ(kept({1, 2, 2, 2, 1}, 2, 1, 0), (Ids{1, 2}));
+  EXPECT_EQ(kept({1, 2, 2, 2, 1}, 4, 1, 0), (Ids{0, 1, 2, 3}));
+  EXPECT_EQ(kept({1, 2, 2, 2, 1}, 5, 1, 0), (Ids{0, 1, 2, 3, 4}));
+  EXPECT_EQ(kept({1, 2, 2, 2, 1}, 6, 1, 0), (Ids{0, 1, 2, 3, 4}));
+  EXPECT_EQ(kept({1, 2, 2, 2, 1}, 1, 1, 0), (Ids{1}));
+  // The fewest that reach top_p; exactly is enough.
+  EXPECT_EQ(kept({0, 0, 0, 0}, 0, 0.25F, 0), (Ids{0}));
+  EXPECT_EQ(kept({0, 0, 0, 0}, 0, 0.5F, 0), (Ids{0, 1}));
+  EXPECT_EQ(kept({0, 0, 0, 0}, 0, 0.500001F, 0), (Ids{0, 1, 2}));
+  EXPECT_EQ(kept({0, 0, 0, 0}, 0, 1, 0), (Ids{0, 1, 2, 3}));
+  EXPECT_EQ(kept({0, 0, 0, 0}, 0, 1e-9F, 0), (Ids{0}));
+  // Of what top_k has left.
+  EXPECT_EQ(kept({0, 0, 0, 0}, 2, 0.5F, 0), (Ids{0}));
+  EXPECT_EQ(kept({0, 0, 0, 0}, 2, 0.51F, 0), (Ids{0, 1}));
+  // At least min_p of the best one's; 1 keeps its equals.
+  EXPECT_EQ(kept({3, 2, 3, 1}, 0, 1, 1), (Ids{0, 2}));
+  EXPECT_EQ(kept({3, 2, 3, 1}, 3, 1, 1), (Ids{0, 2}));
+  const float share = static_cast<float>(weight_of(-1)) * 0x1p-45F;  // has 24 bits
+  ASSERT_EQ(share_of(share, kWeightOne), weight_of(-1));
+  EXPECT_EQ(kept({3, 2, 1, 3}, 0, 1, share), (Ids{0, 1, 3}));
+  EXPECT_EQ(kept({3, 2, 1, 3}, 0, 1, std::nextafter(share, 1.0F)), (Ids{0, 3}));
+  EXPECT_EQ(kept({3, 2, 1, 3}, 0, 0.999F, share), (Ids{0, 1, 3}));
+  // What is forbidden is never drawn, however few are left.
+  EXPECT_EQ(kept({-INFINITY, 2, -INFINITY}, 3, 0.999F, 0), (Ids{1}));
+  EXPECT_EQ(kept({-INFINITY, 2, -INFINITY}, 0, 1, 0), (Ids{1}));
+}
+
+TEST(Sampling, RangesEndWhereTheySay) {
+  struct Edge {
+    const char* name;
+    std::function<void(SamplingOptions&, double)> set;
+    std::vector<double> good, bad;
+  };
+  const double inf = INFINITY;
+  const double more = 1.0000002;  // the next float
+  const Edge edges[] = {{"temperature",
+                         [](auto& o, double v) { o.temperature = static_cast<float>(v); },
+                         {0, 1e-30, 3e38},
+                         {-1e-30, inf, NAN}},
+                        {"top_k",
+                         [](auto& o, double v) { o.top_k = static_cast<int32_t>(v); },
+                         {0, 1, 2147483647},
+                         {-1}},
+                        {"top_p",
+                         [](auto& o, double v) { o.top_p = static_cast<float>(v); },
+                         {1e-30, 1},
+                         {0, -1, more, NAN}},
+                        {"min_p",
+                         [](auto& o, double v) { o.min_p = static_cast<float>(v); },
+                         {0, 1},
+                         {-1e-30, more, NAN}},
+                        {"repeat_penalty",
+                         [](auto& o, double v) { o.repeat_penalty = static_cast<float>(v); },
+                         {1e-30, 3e38},
+                         {0, -1, inf, NAN}},
+                        {"frequency_penalty",
+                         [](auto& o, double v) { o.frequency_penalty = static_cast<float>(v); },
+                         {-3e38, 3e38},
+                         {inf, -inf, NAN}},
+                        {"presence_penalty",
+                         [](auto& o, double v) { o.presence_penalty = static_cast<float>(v); },
+                         {-3e38, 3e38},
+                         {inf, -inf, NAN}},
+                        {"penalty_window",
+                         [](auto& o, double v) { o.penalty_window = static_cast<int32_t>(v); },
+                         {0, 1048576},
+                         {-1, 1048577}},
+                        {"logit_bias token",
+                         [](auto& o, double v) {
+                           o.logit_bias = {{1, 0.5F}, {static_cast<TokenId>(v), 1.0F}};
+                         },
+                         {0, 9},
+                         {-1, 10}},
+                        {"logit_bias value",
+                         [](auto& o, double v) {
+                           o.logit_bias = {{1, 0.5F}, {2, static_cast<float>(v)}};
+                         },
+                         {-inf, 3e38, -3e38},
+                         {inf, NAN}}};
+  for (const Edge& edge : edges) {
+    for (const double value : edge.good) {
+      SamplingOptions options;
+      edge.set(options, value);
+      EXPECT_NO_THROW(options.validate(10)) << edge.name << " " << value;
+    }
+    for (const double value : edge.bad) {
+      SamplingOptions options;
+      edge.set(options, value);
+      try {
+        options.validate(10);
+        ADD_FAILURE() << edge.name << " " << value << " was accepted";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+        EXPECT_NE(std::string(e.what()).find(edge.name), std::string::npos) << e.what();
+      }
+    }
+  }
+}
+
 TEST(LogSoftmax, EqualsTheDefinition) {
   const std::vector<float> logits = {1, 2, 3};
   const double total = std::exp(1.0) + std::exp(2.0) + std::exp(3.0);
   EXPECT_NEAR(LogSoftmax(logits).logprob(2), 2 - std::log(total), 1e-12);
+  // However large or small they are.
+  for (const float shift : {-3e4F, 3e4F}) {
+    const std::vector<float> far = {1 + shift, 2 + shift, 3 + shift};
+    EXPECT_NEAR(LogSoftmax(far).logprob(2 + shift), 2 - std::log(total), 1e-9);
+  }
 }
 
 }  // namespace
