@@ -254,6 +254,12 @@ std::shared_ptr<const EvictionPolicy> custom_rule(std::string_view text, std::st
   std::shared_ptr<const EvictionPolicy> made;
   try {
     made = maker(arguments);
+  } catch (const std::bad_alloc&) {
+    throw;  // nothing is wrong with the rule
+  } catch (const Error& e) {
+    const bool no_memory = e.code() == ErrorCode::kOutOfMemory;
+    fail(no_memory ? e.code() : ErrorCode::kInvalidArgument, "policy rule '{}': {}", text,
+         e.what());
   } catch (const std::exception& e) {
     fail(ErrorCode::kInvalidArgument, "policy rule '{}': {}", text, e.what());
   } catch (...) {
@@ -274,15 +280,17 @@ void check_custom_policies(const CustomPolicies& custom) {
   for (const auto& [name, maker] : custom) check_custom(name, maker);
 }
 
-std::vector<std::string> policy_forms() {
+std::vector<std::string> policy_forms() try {
   std::vector<std::string> forms;
   for (const Entry& entry : kRegistry) forms.emplace_back(entry.form);
   for (const ScoredEntry& entry : kScored) forms.emplace_back(entry.form);
   return forms;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text,
-                                                  const CustomPolicies& custom) {
+                                                  const CustomPolicies& custom) try {
   check_custom_policies(custom);
   const std::string_view name = text.substr(0, text.find_first_of(":@"));
   if (const auto found = custom.find(name); found != custom.end()) {
@@ -297,6 +305,8 @@ std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text,
   for (const auto& [own, maker] : custom) forms.push_back(own + " (the host's own)");
   fail(ErrorCode::kInvalidArgument, "policy rule '{}': there is no policy '{}'; there are {}", text,
        rule.name, fmt::join(forms, ", "));
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 }  // namespace paddock

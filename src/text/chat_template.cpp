@@ -1,5 +1,6 @@
 // ChatTemplate: a format together with the tokenizer that has its special tokens.
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "core/fail.h"
@@ -112,7 +113,8 @@ struct ChatTemplate::Impl {
   }
 };
 
-ChatTemplate::ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer, const ChatOptions& options)
+ChatTemplate::ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer,
+                           const ChatOptions& options) try
     : impl_(std::make_unique<Impl>()) {
   if (tokenizer == nullptr) fail(ErrorCode::kInvalidArgument, "ChatTemplate: no tokenizer");
   impl_->form = choose_form(*tokenizer, options.template_name);
@@ -125,22 +127,26 @@ ChatTemplate::ChatTemplate(std::shared_ptr<const Tokenizer> tokenizer, const Cha
     impl_->bos = impl_->tokenizer->bos();
     if (!impl_->bos) impl_->bos = impl_->special(kLlama3Bos);
   }
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::vector<std::string> ChatTemplate::names() {
+std::vector<std::string> ChatTemplate::names() try {
   std::vector<std::string> names;
   for (const ChatFormat& format : chat_formats()) names.emplace_back(format.name);
   return names;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 const std::string& ChatTemplate::name() const { return impl_->name; }
 
 std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
-                                 bool add_generation_prompt) const {
+                                 bool add_generation_prompt) const try {
   std::string text;
   const ChatScript script = impl_->script(messages, add_generation_prompt);
   for (const ChatPiece& piece : script.pieces()) {
@@ -151,19 +157,23 @@ std::string ChatTemplate::render(const std::vector<ChatMessage>& messages,
     }
   }
   return text;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 std::vector<TokenId> ChatTemplate::encode(const std::vector<ChatMessage>& messages,
-                                          bool add_generation_prompt) const {
+                                          bool add_generation_prompt) const try {
   std::vector<TokenId> ids = impl_->encode(impl_->script(messages, add_generation_prompt));
   // A template that leaves BOS to the tokenizer.
   if (impl_->bos && impl_->form.bos == ChatFormat::Bos::kNever && impl_->tokenizer->adds_bos()) {
     ids.insert(ids.begin(), *impl_->bos);
   }
   return ids;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
-ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& answer) const {
+ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& answer) const try {
   ChatScript script(impl_->form, impl_->date);
   const std::string_view content = script.content(answer.text);
   const Kept kept = kept_of(*impl_->tokenizer, answer.tokens, content);
@@ -181,10 +191,14 @@ ChatTurn ChatTemplate::next_turn(const ChatMessage& next, const GenerateResult& 
   script.generation_prompt();
   turn.tokens = impl_->encode(script);
   return turn;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
-TokenId ChatTemplate::end_of_turn() const {
+TokenId ChatTemplate::end_of_turn() const try {
   return impl_->special(special_tokens_of(*impl_->form.format).front());
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 }  // namespace paddock

@@ -1,4 +1,5 @@
 // From ids back to text: all at once, or one id at a time.
+#include <new>
 #include <utility>
 
 #include "core/fail.h"
@@ -18,10 +19,12 @@ std::string_view shown_bytes(const Tokenizer& tokenizer, TokenId id, bool skip_s
 
 }  // namespace
 
-std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const try {
   std::string text;
   for (const TokenId id : ids) text += shown_bytes(*this, id, skip_special);
   return text;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special)
@@ -29,18 +32,21 @@ StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool sk
   if (tokenizer_ == nullptr) fail(ErrorCode::kInvalidArgument, "StreamDecoder: no tokenizer");
 }
 
-std::string StreamDecoder::push(TokenId id) {
-  held_ += shown_bytes(*tokenizer_, id, skip_special_);
+std::string StreamDecoder::push(TokenId id) try {
+  std::string text = held_;
+  text += shown_bytes(*tokenizer_, id, skip_special_);
   std::string ready;
-  std::string_view rest = held_;
+  std::string_view rest = text;
   while (!rest.empty()) {
     const Utf8Char c = next_utf8(rest);
     if (c.state == Utf8Char::State::kIncomplete) break;
     ready += c.state == Utf8Char::State::kValid ? rest.substr(0, c.length) : kReplacement;
     rest.remove_prefix(c.length);
   }
-  held_.erase(0, held_.size() - rest.size());
+  held_ = rest;  // last, so that an id whose text is not given out was not taken either
   return ready;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
 }
 
 std::string StreamDecoder::finish() {

@@ -17,8 +17,10 @@ class FailAfter {
 };
 
 /// Runs act() over and over, its first, second, ... allocation failing, until none is left. Only
-/// Error kOutOfMemory may leave it. after(n) follows each.
-void fail_each(const std::function<void()>& act, const std::function<void(int64_t)>& after) {
+/// Error kOutOfMemory may leave it. after(n) follows each. It asks for memory `least` times or
+/// more.
+void fail_each(const std::function<void()>& act, const std::function<void(int64_t)>& after,
+               int64_t least = 11) {
   for (int64_t n = 0;; ++n) {
     bool failed = false;
     {
@@ -32,7 +34,7 @@ void fail_each(const std::function<void()>& act, const std::function<void(int64_
       failed = FailAfter::failed();
     }
     if (!failed) {
-      EXPECT_GT(n, 10);  // there was something to fail
+      EXPECT_GE(n, least);
       return;
     }
     after(n);
@@ -55,6 +57,97 @@ TEST(NoMemory, EncodingFailsCleanly) {
   std::vector<TokenId> ids;
   fail_each([&] { ids = model->tokenizer()->encode(text); }, [](int64_t) {});
   EXPECT_FALSE(ids.empty());
+}
+
+TEST(NoMemory, DecodingFailsCleanly) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  const auto tokenizer = Model::load(folder.path())->tokenizer();
+  const std::vector<TokenId> ids = tokenizer->encode(std::string(400, 'a') + " and so on");
+  std::string text;
+  fail_each([&] { text = tokenizer->decode(ids); }, [](int64_t) {}, 3);
+  EXPECT_EQ(text, tokenizer->decode(ids));
+}
+
+/// Tokens of more bytes than a string holds without asking for memory.
+class LongTokens final : public Tokenizer {
+ public:
+  std::vector<TokenId> encode(std::string_view, EncodeOptions) const override { return {}; }
+  std::string_view token_bytes(TokenId id) const override { return id == 0 ? kFirst : kSecond; }
+  int32_t vocab_size() const override { return 2; }
+  bool is_special(TokenId) const override { return false; }
+  std::optional<TokenId> find(std::string_view) const override { return {}; }
+  std::optional<TokenId> bos() const override { return {}; }
+  bool adds_bos() const override { return false; }
+  const std::vector<TokenId>& stop_tokens() const override { return none_; }
+  const std::string& chat_template() const override { return text_; }
+
+ private:
+  // The first ends in the middle of a character.
+  static constexpr std::string_view kFirst = "a text that is long enough to need memory \xE2\x82";
+  static constexpr std::string_view kSecond = "\xAC and one more that is long enough to need it";
+  std::vector<TokenId> none_;
+  std::string text_;
+};
+
+TEST(NoMemory, AStreamsIdCanBePushedAgain) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const auto tokenizer = std::make_shared<const LongTokens>();
+  const std::vector<TokenId> ids = {0, 1, 0, 1};
+  size_t next = 0;
+  std::string text;
+  text.reserve(400);
+  StreamDecoder stream(tokenizer);
+  fail_each(
+      [&] {
+        while (next < ids.size()) {
+          text += stream.push(ids[next]);
+          ++next;
+        }
+        text += stream.finish();
+      },
+      [](int64_t) {}, 3);
+  EXPECT_EQ(text, tokenizer->decode(ids));
+}
+
+TEST(NoMemory, ChatTemplatesFailCleanly) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  const std::string jinja =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] "
+      "+ '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'<|im_start|>assistant\n' }}{% endif %}";
+  folder.write("chat_template.jinja", jinja);
+  const auto tokenizer = Model::load(folder.path())->tokenizer();
+  const std::string content = "a message that is long enough to need memory of its own";
+  const std::vector<ChatMessage> messages = {{"system", content}, {"user", content}};
+  const ChatMessage next{"user", content};
+  GenerateResult answer;
+  answer.tokens = tokenizer->encode("aaaa");
+  answer.text = "aaaa";
+  const ChatTemplate chat(tokenizer, {.template_name = "chatml"});
+  const std::string text = chat.render(messages, true);
+  const std::vector<TokenId> ids = chat.encode(messages, true);
+  const std::vector<TokenId> turn = chat.next_turn(next, answer).tokens;
+  fail_each([&] { EXPECT_EQ(ChatTemplate(tokenizer).name(), "chatml"); }, [](int64_t) {});
+  fail_each([&] { ChatTemplate(tokenizer, {.template_name = "llama3"}); }, [](int64_t) {}, 1);
+  fail_each([&] { EXPECT_GT(ChatTemplate::names().size(), 5U); }, [](int64_t) {}, 3);
+  fail_each([&] { EXPECT_EQ(chat.render(messages, true), text); }, [](int64_t) {}, 3);
+  fail_each([&] { EXPECT_EQ(chat.encode(messages, true), ids); }, [](int64_t) {});
+  fail_each([&] { EXPECT_EQ(chat.next_turn(next, answer).tokens, turn); }, [](int64_t) {});
+}
+
+TEST(NoMemory, MakingAPolicyFailsCleanly) {
+  SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();
+  const CustomPolicies custom = {
+      {"mine", [](std::string_view arguments) { return make_policy(std::string(arguments)); }}};
+  for (const char* rule : {"sink:4+252", "pyramid:h2o:256@every:32", "mine:sink:4+252@original"}) {
+    SCOPED_TRACE(rule);
+    fail_each([&] { EXPECT_NE(make_policy(rule, custom), nullptr); }, [](int64_t) {}, 1);
+  }
+  fail_each([&] { EXPECT_GT(policy_forms().size(), 5U); }, [](int64_t) {}, 3);
 }
 
 TEST(NoMemory, MakingAnEngineFailsCleanly) {
