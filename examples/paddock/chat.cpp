@@ -41,7 +41,7 @@ constexpr Command kCommands[] = {
     {"kv", nullptr, "the cache, layer by layer"},
     {"policy", "[SPEC]",
      "what each layer keeps; with SPEC the conversation is read again under it"},
-    {"retry", nullptr, "the last message again, with another answer"},
+    {"retry", nullptr, "the last message again: what was refused, or with another answer"},
     {"clear", nullptr, "forget the conversation"},
     {"help", nullptr, "this list"},
     {"quit", nullptr, "end; so does /exit"},

@@ -1,6 +1,7 @@
 #include "conversation.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace cli {
 namespace {
@@ -23,15 +24,22 @@ Conversation::Conversation(const ConversationOptions& options, paddock::Engine& 
       session_(engine.open_session()) {}
 
 paddock::GenerateResult Conversation::answer(const std::string& text) {
+  refused_ = text;  // unless it is answered
+  paddock::GenerateResult result = answer(next_turn(text));
+  refused_.reset();
+  return result;
+}
+
+std::vector<paddock::TokenId> Conversation::next_turn(const std::string& text) {
   if (!turns_.empty()) {
-    const paddock::ChatTurn turn = format_.next_turn({"user", text}, last_answer_);
+    paddock::ChatTurn turn = format_.next_turn({"user", text}, last_answer_);
     take_back_to(answer_end_ - turn.take_back);
-    return answer(turn.tokens);
+    return std::move(turn.tokens);
   }
   std::vector<paddock::ChatMessage> messages;
   if (!options_.system.empty()) messages.push_back({"system", options_.system});
   messages.push_back({"user", text});
-  return answer(format_.encode(messages, true));
+  return format_.encode(messages, true);
 }
 
 paddock::GenerateResult Conversation::answer(const std::vector<paddock::TokenId>& tokens) {
@@ -50,6 +58,7 @@ paddock::GenerateResult Conversation::answer(const std::vector<paddock::TokenId>
 }
 
 paddock::GenerateResult Conversation::retry() {
+  if (refused_) return answer(std::string(*refused_));
   if (turns_.empty()) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
   }
@@ -88,6 +97,7 @@ void Conversation::clear() {
   if (session_) engine_.truncate(*session_, 0);
   history_.clear();
   turns_.clear();
+  refused_.reset();
 }
 
 int64_t Conversation::most_tokens() const {

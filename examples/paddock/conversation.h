@@ -21,9 +21,9 @@ class Conversation {
   Conversation(const ConversationOptions& options, paddock::Engine& engine,
                const paddock::GenerateOptions& generate);
 
-  /// Answers one message, streaming. What is refused changes nothing.
+  /// Answers one message, streaming. What is refused changes nothing but what retry() sends.
   paddock::GenerateResult answer(const std::string& text);
-  /// The last message again, with another answer.
+  /// The last message again: the one that was refused, or the last one with another answer.
   paddock::GenerateResult retry();
   /// Other rules from here on: the conversation so far is read again under them. Refused, and
   /// nothing changed, where the pool cannot hold it; where that shows too late, the rules stay what
@@ -43,6 +43,8 @@ class Conversation {
   };
 
   paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens);
+  /// The tokens that bring in a message, after what was taken back for it.
+  std::vector<paddock::TokenId> next_turn(const std::string& text);
   int64_t held() const;
   /// Takes the conversation back to its first `length` tokens.
   void take_back_to(int64_t length);
@@ -59,7 +61,8 @@ class Conversation {
   std::vector<paddock::TokenId> history_;
   std::vector<Turn> turns_;
   paddock::GenerateResult last_answer_;
-  int64_t answer_end_ = 0;  // length of the conversation after it
+  int64_t answer_end_ = 0;              // length of the conversation after it
+  std::optional<std::string> refused_;  // the last message, where it is not in the conversation
 };
 
 }  // namespace cli

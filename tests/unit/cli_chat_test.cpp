@@ -3,7 +3,9 @@
 
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "support/cli.h"
 #include "support/golden.h"
@@ -122,6 +124,35 @@ TEST_F(CliChat, ARefusedMessageKeepsTheConversation) {
   EXPECT_EQ(o.code, 1);
   EXPECT_EQ(o.out, "aaaa\n");
   EXPECT_EQ(times(o.err, "the context admits 64 positions"), 2) << o.err;
+}
+
+TEST_F(CliChat, WhatWasRefusedIsWhatIsRetried) {
+  const std::string command = chat() + "-n 4 -b 8 --kv-budget 640 --json ";  // 80 positions
+  const std::string longer(100, 'x');
+  const auto prompts = [&](const std::string& lines) {
+    std::vector<int> tokens;  // of each message that was answered
+    std::istringstream out(paddock(command, lines).out);
+    for (std::string line; std::getline(out, line);) {
+      tokens.push_back(nlohmann::json::parse(line)["prompt_tokens"].get<int>());
+    }
+    return tokens;
+  };
+  // As it is where there is room from the start.
+  const std::vector<int> after = prompts("/policy window:8\none\n" + longer + "\n");
+  ASSERT_EQ(after.size(), 2U);
+  EXPECT_EQ(prompts("one\n" + longer + "\n/retry\n/policy window:8\n/retry\n"), after);
+  // A first message, too.
+  const std::vector<int> alone = prompts("/policy window:8\n" + longer + "\n");
+  ASSERT_EQ(alone.size(), 1U);
+  EXPECT_EQ(prompts(longer + "\n/policy window:8\n/retry\n"), alone);
+  // Once it is answered, or another message is, or all is forgotten, it is none any more.
+  EXPECT_EQ(prompts(longer + "\n/policy window:8\n/retry\n/retry\n"),
+            (std::vector<int>{alone[0], alone[0]}));
+  const int one = prompts("one\n")[0];
+  EXPECT_EQ(prompts(longer + "\none\n/retry\n"), (std::vector<int>{one, one}));
+  const Outcome o = paddock(command, longer + "\n/clear\n/policy window:8\n/retry\n");
+  EXPECT_EQ(o.out, "");
+  EXPECT_NE(o.err.find("there is no answer to replace"), std::string::npos) << o.err;
 }
 
 TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
