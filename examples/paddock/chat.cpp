@@ -61,8 +61,14 @@ bool nearly(std::string_view a, std::string_view b) {
   return swapped || (a.size() <= 1 && b.size() <= 1);
 }
 
+std::string in_small_letters(std::string text) {
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return text;
+}
+
 /// A line that begins with a slash is a command if it names one, and a message otherwise: "//"
-/// makes it one in any case. A single word that nearly names a command is neither.
+/// makes it one in any case. A single word that nearly names a command, or does in capitals, is
+/// neither.
 Line read_line(const std::string& line) {
   if (line.starts_with("//")) return {Line::Kind::kMessage, line.substr(1), ""};
   if (line[0] != '/') return {Line::Kind::kMessage, line, ""};
@@ -80,10 +86,11 @@ Line read_line(const std::string& line) {
     }
     return refuse(fmt::format("/{} takes nothing after it", name));
   }
-  if (name == "save" || name == "load") return refuse(fmt::format("there is no /{} yet", name));
+  const std::string meant = argument.empty() ? in_small_letters(name) : name;
+  if (meant == "save" || meant == "load") return refuse(fmt::format("there is no /{} yet", meant));
   if (!argument.empty()) return {Line::Kind::kMessage, line, ""};
   for (const Command& command : kCommands) {
-    if (nearly(name, command.name)) {
+    if (nearly(meant, command.name)) {
       return refuse(fmt::format("there is no command /{}, but /{}", name, command.name));
     }
   }

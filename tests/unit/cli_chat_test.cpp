@@ -168,7 +168,8 @@ TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
   };
   EXPECT_EQ(tokens("/etc is"), tokens("xetc is"));
   EXPECT_EQ(tokens("//stats"), tokens("xstats"));
-  const Outcome wrong = paddock(chat(), "/stat\n/hlep\n/kv now\n/save file\n/quit\n");
+  const Outcome wrong =
+      paddock(chat(), "/stat\n/hlep\n/kv now\n/save file\n/STATS\n/Kv\n/Quiit\n/SAVE\n/quit\n");
   EXPECT_EQ(wrong.code, 0);
   EXPECT_EQ(wrong.out, "");
   EXPECT_NE(wrong.err.find("there is no command /stat, but /stats; a message that begins so is "
@@ -178,7 +179,13 @@ TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
   EXPECT_NE(wrong.err.find("/hlep, but /help;"), std::string::npos) << wrong.err;
   EXPECT_NE(wrong.err.find("/kv takes nothing after it"), std::string::npos) << wrong.err;
   EXPECT_NE(wrong.err.find("there is no /save yet"), std::string::npos) << wrong.err;
-  EXPECT_EQ(times(wrong.err, "\n"), 4) << wrong.err;
+  for (const std::string near :
+       {"/STATS, but /stats; a message that begins so is written //STATS\n", "/Kv, but /kv;",
+        "/Quiit, but /quit;", "there is no /save yet; a mes"}) {
+    EXPECT_EQ(times(wrong.err, near), near.starts_with("there") ? 2 : 1) << near << "\n"
+                                                                         << wrong.err;
+  }
+  EXPECT_EQ(times(wrong.err, "\n"), 8) << wrong.err;
 }
 
 TEST_F(CliChat, SnapKvActsAtEveryTurn) {
