@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # Builds Paddock and passes all its tests. Installs what it needs (Debian 12). The last line counts.
+#   --full  a second compiler, sanitizers, fuzz targets and the consumer projects, too; CI does without asking
+#   --long  makes every fault of tests/mutants and sees whether the tests notice (half an hour)
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/packages.sh"
 need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
   libspdlog-dev libgtest-dev libgmock-dev python3 python3-pip ca-certificates git || exit 1
 
-# With --full, and always in CI: a second compiler, sanitizers and the consumer projects too.
-full=${CI:-}
-[ "${1:-}" = --full ] && full=yes
+full=${CI:-} long='' fuzz=''
+for option in "$@"; do
+  case $option in
+    --full) full=yes fuzz=yes ;;
+    --long) long=yes ;;
+    *) echo "unknown option $option; there are --full and --long" && exit 2 ;;
+  esac
+done
 if [ -n "$full" ]; then need_packages libclang-rt-dev pkgconf || exit 1; fi
 passed=0 failed=0 skipped=0
 note() { echo "== $*"; }
@@ -111,7 +118,7 @@ if [ -n "$full" ]; then
       rm -rf "$corpus"
     done
   }
-  [ "${1:-}" = --full ] && step "fuzz targets" fuzz  # the inputs they found are in every run
+  [ -n "$fuzz" ] && step "fuzz targets" fuzz  # the inputs they found are in every run
   # Sanitized builds make only the programs they run, with little optimisation: they are most of the time.
   light=(-DCMAKE_BUILD_TYPE=RelWithDebInfo "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1 -DNDEBUG"
     -DPADDOCK_BUILD_EXAMPLES=OFF)
@@ -129,6 +136,10 @@ if [ -n "$full" ]; then
   else
     failed=$((failed + 1))
   fi
+fi
+
+if [ -n "$long" ]; then
+  step "faults that the tests must notice" python3 "$root/tests/mutants/run.py"
 fi
 
 # Tests of real files fail by themselves in CI where the files are missing; what is skipped there is an

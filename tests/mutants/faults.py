@@ -1,0 +1,210 @@
+"""The lists of faults, and how all of them become switches in one copy of the sources.
+
+A list is a Python file beside this one; its name is an area. It calls
+
+    source("src/kv/trim.cpp", "stats_test eviction_test")
+        the file that what follows speaks of, and the programs that should notice, tried in this order;
+        stats_test:Events.* for some tests of one
+    fault("kv-001", "what a user or a reader would call it", anchor, replacement, tests="...")
+        a fault that the tests must notice; `tests` in place of those of source()
+    same("kv-002", "what it is", anchor, replacement, "why nobody can see it")
+        a change that is none: it is built, but never run unless it is named
+
+An anchor is text that its file holds exactly once; a space stands for any white space. «...» in it marks
+what the replacement replaces: an expression, or a statement with its semicolon (which "" leaves out; it
+must not declare what is used later). Without marks the replacement is the whole text, with MUT where the
+fault is switched on: "if (!MUT) count();". Give a fault the next free number and never another one's.
+"""
+import os
+import re
+from dataclasses import dataclass, field
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SWITCH = '''// Written by tests/mutants/run.py: which fault is switched on, if any.
+#pragma once
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+namespace paddock_mutant {
+constexpr uint64_t hash(const char* s) {
+  uint64_t h = 14695981039346656037U;
+  for (; *s != 0; ++s) h = (h ^ static_cast<unsigned char>(*s)) * 1099511628211U;
+  return h;
+}
+inline const uint64_t chosen = [] {
+  const char* name = std::getenv("PADDOCK_MUTANT");
+  return name == nullptr ? 0 : hash(name);
+}();
+template <uint64_t n>
+[[gnu::always_inline]] inline bool on() {
+  return __builtin_expect(chosen == n, 0) != 0;
+}
+}  // namespace paddock_mutant
+#define PADDOCK_MUT(name) paddock_mutant::on<paddock_mutant::hash(name)>()
+'''
+
+
+class Stale(Exception):
+    """Lists that do not fit the sources."""
+
+
+@dataclass
+class Fault:
+    id: str
+    area: str
+    file: str
+    what: str
+    anchor: str
+    replacement: str
+    tests: list
+    same: str = ""  # why nobody can see it
+
+
+@dataclass
+class Edit:
+    begin: int
+    end: int
+    fault: Fault
+    kind: str  # "expression", "statement" or "text"
+    text: str
+    order: int
+    inner: list = field(default_factory=list)
+
+
+def areas():
+    return sorted(f[:-3] for f in os.listdir(HERE) if f.endswith(".py") and f not in ("run.py", "faults.py"))
+
+
+def load():
+    """All faults of all lists, in order."""
+    faults, at = [], {}
+
+    def source(file, tests):
+        at.update(file=file, tests=tests)
+
+    def fault(name, what, anchor, replacement, tests=None, same=""):
+        faults.append(Fault(name, at["area"], at["file"], what, anchor, replacement,
+                            (tests or at["tests"]).split(), same))
+
+    def same(name, what, anchor, replacement, why):
+        fault(name, what, anchor, replacement, same=why)
+
+    for area in areas():
+        at["area"] = area
+        path = os.path.join(HERE, area + ".py")
+        with open(path, encoding="utf-8") as f:
+            exec(compile(f.read(), path, "exec"), {"source": source, "fault": fault, "same": same})
+    seen = set()
+    twice = [f.id for f in faults if f.id in seen or seen.add(f.id)]
+    if twice:
+        raise Stale("given to two faults: " + ", ".join(twice))
+    return faults
+
+
+def find(fault, text):
+    """Begin and end of each part of the anchor around its marks, in the text of its file."""
+    plain = fault.anchor.replace("«", "").replace("»", "")
+    pattern = r"\s+".join(re.escape(word) for word in re.split(r"\s+", plain))
+    found = list(re.finditer(pattern, text))
+    if len(found) != 1:
+        where = f"{fault.id}: {fault.file} holds {plain!r}"
+        raise Stale(f"{where} no more: give it the anchor that the code has now" if not found else
+                    f"{where} {len(found)} times: make the anchor longer")
+    # Offsets in the anchor to offsets in the file: white space may differ in length.
+    at, offsets, i = found[0].start(), [], 0
+    while i < len(plain):
+        offsets.append(at)
+        if plain[i].isspace():
+            while i + 1 < len(plain) and plain[i + 1].isspace():
+                i += 1
+                offsets.append(at)
+            while at < len(text) and text[at].isspace():
+                at += 1
+        else:
+            at += 1
+        i += 1
+    offsets.append(at)
+    return plain, offsets
+
+
+def edit(fault, text, order):
+    plain, offsets = find(fault, text)
+    if "«" in fault.anchor:
+        begin = fault.anchor.index("«")
+        end = fault.anchor.index("»") - 1
+        marked = plain[begin:end].strip()
+        kind = "statement" if ";" in marked and marked[-1] in ";}" else "expression"
+        return Edit(offsets[begin], offsets[end], fault, kind, fault.replacement, order)
+    new = fault.replacement
+    if not re.search(r"\bMUT\b", new):
+        raise Stale(f"{fault.id}: neither marks «...» in the anchor nor MUT in the replacement")
+    begin = 0
+    while begin < min(len(plain), len(new)) and plain[begin] == new[begin]:
+        begin += 1
+    end = 0
+    while end < min(len(plain), len(new)) - begin and plain[-1 - end] == new[-1 - end]:
+        end += 1
+    inserted = new[begin:len(new) - end]
+    return Edit(offsets[begin], offsets[len(plain) - end], fault, "text", inserted, order)
+
+
+def render(text, begin, end, edits):
+    """text[begin:end] with its edits, each of which lies inside another or apart from it."""
+    out, at = [], begin
+    for e in edits:
+        out.append(text[at:e.begin])
+        switch = f'PADDOCK_MUT("{e.fault.id}")'
+        if e.kind == "text":
+            out.append(re.sub(r"\bMUT\b", lambda _: switch, e.text))
+        else:
+            old = render(text, e.begin, e.end, e.inner)
+            if e.kind == "expression":
+                out.append(f"({switch} ? ({e.text}) : ({old}))")
+            else:
+                out.append(f"if ({switch}) {{ {e.text} }} else {{ {old} }}")
+        at = e.end
+    out.append(text[at:end])
+    return "".join(out)
+
+
+def mutate(file, text, faults):
+    """The file with all its faults as switches, and what keeps some of them from it."""
+    edits, wrong = [], []
+    for order, fault in enumerate(faults):
+        try:
+            edits.append(edit(fault, text, order))
+        except Stale as e:
+            wrong.append(str(e))
+    # Outer ones first; an insertion lies before what begins where it does.
+    edits.sort(key=lambda e: (e.begin, 0 if e.begin == e.end else 1, -e.end, e.order))
+    top, open_ = [], []
+    for e in edits:
+        while open_ and open_[-1].end <= e.begin:
+            open_.pop()
+        if open_ and (e.end > open_[-1].end or open_[-1].kind == "text"):
+            wrong.append(f"{e.fault.id}: overlaps {open_[-1].fault.id} in {file}")
+            continue
+        (open_[-1].inner if open_ else top).append(e)
+        if e.end > e.begin:
+            open_.append(e)
+    return render(text, 0, len(text), top), wrong
+
+
+def rewrite(root, faults):
+    """{file: mutated text}. Error Stale naming every fault whose anchor does not fit."""
+    by_file = {}
+    for fault in faults:
+        by_file.setdefault(fault.file, []).append(fault)
+    out, wrong = {}, []
+    for file, its in by_file.items():
+        try:
+            with open(os.path.join(root, file), encoding="utf-8") as f:
+                text = f.read()
+        except FileNotFoundError:
+            wrong += [f"{fault.id}: there is no {file} any more" for fault in its]
+            continue
+        out[file], bad = mutate(file, text, its)
+        wrong += bad
+    if wrong:
+        raise Stale("\n".join(wrong))
+    return out

@@ -1,0 +1,48 @@
+# Faults of the area "printers": see faults.py.
+
+source("src/kv/stats_text.cpp", "stats_test cli_test")
+fault("printers-001", "table: filled up and slow swapped",
+      "stats.policy_shortfalls, stats.policy_slow); } if",
+      "MUT ? stats.policy_slow : stats.policy_shortfalls, MUT ? stats.policy_shortfalls : "
+      "stats.policy_slow); } if")
+fault("printers-002", "JSON event: runner-up at position 0 lost",
+      "if (event.runner_up_position >= 0) {",
+      "if (MUT ? event.runner_up_position > 0 : event.runner_up_position >= 0) {")
+fault("printers-003", "JSON: events_lost = events",
+      'out["events_lost"] = stats.events_lost;',
+      'out["events_lost"] = MUT ? stats.events : stats.events_lost;')
+fault("printers-004", "JSON event: idle_steps 0 lost",
+      "if (event.idle_steps >= 0) out",
+      "if (MUT ? event.idle_steps > 0 : event.idle_steps >= 0) out")
+fault("printers-005", "JSON event: score of a block that nobody scored",
+      'if (!event.overruled) out["score"]',
+      'if (MUT || !event.overruled) out["score"]')
+fault("printers-006", "table: attention in us under ms",
+      "s.attention_seconds * 1e3,",
+      "s.attention_seconds * (MUT ? 1e6 : 1e3),")
+fault("printers-007", "JSON pages_removed shifted by one reason",
+      "layer.pages_removed[r]; } Json out",
+      "layer.pages_removed[MUT && r > 0 ? r - 1 : r]; } Json out")
+
+source("src/kv/stats_prometheus.cpp", "stats_test cli_test")
+fault("printers-008", "prometheus: quote not escaped",
+      r"""if (c.code == '\\' || c.code == '"') out""",
+      r"""if (c.code == '\\' || (c.code == '"' && !MUT)) out""")
+fault("printers-009", "prometheus: last removal reason forgotten",
+      "for (int32_t r = 0; r < kRemovalReasons; ++r) {",
+      "for (int32_t r = 0; r < kRemovalReasons - (MUT ? 1 : 0); ++r) {")
+fault("printers-010", "prometheus: cached = active",
+      "layer.layer), layer.pages_cached);",
+      "layer.layer), MUT ? layer.pages_active : layer.pages_cached);")
+fault("printers-011", "prometheus: prefix_hits prints lookups",
+      '"Of them found.", s.prefix_hits);',
+      '"Of them found.", MUT ? s.prefix_lookups : s.prefix_hits);')
+fault("printers-012", "prometheus: tokens_read prints tokens_resident",
+      "return l.tokens_read; });",
+      "return MUT ? l.tokens_resident : l.tokens_read; });")
+fault("printers-013", "prometheus: slow prints shortfalls",
+      "s.policy_slow);",
+      "MUT ? s.policy_shortfalls : s.policy_slow);")
+fault("printers-014", "prometheus: regrets always 0",
+      'had been reclaimed before.", s.reclaim_regrets);',
+      'had been reclaimed before.", MUT ? int64_t{0} : s.reclaim_regrets);')

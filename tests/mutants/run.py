@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Makes each fault of the lists beside this file, one at a time, and sees whether the tests notice.
+
+    run.py [AREA|ID...] [--check] [--survivors] [--write FILE] ...
+
+All faults are built at once, as switches that an environment variable turns on, in a copy of the working
+tree in build/mutants; a second run builds what has changed since. A fault is noticed if one of the tests
+named for it fails, crashes or hangs. Fails where the lists do not fit the sources or fewer than 95 % of
+the faults are noticed.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import faults as lists
+
+ROOT = os.path.dirname(os.path.dirname(lists.HERE))
+LEAST = 0.95
+
+
+def read(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read()
+    except FileNotFoundError:
+        return None
+
+
+def write_changed(path, data, mode=0o644):
+    if read(path) == data:
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as f:
+        f.write(data)
+    os.chmod(path, mode)
+
+
+def copy_tree(tree, faults):
+    """The working tree with all faults; files that are as before keep their times."""
+    mutated = lists.rewrite(ROOT, faults)
+    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
+                           check=True, capture_output=True).stdout.decode().split("\0")
+    kept = set()
+    for name in filter(None, names):
+        path = os.path.join(ROOT, name)
+        if not os.path.isfile(path) or name.startswith("tests/mutants/"):
+            continue
+        kept.add(name)
+        data = mutated[name].encode() if name in mutated else read(path)
+        write_changed(os.path.join(tree, name), data, os.stat(path).st_mode & 0o777)
+    write_changed(os.path.join(tree, "mutant_switch.h"), lists.SWITCH.encode())
+    kept.add("mutant_switch.h")
+    for folder, _, files in os.walk(tree):
+        for file in files:
+            path = os.path.join(folder, file)
+            if os.path.relpath(path, tree) not in kept:
+                os.remove(path)
+
+
+def build(tree, folder, programs):
+    log = os.path.join(os.path.dirname(folder), "build.log")
+    configure = ["cmake", "-S", tree, "-B", folder, "-G", "Ninja", "-DPADDOCK_CUDA=OFF",
+                 "-DPADDOCK_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release",
+                 "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
+                 f"-DCMAKE_CXX_FLAGS=-w -include {tree}/mutant_switch.h"]
+    if shutil.which("ccache"):
+        configure.append("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache")
+    with open(log, "wb") as out:
+        for command in (configure, ["cmake", "--build", folder, "-j", "2", "--target", *programs, "--", "-k", "0"]):
+            if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode != 0:
+                text = read(log).decode(errors="replace")
+                shown = [line for line in text.splitlines() if re.search(r"error|FAILED", line)][:30]
+                sys.exit("the tree with all faults does not build; all of it is in " + log + "\n" +
+                         "\n".join(shown or text.splitlines()[-30:]))
+
+
+class Tests:
+    def __init__(self, folder):
+        self.programs = os.path.join(folder, "tests")
+        self.seconds = {}  # of what passes without a fault
+
+    def run(self, test, fault, limit):
+        """Exit status (None: hung), output, seconds."""
+        program, _, pattern = test.partition(":")
+        command = [os.path.join(self.programs, program), "--gtest_fail_fast", "--gtest_brief=0"]
+        if pattern:
+            command.append("--gtest_filter=" + pattern)
+        environment = dict(os.environ, PADDOCK_MUTANT=fault)
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as out:
+            process = subprocess.Popen(command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL,
+                                       stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                status = None
+                os.killpg(process.pid, 9)
+                process.wait()
+            out.seek(0)
+            return status, out.read().decode(errors="replace"), time.monotonic() - start
+
+    def prove(self, test):
+        """What is wrong with a test where no fault is switched on, or nothing."""
+        status, out, self.seconds[test] = self.run(test, "", 600)
+        if status != 0:
+            return f"{test} fails without any fault:\n" + "\n".join(out.splitlines()[-15:])
+        ran = re.search(r"\[==========\] (\d+) tests? from", out)
+        if not ran or ran.group(1) == "0":
+            return f"{test} names no test"
+        skipped = re.search(r"\[  SKIPPED \] (\d+) test", out)
+        if skipped:
+            print(f"NOTE: {skipped.group(1)} tests of {test} are skipped here")
+        return ""
+
+    def killer(self, fault, first):
+        """Which test notices the fault, and how; nothing if none does."""
+        tests = ([first] if first in fault.tests else []) + [t for t in fault.tests if t != first]
+        for test in tests:
+            limit = 30 + 10 * self.seconds[test]
+            status, out, _ = self.run(test, fault.id, limit)
+            if status == 0:
+                continue
+            failed = re.findall(r"^\[  FAILED  \] ([\w/.]+)", out, re.M)
+            how = "hangs" if status is None else failed[0] if failed else f"crashes ({status})"
+            return test, how
+        return None
+
+
+def table(faults, results):
+    """Rows of (area, faults, equivalent, noticed), and their sum."""
+    rows = []
+    for area in sorted({f.area for f in faults}):
+        its = [f for f in faults if f.area == area]
+        rows.append((area, len(its), sum(1 for f in its if f.same),
+                     sum(1 for f in its if not f.same and results.get(f.id, {}).get("by"))))
+    return rows + [("all", *(sum(row[i] for row in rows) for i in (1, 2, 3)))]
+
+
+def rate(row):
+    return row[3] / (row[1] - row[2]) if row[1] > row[2] else 1.0
+
+
+def write_report(path, faults, results):
+    lines = ["# Faults that the tests notice", "",
+             "Written by `tests/mutants/run.py --write docs/mutants.md`, which makes every fault of the lists in",
+             "`tests/mutants`, one at a time, and runs the tests that should notice (`tests/run.sh --long` does so,",
+             "too). A change that nobody can see is no fault and is not counted.", "",
+             "| area | changes | no fault | faults | noticed | |", "|---|---|---|---|---|---|"]
+    for row in table(faults, results):
+        lines.append(f"| {row[0]} | {row[1]} | {row[2]} | {row[1] - row[2]} | {row[3]} | {100 * rate(row):.0f} % |")
+    missed = [f for f in faults if not f.same and not results.get(f.id, {}).get("by")]
+    lines += ["", "## Not noticed", ""]
+    lines += [f"- `{f.id}`, {f.file}: {f.what}" for f in missed] or ["None."]
+    lines += ["", "## No faults", ""]
+    lines += [f"- `{f.id}`, {f.file}: {f.what}. {f.same}" for f in faults if f.same] or ["None."]
+    with open(path, "w", encoding="utf-8") as out:
+        out.write("\n".join(lines) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chosen", nargs="*", metavar="AREA|ID", help="all unless given")
+    parser.add_argument("--check", action="store_true", help="only see whether the lists fit the sources")
+    parser.add_argument("--survivors", action="store_true", help="only those that were not noticed last time")
+    parser.add_argument("--hunt", action="store_true", help="try every program of the lists on what survives")
+    parser.add_argument("--write", metavar="FILE", help="write the results of all areas, runs before included")
+    parser.add_argument("--report", action="store_true", help="run nothing; for --write from the last results")
+    parser.add_argument("--folder", default=os.path.join(ROOT, "build", "mutants"))
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+
+    try:
+        faults = lists.load()
+        if options.check:
+            lists.rewrite(ROOT, faults)
+            print(f"{len(faults)} anchors fit")
+            return 0
+    except lists.Stale as e:
+        print(e)
+        return 1
+
+    known = {f.id for f in faults} | {f.area for f in faults}
+    unknown = [c for c in options.chosen if c not in known]
+    if unknown:
+        sys.exit("no area and no fault: " + ", ".join(unknown))
+    folder = os.path.abspath(options.folder)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "results.json")
+    results = json.loads(read(path) or b"{}")
+
+    def save():
+        with open(path + ".new", "w", encoding="utf-8") as out:
+            json.dump(results, out, indent=0)
+        os.replace(path + ".new", path)
+
+    chosen = [f for f in faults if not options.chosen or f.area in options.chosen or f.id in options.chosen]
+    todo = [f for f in chosen if not f.same or f.id in options.chosen]
+    if options.survivors:
+        todo = [f for f in todo if f.id in results and not results[f.id]["by"]]
+    if options.hunt:
+        programs = sorted({t.partition(":")[0] for f in faults for t in f.tests})
+        for f in todo:
+            f.tests += [p for p in programs if p not in f.tests]
+    if not options.report:
+        tree = os.path.join(folder, "tree")
+        try:
+            copy_tree(tree, faults)
+        except lists.Stale as e:
+            sys.exit(str(e))
+        tests = Tests(os.path.join(folder, "build"))
+        wanted = sorted({t for f in todo for t in f.tests})
+        build(tree, os.path.join(folder, "build"), sorted({t.partition(":")[0] for t in wanted}))
+        with ThreadPoolExecutor(options.jobs) as pool:
+            wrong = list(filter(None, pool.map(tests.prove, wanted)))
+            if wrong:
+                sys.exit("\n".join(wrong))
+            lock = threading.Lock()
+
+            def try_fault(fault):
+                found = tests.killer(fault, results.get(fault.id, {}).get("by"))
+                with lock:
+                    results[fault.id] = {"by": found[0] if found else None, "how": found[1] if found else None}
+                    save()
+                    print(f"{fault.id}  {fault.what}: " +
+                          (f"{found[0]}: {found[1]}" if found else "NOT NOTICED"), flush=True)
+
+            list(pool.map(try_fault, todo))
+
+    shown = faults if options.report else [f for f in chosen if f.same or f in todo]
+    print()
+    for row in table(shown, results):
+        print(f"{row[0]:<10} {row[3]:>4} of {row[1] - row[2]:>4} faults noticed ({100 * rate(row):.0f} %), "
+              f"{row[2]} changes are none")
+    missed = [f for f in shown if not f.same and not results.get(f.id, {}).get("by")]
+    for f in missed:
+        print(f"NOT NOTICED: {f.id}, {f.file}: {f.what}")
+    if options.write:
+        write_report(options.write, faults, results)
+    return 0 if rate(table(shown, results)[-1]) >= LEAST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
