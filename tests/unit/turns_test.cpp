@@ -2,6 +2,11 @@
 #include <gtest/gtest.h>
 #include <paddock/paddock.h>
 
+#include <optional>
+#include <stdexcept>
+
+#include "conversation.h"
+#include "support/small_tokenizer.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
 
@@ -122,6 +127,99 @@ TEST(Turns, ThePeakIsTheMostThatAQueryMet) {
   engine.feed(engine.open_session(), message(50, 1));
   EXPECT_EQ(engine.kv_stats().layers[0].tokens_peak, 50);
   EXPECT_EQ(engine.kv_stats().layers[1].tokens_peak, 12);
+}
+
+/// The tool's conversation, whose rules a test may let fail after they were found to fit.
+class Talk {
+ public:
+  explicit Talk(const std::string& policy) {
+    EngineOptions o = options(policy, 8);
+    o.kv.on_event = [this](const KvEvent& event) {
+      if (event.reason != RemovalReason::kWindow) return;
+      if (cancels) engine->cancel();
+      cancels = cancels && again;
+    };
+    o.kv.custom_policies["fickle"] = [this](std::string_view) {
+      if (makes-- == 0) throw std::runtime_error("not once more");
+      return make_policy("window:16");
+    };
+    engine.emplace(model(), o);
+    conversation.emplace(
+        cli::ConversationOptions{.system = "", .template_name = "chatml", .date = ""}, *engine,
+        GenerateOptions{.max_tokens = 10, .sampling = {.temperature = 0}});
+  }
+
+  std::vector<TokenId> say(const std::string& text) { return conversation->answer(text).tokens; }
+
+  /// Sets other rules, in vain.
+  void expect_refused(const std::string& policy, ErrorCode code, const std::string& rules_before) {
+    const int64_t length = conversation->length();
+    try {
+      conversation->set_policy(policy);
+      ADD_FAILURE() << policy;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+    }
+    EXPECT_EQ(engine->options().kv.policy, rules_before);
+    EXPECT_EQ(conversation->length(), length);
+    engine->check_integrity();
+  }
+
+  bool cancels = false, again = false;  // where a window next leaves something, and ever after
+  int64_t makes = -1;                   // how often the fickle rule is made before it fails
+  std::optional<Engine> engine;
+  std::optional<cli::Conversation> conversation;
+
+ private:
+  static std::shared_ptr<const Model> model() {
+    static const TemporaryFolder folder;
+    static const std::shared_ptr<const Model> model = [] {
+      folder.write("tokenizer.json", small_tokenizer_json().dump());
+      return tiny_model(folder, {.vocab_size = 304, .context_length = 512}, 6);
+    }();
+    return model;
+  }
+};
+
+TEST(Turns, RulesThatFailAfterTheyWereFoundToFitLeaveTheOldOnes) {
+  const std::string first(40, 'x');
+  const std::string second = "and so on";
+  Talk undisturbed("full");
+  const auto answer = undisturbed.say(first);
+  const auto before = held(*undisturbed.engine);
+  const auto next = undisturbed.say(second);
+  ASSERT_FALSE(before.empty());
+  {
+    Talk talk("full");
+    EXPECT_EQ(talk.say(first), answer);
+    talk.makes = INT64_MAX;
+    talk.engine->check_kv_policy("fickle");
+    talk.makes = INT64_MAX - talk.makes;  // as often as it takes to look whether it fits
+    talk.expect_refused("fickle", ErrorCode::kInvalidArgument, "full");
+    EXPECT_EQ(held(*talk.engine), before);
+    EXPECT_EQ(talk.say(second), next);
+  }
+  Talk talk("full");
+  EXPECT_EQ(talk.say(first), answer);
+  talk.cancels = true;  // while it is read again
+  talk.expect_refused("window:16", ErrorCode::kCancelled, "full");
+  EXPECT_FALSE(talk.cancels);
+  EXPECT_EQ(held(*talk.engine), before);
+  EXPECT_EQ(talk.say(second), next);
+}
+
+TEST(Turns, WhatTheOldRulesCouldNotReadAgainComesBeforeTheNextMessage) {
+  const std::string first(60, 'x');
+  const std::string second = "and so on";
+  Talk undisturbed("sink:4+20");
+  Talk talk("sink:4+20");
+  EXPECT_EQ(talk.say(first), undisturbed.say(first));
+  talk.cancels = talk.again = true;
+  talk.expect_refused("window:16", ErrorCode::kCancelled, "sink:4+20");
+  talk.cancels = false;
+  EXPECT_LT(held(*talk.engine).back(), 40);
+  EXPECT_EQ(talk.say(second), undisturbed.say(second));
+  EXPECT_EQ(held(*talk.engine), held(*undisturbed.engine));
 }
 
 }  // namespace
