@@ -4,37 +4,12 @@
 #include <set>
 
 #include "diagnose/quality_facts.h"
-#include "support/golden.h"
 #include "support/live_bytes.h"
+#include "support/meter.h"
 #include "support/poisoned_model.h"
-#include "support/small_tokenizer.h"
 
 namespace paddock::test {
 namespace {
-
-std::shared_ptr<const Model> tiny() {
-  static const auto model = Model::load(golden("gqa1-default"));
-  return model;
-}
-
-QualityOptions options_for(const std::vector<std::string>& contenders,
-                           const std::string& baseline = "full", int32_t chunk = 64) {
-  QualityOptions options;
-  options.engine = reference_options();
-  options.engine.kv.policy = baseline;
-  options.engine.kv.block_size = 4;
-  options.contenders = contenders;
-  options.chunk = chunk;
-  return options;
-}
-
-std::vector<TokenId> some_tokens(int64_t n) {
-  std::vector<TokenId> tokens;
-  for (int64_t i = 0; i < n; ++i) {
-    tokens.push_back(static_cast<TokenId>((i * 7919 + i / 13) % 128));
-  }
-  return tokens;
-}
 
 /// Code and message of the Error that `act` throws.
 std::pair<ErrorCode, std::string> error_of(const std::function<void()>& act) {
@@ -96,7 +71,7 @@ Matrix logits_under(const QualityOptions& options, const std::string& policy,
                     std::span<const TokenId> tokens, int64_t prompt_tokens) {
   EngineOptions engine_options = options.engine;
   engine_options.kv.policy = policy;
-  Engine engine(tiny(), engine_options);
+  Engine engine(tiny_folder(), engine_options);
   Matrix out;
   engine.forward(
       tokens,
@@ -117,7 +92,7 @@ TEST(Quality, EqualsPlainLoopsOverTheLogitsOfBothEngines) {
                                           "0=full,1=sink:4+12"};
   for (const int32_t chunk : {1, 7, 64, 512}) {
     const QualityOptions options = options_for(rules, "full", chunk);
-    QualityMeter meter(tiny(), options);
+    QualityMeter meter(tiny_folder(), options);
     std::vector<std::vector<PositionQuality>> at(rules.size() + 1);
     CompareOptions compare;
     compare.prompt_tokens = kPrompt;
@@ -174,7 +149,7 @@ TEST(Quality, ABaselineAgainstItselfLosesNothing) {
   for (const std::string policy : {"full", "sink:2+8", "h2o:16@every:8"}) {
     QualityOptions options = options_for({policy}, policy);
     options.engine.precision = Precision::kFast;
-    const QualityReport report = QualityMeter(tiny(), options).compare(some_tokens(90));
+    const QualityReport report = QualityMeter(tiny_folder(), options).compare(some_tokens(90));
     const PolicyQuality& same = report.contenders[0];
     EXPECT_EQ(same.kl_mean, 0.0) << policy;
     EXPECT_EQ(same.kl_max, 0.0) << policy;
@@ -187,7 +162,7 @@ TEST(Quality, ABaselineAgainstItselfLosesNothing) {
 TEST(Quality, CountsWhatQueriesMetAndWhatWasHeld) {
   constexpr int64_t kTokens = 96;
   const QualityReport report =
-      QualityMeter(tiny(),
+      QualityMeter(tiny_folder(),
                    options_for({"sink:2+8", "0=full,1=window:8", "h2o:16@every:8"}, "full", 8))
           .compare(some_tokens(kTokens));
   double met = 0;
@@ -222,7 +197,7 @@ TEST(Quality, AcceptsAHostsOwnPolicies) {
   options.engine.kv.custom_policies["newest"] = [](std::string_view) {
     return std::make_shared<Newest>();
   };
-  const QualityReport report = QualityMeter(tiny(), options).compare(some_tokens(60));
+  const QualityReport report = QualityMeter(tiny_folder(), options).compare(some_tokens(60));
   EXPECT_EQ(report.contenders[1].policy, "newest");
   EXPECT_GT(report.contenders[1].kl_mean, 0);
   EXPECT_EQ(report.contenders[1].kl_mean, report.contenders[0].kl_mean);
@@ -230,7 +205,7 @@ TEST(Quality, AcceptsAHostsOwnPolicies) {
   // As the baseline, by object: contenders stay what they are.
   options = options_for({"window:12", "full"});
   options.engine.kv.custom_policy = std::make_shared<Newest>();
-  const QualityReport other = QualityMeter(tiny(), options).compare(some_tokens(60));
+  const QualityReport other = QualityMeter(tiny_folder(), options).compare(some_tokens(60));
   EXPECT_EQ(other.baseline.policy, "newest");
   EXPECT_EQ(other.contenders[0].kl_mean, 0.0);
   EXPECT_EQ(other.contenders[1].nll, report.baseline.nll);
@@ -238,7 +213,7 @@ TEST(Quality, AcceptsAHostsOwnPolicies) {
 
 TEST(Quality, RefusalsNameWhatIsWrong) {
   const auto invalid = ErrorCode::kInvalidArgument;
-  const auto make = [](const QualityOptions& options) { QualityMeter(tiny(), options); };
+  const auto make = [](const QualityOptions& options) { QualityMeter(tiny_folder(), options); };
   expect_refusal(invalid, "contender 'sink:4': ", [&] { make(options_for({"full", "sink:4"})); });
   expect_refusal(invalid, "contender '0=full': ", [&] { make(options_for({"0=full"})); });
   expect_refusal(invalid, "'dance:4'", [&] { make(options_for({}, "dance:4")); });
@@ -249,7 +224,7 @@ TEST(Quality, RefusalsNameWhatIsWrong) {
   tight.engine.kv.budget_bytes = 128 * 1024;
   expect_refusal(ErrorCode::kOutOfMemory, "contender 'window:4096': ", [&] { make(tight); });
 
-  QualityMeter meter(tiny(), options_for({"sink:2+8"}));
+  QualityMeter meter(tiny_folder(), options_for({"sink:2+8"}));
   const std::vector<TokenId> tokens = some_tokens(40);
   expect_refusal(invalid, "1 tokens", [&] { meter.compare(std::span(tokens).first(1)); });
   expect_refusal(invalid, "0 tokens", [&] { meter.compare({}); });
@@ -288,7 +263,7 @@ TEST(Quality, ABudgetIsRefusedOnceWithOneThatHoldsTheTextUnderEveryRule) {
     const auto refusal = [&](bool early) -> std::vector<Proposal> {
       try {
         options.positions = early ? 100 : 0;
-        QualityMeter meter(tiny(), options);
+        QualityMeter meter(tiny_folder(), options);
         EXPECT_FALSE(early) << what;
         meter.compare(text);
       } catch (const Error& e) {
@@ -311,7 +286,8 @@ TEST(Quality, ABudgetIsRefusedOnceWithOneThatHoldsTheTextUnderEveryRule) {
         (std::string(c.contender) == "full" ? mended.contenders[0] : mended.engine.kv.policy) =
             *p.policy;
       }
-      EXPECT_EQ(QualityMeter(tiny(), mended).compare(text).scored, 99) << what << to_text({&p, 1});
+      EXPECT_EQ(QualityMeter(tiny_folder(), mended).compare(text).scored, 99)
+          << what << to_text({&p, 1});
     }
     options.engine.kv.budget_bytes = *proposals[0].budget_bytes - 1;
     refusal(true);
@@ -327,7 +303,7 @@ TEST(Quality, DamagedWeightsAreReportedNotAveraged) {
 }
 
 TEST(Quality, EveryWayToCancelEndsWithOneErrorAndLeavesTheMeterUsable) {
-  QualityMeter meter(tiny(), options_for({"sink:2+8"}, "full", 8));
+  QualityMeter meter(tiny_folder(), options_for({"sink:2+8"}, "full", 8));
   const std::vector<TokenId> tokens = some_tokens(64);
   const QualityReport whole = meter.compare(tokens);
   int64_t last = 0;
@@ -359,7 +335,7 @@ TEST(Quality, EveryWayToCancelEndsWithOneErrorAndLeavesTheMeterUsable) {
 }
 
 TEST(Quality, ACallbackThatComparesAgainIsRefusedAndChangesNothing) {
-  QualityMeter meter(tiny(), options_for({"window:16"}, "full", 8));
+  QualityMeter meter(tiny_folder(), options_for({"window:16"}, "full", 8));
   const std::vector<TokenId> tokens = some_tokens(40);
   const QualityReport undisturbed = meter.compare(tokens);
   CompareOptions nested;
@@ -376,7 +352,7 @@ TEST(Quality, ACallbackThatComparesAgainIsRefusedAndChangesNothing) {
 }
 
 TEST(Quality, ProgressGrowsToOne) {
-  QualityMeter meter(tiny(), options_for({"sink:2+8", "window:8"}, "full", 8));
+  QualityMeter meter(tiny_folder(), options_for({"sink:2+8", "window:8"}, "full", 8));
   double last = 0;
   CompareOptions options;
   options.on_progress = [&](double fraction) {
@@ -390,7 +366,7 @@ TEST(Quality, ProgressGrowsToOne) {
 
 TEST(Quality, MemoryGrowsByTheTokensOfTheTextAlone) {
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
-  QualityMeter meter(tiny(), options_for({"sink:2+8", "h2o:16@every:8"}, "window:24", 16));
+  QualityMeter meter(tiny_folder(), options_for({"sink:2+8", "h2o:16@every:8"}, "window:24", 16));
   const auto most = [&](int64_t n) {
     const std::vector<TokenId> tokens = some_tokens(n);
     const LiveBytes live;
@@ -422,24 +398,6 @@ TEST(Facts, AreDeterministicAndDistinct) {
   EXPECT_NE(make_facts(1, 8)[0].answer, facts[0].answer);
   expect_refusal(ErrorCode::kInvalidArgument, "0 facts", [] { make_facts(0); });
   expect_refusal(ErrorCode::kInvalidArgument, "27 facts", [] { make_facts(27); });
-}
-
-/// The tiny model with a tokenizer whose tokens are the characters of ASCII.
-std::shared_ptr<const Model> tiny_with_text() {
-  const TemporaryFolder folder;
-  std::filesystem::copy(golden("gqa1-default"), folder.path(),
-                        std::filesystem::copy_options::recursive);
-  nlohmann::json tokenizer = small_tokenizer_json();
-  nlohmann::json vocab = nlohmann::json::object();
-  for (int id = 0; id < 128; ++id) {
-    vocab[alphabet_from_bytes(std::string(1, static_cast<char>(id)))] = id;
-  }
-  tokenizer["model"]["vocab"] = vocab;
-  tokenizer["model"]["merges"] = nlohmann::json::array();
-  tokenizer["added_tokens"] = nlohmann::json::array();
-  tokenizer["post_processor"] = nullptr;
-  folder.write("tokenizer.json", tokenizer.dump());
-  return Model::load(folder.path());
 }
 
 TEST(Facts, LieWhereTheirDepthSays) {
@@ -567,7 +525,7 @@ TEST(Facts, RefusalsNameWhatIsWrong) {
   expect_refusal(ErrorCode::kCancelled, "cancelled",
                  [&] { meter.recall(text, std::span(&good, 1), cancel); });
   EXPECT_EQ(meter.engine(0).kv_stats().sequences, 0);
-  QualityMeter without(tiny(), options_for({}));
+  QualityMeter without(tiny_folder(), options_for({}));
   expect_refusal(ErrorCode::kUnsupported, "tokenizer",
                  [&] { without.recall(text, std::span(&good, 1)); });
 }
