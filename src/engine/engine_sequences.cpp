@@ -109,6 +109,7 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
   }
   if (length < cache->length(target.sequence)) cache->truncate(target.sequence, length);
   target.tokens.resize(static_cast<size_t>(length));
+  target.claimed_pages = pages_for(&target, cache->length(target.sequence));
   deliver_events();
 }
 

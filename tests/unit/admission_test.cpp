@@ -157,7 +157,6 @@ TEST(Admission, AShortenedSessionClaimsWhatIsLeft) {
   const SessionId session = queue.engine.open_session();
   queue.engine.feed(session, prompt_of(16));
   queue.engine.truncate(session, 3);
-  queue.engine.feed(session, prompt_of(1));
   EXPECT_EQ(queue.engine.kv_stats().total.pages_active, 2);
   queue.add(6, 9);
   queue.add(6, 9);
@@ -218,6 +217,29 @@ TEST(Admission, ThoseThatAnswerGoBeforeLongPrompts) {
   while (engine.step()) {
   }
   EXPECT_EQ(engine.take(answering)->tokens, alone(prompt_of(4), 30));
+}
+
+TEST(Admission, EachSequenceAnswersInEachStepHoweverSmallTheBatch) {
+  EngineOptions options = pool_of(64, 4);
+  options.batch_size = 2;
+  Engine engine(tiny(), options);
+  std::vector<RequestId> ids;
+  std::vector<int> said(4);
+  for (size_t i = 0; i < 4; ++i) {
+    GenerateOptions talks = greedy(20);
+    talks.on_token = [&said, i](const TokenEvent&) { return ++said[i] > 0; };
+    ids.push_back(engine.add(prompt_of(5 + i), talks));
+  }
+  while (*std::min_element(said.begin(), said.end()) == 0) engine.step();
+  const std::vector<int> before = said;
+  for (int step = 1; step <= 4; ++step) {
+    engine.step();
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(said[i], std::min(20, before[i] + step));
+  }
+  while (engine.step()) engine.check_integrity();
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(engine.take(ids[i])->tokens, alone(prompt_of(5 + i), 20));
+  }
 }
 
 TEST(Admission, PromptsBeyondContextOrPoolAreRefusedAtOnce) {
