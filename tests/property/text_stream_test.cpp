@@ -244,6 +244,21 @@ TEST_F(TextStreams, BytesThatAreNoTextAreReplaced) {
   stream.finish();
   EXPECT_EQ(stream.take(), "\xEF\xBF\xBD");
   EXPECT_FALSE(stream.stopped());
+
+  // What replaces an unfinished character may complete a stop string.
+  TextStream ends(pieces.tokenizer, {"b\xEF\xBF\xBD"});
+  for (const uint8_t byte : {0x61, 0x62, 0xC3}) ends.push(byte);
+  EXPECT_EQ(ends.take(), "a");
+  ends.finish();
+  EXPECT_TRUE(ends.stopped());
+  EXPECT_EQ(ends.release(), "a");
+}
+
+TEST_F(TextStreams, WithoutAnEndGivesWhatIsFinal) {
+  const Pieces pieces({});
+  TextStream stream(pieces.tokenizer, {"aab"});
+  for (const char c : std::string("xya")) stream.push(c);
+  EXPECT_EQ(stream.release(), "xy");
 }
 
 TEST_F(TextStreams, ASpecialTokenEndsItAndGivesNoText) {

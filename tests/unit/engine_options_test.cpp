@@ -161,6 +161,13 @@ TEST(EngineOptions, DefaultsAreResolved) {
     EXPECT_EQ(engine.options().kv.budget_bytes, static_cast<uint64_t>(pages) * page);
     EXPECT_EQ(engine.max_positions(), 4 * (pages / 2));
   }
+  // What the engine takes grows by its pool.
+  const auto taken = [&](uint64_t pages) {
+    EngineOptions sized = o;
+    sized.kv.budget_bytes = pages * page;
+    return Engine(tiny(), sized).memory_bytes();
+  };
+  EXPECT_GE(taken(100000), taken(10) + 99990 * page);
   // Two pages are the least: one block in each layer.
   o.kv.budget_bytes = 2 * page;
   EXPECT_EQ(Engine(tiny(), o).max_positions(), 4);
@@ -199,6 +206,59 @@ TEST(EngineOptions, TheLongestSequenceIsReallyAdmittedAndOneMoreIsNot) {
           << policy << " " << pages;
     }
   }
+}
+
+TEST(EngineOptions, APoolThatNoNumberCountsIsRefused) {
+  EngineOptions o;
+  o.context = 2147483647;
+  o.kv.block_size = 1;
+  o.max_sequences = 4096;
+  try {
+    Engine engine(tiny(), o);
+    ADD_FAILURE() << "was accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(std::string(e.what()).find("2147483647 positions"), std::string::npos) << e.what();
+  }
+}
+
+TEST(EngineOptions, TheContextIsTheLongestThatIsFed) {
+  EngineOptions o = reference_options();
+  o.context = 40;
+  Engine engine(tiny(), o);
+  const std::vector<TokenId> all = prompt_of(41);
+  const auto rows = [](int64_t, std::span<const float>) { return true; };
+  const SessionId session = engine.open_session();
+  engine.feed(session, std::span(all).first(30));
+  EXPECT_THROW(engine.feed(session, std::span(all).first(11)), Error);
+  EXPECT_EQ(engine.session_length(session), 30);
+  EXPECT_NO_THROW(engine.feed(session, std::span(all).first(10)));
+  EXPECT_EQ(engine.session_length(session), 40);
+  EXPECT_THROW(engine.feed(session, std::span(all).first(1), rows), Error);
+  engine.close_session(session);
+  EXPECT_NO_THROW(engine.forward(std::span(all).first(40), rows));
+  EXPECT_THROW(engine.forward(all, rows), Error);
+}
+
+TEST(EngineOptions, RulesDoNotChangeUnderRequestsOrSessions) {
+  Engine engine(tiny(), modest());
+  const RequestId id = engine.add(prompt_of(5), greedy(2));
+  const auto refused = [&] {
+    const std::string said = refusal_of([&] { engine.set_kv_policy("window:8"); });
+    EXPECT_NE(said.find("are open"), std::string::npos) << said;
+    EXPECT_EQ(engine.options().kv.policy, "window:16");
+    EXPECT_EQ(engine.kv_stats().layers[0].policy, "window:16");
+  };
+  refused();
+  while (engine.step()) {
+  }
+  const SessionId session = engine.open_session();
+  refused();
+  EXPECT_NO_THROW(engine.check_kv_policy("window:8"));
+  engine.close_session(session);
+  EXPECT_NO_THROW(engine.set_kv_policy("window:8"));
+  EXPECT_EQ(engine.options().kv.policy, "window:8");
+  EXPECT_TRUE(engine.take(id));  // a result may wait
 }
 
 TEST(RequestOptions, RangesEndWhereTheySay) {

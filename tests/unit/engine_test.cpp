@@ -173,6 +173,7 @@ TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {
   const auto failed = engine.take(bad);
   EXPECT_EQ(failed->finish_reason, FinishReason::kError);
   EXPECT_NE(failed->error.find("logit"), std::string::npos) << failed->error;
+  EXPECT_NE(failed->error.find("after position 2 "), std::string::npos) << failed->error;
   EXPECT_EQ(engine.take(good)->finish_reason, FinishReason::kLength);
 }
 

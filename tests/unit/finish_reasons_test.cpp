@@ -61,6 +61,7 @@ bool cancel(Engine& engine) {
   return true;
 }
 bool fall_over(Engine&) { throw std::runtime_error("no ink"); }
+bool fall_over_oddly(Engine&) { throw 3; }
 void forbid_all(Engine&, GenerateOptions& o) {
   for (TokenId id = 0; id < kScriptedVocab; ++id) o.sampling.logit_bias.emplace_back(id, -INFINITY);
 }
@@ -120,6 +121,8 @@ const std::vector<Case>& cases() {
       {"callback that throws", 0, 0, false, 9, at_token(2, fall_over), kError, "ef", "ef", 1},
       {"callback that throws at the last", 0, 0, false, 2, at_token(2, fall_over), kError, "ef",
        "ef", 1},
+      {"callback that throws what is no exception", 0, 0, false, 9, at_token(2, fall_over_oddly),
+       kError, "ef", "ef", 1},
       {"no token may be drawn", 0, 0, false, 9, forbid_all, kError, "", "", 0}};
   return all;
 }
@@ -159,6 +162,8 @@ void expect(const Case& c, const Model& model, const GenerateResult& r, int64_t 
     EXPECT_EQ(*r.stop_token, *model.tokenizer()->find("<|eot_id|>"));
   }
   EXPECT_EQ(r.error.empty(), c.reason != FinishReason::kError);
+  EXPECT_EQ(r.proposals.empty(),
+            c.reason != FinishReason::kContext && c.reason != FinishReason::kKvFull);
   EXPECT_EQ(r.prompt_tokens, prompt);
   EXPECT_EQ(r.timings.prefill_tokens, c.prefilled ? prompt : 0);
   EXPECT_EQ(r.timings.decode_tokens, c.decoded);
@@ -224,8 +229,9 @@ TEST_F(FinishReasons, LeaveASessionThatGoesOn) {
     engine.check_integrity();
     if (c.pages > 0 || (c.context > 0 && engine.session_length(session) >= c.context)) continue;
     // What is pending, the unfed prompt and the stop token included, is fed first.
-    GenerateOptions more = greedy(2);
-    const GenerateResult next = engine.generate(session, bytes(n == 0 ? "x" : ""), more);
+    const GenerateResult next = engine.generate(session, bytes(n == 0 ? "x" : ""), greedy(2));
+    EXPECT_EQ(next.prompt_tokens, c.prefilled ? 1 : 3);
+    EXPECT_EQ(next.timings.prefill_tokens, next.prompt_tokens);
     const char last = n == 0 ? 'x' : r.stop_token ? 'a' - 1 : static_cast<char>(r.tokens.back());
     if (c.ends && last == 'g') {
       EXPECT_EQ(next.text, "a") << "after <|eot_id|>, which is ignored";
@@ -261,7 +267,18 @@ TEST_F(FinishReasons, OneLogprobForEachTokenHoweverItEnds) {
     Engine engine(model, options_of(c));
     GenerateOptions options = request_of(c, engine);
     options.logprobs = 3;
+    std::vector<double> told;
+    const auto then = options.on_token;
+    options.on_token = [&](const TokenEvent& event) {
+      if (!event.top.empty()) {  // a rest comes without
+        EXPECT_EQ(event.top.size(), 3U);
+        EXPECT_EQ(event.top[0].id, event.id);
+        told.push_back(event.logprob);
+      }
+      return !then || then(event);
+    };
     const GenerateResult r = engine.generate(bytes("abcd"), options);
+    ASSERT_EQ(told.size(), r.tokens.size());
     ASSERT_EQ(r.logprobs.size(), r.tokens.size());
     ASSERT_EQ(r.top_logprobs.size(), r.tokens.size());
     // One logit is 17.4, 300 are 0: of those the lowest ids come first.
@@ -269,6 +286,7 @@ TEST_F(FinishReasons, OneLogprobForEachTokenHoweverItEnds) {
     const double sum = likely + std::log1p(300 * std::exp(-likely));
     for (size_t i = 0; i < r.tokens.size(); ++i) {
       EXPECT_EQ(r.logprobs[i].id, r.tokens[i]);
+      EXPECT_EQ(r.logprobs[i].logprob, told[i]);
       EXPECT_NEAR(r.logprobs[i].logprob, likely - sum, 1e-4);
       const std::vector<TokenLogprob>& top = r.top_logprobs[i];
       ASSERT_EQ(top.size(), 3U);

@@ -146,6 +146,73 @@ TEST(Interruptions, ARequestAddedInsideACallbackMayBeCancelledThere) {
   expect_nothing_held(engine);
 }
 
+TEST(Interruptions, WhatRunsCannotBeTakenOrUsedFromItsCallbacks) {
+  EngineOptions options = small();
+  std::unique_ptr<Engine> engine;
+  int told = 0;
+  options.kv.on_event = [&](const KvEvent&) {  // the last ones when the request is over
+    ++told;
+    for (RequestId id = 0; id < 9; ++id) EXPECT_FALSE(engine->take(id));
+  };
+  engine = std::make_unique<Engine>(tiny(), options);
+  EXPECT_EQ(engine->generate(prompt_of(9), greedy(5)).tokens.size(), 5U);
+  EXPECT_GT(told, 0);
+
+  const SessionId session = engine->open_session();
+  GenerateOptions talks = greedy(3);
+  int refused = 0;
+  talks.on_token = [&](const TokenEvent&) {
+    for (const auto& use : std::vector<std::function<void()>>{
+             [&] { engine->session_length(session); }, [&] { engine->close_session(session); }}) {
+      try {
+        use();
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+        EXPECT_NE(std::string(e.what()).find("running"), std::string::npos) << e.what();
+        ++refused;
+      }
+    }
+    return true;
+  };
+  EXPECT_EQ(engine->generate(session, prompt_of(9), talks).tokens.size(), 3U);
+  EXPECT_EQ(refused, 6);
+  EXPECT_EQ(engine->session_length(session), 12);
+  EXPECT_THROW(engine->session_length(session + 1), Error);
+}
+
+TEST(Interruptions, EventsAreToldInOrderWhenTheirCallIsDone) {
+  EngineOptions options = small("0=h2o:16@every:8,1=sink:2+6");
+  std::vector<uint64_t> told;
+  options.kv.on_event = [&](const KvEvent& event) { told.push_back(event.number); };
+  Engine engine(tiny(), options);
+  const auto all_told = [&](const char* after) {
+    EXPECT_EQ(told.size(), engine.kv_stats().events) << after;
+    for (size_t i = 0; i < told.size(); ++i) EXPECT_EQ(told[i], i);
+    const size_t n = told.size();
+    EXPECT_GT(n, 0U);
+    return n;
+  };
+  engine.generate(prompt_of(30), greedy(5));
+  size_t n = all_told("generate");
+  const SessionId session = engine.open_session();
+  engine.feed(session, prompt_of(30));
+  EXPECT_GT(all_told("feed"), n);
+  n = told.size();
+  engine.truncate(session, 0);
+  EXPECT_GT(all_told("truncate"), n);
+  engine.generate(session, prompt_of(7), greedy(2));
+  n = all_told("generate in a session");
+  engine.close_session(session);
+  EXPECT_GT(all_told("close_session"), n);
+  engine.forward(prompt_of(30), [](int64_t, std::span<const float>) { return true; });
+  const RequestId id = engine.add(prompt_of(9), greedy(4));
+  engine.step();
+  engine.cancel(id);
+  n = told.size();
+  engine.step();
+  EXPECT_GT(all_told("a step that ends a request"), n);
+}
+
 // ---- in the middle of a pass
 
 /// A model whose passes take long enough to be met in their middle.
@@ -169,27 +236,39 @@ std::vector<TokenId> long_prompt(int64_t n) {
   return tokens;
 }
 
+/// How long a pass over `prompt` takes.
+Clock::duration pass_of(Engine& engine, const std::vector<TokenId>& prompt) {
+  const auto before = Clock::now();
+  engine.generate(prompt, greedy(1));
+  return Clock::now() - before;
+}
+
+// The machine may be busy elsewhere: that a pass is met in its middle is tried a few times.
+constexpr int kTries = 5;
+
 TEST(Interruptions, ADeadlineIsKeptInsideAPassAndTheOthersGoOn) {
   EngineOptions options = small();
   options.batch_size = 512;
   Engine engine(slow(), options);
   const std::vector<TokenId> prompt = long_prompt(400);
   const std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
-  const auto before = Clock::now();
-  engine.generate(prompt, greedy(1));  // one pass
-  const auto pass = Clock::now() - before;
-  GenerateOptions late = greedy(5);
-  const RequestId other = engine.add(long_prompt(60), greedy(6));
-  late.deadline = Clock::now() + pass / 4;
-  const RequestId id = engine.add(prompt, late);
-  while (engine.step()) engine.check_integrity();
-  const auto r = engine.take(id);
-  EXPECT_EQ(r->finish_reason, FinishReason::kDeadline);
-  EXPECT_TRUE(r->tokens.empty());
-  EXPECT_EQ(r->timings.prefill_tokens, 0);
-  EXPECT_EQ(r->timings.prefill_seconds, 0);
-  EXPECT_EQ(engine.take(other)->tokens, beside);
-  expect_nothing_held(engine);
+  const auto pass = pass_of(engine, prompt);
+  bool met = false;
+  for (int i = 0; i < kTries && !met; ++i) {
+    GenerateOptions late = greedy(5);
+    const RequestId other = engine.add(long_prompt(60), greedy(6));
+    late.deadline = Clock::now() + pass / 4;
+    const RequestId id = engine.add(prompt, late);
+    while (engine.step()) engine.check_integrity();
+    const auto r = engine.take(id);
+    EXPECT_EQ(r->finish_reason, FinishReason::kDeadline);
+    EXPECT_EQ(r->timings.prefill_seconds > 0, r->timings.prefill_tokens > 0);
+    EXPECT_EQ(engine.take(other)->tokens, beside);
+    expect_nothing_held(engine);
+    met = r->timings.prefill_tokens == 0;
+    EXPECT_TRUE(r->tokens.empty() || !met);
+  }
+  EXPECT_TRUE(met);
 }
 
 TEST(Interruptions, AnotherThreadCancelsInsideAPass) {
@@ -198,44 +277,44 @@ TEST(Interruptions, AnotherThreadCancelsInsideAPass) {
   Engine engine(slow(), options);
   const std::vector<TokenId> prompt = long_prompt(400);
   const std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
-  for (const bool feeds : {false, true}) {
+  const auto pass = pass_of(engine, prompt);
+  bool met = false;
+  for (int i = 0; i < kTries && !met; ++i) {
     const RequestId other = engine.add(long_prompt(60), greedy(6));
-    const SessionId session = engine.open_session();
-    std::atomic<bool> done{false};
-    RequestId id = 0;
-    if (!feeds) id = engine.add(prompt, greedy(5));
+    const RequestId id = engine.add(prompt, greedy(5));
     std::thread canceller([&] {
-      while (!done) {  // whenever it begins
-        if (feeds) {
-          engine.cancel();
-        } else {
-          engine.cancel(id);
-        }
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      }
+      std::this_thread::sleep_for(pass / 4);
+      engine.cancel(id);
     });
-    if (feeds) {
-      try {
-        engine.feed(session, prompt);
-        ADD_FAILURE() << "it was cancelled";
-      } catch (const Error& e) {
-        EXPECT_EQ(e.code(), ErrorCode::kCancelled);
-      }
-      EXPECT_EQ(engine.session_length(session), 0);
-    }
     while (engine.step()) engine.check_integrity();
-    done = true;
     canceller.join();
-    if (feeds) {  // it reached the request, too
-      EXPECT_EQ(engine.take(other)->finish_reason, FinishReason::kCancelled);
-      engine.feed(session, std::span(prompt).first(40));
-    } else {
-      EXPECT_EQ(engine.take(id)->finish_reason, FinishReason::kCancelled);
-      EXPECT_EQ(engine.take(other)->tokens, beside);
+    const auto r = engine.take(id);
+    EXPECT_EQ(engine.take(other)->tokens, beside);
+    expect_nothing_held(engine);
+    met = r->finish_reason == FinishReason::kCancelled && r->timings.prefill_tokens == 0;
+  }
+  EXPECT_TRUE(met);
+
+  met = false;
+  for (int i = 0; i < kTries && !met; ++i) {
+    const SessionId session = engine.open_session();
+    std::thread canceller([&] {
+      std::this_thread::sleep_for(pass / 4);
+      engine.cancel();
+    });
+    try {
+      engine.feed(session, prompt);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCancelled);
+      met = engine.session_length(session) == 0;
     }
+    canceller.join();
+    engine.check_integrity();
+    engine.feed(session, std::span(prompt).first(40));
     engine.close_session(session);
     expect_nothing_held(engine);
   }
+  EXPECT_TRUE(met);
 }
 
 // ---- raw passes
