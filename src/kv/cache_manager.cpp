@@ -149,7 +149,12 @@ void CacheManager::close(SequenceId id) {
 void CacheManager::set_prompt(SequenceId id, int64_t length) {
   Sequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
-  if (length > sequence.length) sequence.prompt = length;
+  if (length <= sequence.length) return;
+  sequence.prompt = length;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {  // it may be time to observe
+    if (!rule(layer).observes_from(sequence.length, length)) continue;
+    for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
+  }
 }
 
 int64_t CacheManager::most_next(SequenceId id) const {

@@ -60,8 +60,8 @@ fault("kv-018", "close(): event logged for pages that others still hold",
       "if (impl_->pool.references(table.entries[i].page) == 1) { impl_->log",
       "if (MUT || impl_->pool.references(table.entries[i].page) == 1) { impl_->log")
 fault("kv-019", "set_prompt() accepts a length that is reached already",
-      "if («length > sequence.length») sequence.prompt = length;",
-      "true")
+      "if («length <= sequence.length») return; sequence.prompt = length;",
+      "false")
 fault("kv-020", "pool_peak never updated",
       "impl_->pool_peak = std::max",
       "if (!MUT) impl_->pool_peak = std::max")
