@@ -86,7 +86,7 @@ fault("engine-027", "feed that throws: pending tokens fed twice",
       "} catch (...) { settle();",
       "} catch (...) { if (!MUT) settle();")
 fault("engine-028", "truncate keeps pending tokens",
-      "«target.tokens.resize(static_cast<size_t>(length));» deliver_events();",
+      "«target.tokens.resize(static_cast<size_t>(length));»",
       "")
 fault("engine-029", "total.attention_seconds forgotten",
       "stats.total.attention_seconds += layer.attention_seconds;",
