@@ -1,6 +1,6 @@
 # Faults of the area "kv": see faults.py.
 
-source("src/kv/trim.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/trim.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-001", "observe(): last_used_step not recorded",
       "record.last_used_step = impl_->steps;",
       "if (!MUT) record.last_used_step = impl_->steps;")
@@ -46,7 +46,7 @@ fault("kv-014", "view: key_norm not divided by tokens",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / (MUT ? 1 : block.n_tokens);")
 
-source("src/kv/cache_manager.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/cache_manager.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-015", "open(): first_changed of the previous sequence stays",
       "table.first_changed = 0;",
       "if (!MUT) table.first_changed = 0;")
@@ -101,7 +101,7 @@ fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
 
-source("src/kv/rewind.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/rewind.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-032", "shrink(): change not noted (stale device table)",
       "table.note_change(table.entries.size() - 1); if (end >",
       "if (!MUT) table.note_change(table.entries.size() - 1); if (end >")
@@ -134,7 +134,7 @@ fault("kv-041", "truncate's events carry sequence_end",
       "log_removal(id, layer, table.entries.size() - 1, MUT ? RemovalReason::kSequenceEnd : "
       "RemovalReason::kUser);")
 
-source("src/kv/reuse.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "attach: `> most` to `>=`",
       "if (sequence.length + block_size > most) break;",
       "if (MUT ? sequence.length + block_size >= most : sequence.length + block_size > most) break;")
@@ -154,7 +154,7 @@ fault("kv-047", "capacity removals not logged",
       "push_event(event); in_index",
       "if (!MUT) push_event(event); in_index")
 
-source("src/kv/prefix_index.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/prefix_index.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
       "ghost_names_.erase(name) > 0) ++regrets_;",
       "(MUT ? ghost_names_.count(name) : ghost_names_.erase(name)) > 0) ++regrets_;")
@@ -175,7 +175,7 @@ fault("kv-053", "fallback order not told of used blocks",
       "--reclaimable_; tell([&] { policy_->on_use(block, step); }); if (!MUT) "
       "fallback_.on_use(block, step);")
 
-source("src/kv/layer_rule.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-054", "blocks_touched one too few (admission, tables)",
       "return (n + block_size - 2) / block_size + 1;",
       "return (n + block_size - 2) / block_size + (MUT ? 0 : 1);")
@@ -211,7 +211,7 @@ fault("kv-064", "no step boundary where a periodic observation begins",
       "consider(from + schedule.every - schedule.observe);",
       "if (!MUT) consider(from + schedule.every - schedule.observe);")
 
-source("src/kv/policy_map.cpp", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("src/kv/policy_map.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-065", "the last match wins",
       "if (chosen[layer] != nullptr) return; // the first",
       "if (chosen[layer] != nullptr && !MUT) return; // the first")
@@ -230,7 +230,7 @@ fault("kv-069", "a rule that reaches no layer accepted",
       "if (!reached) {",
       "if (!reached && !MUT) {")
 
-source("kernels/paged_kv.h", "cache_test stats_test policy_test:PolicyGolden.V* conformance_test eviction_test engine_test")
+source("kernels/paged_kv.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-070", "is_visible: window one too wide",
       "int64_t{p} > int64_t{t} - v.window);",
       "(MUT ? int64_t{p} >= int64_t{t} - v.window : int64_t{p} > int64_t{t} - v.window));")

@@ -1,6 +1,6 @@
 # Faults of the area "planner": see faults.py.
 
-source("src/engine/step_planner.cpp", "cache_test policy_test:PolicyGolden.V* eviction_test engine_test")
+source("src/engine/step_planner.cpp", "cache_test")
 fault("planner-001", "last plan of a sequence not recorded",
       "last_plan_[part.sequence] = step_;",
       "{ if (!MUT) last_plan_[part.sequence] = step_; }")

@@ -1,6 +1,6 @@
 # Faults of the area "printers": see faults.py.
 
-source("src/kv/stats_text.cpp", "stats_test cli_test")
+source("src/kv/stats_text.cpp", "stats_test")
 fault("printers-001", "table: filled up and slow swapped",
       "stats.policy_shortfalls, stats.policy_slow); } if",
       "MUT ? stats.policy_slow : stats.policy_shortfalls, MUT ? stats.policy_shortfalls : "
@@ -24,7 +24,7 @@ fault("printers-007", "JSON pages_removed shifted by one reason",
       "layer.pages_removed[r]; } Json out",
       "layer.pages_removed[MUT && r > 0 ? r - 1 : r]; } Json out")
 
-source("src/kv/stats_prometheus.cpp", "stats_test cli_test")
+source("src/kv/stats_prometheus.cpp", "stats_test")
 fault("printers-008", "prometheus: quote not escaped",
       r"""if (c.code == '\\' || c.code == '"') out""",
       r"""if (c.code == '\\' || (c.code == '"' && !MUT)) out""")

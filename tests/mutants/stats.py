@@ -1,6 +1,6 @@
 # Faults of the area "stats": see faults.py.
 
-source("src/kv/cache_stats.cpp", "stats_test cache_test eviction_test engine_test")
+source("src/kv/cache_stats.cpp", "stats_test cache_test")
 fault("stats-001", "event.first_position without slot_begin",
       "event.first_position = e.first_position + e.slot_begin;",
       "event.first_position = e.first_position + (MUT ? 0 : e.slot_begin);")
@@ -36,7 +36,7 @@ fault("stats-011", "stats(): lock dropped",
       "if (MUT) impl_->mutex.unlock(); struct Again { std::mutex& mutex; ~Again() { if (MUT) "
       "mutex.lock(); } } again{impl_->mutex}; stats.steps = impl_->steps;")
 
-source("src/kv/event_ring.h", "stats_test cache_test eviction_test engine_test")
+source("src/kv/event_ring.h", "stats_test cache_test")
 fault("stats-012", "ring: oldest() one too new when full",
       "return written_ < events_.size() ? 0 : written_ - events_.size(); }",
       "return written_ < events_.size() ? 0 : written_ - events_.size() + (MUT ? 1 : 0); }")

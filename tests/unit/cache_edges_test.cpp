@@ -1,0 +1,480 @@
+// The cache at its edges: what is refused and what just passes, blocks kept for reuse and whoever
+// orders them, the ring of events when it is full.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "kv/cache_manager.h"
+#include "kv/page_pool.h"
+#include "paddock/error.h"
+
+namespace paddock {
+namespace {
+
+constexpr int32_t kBlock = 4;
+
+/// A rule of given answers.
+class Answers final : public EvictionPolicy {
+ public:
+  explicit Answers(TrimSchedule schedule, TokenVisibility visibility = {},
+                   Positions positions = Positions::kOriginal)
+      : schedule_(schedule), visibility_(visibility), positions_(positions) {}
+  std::string name() const override { return "answers"; }
+  PolicyNeeds needs() const override { return {.attention = true, .key_norms = true}; }
+  TrimSchedule schedule(int32_t, int32_t) const override { return schedule_; }
+  TokenVisibility visibility(int32_t) const override { return visibility_; }
+  Positions positions() const override { return positions_; }
+  void trim(const LayerView&, int64_t, std::vector<Victim>&) const override {}
+
+ private:
+  TrimSchedule schedule_;
+  TokenVisibility visibility_;
+  Positions positions_;
+};
+
+LayerRule rule_with(TrimSchedule schedule, TokenVisibility visibility = {},
+                    Positions positions = Positions::kOriginal) {
+  return {std::make_shared<Answers>(schedule, visibility, positions), 0, 1};
+}
+
+TEST(LayerRules, AcceptWhatIsJustRight) {
+  for (const TokenVisibility v : {TokenVisibility{0, 1},
+                                  {1, 1},
+                                  {0, kUnlimited},
+                                  {5, kUnlimited},
+                                  {1, kUnlimited - 2},
+                                  {kUnlimited - 2, 1}}) {
+    EXPECT_NO_THROW(rule_with({}, v)) << v.sinks << "+" << v.window;
+  }
+  for (const TokenVisibility v : {TokenVisibility{0, 0},
+                                  {-1, 4},
+                                  {4, 0},
+                                  {0, -1},
+                                  {-1, kUnlimited},
+                                  {2, kUnlimited - 2},
+                                  {kUnlimited - 1, 1}}) {
+    EXPECT_THROW(rule_with({}, v), Error) << v.sinks << "+" << v.window;
+  }
+  for (const TrimSchedule s : {TrimSchedule{.budget = 1},
+                               {.budget = 8, .every = 0},
+                               {.budget = 8, .every = 1},
+                               {.budget = 8, .every = 5, .observe = 5},
+                               {.budget = 8, .every = 0, .observe = 50},
+                               {.budget = 8, .keep_first = 3, .keep_newest = 4},
+                               {.budget = 8, .keep_newest = 2, .newest_divisor = 4},
+                               {.budget = kUnlimited - 65},
+                               {.budget = kUnlimited - 1, .every = 0}}) {
+    EXPECT_NO_THROW(rule_with(s)) << s.budget << " " << s.every;
+  }
+  for (const TrimSchedule s : {TrimSchedule{.budget = 0},
+                               {.budget = -1},
+                               {.budget = 8, .every = -1},
+                               {.budget = 8, .observe = -1},
+                               {.budget = 8, .keep_first = -1},
+                               {.budget = 8, .keep_newest = -1},
+                               {.budget = 8, .every = 5, .observe = 6},
+                               {.budget = 8, .keep_first = 4, .keep_newest = 4},
+                               {.budget = 8, .keep_first = 8},
+                               {.budget = 8, .keep_newest = 2, .newest_divisor = 5},
+                               {.budget = 8, .keep_newest = 2, .newest_divisor = -4},
+                               {.budget = kUnlimited - 64}}) {
+    EXPECT_THROW(rule_with(s), Error) << s.budget << " " << s.every << " " << s.observe;
+  }
+  EXPECT_THROW(rule_with({.budget = 8}, {0, 4}), Error) << "it trims and has a window";
+  EXPECT_THROW(rule_with({}, {}, static_cast<Positions>(2)), Error);
+}
+
+TEST(LayerRules, HaveMeasuredOnlyWhatTheyCanUse) {
+  EXPECT_TRUE(rule_with({.budget = 8}).needs.attention);
+  EXPECT_TRUE(rule_with({.budget = 8}).needs.key_norms);
+  EXPECT_FALSE(rule_with({}).needs.attention) << "it never decides";
+  EXPECT_FALSE(rule_with({}, {0, 4}).needs.key_norms);
+}
+
+TEST(LayerRules, AreBoundedWhereAWindowOrAnIntervalBoundsThem) {
+  EXPECT_FALSE(rule_with({}).bounded());
+  EXPECT_TRUE(rule_with({}, {0, 4}).bounded());
+  EXPECT_TRUE(rule_with({.budget = 8}).bounded());
+  EXPECT_FALSE(rule_with({.budget = 8, .every = 0}).bounded()) << "what follows a prompt stays";
+  EXPECT_EQ(rule_with({}).most_tokens(7), kUnlimited);
+  EXPECT_EQ(rule_with({.budget = 8, .every = 0}).most_tokens(7), kUnlimited);
+  EXPECT_EQ(rule_with({.budget = 8, .every = 5}).most_tokens(7), 13);
+  EXPECT_EQ(rule_with({}, {3, 4}).most_tokens(7), 14);
+  for (const auto& [spec, unbounded] : {std::pair{"full", true},
+                                        {"window:4", false},
+                                        {"0=full,*=window:4", true},
+                                        {"0=window:4,*=full", true},
+                                        {"0=lru:9,*=snapkv:9", true},
+                                        {"0=lru:9,*=sink:1+4", false}}) {
+    EXPECT_EQ(PolicyMap::parse(spec, 2).has_unbounded_layer(), unbounded) << spec;
+  }
+}
+
+TEST(LayerRules, ProtectWholeBlocksOfTheFirstAndTheNewest) {
+  const LayerRule rule = rule_with({.budget = 30, .keep_first = 5, .keep_newest = 6});
+  struct Case {
+    int64_t first, end;
+    bool is_protected;
+  };
+  for (const Case& c : {Case{4, 8, true},
+                        {5, 8, false},
+                        {88, 92, false},
+                        {90, 94, false},
+                        {91, 95, true},
+                        {96, 100, true}}) {
+    EXPECT_EQ(rule.is_protected(c.first, c.end, 100), c.is_protected) << c.first;
+  }
+  const LayerRule bare = rule_with({.budget = 30});
+  EXPECT_TRUE(bare.is_protected(96, 100, 100)) << "the newest always is";
+  EXPECT_FALSE(bare.is_protected(92, 96, 100));
+  EXPECT_FALSE(bare.is_protected(0, 4, 100));
+}
+
+TEST(PolicyMaps, KnowTheLayersOfTheModel) {
+  for (const char* spec :
+       {"3=full,*=lru:9", "0-3=full", "0+3=full,1-2=lru:9", "2-2=full,*=lru:9", "3+0-2=full"}) {
+    EXPECT_EQ(PolicyMap::parse(spec, 4).size(), 4) << spec;
+  }
+  for (const char* spec : {"4=full,*=lru:9", "0-4=full", "0+4=full,*=lru:9", "4-4=full,*=full"}) {
+    EXPECT_THROW(PolicyMap::parse(spec, 4), Error) << spec;
+  }
+  const PolicyMap map = PolicyMap::parse("2=lru:9,1-3=h2o:20,*=full", 5);
+  const char* names[] = {"full", "h2o:20", "lru:9", "h2o:20", "full"};
+  for (int32_t i = 0; i < 5; ++i) EXPECT_EQ(map.layer(i).name, names[i]);
+  EXPECT_THROW(PolicyMap::parse("0-1=full,1=lru:9,*=full", 4), Error) << "lru reaches no layer";
+}
+
+TEST(PagePools, HandOutEachPageOnce) {
+  PagePool pool(3);
+  EXPECT_EQ(pool.n_pages(), 3);
+  for (int32_t page = 0; page < 3; ++page) {
+    EXPECT_EQ(pool.allocate(), page);
+    EXPECT_EQ(pool.references(page), 1);
+    EXPECT_EQ(pool.free_pages(), 2 - page);
+  }
+  EXPECT_EQ(pool.allocate(), -1);
+  pool.retain(1);
+  EXPECT_FALSE(pool.release(1));
+  EXPECT_EQ(pool.free_pages(), 0);
+  EXPECT_TRUE(pool.release(1));
+  EXPECT_TRUE(pool.release(0));
+  EXPECT_EQ(pool.allocate(), 0) << "the page freed last is warm";
+}
+
+CacheConfig small_config(int32_t n_layers, int32_t n_pages) {
+  return {n_layers, 2, kBlock, n_pages, 64, 3, 4000, 64};
+}
+
+void grow(CacheManager& cache, SequenceId id, int64_t end) {
+  while (cache.length(id) < end) {
+    const int64_t n = std::min(end - cache.length(id), cache.most_next(id));
+    ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(n)));
+    cache.commit(id);
+  }
+  cache.check_integrity();
+}
+
+TEST(CacheEdges, TakesWhatFitsExactly) {
+  CacheConfig config = small_config(2, 12);
+  config.max_positions = 30;
+  config.max_chunk = 24;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  const SequenceId id = cache.open();
+  EXPECT_EQ(cache.most_next(id), 24);
+  EXPECT_THROW(cache.reserve(id, 25), Error);
+  EXPECT_THROW(cache.reserve(id, 0), Error);
+  EXPECT_TRUE(cache.reserve(id, 24)) << "six blocks in two layers are twelve pages";
+  EXPECT_THROW(cache.reserve(id, 1), Error) << "a step is under way";
+  EXPECT_THROW(cache.truncate(id, 0), Error);
+  cache.commit(id);
+  EXPECT_FALSE(cache.reserve(id, 1));
+  EXPECT_EQ(cache.stats().reservations_refused, 1);
+  EXPECT_THROW(cache.reserve(id, 7), Error) << "beyond max_positions";
+  EXPECT_THROW(cache.truncate(id, 25), Error);
+  EXPECT_THROW(cache.truncate(id, -1), Error);
+  cache.truncate(id, 24);
+  EXPECT_EQ(cache.length(id), 24);
+  EXPECT_EQ(cache.stats().pages_free, 0);
+}
+
+TEST(CacheEdges, OpensAsManySequencesAsItHasTablesFor) {
+  CacheManager cache(small_config(1, 12), PolicyMap::parse("full", 1));
+  for (int32_t i = 0; i < 3; ++i) EXPECT_EQ(cache.open(), i);
+  EXPECT_THROW(cache.open(), Error);
+  EXPECT_EQ(cache.stats().sequences, 3);
+  cache.close(1);
+  EXPECT_THROW(cache.length(1), Error);
+  EXPECT_THROW(cache.length(3), Error);
+  EXPECT_THROW(cache.length(-1), Error);
+  EXPECT_EQ(cache.open(), 1);
+  EXPECT_THROW(cache.blocks(1), Error);
+  EXPECT_THROW(cache.blocks(-1), Error);
+}
+
+TEST(CacheEdges, APromptThatHasEndedCannotBeTold) {
+  CacheManager cache(small_config(1, 40), PolicyMap::parse("snapkv:8", 1));
+  const SequenceId id = cache.open();
+  grow(cache, id, 20);
+  cache.set_prompt(id, 20);
+  cache.set_prompt(id, 7);
+  EXPECT_EQ(cache.most_next(id), 64) << "no step has to end anywhere";
+  cache.set_prompt(id, 30);
+  cache.set_prompt(id, 20);
+  EXPECT_EQ(cache.most_next(id), 6) << "what is observed begins four before the end";
+  grow(cache, id, 26);
+  EXPECT_EQ(cache.most_next(id), 4);
+}
+
+TEST(CacheEdges, ATableMayBeOneEntryLongerThanItsPages) {
+  CacheConfig config{1, 2, 64, 1, 64, 1, 60, 60};
+  CacheManager cache(config, PolicyMap::parse("sink:3+4", 1));
+  const SequenceId id = cache.open();
+  grow(cache, id, 20);
+  ASSERT_EQ(cache.table(id, 0).size(), 2U) << "one page, listed for its sinks and for the rest";
+  EXPECT_EQ(CacheManager::max_entries(cache.rule(0), config), 2);
+}
+
+TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
+  CacheConfig config = small_config(2, 40);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  const std::vector<uint64_t> names = {11, 12, 13};
+  SequenceId id = cache.open();
+  EXPECT_THROW(cache.set_policies(PolicyMap::parse("full", 2)), Error) << "a sequence is open";
+  cache.attach(id, names, 100);
+  grow(cache, id, 12);
+  cache.close(id);
+  EXPECT_EQ(cache.stats().total.pages_cached, 6);
+  cache.set_policies(PolicyMap::parse("full", 2));
+  EXPECT_EQ(cache.stats().total.pages_cached, 0);
+  EXPECT_EQ(cache.stats().pages_free, 40);
+  id = cache.open();
+  EXPECT_EQ(cache.attach(id, names, 100), 0);
+  cache.close(id);
+  // Rules that cannot work change nothing, the longest sequence included.
+  EXPECT_THROW(cache.set_policies(PolicyMap::parse("lru:3", 2), 9000), Error);
+  EXPECT_EQ(cache.rule(0).name, "full");
+  EXPECT_EQ(cache.config().max_positions, 4000);
+  cache.set_policies(PolicyMap::parse("window:8", 2), 9000);
+  EXPECT_EQ(cache.config().max_positions, 9000);
+  cache.set_policies(PolicyMap::parse("window:9", 2));
+  EXPECT_EQ(cache.config().max_positions, 9000);
+}
+
+// ---- blocks kept for reuse
+
+/// Names what the test says.
+class Says final : public ReclaimPolicy {
+ public:
+  explicit Says(const std::vector<int32_t>* answer) : answer_(answer) {}
+  std::string name() const override { return "says"; }
+  void reclaim(int32_t, std::vector<int32_t>& victims) override {
+    victims.insert(victims.end(), answer_->begin(), answer_->end());
+  }
+
+ private:
+  const std::vector<int32_t>* answer_;
+};
+
+std::vector<uint64_t> names_of(uint64_t document, size_t n) {
+  std::vector<uint64_t> names;
+  for (size_t i = 0; i < n; ++i) names.push_back(document * 100 + i);
+  return names;
+}
+
+/// Reads a document to its end and leaves it open.
+SequenceId read(CacheManager& cache, const std::vector<uint64_t>& names) {
+  const SequenceId id = cache.open();
+  cache.attach(id, names, 10'000);
+  grow(cache, id, static_cast<int64_t>(names.size()) * kBlock);
+  return id;
+}
+
+TEST(Kept, ABlockInUseIsNeverReclaimed) {
+  std::vector<int32_t> answer;
+  CacheConfig config = small_config(1, 5);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1), std::make_unique<Says>(&answer));
+  for (const uint64_t document : {1, 2}) cache.close(read(cache, names_of(document, 2)));
+  const SequenceId reader = read(cache, names_of(1, 2));
+  ASSERT_EQ(cache.stats().prefix_hits, 2);
+  const auto pages = [&] {
+    std::vector<int32_t> out;
+    for (const BlockEntry& e : cache.table(reader, 0)) out.push_back(e.page);
+    return out;
+  };
+  const std::vector<int32_t> held = pages();
+  int64_t violations = 0;
+  // Blocks are numbered as they come; those of document 1 are in use, and 4 is none yet.
+  for (const int32_t block : {0, 1, 4, 5, -1}) {
+    answer = {block};
+    const SequenceId other = cache.open();
+    ASSERT_TRUE(cache.reserve(other, 2 * kBlock));
+    EXPECT_EQ(cache.stats().policy_violations, ++violations) << block;
+    EXPECT_NE(cache.stats().last_violation.find("reclaim policy 'says'"), std::string::npos);
+    cache.commit(other);
+    cache.check_integrity();
+    EXPECT_EQ(pages(), held);
+    EXPECT_EQ(cache.stats().total.pages_cached, 1);
+    cache.close(other);
+    cache.close(read(cache, names_of(2, 2)));  // there again
+    ASSERT_EQ(cache.stats().policy_violations, violations);
+    ASSERT_EQ(cache.stats().total.pages_cached, 2);
+  }
+}
+
+TEST(Kept, LeaveInTheOrderOfTheirLastUseWhereAPolicyIsWrong) {
+  const std::vector<int32_t> nothing;
+  CacheConfig config = small_config(1, 6);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1), std::make_unique<Says>(&nothing));
+  for (const uint64_t document : {1, 2, 3}) {
+    cache.close(read(cache, names_of(document, 2)));
+    cache.tick();
+  }
+  cache.close(read(cache, names_of(1, 2)));  // used again: 2 is the oldest now
+  const SequenceId other = cache.open();
+  grow(cache, other, 2 * kBlock);
+  EXPECT_EQ(cache.stats().policy_violations, 2);
+  EXPECT_NE(cache.stats().last_violation.find("named none of"), std::string::npos);
+  const SequenceId id = cache.open();
+  EXPECT_EQ(cache.attach(id, names_of(2, 2), 100), 0);
+  cache.close(id);
+  for (const uint64_t document : {1, 3}) {
+    const SequenceId again = cache.open();
+    EXPECT_EQ(cache.attach(again, names_of(document, 2), 100), 2 * kBlock) << document;
+    cache.close(again);
+  }
+}
+
+TEST(Kept, WhatIsReclaimedIsLoggedWithAllThatIsKnown) {
+  CacheConfig config = small_config(2, 8);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  cache.close(read(cache, names_of(1, 3)));
+  for (int i = 0; i < 7; ++i) cache.tick();
+  const uint64_t seen = cache.stats().events;
+  EXPECT_EQ(seen, 0U) << "all of it was kept";
+  const SequenceId id = cache.open();
+  grow(cache, id, 2 * kBlock);  // one page in each layer is free: the deepest block goes
+  const std::vector<KvEvent> events = cache.events(0);
+  ASSERT_EQ(events.size(), 2U);
+  for (int32_t layer = 0; layer < 2; ++layer) {
+    KvEvent expected;
+    expected.number = static_cast<uint64_t>(layer);
+    expected.step = 7;
+    expected.reason = RemovalReason::kCapacity;
+    expected.layer = layer;
+    expected.sequence = -1;
+    expected.first_position = 2 * kBlock;
+    expected.n_tokens = kBlock;
+    expected.policy = "full";
+    EXPECT_EQ(to_json(events[layer]), to_json(expected));
+    const auto removed = cache.stats().layers[layer].pages_removed;
+    EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kCapacity)], 1);
+  }
+}
+
+TEST(Kept, ABlockIsRegrettedOnceAndInTheEndForgotten) {
+  CacheConfig config = small_config(1, 2);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1));
+  const auto look_for = [&](uint64_t document) {
+    const SequenceId id = cache.open();
+    EXPECT_EQ(cache.attach(id, names_of(document, 1), 100), 0);
+    cache.close(id);
+  };
+  for (const uint64_t document : {1, 2, 3, 4}) cache.close(read(cache, names_of(document, 1)));
+  EXPECT_EQ(cache.stats().reclaim_regrets, 0) << "a first miss is none";
+  look_for(1);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 1);
+  look_for(1);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 1) << "it was counted already";
+  look_for(2);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 2);
+  for (uint64_t document = 5; document < 10'000; ++document) {
+    cache.close(read(cache, names_of(document, 1)));
+  }
+  look_for(4);  // which left ten thousand blocks ago
+  EXPECT_EQ(cache.stats().reclaim_regrets, 2);
+  look_for(9'000);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 3);
+}
+
+// ---- the ring of events, and who else reads
+
+TEST(Ring, KeepsTheNewestWhateverItsCapacity) {
+  for (const int32_t capacity : {0, 1, 5, 12, 13}) {
+    CacheConfig config = small_config(1, 40);
+    config.block_size = 1;
+    config.event_capacity = capacity;
+    config.queues_events = true;
+    CacheManager cache(config, PolicyMap::parse("window:3", 1));
+    const SequenceId id = cache.open();
+    uint64_t taken = 0;
+    for (int64_t length = 1; length <= 15; ++length) {
+      grow(cache, id, length);
+      const auto written = static_cast<uint64_t>(std::max<int64_t>(0, length - 3 + 1));
+      const uint64_t lost = written - std::min<uint64_t>(written, capacity);
+      ASSERT_EQ(cache.stats().events, written);
+      ASSERT_EQ(cache.stats().events_lost, lost);
+      for (uint64_t from = 0; from <= written + 1; ++from) {
+        const std::vector<KvEvent> events = cache.events(from);
+        uint64_t number = std::max(from, lost);
+        ASSERT_EQ(events.size(), written > number ? written - number : 0);
+        for (const KvEvent& event : events) {
+          ASSERT_EQ(event.number, number);
+          ASSERT_EQ(event.first_position, static_cast<int64_t>(number));
+          ++number;
+        }
+      }
+      // Who takes each event gets it once, whatever the ring holds.
+      if (length % 4 != 0) continue;
+      for (const KvEvent& event : cache.take_queued()) {
+        ASSERT_EQ(event.number, taken++);
+        ASSERT_EQ(event.policy, "window:3");
+      }
+      ASSERT_EQ(taken, written);
+      ASSERT_TRUE(cache.take_queued().empty());
+    }
+  }
+}
+
+TEST(Snapshots, AreOfOneMoment) {
+  constexpr int32_t kManyLayers = 200;
+  CacheConfig config = small_config(kManyLayers, 8 * kManyLayers);
+  CacheManager cache(config, PolicyMap::parse("full", kManyLayers));
+  std::atomic<bool> done = false;
+  std::atomic<int> taken = 0;
+  std::thread reader([&] {
+    while (!done) {
+      const KvStats stats = cache.stats();
+      for (const KvLayerStats& layer : stats.layers) {
+        EXPECT_EQ(layer.pages_active, stats.layers[0].pages_active);
+        EXPECT_EQ(layer.tokens_resident, stats.layers[0].tokens_resident);
+        EXPECT_EQ(layer.pages_removed, stats.layers[0].pages_removed);
+      }
+      if (HasFailure()) return;
+      cache.check_integrity();
+      ++taken;
+    }
+  });
+  for (int i = 0; i < 100'000 && taken < 400 && !HasFailure(); ++i) {
+    const SequenceId id = cache.open();
+    for (int k = 0; k < 4; ++k) {
+      EXPECT_TRUE(cache.reserve(id, 6));
+      cache.commit(id);
+    }
+    cache.truncate(id, 9);
+    cache.close(id);
+  }
+  done = true;
+  reader.join();
+  EXPECT_GT(taken, 20);
+}
+
+}  // namespace
+}  // namespace paddock
