@@ -23,7 +23,7 @@ void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bo
     const int64_t keep = length - last.first_position;
     if (last.slot_end <= keep) break;
     const auto end = static_cast<int32_t>(std::max<int64_t>(keep, last.slot_begin));
-    if (end == 0 && !reserved) {
+    if (end == 0 && !reserved && pool.references(last.page) == 1) {  // what is kept stays
       log_removal(id, layer, table.entries.size() - 1, RemovalReason::kUser);
     }
     table.tokens -= last.slot_end - end;

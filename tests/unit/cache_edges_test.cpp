@@ -133,6 +133,30 @@ TEST(LayerRules, ProtectWholeBlocksOfTheFirstAndTheNewest) {
   EXPECT_FALSE(bare.is_protected(0, 4, 100));
 }
 
+TEST(LayerRules, LetCompactSinksBeMetWhereTheyWouldLieInTheCache) {
+  const LayerRule compact(make_policy("sink:4+12"), 0, 1);
+  ASSERT_EQ(compact.rotations.size(), 2U);
+  for (const auto& [t, met_at] : {std::pair{0, 0}, {14, 14}, {15, 15}, {16, 15}, {900, 15}}) {
+    EXPECT_EQ(query_position(compact.rotations[0], t), met_at);
+    EXPECT_EQ(query_position(compact.rotations[1], t), t);
+  }
+  EXPECT_EQ(query_position({7, 20}, 27), 20);
+  EXPECT_EQ(query_position({7, 20}, 26), 19);
+  const LayerRule original(make_policy("sink:4+12@original"), 0, 1);
+  EXPECT_EQ(query_position(original.rotations.at(0), 900), 900);
+  EXPECT_EQ(LayerRule(make_policy("window:12"), 0, 1).rotations.size(), 1U);
+  // A query at 20 with four sinks and a window of six.
+  for (const auto& [p, seen] : {std::pair{0, true},
+                                {3, true},
+                                {4, false},
+                                {14, false},
+                                {15, true},
+                                {20, true},
+                                {21, false}}) {
+    EXPECT_EQ(is_visible({4, 6}, 20, p), seen) << p;
+  }
+}
+
 TEST(PolicyMaps, KnowTheLayersOfTheModel) {
   for (const char* spec :
        {"3=full,*=lru:9", "0-3=full", "0+3=full,1-2=lru:9", "2-2=full,*=lru:9", "3+0-2=full"}) {
