@@ -1,6 +1,6 @@
 # Faults of the area "engine": see faults.py.
 
-source("src/engine/engine_impl.cpp", "engine_test sampling_test stats_test field_reports_test advice_test")
+source("src/engine/engine_impl.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-001", "an event callback that threw is called again",
       "«if (hook_failures_ > 0) return;» // it threw once",
       "")
@@ -77,8 +77,137 @@ fault("engine-024", "max_tokens 0 finishes as stop",
 fault("engine-025", "kv_full reported as context",
       "finish(request, FinishReason::kKvFull);",
       "finish(request, MUT ? FinishReason::kContext : FinishReason::kKvFull);")
+fault("engine-031", "an id one beyond the vocabulary is taken",
+      "«tokens[i] >= vocab») {",
+      "tokens[i] > vocab")
+fault("engine-032", "the first id is refused",
+      "if («tokens[i] < 0» || tokens[i] >= vocab",
+      "tokens[i] <= 0")
+fault("engine-033", "nothing may follow what is pending",
+      "const bool is_pending = «held < static_cast<int64_t>(before.size())»;",
+      "false")
+fault("engine-034", "proposals leave the answer out",
+      "const int64_t wanted = «total + std::max(0, options.max_tokens)»;",
+      "total")
+fault("engine-035", "a prompt that fits the pool exactly is refused",
+      "if («prompt_pages > setup.n_pages») {",
+      "prompt_pages >= setup.n_pages")
+fault("engine-036", "a prompt larger than the pool is queued",
+      "if (prompt_pages > setup.n_pages) { throw",
+      "if (prompt_pages > setup.n_pages && !MUT) { throw")
+fault("engine-037", "claims reach beyond the context",
+      "std::min<int64_t>(«context», total + options.max_tokens));",
+      "2 * context")
+fault("engine-039", "admission never waits",
+      "«others = true;»",
+      "")
+fault("engine-040", "one sequence more than max_sequences",
+      "if («live >= setup.options.max_sequences») {",
+      "live > setup.options.max_sequences")
+fault("engine-041", "sessions are not counted as sequences",
+      "int32_t live = «static_cast<int32_t>(sessions.size())»;",
+      "0")
+fault("engine-042", "a request that could wait for a slot fails",
+      "«if (others) return false;» finish(request, FinishReason::kError,",
+      "")
+fault("engine-043", "cancel(id) cancels all",
+      "(«!id || request->id == *id»)) request->cancelled = true;",
+      "true")
+fault("engine-044", "a cancelled request does not stop its pass",
+      "return request->cancelled ||",
+      "return (!MUT && request->cancelled) ||")
+fault("engine-045", "a host that cancels gets a rest",
+      "request.undelivered = «reason == FinishReason::kCancelled ? 0 : request.text.take().size()»;",
+      "request.text.take().size()")
+fault("engine-046", "no proposals where the pool is full",
+      "if («reason == FinishReason::kContext || reason == FinishReason::kKvFull») {",
+      "reason == FinishReason::kContext")
+fault("engine-047", "no proposals where the context ends",
+      "if (reason == FinishReason::kContext || reason == FinishReason::kKvFull) { const",
+      "if ((reason == FinishReason::kContext && !MUT) || reason == FinishReason::kKvFull) { const")
+fault("engine-048", "proposals count the answer twice",
+      "proposals(«now - made + request.options.max_tokens», now + 1);",
+      "now + request.options.max_tokens + 64")
+fault("engine-049", "a session stays busy",
+      "«session.busy = false;»",
+      "")
+fault("engine-050", "a request's sequence is never closed",
+      "} else if (request->sequence) { «cache->close(*request->sequence);»",
+      "")
+fault("engine-051", "a session forgets what its request said",
+      "«session.tokens = std::move(request->input);»",
+      "session.tokens.resize(static_cast<size_t>(cache->length(session.sequence)));")
+fault("engine-052", "take() gives out the request of generate()",
+      "if («id == own_request_») return std::nullopt;",
+      "false")
+fault("engine-053", "an overdue request in the queue waits",
+      "} else if («overdue(*request)») { finish(*request, FinishReason::kDeadline);",
+      "request->admitted && overdue(*request)")
+fault("engine-054", "events of a request's end come with the next call",
+      "deliver_rests(); retire(); «deliver_events();»",
+      "")
+fault("engine-055", "small batches serve some sequences only",
+      "int32_t room = «std::max(setup.options.batch_size, setup.options.max_sequences)»;",
+      "setup.options.batch_size")
+fault("engine-056", "a prompt's last part is taken for its end in each step",
+      "request.last_row = «fresh.size() == request.unfed()» ? first + n - 1 : -1;",
+      "true")
+fault("engine-057", "a pass that was stopped is not rolled back",
+      "if (!llama->run(planner->build(), this)) { «roll_back();» return false;",
+      "")
+fault("engine-058", "seconds of answers count as the prompt's",
+      "(«request->decoding() ? timings.decode_seconds : timings.prefill_seconds») += seconds;",
+      "timings.prefill_seconds")
+fault("engine-059", "tokens of answers count as the prompt's",
+      "(«request->decoding() ? timings.decode_tokens : timings.prefill_tokens») += request->planned;",
+      "timings.prefill_tokens")
+fault("engine-060", "a request's logits are its neighbour's",
+      "accept(*request, «row++»);",
+      "0")
+fault("engine-061", "a logit that is no number is named one position late",
+      "const auto position = «static_cast<int64_t>(request.input.size()) - 1»;",
+      "static_cast<int64_t>(request.input.size())")
+fault("engine-062", "logits that are no numbers are sampled",
+      "if (const auto trouble = judge(logits, position)) { return finish",
+      "if (const auto trouble = judge(logits, position); trouble && !MUT) { return finish")
+fault("engine-063", "stop tokens end requests that ignore them",
+      "if («!request.options.ignore_stop_tokens» && std::binary_search",
+      "true")
+fault("engine-064", "the stop token is not told",
+      "«result.stop_token = id;»",
+      "")
+fault("engine-065", "top logprobs: a tie with the last one replaces it",
+      "static_cast<int32_t>(i) >= n && «value <= top.back().logprob») continue;",
+      "value < top.back().logprob")
+fault("engine-066", "an event's logprob is 0",
+      "event.logprob = «normalizer.logprob(logits[id])»;",
+      "0.0 * normalizer.logprob(logits[id])")
+fault("engine-067", "events come without alternatives",
+      "«event.top = result.top_logprobs.emplace_back(std::move(top));»",
+      "result.top_logprobs.emplace_back(std::move(top));")
+fault("engine-068", "one token more than max_tokens",
+      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {",
+      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens + (MUT ? 1 : 0)) {")
+fault("engine-069", "length before a stop string",
+      "if («request.text.stopped()») { reason = FinishReason::kStop;",
+      "request.text.stopped() && static_cast<int64_t>(result.tokens.size()) < request.options.max_tokens")
+fault("engine-070", "an error at the last token is a length",
+      "if (reason && «!request.finished») finish(request, *reason);",
+      "true")
+fault("engine-071", "a callback that threw is called with the rest",
+      "if (!request.finished) finish(request, FinishReason::kError); «request.undelivered = 0;»",
+      "")
+fault("engine-072", "what is no exception is no error",
+      "broken(«\"on_token threw something that is no std::exception\"»);",
+      '""')
+fault("engine-073", "on_token's false is ignored",
+      "«return request.options.on_token(event);»",
+      "request.options.on_token(event); return true;")
+fault("engine-074", "cancel() without a number spares what is queued",
+      "if (request != nullptr && (!id || request->id == *id)) «request->cancelled = true;»",
+      "if (id || request->admitted) request->cancelled = true;")
 
-source("src/engine/engine_sequences.cpp", "engine_test sampling_test stats_test field_reports_test advice_test")
+source("src/engine/engine_sequences.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-026", "a cancelled feed cancels all later ones",
       "cancel_feed_ = false;",
       "if (!MUT) cancel_feed_ = false;")
@@ -94,3 +223,177 @@ fault("engine-029", "total.attention_seconds forgotten",
 fault("engine-030", "cancelled feed not rolled back",
       "if (!completed) { cache->rollback(sequence);",
       "if (!completed) { if (!MUT) cache->rollback(sequence);")
+fault("engine-075", "a session may be used while a request runs in it",
+      "if («it->second->busy») fail(",
+      "false")
+fault("engine-076", "a session that could not open counts as one",
+      "} catch (...) { «sessions.erase(at);» throw;",
+      "")
+fault("engine-077", "events of a closed session come with the next call",
+      "sessions.erase(id); «deliver_events();»",
+      "")
+fault("engine-078", "events of a truncation come with the next call",
+      "target.claimed_pages = pages_for(&target, cache->length(target.sequence)); «deliver_events();»",
+      "")
+fault("engine-079", "a session's claim stays after a truncation",
+      "«target.claimed_pages = pages_for(&target, cache->length(target.sequence));»",
+      "")
+fault("engine-080", "a failed feed loses what was pending",
+      "session.tokens.resize(«std::max(before, static_cast<size_t>(length))»);",
+      "static_cast<size_t>(length)")
+fault("engine-081", "a fed session claims nothing",
+      "«session.claimed_pages = pages_for(&session, length);»",
+      "")
+fault("engine-082", "feed() gives the logits after the chunk's first token",
+      "last = «n - 1»;",
+      "0")
+fault("engine-083", "truncate to a negative length",
+      "if («length < 0» || length > held) {",
+      "false")
+fault("engine-084", "truncate beyond the end",
+      "if (length < 0 || «length > held») {",
+      "false")
+fault("engine-085", "rules change while requests wait",
+      "if («!requests.empty()» || !sessions.empty()) {",
+      "false")
+fault("engine-086", "rules change under open sessions",
+      "if (!requests.empty() || «!sessions.empty()») {",
+      "false")
+fault("engine-087", "the longest sequence is one less where it fits exactly",
+      "return «pages_for(session, positions) <= setup.n_pages»;",
+      "pages_for(session, positions) < setup.n_pages")
+fault("engine-088", "total.kv_overflows forgotten",
+      "«stats.total.kv_overflows += layer.kv_overflows;»",
+      "", tests="engine_test")
+fault("engine-089", "forward: prompt_tokens beyond the input",
+      "if (prompt_tokens < 0 || «prompt_tokens > static_cast<int64_t>(tokens.size())») {",
+      "false")
+fault("engine-090", "forward: the whole input may not be prompt",
+      "prompt_tokens > static_cast<int64_t>(tokens.size())) {",
+      "prompt_tokens > static_cast<int64_t>(tokens.size()) - (MUT ? 1 : 0)) {")
+fault("engine-091", "forward has no prompt",
+      "«cache->set_prompt(sequence, prompt_tokens);»",
+      "")
+fault("engine-092", "feed has no prompt",
+      "cache->set_prompt(target.sequence, «prompt_tokens»); feed_session(target, tokens, [&](std::span<const TokenId> all) { int32_t last",
+      "0")
+fault("engine-093", "rows of a second tile begin anew",
+      "const int64_t position = first + «begin» + static_cast<int64_t>(i);",
+      "0")
+fault("engine-094", "a row callback's false is ignored",
+      "if («!hand_out(on_logits, position, row)») return false;",
+      "(hand_out(on_logits, position, row), false)")
+fault("engine-095", "the last position of the context is not fed",
+      "if («end > setup.options.context») {",
+      "end >= setup.options.context")
+fault("engine-096", "events of a feed come with the next call",
+      "cache->tick(); «deliver_events();» if (!on_chunk",
+      "")
+fault("engine-097", "a feed names the wrong position",
+      "fail(ErrorCode::kCancelled, \"cancelled at position {}\", start + «static_cast<int64_t>(fed)»);",
+      "0")
+fault("engine-098", "a full pool names the wrong position",
+      "setup.n_pages, start + «static_cast<int64_t>(fed)»),",
+      "0")
+
+source("src/engine/setup.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-099", "check_range: the least value is refused",
+      "if («value < least» || value > most) {",
+      "value <= least")
+fault("engine-100", "check_range: the most is refused",
+      "if (value < least || «value > most») {",
+      "value >= most")
+fault("engine-101", "threads: one more",
+      'check_range("threads", o.threads, 0, «1024»);',
+      "1025")
+fault("engine-102", "batch_size: one more",
+      'check_range("batch_size", o.batch_size, 1, «65535»);',
+      "65536")
+fault("engine-103", "max_sequences: none is taken",
+      'check_range("max_sequences", o.max_sequences, «1», 4096);',
+      "0")
+fault("engine-104", "block_size: one less",
+      'check_range("kv.block_size", o.kv.block_size, 1, «4096»);',
+      "4095")
+fault("engine-105", "context: any",
+      'check_range("context", o.context, 0, «kMaxPositions»);',
+      "INT64_MAX")
+fault("engine-106", "event_capacity: one more",
+      'check_range("kv.event_capacity", o.kv.event_capacity, 0, «1\'000\'000»);',
+      "1'000'001")
+fault("engine-107", "budget_share: not a number",
+      "if («!(o.kv.budget_share >= 0 && o.kv.budget_share <= 1)») {",
+      "o.kv.budget_share < 0 || o.kv.budget_share > 1")
+fault("engine-108", "budget_share: less than nothing",
+      "if (!(«o.kv.budget_share >= 0» && o.kv.budget_share <= 1)) {",
+      "true")
+fault("engine-109", "share and bytes at once",
+      "if («o.kv.budget_share > 0 && o.kv.budget_bytes > 0») {",
+      "false")
+fault("engine-110", "precision: any number",
+      "if («o.precision != Precision::kFast && o.precision != Precision::kReference») {",
+      "false")
+fault("engine-111", "reference: keys and values as f16",
+      "o.kv.type = «o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16»;",
+      "KvType::kF16")
+fault("engine-112", "bf16 is kept as f16",
+      "case KvType::kBF16: return «DType::kBF16»;",
+      "DType::kF16")
+fault("engine-113", "a bounded rule has the model's context",
+      "o.context = «policies.has_unbounded_layer()» ? config.context_length : kMaxPositions;",
+      "true")
+fault("engine-114", "the pool holds one sequence",
+      "const int64_t all = std::min(«one * o.max_sequences», kMaxPages + 1);",
+      "one")
+fault("engine-115", "a budget's last page is left out",
+      "const uint64_t pages = «o.kv.budget_bytes / static_cast<uint64_t>(s.geometry.page_bytes())»;",
+      "(o.kv.budget_bytes - 1) / static_cast<uint64_t>(s.geometry.page_bytes())")
+fault("engine-116", "a pool beyond all numbers is tried",
+      "if («setup.n_pages > kMaxPages») {",
+      "false")
+fault("engine-117", "the budget told is the one asked for",
+      "«setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;»",
+      "if (setup.options.kv.budget_bytes == 0) setup.options.kv.budget_bytes = "
+      "static_cast<uint64_t>(setup.n_pages) * page_bytes;")
+fault("engine-118", "a pool too small for its rules is taken",
+      "if («s.n_pages >= least») return;",
+      "true")
+
+source("src/engine/engine_memory.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-119", "a share is all that is free",
+      "static_cast<uint64_t>(«setup.options.kv.budget_share * static_cast<double>(available)»);",
+      "static_cast<double>(available)")
+fault("engine-120", "memory_bytes() leaves the pool out",
+      "memory_bytes = weights->bytes + «pool» + others;",
+      "0")
+
+source("src/engine/request.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-121", "max_tokens below 0",
+      "if («options.max_tokens < 0») {",
+      "false")
+fault("engine-122", "max_tokens 0 refused",
+      "if («options.max_tokens < 0») {",
+      "options.max_tokens <= 0")
+fault("engine-123", "more alternatives than tokens",
+      "const int32_t most = «std::min(kMaxLogprobs, vocab_size)»;",
+      "kMaxLogprobs")
+fault("engine-124", "logprobs below 0",
+      "(«*options.logprobs < 0» || *options.logprobs > most)) {",
+      "false")
+fault("engine-125", "an empty stop string",
+      "if («stop.empty()») fail(",
+      "false")
+fault("engine-126", "a stop string that is no UTF-8",
+      "if (const size_t at = find_invalid_utf8(stop); «at != std::string::npos») {",
+      "false")
+fault("engine-127", "prompt_tokens counts the whole session",
+      "result.prompt_tokens = static_cast<int64_t>(«unfed()»);",
+      "input.size()")
+fault("engine-128", "penalties do not see the prompt",
+      "«sampler.observe(input);»",
+      "")
+
+source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-129", "an answer's first step counts as the prompt's",
+      "return «fed >= prompt_end»;",
+      "fed > prompt_end")
