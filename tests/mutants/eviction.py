@@ -19,6 +19,33 @@ fault("eviction-005", "name() drops @recent",
 fault("eviction-006", "name() drops @seed",
       "if (options_.seed) text +=",
       "if (options_.seed && !MUT) text +=")
+fault("eviction-020", "rank_blocks() keeps what stood in its output",
+      "«victims.clear();» if (!score)",
+      "")
+fault("eviction-021", "rank_blocks() names protected blocks",
+      "if («view.blocks[i].is_protected») continue;",
+      "false")
+fault("eviction-022", "rank_blocks() names one block too many",
+      "count < victims.size() && «freed < n_tokens»;",
+      "freed <= n_tokens")
+fault("eviction-023", "name() drops @every",
+      "if (options_.every) text +=",
+      "if (options_.every && !MUT) text +=")
+fault("eviction-024", "name() drops @sinks",
+      "if (options_.sinks) text +=",
+      "if (options_.sinks && !MUT) text +=")
+fault("eviction-025", "name() drops @compact",
+      "if («options_.compact») text +=",
+      "false")
+fault("eviction-026", "@every is ignored",
+      "schedule.every = «options_.every.value_or(schedule.every)»;",
+      "schedule.every")
+fault("eviction-027", "@sinks is ignored",
+      "schedule.keep_first = «options_.sinks.value_or(0)»;",
+      "0")
+fault("eviction-028", "@recent is ignored",
+      "schedule.keep_newest = «options_.recent.value_or(0)»;",
+      "0")
 
 source("src/eviction/h2o.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-007", "h2o: recent half rounded up",
@@ -27,11 +54,23 @@ fault("eviction-007", "h2o: recent half rounded up",
 fault("eviction-008", "h2o: score not divided by tokens",
       "return view.blocks[block].mass / view.blocks[block].n_tokens;",
       "return view.blocks[block].mass / (MUT ? 1 : view.blocks[block].n_tokens);")
+fault("eviction-030", "h2o: @recent counts as a share of the budget",
+      "if («!options().recent») {",
+      "true")
+fault("eviction-031", "h2o: the recent half is thought fixed",
+      "«schedule.newest_divisor = 2;»",
+      "")
 
 source("src/eviction/tova.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-009", "tova: two queries instead of one",
       "schedule.observe = 1;",
       "schedule.observe = MUT ? 2 : 1;")
+fault("eviction-034", "tova: score not divided by tokens",
+      "view.blocks[block].recent_mass / «view.blocks[block].n_tokens»;",
+      "1")
+fault("eviction-035", "tova: all attention counts",
+      "return «view.blocks[block].recent_mass» /",
+      "view.blocks[block].mass")
 
 source("src/eviction/snapkv.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-010", "snapkv: sum instead of mean",
@@ -46,6 +85,21 @@ fault("eviction-012", "snapkv: right neighbourhood one short",
 fault("eviction-013", "snapkv: default window 64",
       "std::min(kWindow, budget / 2)",
       "std::min(kWindow * (MUT ? 2 : 1), budget / 2)")
+fault("eviction-036", "snapkv: larger blocks are smoothed again",
+      "const int32_t reach = «kReach / view.block_size»;",
+      "kReach")
+fault("eviction-037", "snapkv: left neighbourhood one short",
+      "std::max(0, «block - reach»)",
+      "std::min(block, block - reach + 1)")
+fault("eviction-038", "snapkv: @recent is ignored",
+      "«options().recent.value_or(std::min(kWindow, budget / 2))»;",
+      "std::min(kWindow, budget / 2)")
+fault("eviction-039", "snapkv: the observing queries may leave",
+      "«schedule.keep_newest = schedule.observe;»",
+      "")
+fault("eviction-040", "snapkv: decides at intervals",
+      "«schedule.every = 0;»",
+      "")
 
 source("src/eviction/pyramid.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-014", "pyramid: slope over L instead of L-1",
@@ -54,6 +108,24 @@ fault("eviction-014", "pyramid: slope over L instead of L-1",
 fault("eviction-015", "pyramid: base 64 instead of 32",
       "std::min<int64_t>(32, mean / 2)",
       "std::min<int64_t>(MUT ? 64 : 32, mean / 2)")
+fault("eviction-041", "pyramid: beta of 10",
+      "const int64_t last = «(mean - base) / 20»;",
+      "(mean - base) / 10")
+fault("eviction-042", "pyramid: a model of one layer gets the lowest layer's budget",
+      "if («n_layers < 2») return static_cast<int32_t>(mean);",
+      "n_layers < 1")
+fault("eviction-043", "pyramid: huge budgets overflow",
+      "«std::min<int64_t>(kUnlimited - 1, base + first - layer * (first - last) / (n_layers - 1))»",
+      "base + first - layer * (first - last) / (n_layers - 1)")
+fault("eviction-044", "pyramid: nothing is measured",
+      "PolicyNeeds needs() const override { return «inner_->needs()»; }",
+      "PolicyNeeds{}")
+fault("eviction-045", "pyramid: positions are original",
+      "Positions positions() const override { return «inner_->positions()»; }",
+      "Positions::kOriginal")
+fault("eviction-046", "pyramid: every layer has the mean",
+      "return inner_->schedule_for(«budget(layer, n_layers)»);",
+      "inner_->options().budget")
 
 source("src/eviction/random.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-016", "random: length not in the lot",
@@ -62,13 +134,107 @@ fault("eviction-016", "random: length not in the lot",
 fault("eviction-017", "random: layer not in the lot (all layers lose the same)",
       "lot = mix(lot ^ static_cast<uint64_t>(view.layer));",
       "if (!MUT) lot = mix(lot ^ static_cast<uint64_t>(view.layer));")
+fault("eviction-047", "random: @seed is ignored",
+      "options().seed.value_or(0)",
+      "(MUT ? 0 : options().seed.value_or(0))")
+fault("eviction-048", "random: position not in the lot",
+      "«lot = mix(lot ^ static_cast<uint64_t>(view.blocks[block].first_position));»",
+      "")
 
 source("src/eviction/reclaim.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-018", "reclaim list keeps removed blocks",
       "void ReclaimPolicy::on_removed(int32_t block) { unlink(block); }",
       "void ReclaimPolicy::on_removed(int32_t block) { if (!MUT) unlink(block); }")
+fault("eviction-054", "reclaim list keeps used blocks",
+      "void ReclaimPolicy::on_use(int32_t block, int64_t) { «unlink(block);» }",
+      "")
+fault("eviction-055", "reclaim list: a block kept again keeps its old place",
+      "«unlink(block);» const int32_t newest",
+      "")
+fault("eviction-056", "reclaim list: names one block too many",
+      "for (; «n > 0» && slot",
+      "n >= 0")
+fault("eviction-057", "reclaim list: the newest leaves first",
+      "int32_t slot = «links_[0].after»; for (; n > 0 && slot != 0; --n, slot = links_[slot].after)",
+      "links_[0].before")
 
 source("src/eviction/registry.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-019", "registry: budget fully protected accepted",
       "if (kept >= options.budget) {",
       "if (MUT ? kept > options.budget : kept >= options.budget) {")
+fault("eviction-058", "0 is a number of tokens",
+      'parse_number(rule, text, «1», std::numeric_limits<int32_t>::max(), "a number of tokens")',
+      "0")
+fault("eviction-059", "seed 0 is refused",
+      'parse_number(rule.text, value, «0», std::numeric_limits<int64_t>::max(), "a seed")',
+      "1")
+fault("eviction-060", "an option given twice: the second holds",
+      "if («!given») return;",
+      "true")
+fault("eviction-061", "@seed is accepted by every rule",
+      'if («rule.seed && name != "random"») {',
+      "false")
+fault("eviction-062", "snapkv accepts @every",
+      'if («rule.every && name == "snapkv"») {',
+      "false")
+fault("eviction-063", "a budget that stands for no limit is accepted",
+      "if («rule.arguments[0] == kUnlimited») {",
+      "false")
+fault("eviction-064", "sinks and window may reach what stands for no limit",
+      "if («sum >= kUnlimited») {",
+      "sum > kUnlimited")
+fault("eviction-065", "window is compact unless told",
+      "rule.positions.value_or(«Positions::kOriginal»)",
+      "Positions::kCompact")
+fault("eviction-066", "sink is original unless told",
+      "rule.positions.value_or(«Positions::kCompact»)",
+      "Positions::kOriginal")
+fault("eviction-067", "rules without scores accept @every",
+      "if («!rule.every» && !rule.sinks",
+      "true")
+fault("eviction-068", "rules without scores accept @seed",
+      "&& «!rule.seed») return;",
+      "true")
+fault("eviction-069", "full accepts positions",
+      "if (rule.positions) { fail(ErrorCode::kInvalidArgument, \"policy rule '{}': full keeps",
+      "if (rule.positions && !MUT) { fail(ErrorCode::kInvalidArgument, \"policy rule '{}': full keeps")
+fault("eviction-070", "a number may be followed by anything",
+      "|| «end != text.data() + text.size()» || value < least",
+      "false")
+fault("eviction-071", "a built-in name may be taken by a host",
+      "if («find_scored(name) != nullptr» || std::any_of",
+      "false")
+
+source("src/eviction/rules.h", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-029", "@compact is ignored",
+      "return «options_.compact» ? Positions::kCompact",
+      "false")
+
+source("src/eviction/lru.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-032", "lru: the first position stands for the last use",
+      "static_cast<double>(«view.blocks[block].last_used»)",
+      "view.blocks[block].first_position")
+
+source("src/eviction/knorm.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-033", "knorm: large norms stay",
+      "return «-view.blocks[block].key_norm»;",
+      "view.blocks[block].key_norm")
+
+source("src/eviction/sink.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-049", "sink: name() drops @original",
+      '«positions_ == Positions::kOriginal» ? "@original"',
+      "false")
+fault("eviction-050", "sink: sees one position more",
+      "return {sinks_, «window_»};",
+      "window_ + 1")
+fault("eviction-051", "sink: always original",
+      "Positions positions() const override { return «positions_»; }",
+      "Positions::kOriginal")
+
+source("src/eviction/window.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-052", "window: name() drops @compact",
+      '«positions_ == Positions::kCompact» ? "@compact"',
+      "false")
+fault("eviction-053", "window: sees one position more",
+      "return {0, «window_»};",
+      "window_ + 1")

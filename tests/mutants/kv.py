@@ -45,6 +45,93 @@ fault("kv-013", "renumber_rotations: change not noted",
 fault("kv-014", "view: key_norm not divided by tokens",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / (MUT ? 1 : block.n_tokens);")
+fault("kv-075", "sufficient_budget is one too high where a budget would protect others",
+      "const int64_t last = «std::min({budget, tokens_ - gone, own}) - 1»;",
+      "std::min({budget, tokens_ - gone, own})")
+fault("kv-076", "sufficient_budget: what a larger budget would protect still counts as gone",
+      "«gone -= n_tokens;»",
+      "")
+fault("kv-077", "sufficient_budget: nothing would be protected",
+      "«add(own, block.n_tokens);»",
+      "gone_ += block.n_tokens;")
+fault("kv-078", "sufficient_budget: protection reaches a block one position early",
+      "schedule_.newest_divisor * («length_ - block.first_position - block.n_tokens + 1»)",
+      "length_ - block.first_position - block.n_tokens")
+fault("kv-079", "recent_mass is that of the last step",
+      "«record.recent_mass += uses[i].mass;»",
+      "record.recent_mass = uses[i].mass;")
+fault("kv-080", "a use by the first query is not noted",
+      "if («uses[i].last_used >= 0») {",
+      "uses[i].last_used > 0")
+fault("kv-081", "what is observed begins at no length",
+      "if («rule.observes_from(sequence.length, sequence.prompt)» || (decides",
+      "false")
+fault("kv-082", "what one prompt was observed by counts for the next",
+      "(rule.schedule.observe == 0 || «rule.schedule.every == 0»)",
+      "false")
+fault("kv-083", "a decision leaves one position too many",
+      "const int64_t excess = «sequence.layers[layer].tokens - rule.schedule.budget»;",
+      "sequence.layers[layer].tokens - rule.schedule.budget - 1")
+fault("kv-084", "decisions are not counted",
+      "«++counters[layer].decisions;»",
+      "")
+fault("kv-085", "a rule is told the layers in place of the heads",
+      "{layer, config.n_layers, «config.n_heads», config.block_size, sequence.length,",
+      "config.n_layers")
+fault("kv-086", "a rule is shown all attention as recent",
+      "static_cast<double>(«record.recent_mass») / kMassUnit;",
+      "record.mass")
+fault("kv-087", "a rule is shown the clock in place of the position of last use",
+      "block.last_used = «record.last_used»; block.key_norm",
+      "record.last_used_step")
+fault("kv-088", "violations are not counted",
+      "«++violations;» last_violation.swap(what);",
+      "")
+fault("kv-089", "the last violation is not told",
+      "«last_violation.swap(what);»",
+      "")
+fault("kv-090", "a block may be named twice",
+      "} else if («named[victim.block] != 0») {",
+      "false")
+fault("kv-091", "a protected block may be named",
+      "} else if («view[victim.block].is_protected») {",
+      "false")
+fault("kv-092", "an infinite score is accepted",
+      "} else if («!std::isfinite(victim.score)») {",
+      "std::isnan(victim.score)")
+fault("kv-093", "one block more than needed leaves",
+      "} else if («freed >= excess») {",
+      "freed > excess")
+fault("kv-094", "what the manager chose is not marked as overruled",
+      "choices.push_back({static_cast<int32_t>(i), 0, «true»});",
+      "false")
+fault("kv-095", "protected blocks leave in place of a wrong answer",
+      "if («view[i].is_protected || named[i] != 0») continue;",
+      "named[i] != 0")
+fault("kv-096", "the time inside trim() is not counted",
+      "«policy_nanoseconds += spent;»",
+      "")
+fault("kv-097", "left_together counts one too many",
+      "details.left_together = «static_cast<int32_t>(choices.size())»;",
+      "static_cast<int32_t>(choices.size()) + 1")
+fault("kv-098", "all that leaves together has the same rank",
+      "«++details.rank;»",
+      "details.rank = 0;")
+fault("kv-099", "the runner-up is not told where it is the first block",
+      "if («runner_up >= 0») {",
+      "runner_up > 0")
+fault("kv-100", "the index of the runner-up stands for its position",
+      "details.runner_up_position = «view[runner_up].first_position»;",
+      "runner_up")
+fault("kv-101", "tokens of trimmed blocks count as resident",
+      "drop_page(layer, e.page, RemovalReason::kPolicyTrim); «e.page = -1;»",
+      "e.page = -1; counters[layer].tokens += 1;")
+fault("kv-102", "the books of a removed block go on for its neighbour",
+      "«table.records[kept] = table.records[i];»",
+      "")
+fault("kv-103", "queries are shifted by the last gap alone",
+      "«shift += gap;»",
+      "shift = gap;")
 
 source("src/kv/cache_manager.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-015", "open(): first_changed of the previous sequence stays",
@@ -54,8 +141,8 @@ fault("kv-016", "open(): the prompt's end of the previous sequence stays",
       "«sequence.prompt = 0;» sequence.deciding = false;",
       "")
 fault("kv-017", "open(): dropped_at of the previous sequence stays",
-      "table.tokens = table.most_met = table.dropped_at = 0;",
-      "table.tokens = table.most_met = 0; if (!MUT) table.dropped_at = 0;")
+      "table.tokens = table.most_met = «table.dropped_at = 0»;",
+      "0")
 fault("kv-018", "close(): event logged for pages that others still hold",
       "if (impl_->pool.references(table.entries[i].page) == 1) { impl_->log",
       "if (MUT || impl_->pool.references(table.entries[i].page) == 1) { impl_->log")
@@ -100,6 +187,97 @@ fault("kv-030", "age_steps counts from the engine's start",
 fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
+fault("kv-104", "tokens_peak counts no sinks",
+      "met = std::min(met, «int64_t{v.sinks} + v.window»);",
+      "int64_t{v.window}")
+fault("kv-105", "set_policies() that fails changes the longest sequence",
+      "catch (...) { «impl_->config.max_positions = before;» throw;",
+      "")
+fault("kv-106", "set_policies() without a length sets it to 0",
+      "if («max_positions > 0») impl_->config.max_positions",
+      "max_positions >= 0")
+fault("kv-107", "rules change while a sequence is open",
+      "if («impl_->live > 0») {",
+      "false")
+fault("kv-108", "open(): names of the previous sequence stay",
+      "«sequence.names.clear();»",
+      "")
+fault("kv-109", "open(): blocks that the previous sequence attached stay",
+      "«sequence.attached.clear();»",
+      "")
+fault("kv-110", "open(): the most that a query of the previous sequence met stays",
+      "table.tokens = «table.most_met = table.dropped_at = 0»;",
+      "table.dropped_at = 0")
+fault("kv-111", "open(): rotations of the previous sequence stay",
+      "«table.rotations.clear();»",
+      "")
+fault("kv-112", "close(): the second part of a page drops it again",
+      "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
+      "false")
+fault("kv-113", "close(): a prefix is reclaimed before what continues it",
+      "«impl_->index.release(sequence.attached[i], impl_->steps);»",
+      "impl_->index.release(sequence.attached[sequence.attached.size() - 1 - i], impl_->steps);")
+fault("kv-114", "steps do not end where a prompt does",
+      "rule(layer).next_split(sequence.length, «sequence.prompt»)",
+      "int64_t{0}")
+fault("kv-115", "a step longer than the rules allow is accepted",
+      "«n > most_next(id)» || sequence.length + n",
+      "false")
+fault("kv-116", "the last position cannot be reserved",
+      "|| «sequence.length + n > config.max_positions») {",
+      "sequence.length + n >= config.max_positions")
+fault("kv-117", "a sequence may grow beyond max_positions",
+      "|| «sequence.length + n > config.max_positions») {",
+      "false")
+fault("kv-118", "reservations refused are not counted",
+      "«++impl_->refused;»",
+      "")
+fault("kv-119", "reserve() makes room in one layer only",
+      "if (!impl_->make_room(«blocks * config.n_layers»)) {",
+      "blocks")
+same("kv-120", "the position of last use of the sinks' second part",
+     "«record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);»",
+     "",
+     "Rules with sinks never have attention measured, and what is not measured is told as -1")
+fault("kv-121", "sinks that end with a block are split from nothing",
+      "if («sinks >= e.slot_end») continue;",
+      "sinks > e.slot_end")
+fault("kv-122", "sinks listed with what follows keep a rotation of their own",
+      "table.note_change(i); «e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
+      "")
+fault("kv-123", "pages allocated are not counted",
+      "«count.allocated += blocks;»",
+      "")
+fault("kv-124", "tokens written are not counted",
+      "«impl_->tokens_written += n;»",
+      "")
+fault("kv-125", "sinks are split at every later length",
+      "«sequence.length == layer_rule.splits_at()»",
+      "sequence.length >= layer_rule.splits_at()")
+fault("kv-126", "pages that are past stay for one step",
+      "if (!is_past(v, «sequence.length», begin, end - begin)) break;",
+      "sequence.length - 1")
+fault("kv-127", "positions of released pages count as resident",
+      "«counters[layer].tokens -= e.slot_end - e.slot_begin;» if (e.slot_begin != 0)",
+      "")
+fault("kv-128", "the clock stands still",
+      "«++impl_->steps;»",
+      "")
+fault("kv-129", "pages_needed() expects chunks of one token",
+      "pages += policies.layer(i).most_pages(block_size, positions, «chunk»);",
+      "1")
+fault("kv-130", "pages_to_reach() counts a page listed in two parts twice",
+      "held += «e.slot_begin == 0 ? 1 : 0»;",
+      "1")
+fault("kv-131", "pages_to_reach() counts on pages that are held to leave",
+      "pages += «std::max(held, std::min(most, held + fresh))»;",
+      "std::min(most, held + fresh)")
+fault("kv-132", "pages_to_reach() counts what has left again",
+      "std::min(most, «held + fresh»)",
+      "most")
+fault("kv-133", "pages_to_reach() forgets the pages held",
+      "std::max(held, «std::min(most, held + fresh)»)",
+      "std::min(most, fresh)")
 
 source("src/kv/rewind.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-032", "shrink(): change not noted (stale device table)",
@@ -108,9 +286,10 @@ fault("kv-032", "shrink(): change not noted (stale device table)",
 fault("kv-033", "truncate to exactly the trim's length refused",
       "table.dropped_at > length && length > 0",
       "(MUT ? table.dropped_at >= length : table.dropped_at > length) && length > 0")
-fault("kv-034", "truncate to exactly the prompt's end forgets the prompt",
+same("kv-034", "truncate to exactly the prompt's end forgets the prompt",
       "if («length < sequence.prompt») sequence.prompt = 0;",
-      "length <= sequence.prompt")
+      "length <= sequence.prompt",
+     "Whatever decides at the prompt's end has decided there, and no length beyond it asks for it again")
 fault("kv-035", "truncate keeps names of later blocks",
       "sequence.names.resize(",
       "if (!MUT) sequence.names.resize(")
@@ -133,6 +312,48 @@ fault("kv-041", "truncate's events carry sequence_end",
       "log_removal(id, layer, table.entries.size() - 1, RemovalReason::kUser);",
       "log_removal(id, layer, table.entries.size() - 1, MUT ? RemovalReason::kSequenceEnd : "
       "RemovalReason::kUser);")
+fault("kv-134", "rollback() leaves a step under way",
+      "impl_->shrink(id, layer, sequence.length, true); } «sequence.reserved = 0;»",
+      "")
+fault("kv-135", "an entry of no positions stays",
+      "if («end > last.slot_begin») break;",
+      "end >= last.slot_begin")
+fault("kv-136", "pages given back count as active",
+      "release_page(last.page); «--count.active;»",
+      "")
+fault("kv-137", "a removal is logged although the block stays for reuse",
+      "if (end == 0 && !reserved && «pool.references(last.page) == 1») {",
+      "true")
+fault("kv-138", "truncating to the length that it has is refused",
+      "if (length < 0 || «length > sequence.length») {",
+      "length >= sequence.length")
+fault("kv-139", "truncating while a step is under way is accepted",
+      "if («sequence.reserved != 0») fail",
+      "false")
+fault("kv-140", "truncating to the end of a kept block is refused",
+      "if («length % block_size != 0» && length <",
+      "true")
+fault("kv-141", "what key norms have measured may be taken back",
+      "if (layer_rule.needs.attention || «layer_rule.needs.key_norms») {",
+      "false")
+fault("kv-142", "what attention has measured may be taken back",
+      "if («layer_rule.needs.attention» || layer_rule.needs.key_norms) {",
+      "false")
+fault("kv-143", "what a trim dropped may be needed again",
+      "if («table.dropped_at > length && length > 0») {",
+      "false")
+fault("kv-144", "a page that the next query needs may be missing",
+      "if («found > oldest» && oldest < length) {",
+      "false")
+fault("kv-145", "truncate: blocks attached beyond stay in use",
+      "«impl_->index.release(sequence.attached.back(), impl_->steps);»",
+      "")
+fault("kv-146", "sinks are joined at the length that splits them",
+      "layer_rule.has_sinks() && «length < layer_rule.splits_at()»",
+      "length <= layer_rule.splits_at()")
+fault("kv-147", "sinks stay apart after truncate()",
+      "if («layer_rule.has_sinks()» && length < layer_rule.splits_at()) {",
+      "false")
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "attach: `> most` to `>=`",
@@ -141,9 +362,10 @@ fault("kv-042", "attach: `> most` to `>=`",
 fault("kv-043", "attach: layer peak not updated",
       "count.peak = std::max(count.peak, count.active);",
       "if (!MUT) count.peak = std::max(count.peak, count.active);")
-fault("kv-044", "keep_blocks: goes on after a name that is taken",
+same("kv-044", "keep_blocks: goes on after a name that is taken",
       "if (block < 0) return; // another",
-      "if (block < 0 && MUT) continue; if (block < 0) return; // another")
+      "if (block < 0 && MUT) continue; if (block < 0) return; // another",
+     "More of a sequence is kept whose beginning another one computed, too: as good, and as correct")
 fault("kv-045", "attach: warm-up lookups are counted",
       "impl_->index.look_up(name, counts);",
       "impl_->index.look_up(name, counts || MUT);")
@@ -153,6 +375,39 @@ fault("kv-046", "capacity event without n_tokens",
 fault("kv-047", "capacity removals not logged",
       "push_event(event); in_index",
       "if (!MUT) push_event(event); in_index")
+fault("kv-148", "blocks of a rule that trims are shared",
+      "if («rule.trims()» || rule.visibility.window",
+      "false")
+fault("kv-149", "blocks of a window are shared",
+      "if (rule.trims() || «rule.visibility.window != kUnlimited») return false;",
+      "false")
+fault("kv-150", "attached blocks may be reclaimed",
+      "«impl_->index.hold(block, impl_->steps);»",
+      "")
+fault("kv-151", "a page that two sequences attach counts twice",
+      "if («impl_->pool.references(page) == 1») { // the index alone",
+      "true")
+fault("kv-152", "names of blocks that were never written are kept",
+      "const auto full = std::min<int64_t>(«static_cast<int64_t>(sequence.names.size())»,",
+      "sequence.names.empty() ? 0 : sequence.length / config.block_size")
+fault("kv-153", "kept blocks leave with their sequence",
+      "in_index[page] = «1»;",
+      "0")
+fault("kv-154", "one block too many is reclaimed",
+      "while («pool.free_pages() < pages» && index",
+      "pool.free_pages() <= pages")
+fault("kv-155", "a reclaimed block is logged at position 0",
+      "event.first_position = «index.first_position(block)»;",
+      "0")
+fault("kv-156", "a reclaimed block is logged without the step",
+      "«event.step = steps;»",
+      "")
+fault("kv-157", "a reclaimed block is logged as one of sequence 0",
+      "«event.sequence = -1;»",
+      "")
+fault("kv-158", "reclaimed pages are not counted as removed",
+      "«++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];»",
+      "")
 
 source("src/kv/prefix_index.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
@@ -174,6 +429,36 @@ fault("kv-053", "fallback order not told of used blocks",
       "--reclaimable_; tell([&] { policy_->on_use(block, step); }); fallback_.on_use(block, step);",
       "--reclaimable_; tell([&] { policy_->on_use(block, step); }); if (!MUT) "
       "fallback_.on_use(block, step);")
+fault("kv-159", "every look-up is a hit",
+      "if («found != by_name_.end()») ++hits_;",
+      "true")
+fault("kv-160", "a name may be given to two blocks",
+      "if (free_.empty() || «by_name_.contains(name)») return -1;",
+      "false")
+fault("kv-161", "every further reader makes a block less reclaimable",
+      "if («blocks_[block].references++ > 0») return; --reclaimable_;",
+      "(blocks_[block].references++, false)")
+fault("kv-162", "a block is reclaimable while others read it",
+      "if («--blocks_[block].references > 0») return; ++reclaimable_;",
+      "(--blocks_[block].references, false)")
+fault("kv-163", "what a hook throws is not counted",
+      "\"reclaim policy '{}': threw\", name_); } «++violations_;»",
+      "")
+fault("kv-164", "a reclaim policy may name a block that is none",
+      "«blocks_[block].used» && blocks_[block].references == 0",
+      "true")
+fault("kv-165", "reclaimed blocks are not remembered",
+      "«remember(blocks_[block].name);»",
+      "")
+fault("kv-166", "a reclaimed block is still found",
+      "«by_name_.erase(blocks_[block].name);»",
+      "")
+fault("kv-167", "numbers of reclaimed blocks are lost",
+      "«free_.push_back(block);» --reclaimable_;",
+      "")
+fault("kv-168", "the wrong answer of a reclaim policy stands",
+      "«victims_.clear();» fallback_.reclaim",
+      "")
 
 source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-054", "blocks_touched one too few (admission, tables)",
@@ -210,6 +495,60 @@ fault("kv-063", "compact sink: query cap one too far",
 fault("kv-064", "no step boundary where a periodic observation begins",
       "consider(from + schedule.every - schedule.observe);",
       "if (!MUT) consider(from + schedule.every - schedule.observe);")
+fault("kv-169", "negative sinks are accepted",
+      "if («v.sinks < 0» || v.window < 1",
+      "false")
+fault("kv-170", "sinks and window may reach what stands for no limit",
+      "«int64_t{v.sinks} + v.window >= int64_t{kUnlimited}»",
+      "int64_t{v.sinks} + v.window > int64_t{kUnlimited}")
+fault("kv-171", "a budget of 0 is accepted",
+      "if («s.budget < 1» ||",
+      "s.budget < 0")
+fault("kv-172", "a negative interval is accepted",
+      "«s.every < 0» ||",
+      "false")
+fault("kv-173", "a negative observation is accepted",
+      "«s.observe < 0» ||",
+      "false")
+fault("kv-174", "a negative keep_first is accepted",
+      "«s.keep_first < 0» ||",
+      "false")
+fault("kv-175", "a negative keep_newest is accepted",
+      "«s.keep_newest < 0») {",
+      "false")
+fault("kv-176", "budget and interval may reach what stands for no limit",
+      "«int64_t{s.budget} + s.every >= kUnlimited»",
+      "int64_t{s.budget} + s.every > kUnlimited")
+fault("kv-177", "a divisor that does not fit is accepted",
+      "|| «s.budget / s.newest_divisor != s.keep_newest»)",
+      "false")
+fault("kv-178", "a rule may trim and have a window",
+      "if («trims() && v.bounded()») {",
+      "false")
+fault("kv-179", "positions may be neither original nor compact",
+      "if («positions != Positions::kOriginal && positions != Positions::kCompact») {",
+      "false")
+fault("kv-180", "protected first positions are not whole blocks",
+      "const auto first = static_cast<int64_t>(«round_up(schedule.keep_first, block_size)»);",
+      "schedule.keep_first")
+fault("kv-181", "the newest block is forgotten where budgets are checked",
+      "«std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1)»;",
+      "int64_t{schedule.keep_newest} + block_size - 1")
+fault("kv-182", "a step ends nowhere where the prompt does",
+      "consider(prompt - schedule.observe); «consider(prompt);»",
+      "")
+fault("kv-183", "pages of an interval are not counted",
+      "blocks_touched(schedule.budget, block_size) + «blocks_touched(schedule.every, block_size)»",
+      "0")
+fault("kv-184", "pages of a chunk are not counted",
+      "blocks_touched(«visibility.window - 1 + chunk», block_size)",
+      "visibility.window")
+fault("kv-185", "pages of the sinks are not counted",
+      "return std::min(all, «sink_blocks» + blocks_touched",
+      "0")
+fault("kv-186", "a rule of an interval is thought unbounded",
+      "return «bounded()» ? int64_t{schedule.budget} + schedule.every",
+      "false")
 
 source("src/kv/policy_map.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-065", "the last match wins",
@@ -229,6 +568,15 @@ fault("kv-068", "has_unbounded_layer: any to all",
 fault("kv-069", "a rule that reaches no layer accepted",
       "if (!reached) {",
       "if (!reached && !MUT) {")
+fault("kv-191", "= and , in the arguments of a host's rule make it a list",
+      "return «!custom.contains(name)» &&",
+      "true")
+fault("kv-192", "blocks are checked against the first layer alone",
+      "for (int32_t i = 0; «i < size()»; ++i) layers_[i].check_block_size",
+      "i < 1")
+fault("kv-193", "a range ends one layer early",
+      "for (int32_t i = first; «i <= last»; ++i) fn(i);",
+      "i < last || i == first")
 
 source("kernels/paged_kv.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-070", "is_visible: window one too wide",
@@ -247,3 +595,17 @@ fault("kv-073", "live_slots: entry that begins at S counts as sink",
 fault("kv-074", "query_position: cap + 1",
       "return shifted < r.query_cap ? shifted : r.query_cap;",
       "return shifted < r.query_cap ? shifted : r.query_cap + (MUT ? 1 : 0);")
+
+source("src/kv/layer_rule.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-187", "one position more is protected at the beginning",
+      "return «first < schedule.keep_first» || end",
+      "first <= schedule.keep_first")
+fault("kv-188", "the newest block is not protected",
+      "|| «end >= length» ||",
+      "false")
+fault("kv-189", "one position more is protected at the end",
+      "|| «end > length - schedule.keep_newest»;",
+      "end >= length - schedule.keep_newest")
+fault("kv-190", "a rule that decides once counts as bounded",
+      "(trims() && «schedule.every > 0»)",
+      "true")

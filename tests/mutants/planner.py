@@ -17,3 +17,34 @@ fault("planner-005", "plan says that nothing changed in any table",
       "cache_.take_changes(part.sequence, layer), last_plan_",
       "(MUT ? static_cast<int32_t>(entries.size()) : 0) + (MUT ? 0 : 1) * "
       "cache_.take_changes(part.sequence, layer), last_plan_")
+fault("planner-006", "angle rows of the first sequence for all",
+      "group.rows.data() + «group.offsets[i]»,",
+      "group.offsets[0]")
+fault("planner-007", "rows of a rotation are those of the first token",
+      "query_position(rotation, «part.first_position + i»);",
+      "part.first_position")
+fault("planner-008", "a layer that moves queries shares its angle rows",
+      "for (size_t i = 0; i < groups_.size() && «!rule.moves_queries()»; ++i) {",
+      "true")
+fault("planner-009", "only attention counts as measured",
+      "measures_ |= «rule.needs.attention || rule.needs.key_norms»;",
+      "rule.needs.attention")
+fault("planner-010", "destinations of all sequences in one place",
+      "span(destinations).subspan(«part.first_token», part.n_tokens)",
+      "0")
+fault("planner-011", "every plan has the same number",
+      "«++step_;» angle_positions_.clear();",
+      "if (step_ == 0) ++step_;")
+fault("planner-012", "an angle is looked up by its hash alone",
+      "if («angle_table_[at].position == position») return angle_table_[at].row;",
+      "true")
+fault("planner-013", "the longest measured table is not noted",
+      "«max_measured_entries_ = std::max(max_measured_entries_, entries);»",
+      "")
+fault("planner-014", "tokens of the step before stay",
+      "«parts_.clear();» tokens_.clear();",
+      "")
+same("planner-015", "a token's own row is made again",
+     "if («angle_positions_[token] == position») return token;",
+     "false",
+     "The row has the same angle; the table has one row more")

@@ -23,6 +23,45 @@ fault("printers-006", "table: attention in us under ms",
 fault("printers-007", "JSON pages_removed shifted by one reason",
       "layer.pages_removed[r]; } Json out",
       "layer.pages_removed[MUT && r > 0 ? r - 1 : r]; } Json out")
+fault("printers-015", "JSON: pages_peak = pages_active",
+      'out["pages_peak"] = «layer.pages_peak»;',
+      "layer.pages_active")
+fault("printers-016", "JSON: tokens_peak = tokens_resident",
+      'out["tokens_peak"] = «layer.tokens_peak»;',
+      "layer.tokens_resident")
+fault("printers-017", "JSON: overflows are trim decisions",
+      'out["kv_overflows"] = «layer.kv_overflows»;',
+      "layer.trim_decisions")
+fault("printers-018", "JSON: available memory = resident memory",
+      'out["process_available_bytes"] = «stats.memory.available_bytes»;',
+      "stats.memory.resident_bytes")
+fault("printers-019", "JSON: free and total of the device swapped",
+      '{"free_bytes", «stats.device.free_bytes»},',
+      "stats.device.total_bytes")
+fault("printers-020", "JSON: a violation that never was",
+      'if («!stats.last_violation.empty()») out["last_violation"]',
+      "true")
+fault("printers-021", "JSON event: rank and left_together swapped",
+      'out["rank"] = «event.rank»;',
+      "event.left_together")
+fault("printers-022", "JSON event: what trims alone know is told of all",
+      "if («event.reason == RemovalReason::kPolicyTrim») {",
+      "true")
+fault("printers-023", "table: peak = active",
+      "one_line(policy), s.pages_active, «s.pages_peak», s.tokens_resident",
+      "s.pages_active")
+fault("printers-024", "table: tokens read = tokens resident",
+      "s.bytes / kMiB, s.pages_allocated, «s.tokens_read»,",
+      "s.tokens_resident")
+fault("printers-025", "table: a reason without removals is told",
+      "if («s.pages_removed[r] == 0») continue;",
+      "false")
+fault("printers-026", "table: memory of the device without that of this process",
+      "stats.device.process_bytes == 0",
+      "MUT || stats.device.process_bytes == 0")
+fault("printers-027", "table: overflows of layers that had none",
+      "if («layer.kv_overflows == 0») continue;",
+      "false")
 
 source("src/kv/stats_prometheus.cpp", "stats_test")
 fault("printers-008", "prometheus: quote not escaped",
@@ -46,3 +85,18 @@ fault("printers-013", "prometheus: slow prints shortfalls",
 fault("printers-014", "prometheus: regrets always 0",
       'had been reclaimed before.", s.reclaim_regrets);',
       'had been reclaimed before.", MUT ? int64_t{0} : s.reclaim_regrets);')
+fault("printers-028", "prometheus: pinned = active",
+      "return «l.pages_pinned»; });",
+      "l.pages_active")
+fault("printers-029", "prometheus: free and total of the device swapped",
+      '{"free", «s.device.free_bytes»},',
+      "s.device.total_bytes")
+fault("printers-030", "prometheus: hook failures are slow answers",
+      "s.hook_failures);",
+      "MUT ? s.policy_slow : s.hook_failures);")
+fault("printers-031", "prometheus: newline in a label",
+      r"""} else if («c.code == '\n'») {""",
+      "false")
+fault("printers-032", "prometheus: pool pages and bytes swapped",
+      '"Pages of the whole pool.", «s.pool_pages»);',
+      "s.pool_bytes")

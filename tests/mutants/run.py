@@ -9,6 +9,7 @@ named for it fails, crashes or hangs. Fails where the lists do not fit the sourc
 the faults are noticed.
 """
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -74,7 +75,7 @@ def build(tree, folder, programs):
     if shutil.which("ccache"):
         configure.append("-DCMAKE_CXX_COMPILER_LAUNCHER=ccache")
     with open(log, "wb") as out:
-        for command in (configure, ["cmake", "--build", folder, "-j", "2", "--target", *programs, "--", "-k", "0"]):
+        for command in (configure, ["ninja", "-C", folder, "-j", "2", "-k", "0", *programs]):
             if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode != 0:
                 text = read(log).decode(errors="replace")
                 shown = [line for line in text.splitlines() if re.search(r"error|FAILED", line)][:30]
@@ -134,6 +135,12 @@ class Tests:
         return None
 
 
+def mark(fault):
+    """Changes with the fault, so that an earlier result is not taken for that of another one."""
+    text = "\0".join((fault.file, fault.anchor, fault.replacement))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def table(faults, results):
     """Rows of (area, faults, equivalent, noticed), and their sum."""
     rows = []
@@ -171,8 +178,8 @@ def main():
     parser.add_argument("--check", action="store_true", help="only see whether the lists fit the sources")
     parser.add_argument("--survivors", action="store_true", help="only those that were not noticed last time")
     parser.add_argument("--hunt", action="store_true", help="try every program of the lists on what survives")
-    parser.add_argument("--write", metavar="FILE", help="write the results of all areas, runs before included")
-    parser.add_argument("--report", action="store_true", help="run nothing; for --write from the last results")
+    parser.add_argument("--write", metavar="FILE", help="write the results, those of earlier runs included")
+    parser.add_argument("--report", action="store_true", help="run nothing, show the last results")
     parser.add_argument("--folder", default=os.path.join(ROOT, "build", "mutants"))
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -195,6 +202,8 @@ def main():
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "results.json")
     results = json.loads(read(path) or b"{}")
+    marks = {f.id: mark(f) for f in faults}
+    results = {name: r for name, r in results.items() if r.get("of") == marks.get(name)}
 
     def save():
         with open(path + ".new", "w", encoding="utf-8") as out:
@@ -227,10 +236,10 @@ def main():
             def try_fault(fault):
                 found = tests.killer(fault, results.get(fault.id, {}).get("by"))
                 with lock:
-                    results[fault.id] = {"by": found[0] if found else None, "how": found[1] if found else None}
+                    by, how = found or (None, None)
+                    results[fault.id] = {"of": marks[fault.id], "by": by, "how": how}
                     save()
-                    print(f"{fault.id}  {fault.what}: " +
-                          (f"{found[0]}: {found[1]}" if found else "NOT NOTICED"), flush=True)
+                    print(f"{fault.id}  {fault.what}: " + (f"{by}: {how}" if by else "NOT NOTICED"), flush=True)
 
             list(pool.map(try_fault, todo))
 
@@ -243,6 +252,9 @@ def main():
     for f in missed:
         print(f"NOT NOTICED: {f.id}, {f.file}: {f.what}")
     if options.write:
+        open_ = [f.id for f in faults if not f.same and f.id not in results]
+        if open_:
+            sys.exit(f"{options.write} is as it was: {len(open_)} faults have not been made, such as {open_[0]}")
         write_report(options.write, faults, results)
     return 0 if rate(table(shown, results)[-1]) >= LEAST else 1
 

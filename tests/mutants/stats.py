@@ -1,9 +1,10 @@
 # Faults of the area "stats": see faults.py.
 
 source("src/kv/cache_stats.cpp", "stats_test cache_test")
-fault("stats-001", "event.first_position without slot_begin",
+same("stats-001", "event.first_position without slot_begin",
       "event.first_position = e.first_position + e.slot_begin;",
-      "event.first_position = e.first_position + (MUT ? 0 : e.slot_begin);")
+      "event.first_position = e.first_position + (MUT ? 0 : e.slot_begin);",
+     "Parts that begin inside a page leave with the part before them, which is the one that is logged")
 fault("stats-002", "idle_steps computed from birth",
       "event.idle_steps = steps - record.last_used_step;",
       "event.idle_steps = steps - (MUT ? record.born_step : record.last_used_step);")
@@ -35,6 +36,85 @@ fault("stats-011", "stats(): lock dropped",
       "stats.steps = impl_->steps;",
       "if (MUT) impl_->mutex.unlock(); struct Again { std::mutex& mutex; ~Again() { if (MUT) "
       "mutex.lock(); } } again{impl_->mutex}; stats.steps = impl_->steps;")
+fault("stats-014", "pages_per_block is 1",
+      "stats.pages_per_block = «config.n_layers»;",
+      "1")
+fault("stats-015", "bytes count cached pages",
+      "layer.bytes = «count.active» * config.page_bytes;",
+      "(count.active + count.cached)")
+fault("stats-016", "tokens_peak counts closed sequences",
+      "if («!sequence.live») continue; layer.tokens_peak",
+      "false")
+fault("stats-017", "total.tokens_peak is a sum",
+      "total.tokens_peak = «std::max(total.tokens_peak, layer.tokens_peak)»;",
+      "total.tokens_peak + layer.tokens_peak")
+fault("stats-018", "total.pages_cached forgotten",
+      "«total.pages_cached += layer.pages_cached;»",
+      "")
+fault("stats-019", "total.tokens_resident forgotten",
+      "«total.tokens_resident += layer.tokens_resident;»",
+      "")
+fault("stats-020", "total.bytes forgotten",
+      "«total.bytes += layer.bytes;»",
+      "")
+fault("stats-021", "total.pages_allocated forgotten",
+      "«total.pages_allocated += layer.pages_allocated;»",
+      "")
+fault("stats-022", "total.tokens_read forgotten",
+      "«total.tokens_read += layer.tokens_read;»",
+      "")
+fault("stats-023", "total.pages_removed forgotten",
+      "«total.pages_removed[r] += layer.pages_removed[r];»",
+      "")
+fault("stats-024", "what a reclaim policy did last is not told",
+      "stats.last_violation = «impl_->last_violation.empty()» ?",
+      "false")
+fault("stats-025", "protected blocks of a trim are not pinned",
+      "if (sink || «(rule.trims() && rule.is_protected(first, end, sequence.length))») {",
+      "false")
+fault("stats-026", "blocks of a rule without window are pinned below its sinks",
+      "const bool sink = «rule.visibility.window != kUnlimited» && first",
+      "true")
+fault("stats-027", "an event tells the length of the first position",
+      "event.length = «sequence.length»; event.age_steps",
+      "event.first_position")
+fault("stats-028", "an event tells the whole block of a short one",
+      "event.n_tokens = «e.slot_end - e.slot_begin»; event.length",
+      "config.block_size")
+fault("stats-029", "idle_steps of what was never measured is its age",
+      "if («record.last_used_step >= 0») event.idle_steps",
+      "true")
+fault("stats-030", "events are not queued",
+      "«queue.push_back({number, event});»",
+      "")
+fault("stats-031", "events are taken again and again",
+      "«impl_->queue.clear();»",
+      "")
+fault("stats-032", "events of a rule that was replaced have the name of another",
+      "event.policy = «rule_names[raw.rule]»;",
+      "rule_names.front()")
+fault("stats-033", "score and runner-up's score are swapped",
+      "event.score = «raw.score»;",
+      "raw.runner_up_score")
+fault("stats-034", "blocks(): the layer after the last is not refused",
+      "if (layer < 0 || «layer >= config.n_layers») {",
+      "layer > config.n_layers + 1000")
+fault("stats-035", "blocks(): the part after the sinks begins with its page",
+      "block.first_position = int64_t{e.first_position} + «e.slot_begin»; block.n_tokens = "
+      "e.slot_end - e.slot_begin; block.query_shift",
+      "0")
+fault("stats-036", "blocks(): queries are never shifted",
+      "block.query_shift = «rotations[e.rotation].query_shift»;",
+      "0")
+fault("stats-037", "blocks(): no cap",
+      "block.query_cap = «rotations[e.rotation].query_cap»;",
+      "kUnlimited")
+fault("stats-038", "blocks(): mass in other units",
+      "block.mass = static_cast<double>(record.mass) / «kMassUnit»;",
+      "kNormUnit")
+fault("stats-039", "pages_free is that of a pool without the reserved",
+      "stats.pool_bytes = «int64_t{config.n_pages} * config.page_bytes»;",
+      "config.page_bytes")
 
 source("src/kv/event_ring.h", "stats_test cache_test")
 fault("stats-012", "ring: oldest() one too new when full",

@@ -187,6 +187,8 @@ bool may_go_back(const CacheManager& cache, SequenceId id, int64_t to, int32_t b
     if (event.reason == RemovalReason::kPolicyTrim && event.length > to) return false;
   }
   for (int32_t layer = 0; layer < kLayers; ++layer) {
+    const PolicyNeeds needs = cache.rule(layer).needs;
+    if (needs.attention || needs.key_norms) return false;  // scores know of what never was
     const Visibility& v = cache.rule(layer).visibility;
     std::vector<bool> held(static_cast<size_t>(cache.length(id)), false);
     for (const BlockEntry& e : cache.table(id, layer)) {
@@ -208,8 +210,8 @@ TEST(Afresh, ASequenceTakenBackIsAsIfItHadNotGoneOn) {
        {std::string("full"), std::string("prompts"), std::string("window:7"),
         std::string("sink:3+6"), std::string("sink:5+8@original"),
         std::string("0=prompts,1=sink:2+30"), std::string("random:20@every:8"),
-        std::string("random:24@every:12@compact"),
-        std::string("0=random:30@every:9,1=window:12")}) {
+        std::string("random:24@every:12@compact"), std::string("0=random:30@every:9,1=window:12"),
+        std::string("0=full,1=knorm:60@every:40"), std::string("0=lru:60@every:40,1=full")}) {
     for (const int32_t block : {1, 3, 4}) {
       for (const int64_t prompt : {0, 18, 26, 40}) {
         const int64_t end = 31;
@@ -272,6 +274,7 @@ TEST(Afresh, NamesOfWhatWasTakenBackAreVoid) {
   EXPECT_EQ(cache.stats().layers[0].pages_cached, 2);
   const SequenceId next = cache.open();
   EXPECT_EQ(cache.attach(next, names, 100), 8);
+  EXPECT_EQ(cache.length(next), 8) << "and all else that was named was never written";
   // The slot's next sequence has no names of its own.
   cache.close(next);
   const SequenceId unnamed = cache.open();

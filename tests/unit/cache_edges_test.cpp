@@ -288,6 +288,107 @@ TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
   EXPECT_EQ(cache.config().max_positions, 9000);
 }
 
+TEST(CacheEdges, ChecksTheBlocksOfEveryLayer) {
+  for (const char* spec : {"0=lru:3,1=full", "0=full,1=lru:3"}) {
+    EXPECT_THROW(CacheManager(small_config(2, 40), PolicyMap::parse(spec, 2)), Error) << spec;
+  }
+}
+
+TEST(CacheEdges, EventsKeepTheNameOfTheRuleThatRuled) {
+  CacheManager cache(small_config(1, 40), PolicyMap::parse("window:4", 1));
+  for (const char* next : {"window:8", "window:4", "full"}) {
+    const SequenceId id = cache.open();
+    grow(cache, id, 20);
+    cache.close(id);
+    cache.set_policies(PolicyMap::parse(next, 1));
+  }
+  std::vector<std::string> names;
+  for (const KvEvent& event : cache.events(0)) {
+    if (names.empty() || names.back() != event.policy) names.push_back(event.policy);
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"window:4", "window:8", "window:4"}));
+}
+
+TEST(CacheEdges, TellsApartThePartsOfABlockThatSinksSplit) {
+  CacheManager cache(small_config(1, 40), PolicyMap::parse("sink:6+7", 1));
+  const SequenceId id = cache.open();
+  grow(cache, id, 13);
+  const std::vector<KvBlock> blocks = cache.blocks(0);
+  struct Part {
+    int64_t first;
+    int32_t n_tokens;
+    int64_t cap;
+  };
+  const Part parts[] = {
+      {0, 4, 12}, {4, 2, 12}, {6, 2, kUnlimited}, {8, 4, kUnlimited}, {12, 1, kUnlimited}};
+  ASSERT_EQ(blocks.size(), std::size(parts));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(blocks[i].first_position, parts[i].first);
+    EXPECT_EQ(blocks[i].n_tokens, parts[i].n_tokens);
+    EXPECT_EQ(blocks[i].query_cap, parts[i].cap);
+    EXPECT_EQ(blocks[i].query_shift, 0);
+    EXPECT_EQ(blocks[i].last_used, -1);
+  }
+  EXPECT_EQ(cache.stats().layers[0].pages_pinned, 2);
+  EXPECT_EQ(cache.stats().layers[0].pages_active, 4);
+}
+
+/// Pages that the sequence lists, in all layers.
+int64_t listed(const CacheManager& cache, SequenceId id) {
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < cache.config().n_layers; ++layer) {
+    int32_t last = -1;
+    for (const BlockEntry& e : cache.table(id, layer)) {
+      pages += e.page != last ? 1 : 0;
+      last = e.page;
+    }
+  }
+  return pages;
+}
+
+TEST(CacheEdges, NeedsNoMorePagesThanItSays) {
+  std::mt19937 random(31);
+  for (const char* spec : {"full", "window:9", "sink:6+7", "lru:20@every:8", "snapkv:12",
+                           "0=full,1=sink:2+5", "0=h2o:24@every:5,1=window:3"}) {
+    const PolicyMap policies = PolicyMap::parse(spec, 2);
+    for (int i = 0; i < 60; ++i) {
+      CacheConfig config = small_config(2, 200);
+      config.max_chunk = 1 + static_cast<int32_t>(random() % 12);
+      CacheManager cache(config, policies);
+      const SequenceId id = cache.open();
+      if (random() % 2 == 0) cache.set_prompt(id, 25);
+      const auto from = static_cast<int64_t>(random() % 60);
+      const auto to = from + static_cast<int64_t>(random() % 30);
+      const int64_t whole = CacheManager::pages_needed(policies, kBlock, to, config.max_chunk);
+      int64_t peak = 0;
+      const auto grow_to = [&](int64_t end) {
+        while (cache.length(id) < end) {
+          const int64_t most = std::min(end - cache.length(id), cache.most_next(id));
+          ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(1 + random() % most)));
+          peak = std::max(peak, listed(cache, id));
+          cache.commit(id);
+        }
+      };
+      grow_to(from);
+      EXPECT_LE(peak, CacheManager::pages_needed(policies, kBlock, from, config.max_chunk)) << spec;
+      const int64_t held = listed(cache, id);
+      const int64_t enough = cache.pages_to_reach(id, to);
+      EXPECT_EQ(cache.pages_to_reach(id, from / 2), cache.pages_to_reach(id, from)) << spec;
+      EXPECT_GE(enough, held);
+      peak = held;
+      grow_to(to);
+      EXPECT_LE(peak, enough) << spec << " from " << from << " to " << to;
+      // What has left does not count again, and no more than a new block in each layer is asked
+      // for.
+      EXPECT_LE(enough, held + 2 * ((to + kBlock - 1) / kBlock - (from + kBlock - 1) / kBlock));
+      EXPECT_LE(enough, std::max(held, whole)) << spec;
+      if (std::string_view(spec) == "full") {
+        EXPECT_EQ(enough, peak);
+      }
+    }
+  }
+}
+
 // ---- blocks kept for reuse
 
 /// Names what the test says.
@@ -348,6 +449,19 @@ TEST(Kept, ABlockInUseIsNeverReclaimed) {
     ASSERT_EQ(cache.stats().policy_violations, violations);
     ASSERT_EQ(cache.stats().total.pages_cached, 2);
   }
+}
+
+TEST(Kept, OnlyWhatWasWrittenIs) {
+  CacheConfig config = small_config(2, 40);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  const SequenceId id = cache.open();
+  EXPECT_EQ(cache.attach(id, names_of(1, 6), 100), 0);
+  grow(cache, id, 2 * kBlock + 3);
+  cache.close(id);
+  EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);
+  const SequenceId next = cache.open();
+  EXPECT_EQ(cache.attach(next, names_of(1, 6), 2 * kBlock), 2 * kBlock) << "as many as fit exactly";
 }
 
 TEST(Kept, LeaveInTheOrderOfTheirLastUseWhereAPolicyIsWrong) {
