@@ -220,25 +220,26 @@ TEST(Admission, ThoseThatAnswerGoBeforeLongPrompts) {
 }
 
 TEST(Admission, EachSequenceAnswersInEachStepHoweverSmallTheBatch) {
-  EngineOptions options = pool_of(64, 4);
+  EngineOptions options = pool_of(128, 4);
   options.batch_size = 2;
   Engine engine(tiny(), options);
   std::vector<RequestId> ids;
   std::vector<int> said(4);
   for (size_t i = 0; i < 4; ++i) {
-    GenerateOptions talks = greedy(20);
+    GenerateOptions talks = greedy(40);
     talks.on_token = [&said, i](const TokenEvent&) { return ++said[i] > 0; };
     ids.push_back(engine.add(prompt_of(5 + i), talks));
   }
   while (*std::min_element(said.begin(), said.end()) == 0) engine.step();
   const std::vector<int> before = said;
+  EXPECT_LT(*std::max_element(said.begin(), said.end()), 30) << "nobody waits for another's end";
   for (int step = 1; step <= 4; ++step) {
     engine.step();
-    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(said[i], std::min(20, before[i] + step));
+    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(said[i], before[i] + step);
   }
   while (engine.step()) engine.check_integrity();
   for (size_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(engine.take(ids[i])->tokens, alone(prompt_of(5 + i), 20));
+    EXPECT_EQ(engine.take(ids[i])->tokens, alone(prompt_of(5 + i), 40));
   }
 }
 
@@ -271,6 +272,30 @@ TEST(Admission, PromptsBeyondContextOrPoolAreRefusedAtOnce) {
             FinishReason::kLength);
   EXPECT_THROW(engine.generate(session, prompt_of(1), greedy(0)), Error);
   EXPECT_EQ(engine.session_length(session), 40);
+}
+
+TEST(Admission, WhatIsProposedHoldsTheWholeAnswerAndNoMore) {
+  // Refused for the context, for the pool, and ended by the pool.
+  for (const auto& [context, pages, prompt] :
+       {std::tuple{24, 64, 30}, std::tuple{0, 10, 30}, std::tuple{0, 10, 15}}) {
+    SCOPED_TRACE(testing::Message() << context << " " << pages << " " << prompt);
+    EngineOptions options = pool_of(pages, 1);
+    options.context = context;
+    std::vector<Proposal> proposals;
+    const std::vector<TokenId> text = prompt_of(static_cast<size_t>(prompt));
+    try {
+      proposals = Engine(tiny(), options).generate(text, greedy(20)).proposals;
+    } catch (const Error& e) {
+      proposals.assign(e.proposals().begin(), e.proposals().end());
+    }
+    ASSERT_FALSE(proposals.empty());
+    const EngineOptions better = with_proposal(options, proposals[0]);
+    Engine engine(tiny(), better);
+    EXPECT_EQ(engine.generate(text, greedy(20)).tokens, alone(text, 20));
+    if (context == 0) {
+      EXPECT_LE(engine.kv_stats().pool_pages, 2 * ((prompt + 20 + 3) / 4));
+    }
+  }
 }
 
 }  // namespace

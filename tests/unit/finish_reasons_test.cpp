@@ -244,6 +244,25 @@ TEST_F(FinishReasons, LeaveASessionThatGoesOn) {
   }
 }
 
+TEST_F(FinishReasons, AHostThatRefusesOrThrowsHearsNoMoreThoughTextIsHeldBack) {
+  for (const auto& act : {refuse, fall_over, fall_over_oddly}) {
+    Engine engine(letters(), {.threads = 1});
+    GenerateOptions options = greedy(9);
+    options.stop = {"fgh"};
+    int calls = 0;
+    std::string streamed;
+    options.on_token = [&](const TokenEvent& event) {
+      streamed += event.text;
+      return ++calls < 3 || act(engine);
+    };
+    const GenerateResult r = engine.generate(bytes("abcd"), options);
+    EXPECT_EQ(r.finish_reason, act == refuse ? FinishReason::kCancelled : FinishReason::kError);
+    EXPECT_EQ(r.text, "efg");
+    EXPECT_EQ(streamed, "e");
+    EXPECT_EQ(calls, 3);
+  }
+}
+
 TEST_F(FinishReasons, ADeadlineEndsAnAnswerWhereItHasCome) {
   Engine engine(letters(), {.threads = 1});
   GenerateOptions options = greedy(9);
