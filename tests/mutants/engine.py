@@ -34,9 +34,10 @@ fault("engine-010", "retire(): session's claimed pages not updated",
 fault("engine-011", "prefill before decode in a step",
       "request->decoding() != decoding) continue;",
       "(request->decoding() != decoding) != MUT) continue;")
-fault("engine-012", "forward that throws is not rolled back",
-      "} catch (...) { roll_back(); throw;",
-      "} catch (...) { if (!MUT) roll_back(); throw;")
+same("engine-012", "forward that throws is not rolled back",
+     "} catch (...) { roll_back(); throw;",
+     "} catch (...) { if (!MUT) roll_back(); throw;",
+     "Only a device that has failed throws there; it is not used again, and sequences close with what they reserved")
 fault("engine-013", "prefill_tokens counts steps",
       "timings.decode_tokens : timings.prefill_tokens) += request->planned;",
       "timings.decode_tokens : timings.prefill_tokens) += MUT ? 1 : request->planned;")

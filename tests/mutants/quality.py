@@ -39,9 +39,9 @@ fault("quality-015", "kept.mean is the layers' sum",
 fault("quality-016", "kept.max is the last layer's",
       "out.kept.max = «std::max(out.kept.max, layer.max)»;",
       "layer.max")
-fault("quality-017", "perplexity is of the sum",
-      "«sum.nll /= n;»",
-      "sum.perplexity = std::exp(sum.nll); sum.nll /= n;")
+fault("quality-017", "perplexity is of the divergence",
+      "sum.perplexity = std::exp(«sum.nll»);",
+      "sum.kl_mean")
 fault("quality-018", "a text that fills the context is refused",
       "if («tokens <= context») continue;",
       "tokens < context")

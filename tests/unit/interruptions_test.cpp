@@ -327,13 +327,18 @@ TEST(Interruptions, ACancelledFeedKeepsWhatWentBeforeAndCancelsNoOther) {
     Engine engine(tiny(), small(policy));
     const SessionId session = engine.open_session();
     int64_t seen = 0;
-    EXPECT_THROW(engine.feed(session, all,
-                             [&](int64_t position, std::span<const float>) {
-                               seen = position;
-                               if (position == 11) engine.cancel();  // in the second chunk
-                               return true;
-                             }),
-                 Error);
+    std::string said;
+    try {
+      engine.feed(session, all, [&](int64_t position, std::span<const float>) {
+        seen = position;
+        if (position == 11) engine.cancel();  // in the second chunk
+        return true;
+      });
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCancelled);
+      said = e.what();
+    }
+    EXPECT_EQ(said, "cancelled at position " + std::to_string(seen + 1));
     const int64_t held = engine.session_length(session);
     EXPECT_EQ(held, seen + 1);
     EXPECT_EQ(engine.kv_stats().tokens_written, held);
