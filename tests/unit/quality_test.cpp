@@ -231,11 +231,13 @@ TEST(Quality, RefusalsNameWhatIsWrong) {
   expect_refusal(invalid, "context under 'full' admits 128",
                  [&] { meter.compare(some_tokens(129)); });
   for (const int64_t prompt : {-1, 41}) {
-    expect_refusal(invalid, "prompt_tokens is " + std::to_string(prompt), [&] {
-      CompareOptions options;
-      options.prompt_tokens = prompt;
-      meter.compare(tokens, options);
-    });
+    expect_refusal(invalid,
+                   fmt::format("prompt_tokens is {}; it must be from 0 to the text's 40", prompt),
+                   [&] {
+                     CompareOptions options;
+                     options.prompt_tokens = prompt;
+                     meter.compare(tokens, options);
+                   });
   }
   std::vector<TokenId> unknown = tokens;
   for (const TokenId id : {128, -1}) {
