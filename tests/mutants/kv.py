@@ -239,9 +239,10 @@ same("kv-120", "the position of last use of the sinks' second part",
      "«record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);»",
      "",
      "Rules with sinks never have attention measured, and what is not measured is told as -1")
-fault("kv-121", "sinks that end with a block are split from nothing",
-      "if («sinks >= e.slot_end») continue;",
-      "sinks > e.slot_end")
+same("kv-121", "sinks that end with a block are split from nothing",
+     "if («sinks >= e.slot_end») continue;",
+     "sinks > e.slot_end",
+     "The empty part lies past the window at once, and goes in the same call")
 fault("kv-122", "sinks listed with what follows keep a rotation of their own",
       "table.note_change(i); «e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
       "")
@@ -269,9 +270,10 @@ fault("kv-129", "pages_needed() expects chunks of one token",
 fault("kv-130", "pages_to_reach() counts a page listed in two parts twice",
       "held += «e.slot_begin == 0 ? 1 : 0»;",
       "1")
-fault("kv-131", "pages_to_reach() counts on pages that are held to leave",
-      "pages += «std::max(held, std::min(most, held + fresh))»;",
-      "std::min(most, held + fresh)")
+same("kv-131", "pages_to_reach() counts on pages that are held to leave",
+     "pages += «std::max(held, std::min(most, held + fresh))»;",
+     "std::min(most, held + fresh)",
+     "No table lists more pages than most_pages() says")
 fault("kv-132", "pages_to_reach() counts what has left again",
       "std::min(most, «held + fresh»)",
       "most")
@@ -501,9 +503,10 @@ fault("kv-169", "negative sinks are accepted",
 fault("kv-170", "sinks and window may reach what stands for no limit",
       "«int64_t{v.sinks} + v.window >= int64_t{kUnlimited}»",
       "int64_t{v.sinks} + v.window > int64_t{kUnlimited}")
-fault("kv-171", "a budget of 0 is accepted",
-      "if («s.budget < 1» ||",
-      "s.budget < 0")
+same("kv-171", "a budget of 0 is accepted",
+     "if («s.budget < 1» ||",
+     "s.budget < 0",
+     "Refused all the same, as one that leaves nothing to choose from")
 fault("kv-172", "a negative interval is accepted",
       "«s.every < 0» ||",
       "false")

@@ -275,9 +275,13 @@ TEST(Afresh, NamesOfWhatWasTakenBackAreVoid) {
   const SequenceId next = cache.open();
   EXPECT_EQ(cache.attach(next, names, 100), 8);
   EXPECT_EQ(cache.length(next), 8) << "and all else that was named was never written";
-  // The slot's next sequence has no names of its own.
   cache.close(next);
+  // The slot's next sequence has no names of its own.
+  const SequenceId named = cache.open();
+  EXPECT_EQ(cache.attach(named, std::vector<uint64_t>{21, 22, 23}, 100), 0);
+  cache.close(named);
   const SequenceId unnamed = cache.open();
+  EXPECT_EQ(unnamed, named);
   feed(cache, unnamed, 24, random);
   cache.close(unnamed);
   EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);

@@ -329,6 +329,7 @@ TEST(CacheEdges, TellsApartThePartsOfABlockThatSinksSplit) {
     EXPECT_EQ(blocks[i].query_shift, 0);
     EXPECT_EQ(blocks[i].last_used, -1);
   }
+  EXPECT_EQ(cache.pages_to_reach(id, 16), 4) << "a page in two parts is one";
   EXPECT_EQ(cache.stats().layers[0].pages_pinned, 2);
   EXPECT_EQ(cache.stats().layers[0].pages_active, 4);
 }
@@ -462,6 +463,36 @@ TEST(Kept, OnlyWhatWasWrittenIs) {
   EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);
   const SequenceId next = cache.open();
   EXPECT_EQ(cache.attach(next, names_of(1, 6), 2 * kBlock), 2 * kBlock) << "as many as fit exactly";
+}
+
+TEST(Kept, EveryBlockIsThereForOthersOnceNobodyReadsIt) {
+  CacheConfig config = small_config(1, 6);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1));
+  const std::vector<uint64_t> names = names_of(1, 4);
+  cache.close(read(cache, names));
+  const SequenceId a = read(cache, names);
+  const SequenceId b = read(cache, names);
+  cache.truncate(a, kBlock);
+  cache.close(a);
+  cache.truncate(b, 2 * kBlock);
+  cache.close(b);
+  EXPECT_EQ(cache.stats().total.pages_cached, 4);
+  grow(cache, cache.open(), 6 * kBlock);
+  EXPECT_EQ(cache.stats().reservations_refused, 0);
+}
+
+TEST(Kept, OneCopyIsEnough) {
+  CacheConfig config = small_config(1, 20);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1));
+  const SequenceId a = read(cache, names_of(1, 3));
+  const SequenceId b = read(cache, names_of(1, 3));  // a has not ended: computed again
+  EXPECT_EQ(cache.stats().total.pages_active, 6);
+  cache.close(a);
+  cache.close(b);
+  EXPECT_EQ(cache.stats().total.pages_cached, 3);
+  EXPECT_EQ(cache.stats().pages_free, 17);
 }
 
 TEST(Kept, LeaveInTheOrderOfTheirLastUseWhereAPolicyIsWrong) {
