@@ -334,6 +334,14 @@ TEST(CacheEdges, TellsApartThePartsOfABlockThatSinksSplit) {
   EXPECT_EQ(cache.stats().layers[0].pages_active, 4);
 }
 
+TEST(CacheEdges, PinsNothingWhereNothingLeaves) {
+  const auto rule = std::make_shared<Answers>(TrimSchedule{}, TokenVisibility{5, kUnlimited});
+  CacheManager cache(small_config(1, 40), PolicyMap::uniform(rule, 1));
+  grow(cache, cache.open(), 30);
+  EXPECT_EQ(cache.stats().total.pages_active, 8);
+  EXPECT_EQ(cache.stats().total.pages_pinned, 0);
+}
+
 /// Pages that the sequence lists, in all layers.
 int64_t listed(const CacheManager& cache, SequenceId id) {
   int64_t pages = 0;

@@ -12,7 +12,6 @@ namespace paddock {
 namespace {
 
 constexpr int32_t kSequences = 3;
-constexpr int32_t kMaxTokens = 24;
 
 /// What a sequence's table was when its last plan was made.
 struct Before {
@@ -22,11 +21,12 @@ struct Before {
 
 class Plans {
  public:
-  Plans(const std::string& spec, int32_t n_layers, int32_t block)
+  Plans(const std::string& spec, int32_t n_layers, int32_t block, int32_t max_tokens)
       : n_layers_(n_layers),
+        max_tokens_(max_tokens),
         cache_({n_layers, 2, block, 4000, 64, kSequences, 150, 10},
                PolicyMap::parse(spec, n_layers)),
-        planner_(cache_, kMaxTokens),
+        planner_(cache_, max_tokens),
         before_(kSequences) {}
 
   void run(int n_steps) {
@@ -47,7 +47,8 @@ class Plans {
     std::vector<int32_t> tokens;
     std::vector<std::pair<SequenceId, int32_t>> parts;
     for (const SequenceId id : live_) {
-      const int64_t most = std::min({cache_.most_next(id), 150 - cache_.length(id), int64_t{8}});
+      const int64_t room = max_tokens_ - static_cast<int64_t>(tokens.size());
+      const int64_t most = std::min({cache_.most_next(id), 150 - cache_.length(id), room});
       if (most < 1 || random_() % 3 == 0) continue;
       const auto n = static_cast<int32_t>(1 + random_() % most);
       ASSERT_TRUE(cache_.reserve(id, n));
@@ -193,7 +194,7 @@ class Plans {
     }
   }
 
-  int32_t n_layers_;
+  int32_t n_layers_, max_tokens_;
   std::mt19937 random_{21};
   CacheManager cache_;
   StepPlanner planner_;
@@ -203,16 +204,17 @@ class Plans {
 };
 
 TEST(StepPlans, TellABackendWhatTheTablesSay) {
-  for (const auto& [spec, n_layers] :
-       {std::pair{"full", 1},
+  for (const auto& [spec, n_layers, max_tokens] :
+       {std::tuple{"full", 1, 24},
         {"0=full,1=sink:3+9,2=sink:3+20,3=h2o:32@every:8@compact,4=knorm:24@every:8,"
          "5=sink:3+9@original,6=sink:3+9,7=lru:24@every:8,*=sink:4+8@original",
-         9},
-        {"0=knorm:24@every:8,1=full", 2},
-        {"0=tova:24@every:3@compact,1=random:24@every:5@compact,2=window:7", 3}}) {
+         9, 24},
+        {"0=knorm:24@every:8,1=full", 2, 7},
+        {"0=tova:24@every:3@compact,1=random:24@every:5@compact,2=window:7", 3, 24},
+        {"random:9@every:1@compact", 1, 1}}) {
     for (const int32_t block : {1, 4}) {
       SCOPED_TRACE(fmt::format("{} blocks of {}", spec, block));
-      Plans(spec, n_layers, block).run(400);
+      Plans(spec, n_layers, block, max_tokens).run(400);
       if (HasFailure()) return;
     }
   }
