@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the library and the tool with the CUDA backend, and runs both where there may be no driver: the CPU
-# works as ever, and "cuda" either works or is refused in one line.
+# Builds the library and the tool with the CUDA backend, looks at what its kernels use
+# (kernels/nvcc.sh), and runs both where there may be no driver: the CPU works as ever, and "cuda" either
+# works or is refused in one line.
 # usage: cuda.sh FOLDER
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -8,8 +9,22 @@ folder=$1
 fail() { echo "$*"; exit 1; }
 export PATH=$PATH:/usr/local/cuda/bin
 cmake -S "$root" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
-  -DPADDOCK_WERROR=ON -DPADDOCK_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=80-real || fail "cmake cannot configure"
-cmake --build "$folder" || fail "the build failed"
+  -DPADDOCK_WERROR=ON -DPADDOCK_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O0 \
+  "-DCMAKE_CUDA_FLAGS=-Werror all-warnings -Xptxas -v" ||
+  fail "cmake cannot configure"
+log=$folder/build.log
+cmake --build "$folder" >"$log" 2>&1 || { grep -E 'error|warning' "$log" | head -n 40; fail "the build failed"; }
+# What the compiler said of each kernel, where nvcc.sh looks for it.
+mkdir -p "$folder/nvcc"
+awk -v folder="$folder/nvcc" '
+  /Building CUDA object .*\/kernels\/cuda\// {
+    name = $NF
+    sub(/.*\//, "", name); sub(/\.cu\.o$/, "", name)
+    out = folder "/kernels-cuda-" name ".log"
+  }
+  /^\[[0-9]+\/[0-9]+\]/ && !/Building CUDA object/ { out = "" }
+  out != "" { print >out }' "$log"
+bash "$root/tests/kernels/nvcc.sh" "$folder/nvcc" || fail "kernels/nvcc.sh"
 tool=$folder/examples/paddock
 model=$root/tests/data/golden/gqa2-linear
 logits=$(mktemp)

@@ -13,18 +13,11 @@
 
 namespace paddock::test {
 
-/// Whether engines that name no device run on CUDA in this program (support/on_cuda.cpp), and
-/// whether there on the emulated one, which takes milliseconds for a token.
-#if defined(PADDOCK_ON_CUDA)
-inline constexpr bool kOnCuda = true;
-#else
-inline constexpr bool kOnCuda = false;
-#endif
-#if defined(PADDOCK_ON_CUDA) && !defined(PADDOCK_GPU_TEST)
-inline constexpr bool kEmulated = true;
-#else
-inline constexpr bool kEmulated = false;
-#endif
+/// Whether engines that name no device run on CUDA in this program, and whether there on the
+/// emulated one, which takes milliseconds for a token. Said by support/on_cuda.cpp in programs that
+/// have it, else by support/on_cpu.cpp: the tests themselves are compiled once.
+extern const bool kOnCuda;
+extern const bool kEmulated;
 
 /// Precisions in which a token's bits do not depend on what else is in its batch. On CUDA `fast`
 /// takes other products for other numbers of rows.

@@ -3,10 +3,22 @@
 #include <gtest/gtest.h>
 
 #include "backend/backend.h"
+#include "support/golden.h"
 #include "support/simt/harness.h"
 #if !defined(PADDOCK_GPU_TEST)
 #include "support/simt/simt_runtime.h"
 #endif
+
+namespace paddock::test {
+
+const bool kOnCuda = true;
+#if defined(PADDOCK_GPU_TEST)
+const bool kEmulated = false;
+#else
+const bool kEmulated = true;
+#endif
+
+}  // namespace paddock::test
 
 namespace paddock::simt {
 namespace {
