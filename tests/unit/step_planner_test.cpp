@@ -211,7 +211,7 @@ TEST(StepPlans, TellABackendWhatTheTablesSay) {
          9, 24},
         {"0=knorm:24@every:8,1=full", 2, 7},
         {"0=tova:24@every:3@compact,1=random:24@every:5@compact,2=window:7", 3, 24},
-        {"random:9@every:1@compact", 1, 1}}) {
+        {"knorm:9@every:1@compact", 1, 1}}) {
     for (const int32_t block : {1, 4}) {
       SCOPED_TRACE(fmt::format("{} blocks of {}", spec, block));
       Plans(spec, n_layers, block, max_tokens).run(400);
