@@ -201,7 +201,7 @@ class Chat {
     } else if (name == "help") {
       note(help());
     } else if (name == "retry") {
-      show(conversation_.retry());
+      all_taken_ &= show(conversation_.retry());
     } else {
       if (name == "policy") conversation_.set_policy(argument);
       if (name == "clear") conversation_.clear();

@@ -418,7 +418,7 @@ int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
     int64_t held = 0;  // an entry of later slots is the second part of its page
     for (const BlockEntry& e : entries) held += e.slot_begin == 0 ? 1 : 0;
     const int64_t most = rule(layer).most_pages(block, target, impl_->config.max_chunk);
-    pages += std::max(held, std::min(most, held + fresh));
+    pages += std::min(most, held + fresh);
   }
   return pages;
 }

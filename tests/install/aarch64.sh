@@ -42,7 +42,6 @@ fetch_sysroot() {
   fail "cannot fetch the arm64 libraries (no network, or the disk is full?)"
 
 cmake -S "$root" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_SHARED=OFF \
-  -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
   -DPADDOCK_BUILD_TESTS=OFF -DPADDOCK_BUILD_EXAMPLES=OFF -DPADDOCK_CUDA=OFF -DPADDOCK_WERROR=ON \
   -DCMAKE_INSTALL_PREFIX="$work/prefix" -DCMAKE_INSTALL_LIBDIR=lib \
   -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$compiler \

@@ -2,15 +2,16 @@
 # Builds the library and the tool with the CUDA backend, looks at what its kernels use
 # (kernels/nvcc.sh), and runs both where there may be no driver: the CPU works as ever, and "cuda" either
 # works or is refused in one line.
-# usage: cuda.sh FOLDER
+# usage: cuda.sh FOLDER [ARCHITECTURES]    (as CMake names them; default: all that we ship)
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=$1
+architectures=${2:+-DCMAKE_CUDA_ARCHITECTURES=$2}
 fail() { echo "$*"; exit 1; }
 export PATH=$PATH:/usr/local/cuda/bin
 cmake -S "$root" -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPADDOCK_BUILD_TESTS=OFF \
   -DPADDOCK_WERROR=ON -DPADDOCK_CUDA=ON -DCMAKE_CXX_FLAGS_RELEASE=-O0 \
-  "-DCMAKE_CUDA_FLAGS=-Werror all-warnings -Xptxas -v" ||
+  ${architectures:+"$architectures"} "-DCMAKE_CUDA_FLAGS=-Werror all-warnings -Xptxas -v" ||
   fail "cmake cannot configure"
 log=$folder/build.log
 cmake --build "$folder" >"$log" 2>&1 || { grep -E 'error|warning' "$log" | head -n 40; fail "the build failed"; }

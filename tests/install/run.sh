@@ -7,7 +7,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 launcher=()
 command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-common=(-G Ninja -DCMAKE_BUILD_TYPE=Debug "${launcher[@]}")
+common=(-G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 "${launcher[@]}")
 prefix=$work/moved
 fail() { echo "$*" >&2; exit 1; }
 

@@ -1,6 +1,7 @@
 // A chat whose cache fills up, loses something or is given other rules, and what it says about it.
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sstream>
@@ -98,6 +99,30 @@ TEST_F(CliChat, LackOfRoomIsSaidInEveryFormAndIsOne) {
   const std::string budget = word_after(full.err, "raise --kv-budget to ");
   EXPECT_EQ(paddock(chat() + "-n 60 --single-turn -p one --kv-budget " + budget).code, 0) << budget;
   EXPECT_EQ(paddock(chat() + "-n 60 --single-turn -p one").code, 0);
+}
+
+TEST_F(CliChat, AnAnswerCutOffAtItsSecondTryIsOneToo) {
+  std::ifstream config_file(folder_.path() + "/config.json");
+  nlohmann::json config = nlohmann::json::parse(config_file);
+  config["eos_token_id"] = 10;  // one token in forty: most answers end before the cache is full
+  folder_.write("config.json", config.dump());
+  bool cut = false;
+  for (int seed = 1; seed < 100 && !cut; ++seed) {  // so hot that any token may come
+    const Outcome o =
+        paddock("chat" + model() +
+                    "--chat-template chatml --temp 1000 -n 200 --kv-budget 768 --json "
+                    "--seed " +
+                    std::to_string(seed),
+                "one\n/retry\n");
+    std::istringstream lines(o.out);
+    std::string first;
+    std::string second;
+    ASSERT_TRUE(std::getline(lines, first) && std::getline(lines, second)) << o.err;
+    if (nlohmann::json::parse(first)["finish_reason"] != "stop") continue;
+    cut = nlohmann::json::parse(second)["finish_reason"] == "kv_full";
+    EXPECT_EQ(o.code, cut ? 1 : 0) << o.out;
+  }
+  EXPECT_TRUE(cut);
 }
 
 TEST_F(CliChat, WhatLeavesIsSaidAtEachTurn) {
