@@ -251,6 +251,54 @@ TEST(Advice, ASmallerBatchAndARuleGoTogetherWhereNeitherAloneIsEnough) {
   EXPECT_EQ(attempt(with_proposal(o, both), 30, 4).reason, FinishReason::kLength);
 }
 
+std::string first_policy(const Attempt& a) {
+  for (const Proposal& p : a.proposals) {
+    if (p.policy && !p.batch_size) return *p.policy;
+  }
+  return "";
+}
+
+TEST(Advice, TheRuleThatWasAskedForComesFirstAndAsLargeAsItFits) {
+  const EngineOptions o = options("window:300", 60, 0, 8);
+  const Attempt first = attempt(o, 30, 10);
+  const std::string policy = first_policy(first);
+  ASSERT_TRUE(policy.starts_with("window:")) << first.refused;
+  const int64_t most = std::stoll(policy.substr(7));
+  EXPECT_EQ(attempt(options(policy, 60, 0, 8), 30, 10).reason, FinishReason::kLength);
+  // A block more does not fit.
+  EXPECT_NE(attempt(options(fmt::format("window:{}", most + 8), 60, 0, 8), 30, 10).refused, "");
+}
+
+TEST(Advice, ABudgetIsTheLeastThatWorks) {
+  const EngineOptions o = options("full", 16, 0, 8);
+  const Attempt first = attempt(o, 40, 10);
+  ASSERT_FALSE(first.proposals.empty()) << first.refused;
+  const Proposal& raised = first.proposals[0];
+  ASSERT_TRUE(raised.budget_bytes.has_value()) << first.refused;
+  EngineOptions enough = with_proposal(o, raised);
+  EXPECT_EQ(attempt(enough, 40, 10).reason, FinishReason::kLength);
+  enough.kv.budget_bytes -= 4 * kPositionBytes / 2;  // a page of one layer
+  EXPECT_NE(attempt(enough, 40, 10).reason, FinishReason::kLength);
+}
+
+TEST(Advice, ALongerContextThanTheTrainedOneIsTheLastResort) {
+  const Attempt first = attempt(options("full", 0, 0, 16), 90, 10);
+  ASSERT_FALSE(first.proposals.empty()) << first.refused;
+  for (const Proposal& p : first.proposals) {
+    EXPECT_TRUE(p.policy && !p.context) << to_text(first.proposals);
+  }
+}
+
+TEST(Advice, AProposedRuleTakesThePlaceOfTheHostsOwn) {
+  EngineOptions o = options("full", 48);
+  o.kv.custom_policy = make_policy("window:16");
+  Proposal proposal;
+  proposal.policy = "h2o:24";
+  const EngineOptions with = with_proposal(o, proposal);
+  EXPECT_EQ(with.kv.custom_policy, nullptr);
+  EXPECT_EQ(with.kv.policy, "h2o:24");
+}
+
 TEST(Advice, AWrongSpecInASmallPoolGetsARuleThatBoundsWhatItKeeps) {
   try {
     Engine(tiny(), options("lru", 60, 0, 8));  // lru:256 would not fit
@@ -290,6 +338,8 @@ TEST(Advice, AWrongSpecGetsAValidOneForThisModel) {
   EXPECT_EQ(proposed("0=wimdow:8,*="), "0=window:8,1=full");
   EXPECT_EQ(proposed("h2o:16", 16), "h2o:32");  // whole blocks are protected
   EXPECT_EQ(proposed("pyramid:h20:64"), "pyramid:h2o:64");
+  EXPECT_EQ(proposed("sparrow:40"), "h2o:40");  // like none of them
+  EXPECT_EQ(proposed("h2p:64@every:8"), "h2o:64@every:8");
   for (const char* odd : {"", "=", ",", "=,=", "0=", "*", "-=x", "h2o:99999999999999999999",
                           "0-=lru:8", "9+8=full", "\xFF", "sink:0+0", "a=b=c,d"}) {
     proposed(odd);

@@ -202,6 +202,10 @@ TEST(Chat, RecognisesPublishedVariants) {
        "{# a comment #}{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
        "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}" +
            generation},
+      {"chatml",
+       "{% for message in messages %}\r\n{{ '<|im_start|>' + message.role + '\\n' + message.content"
+       " + '<|im_end|>\\n' }}{% endfor %}\r\n" +
+           generation + "\r\n"},
       {"llama3",
        "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = "
        "'<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | "
@@ -252,6 +256,17 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       changed("smollm2", "!= 'system'", "== 'user'"),
       changed("smollm2", "{% for",
               "{% if messages[0]['role'] == 'system' %}{{ 'x' }}{% endif %}{% for"),
+      // What a message says, the third one, a loop's filter, what is not Jinja's, our own marks.
+      changed("chatml", "{{ '<|im_start|>'",
+              "{% if 'x' + message.content == 'x' %}y{% endif %}{{ '<|im_start|>'"),
+      changed("llama3.2", "{% set messages = messages[1:] %}",
+              "{% set messages = messages[1:] %}{% for m in messages %}{% if not loop.first %}x"
+              "{% endif %}{% endfor %}"),
+      changed("chatml", "in messages", "in messages if message.content"),
+      changed("chatml", "{% for", "{% if false %}{{ messages | shout }}{% endif %}{% for"),
+      changed("chatml", "{% for", "{% set ns.messages = 1 %}{% for"),
+      changed("llama3.2", "strftime_now('%d %b %Y')", "'\x01%d %b %Y\x01'"),
+      changed("chatml", "{% for", "{% if not ('x' == 'x' == true) %}x{% endif %}{% for"),
   };
   for (const std::string& jinja : unknown) {
     std::string message;

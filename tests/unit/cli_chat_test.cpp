@@ -82,6 +82,52 @@ TEST_F(CliChat, AFullCacheIsSaidOnceAndAnotherPolicyGoesOn) {
   EXPECT_NE(on.err.find("'sink:4+500' needs at least"), std::string::npos) << on.err;
 }
 
+TEST_F(CliChat, LackOfRoomIsSaidAgainOnceThereWasRoom) {
+  const std::string full = "the KV cache of 768 is full";
+  const std::string command = chat() + "-n 100 --kv-budget 768 ";  // 96 positions
+  const auto said = [&](const std::string& lines) {
+    return times(paddock(command, lines).err, full);
+  };
+  EXPECT_EQ(said("one\n/retry\n/retry\n"), 1);
+  EXPECT_EQ(said("one\n/clear\ntwo\n"), 2);
+  const std::string room = "/policy window:8\n/retry\n/clear\n/policy full\n";
+  EXPECT_EQ(said("one\n" + room + "two\n"), 2);
+  // What would work is said again, too; and at once where it is something else.
+  const std::string brief = chat() + "-n 4 --kv-budget 768 ";
+  const std::string longer(90, 'x'), longest(108, 'x');
+  const Outcome again = paddock(brief, longer + "\n/clear\n" + longer + "\n");
+  EXPECT_EQ(times(again.err, "raise --kv-budget to "), 2) << again.err;
+  const Outcome other = paddock(brief, longer + "\n" + longest + "\n" + longest + "\n");
+  EXPECT_EQ(times(other.err, "raise --kv-budget to "), 2) << other.err;
+}
+
+TEST_F(CliChat, LackOfRoomIsSaidWhereTheAnswerBeforeHadRoom) {
+  std::string lines = "one\n";
+  for (int i = 0; i < 40; ++i) lines += "/retry\n";
+  const Outcome o =
+      paddock("chat" + model() +
+                  "--chat-template chatml --temp 1 --top-k 0 --top-p 1 --min-p 0 --seed 1 -n 100 " +
+                  "--kv-budget 768 --json",
+              lines);
+  std::istringstream answers(o.out);
+  int64_t expected = 0, whole = 0;
+  bool full_before = false;
+  for (std::string line; std::getline(answers, line);) {
+    const bool full = nlohmann::json::parse(line)["finish_reason"] == "kv_full";
+    expected += full && !full_before;
+    whole += !full;
+    full_before = full;
+  }
+  EXPECT_GT(expected, 1);
+  EXPECT_GT(whole, 1);
+  EXPECT_EQ(times(o.err, "the KV cache of 768 is full"), expected) << o.err;
+}
+
+TEST_F(CliChat, ASingleTurnReadsNothing) {
+  EXPECT_EQ(paddock(chat() + "-n 4 --single-turn -p one", "two\n").out, "aaaa\n");
+  expect_refusal(chat() + "-n 4 --single-turn", 2, "needs a message with -p");
+}
+
 TEST_F(CliChat, LackOfRoomIsSaidInEveryFormAndIsOne) {
   for (const std::string& form : {std::string(), std::string("--json ")}) {
     const Outcome full = paddock(chat() + "-n 100 --single-turn -p one --kv-budget 768 " + form);
@@ -137,6 +183,15 @@ TEST_F(CliChat, WhatLeavesIsSaidAtEachTurn) {
   EXPECT_EQ(times(o.err, "positions raise --kv-budget to "), 1) << o.err;
   EXPECT_EQ(times(o.err, " with --kv-policy full"), 1) << o.err;
   EXPECT_NE(o.err.find("of turn 1 "), std::string::npos) << o.err;
+  // What left is one run, and what leaves later lies behind it.
+  std::vector<int> ends;
+  for (auto at = begin; at != std::sregex_iterator(); ++at) {
+    std::smatch run;
+    const std::string said = at->str();
+    ASSERT_TRUE(std::regex_search(said, run, std::regex("positions ([0-9]+)-([0-9]+) of")));
+    EXPECT_EQ(std::stoi(run[1]), ends.empty() ? 16 : ends.back() + 1) << o.err;
+    ends.push_back(std::stoi(run[2]));
+  }
   EXPECT_NE(o.err.find(" pages by window, 0 pages by policy_trim"), std::string::npos) << o.err;
   const Outcome raw = paddock("generate" + model() + "--temp 0 -n 60 -p one --kv-policy window:8");
   EXPECT_EQ(times(raw.err, "paddock: window:8 let "), 1) << raw.err;
@@ -182,9 +237,10 @@ TEST_F(CliChat, WhatWasRefusedIsWhatIsRetried) {
 
 TEST_F(CliChat, ALineThatBeginsWithASlashMayBeAMessage) {
   const Outcome o = paddock(chat() + "-n 4 -c 500 --log-level off",
-                            "/etc/hosts is odd\n//stats\n/tmp\n/home is where\n//\n/\n");
+                            "/etc/hosts is odd\n//stats\n/tmp\n/home is where\n//\n/\n"
+                            "/stat is odd\n");
   EXPECT_EQ(o.code, 0) << o.err;
-  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n");
+  EXPECT_EQ(o.out, "aaaa\naaaa\naaaa\naaaa\naaaa\naaaa\naaaa\n");
   EXPECT_EQ(o.err, "");
   // The message is what was typed, but for the slash that escapes.
   const auto tokens = [&](const std::string& text) {
@@ -225,6 +281,14 @@ TEST_F(CliChat, SnapKvActsAtEveryTurn) {
       "paddock: snapkv:16 never acted: it decides once, where the prompt ends; say where with "
       "--prompt-tokens N\n");
   EXPECT_EQ(paddock(score + "--against snapkv:16 --prompt-tokens 40").err, "");
+  EXPECT_EQ(times(paddock(score + "--against pyramid:snapkv:32").err, " never acted: "), 1);
+  // Once for a rule, not for each of its layers.
+  const std::string golden = std::string(PADDOCK_TEST_DATA) + "/golden/";
+  EXPECT_EQ(times(paddock("perplexity -m " + golden + "gqa1-default --tokens-file " + golden +
+                          "tokens.json --kv-block-size 4 --against snapkv:16")
+                      .err,
+                  " never acted: "),
+            1);
   EXPECT_EQ(paddock(score + "--sweep full --sweep snapkv:16 --prompt-tokens 10").err,
             "paddock: snapkv:16 never acted: it decides once, where the prompt ends; the first 10 "
             "tokens are no more than it keeps\n");
@@ -268,6 +332,11 @@ TEST_F(CliChat, RefusalsNameOptionsWithValuesThatWork) {
   const std::string policy = word_after(small, "--kv-policy ");
   EXPECT_EQ(paddock(generate + prompt + "--kv-budget 640 --kv-policy " + policy).code, 0) << small;
   EXPECT_NE(refused(prompt + "-c 20").find("; drop -c"), std::string::npos);
+  // Sizes are rounded up: 1220 positions take 9.7 KiB.
+  const std::string many = "-c 2000 --log-level off -p " + std::string(1200, 'x') + " ";
+  EXPECT_NE(refused(many + "--kv-budget 4KiB").find("raise --kv-budget to 10KiB"),
+            std::string::npos);
+  EXPECT_EQ(paddock(generate + many + "--kv-budget 10KiB").code, 0);
   const std::string wide = refused(prompt + "--kv-budget 768 --kv-policy window:24");
   const std::string batch = word_after(wide, "lower -b to ");
   EXPECT_EQ(paddock(generate + prompt + "--kv-budget 768 --kv-policy window:24 -b " + batch).code,

@@ -133,6 +133,16 @@ TEST_F(CliReport, APlotOfOneContenderHasLabelledAxes) {
   EXPECT_NE(picture.find(">8</text>"), std::string::npos) << picture;
 }
 
+TEST_F(CliReport, ATextMayBeLongerThanTheTrainedContextAndComeFromStdin) {
+  const std::string svg = folder_.path() + "/plot.svg";
+  const std::string command = "perplexity" + model() + "-f - --sweep window:8 --log-level off ";
+  const Outcome o = paddock(command + "--svg " + svg, std::string(300, 'b'));
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(bytes_of(svg).find(" on stdin, 299 tokens scored<"), std::string::npos);
+  // Facts and what asks for them take room beside the text.
+  EXPECT_EQ(paddock(command + "--facts 3", std::string(300, 'b')).code, 0);
+}
+
 TEST_F(CliReport, SeriesDifferInColourAndInShape) {
   const std::string svg = folder_.path() + "/plot.svg";
   const std::string text = folder_.write("text", std::string(60, 'b') + std::string(60, 'a'));

@@ -386,6 +386,21 @@ const std::vector<Row>& gguf_tokenizer_rows() {
   return rows;
 }
 
+TEST(ModelFiles, OlderExportsCarryFrequencies) {
+  Tensors tensors = small_tensors();
+  tensors["model.rotary_emb.inv_freq"] = {{1}, 1};
+  tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {{1}, 1};
+  EXPECT_EQ(Loaded(tensors, true).embedding, 1);
+}
+
+TEST(ModelFiles, AnIndexBesideAWholeFileIsNotRead) {
+  Loaded loaded(small_tensors(), true);
+  loaded.folder.write("model.safetensors.index.json",
+                      R"({"weight_map": {"model.norm.weight": "gone.safetensors"}})");
+  loaded.load();
+  EXPECT_EQ(loaded.embedding, 1);
+}
+
 const std::vector<Row>& folder_rows() {
   static const std::vector<Row> rows = {
       {"weight_map", check_shards},
@@ -395,6 +410,10 @@ const std::vector<Row>& folder_rows() {
        [] {
          const auto tokenizer = parse(small_tokenizer_json());
          EXPECT_FALSE(tokenizer->is_special(*tokenizer->find("<tool>")));
+         const Json bare = {{"id", 310}, {"content", "ab cd"}};
+         const auto absent = parse(with({bare}));
+         EXPECT_FALSE(absent->is_special(310));
+         EXPECT_EQ(absent->encode("ab cd"), (Ids{310}));
          Json json = small_tokenizer_json();
          for (Json& token : json["added_tokens"]) token["special"] = false;
          const auto changed = parse(json);

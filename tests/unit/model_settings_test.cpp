@@ -373,7 +373,11 @@ const std::vector<Row> kJsonRows = {
        EXPECT_EQ(json(Json::object()).norm_eps, 1e-6F);
        EXPECT_EQ(json({{"rms_norm_eps", 1e-5}}).norm_eps, 1e-5F);
      }},
-    {"tie_word_embeddings", [] { check_tied_embeddings(); }},
+    {"tie_word_embeddings",
+     [] {
+       EXPECT_FALSE(json(Json::object()).tied_embeddings);
+       check_tied_embeddings();
+     }},
     {"eos_token_id",
      [] {
        EXPECT_TRUE(json(Json::object()).stop_tokens.empty());
@@ -397,6 +401,10 @@ const std::vector<Row> kJsonRows = {
        Json same = {{"rope_parameters", kLinear}, {"rope_scaling", kLinear}};
        same["rope_parameters"]["rope_theta"] = 10000.0;
        EXPECT_TRUE(json(same).warnings.empty());
+       // What does not count need not be readable.
+       EXPECT_TRUE(
+           warns(json({{"rope_parameters", {{"rope_type", "kettle"}}}, {"rope_scaling", kLinear}}),
+                 {"rope_scaling", "linear", "rope_parameters", "kettle"}));
        expect_transformers(Json{{"rope_parameters", kLinear}, {"rope_scaling", Json::object()}});
        EXPECT_TRUE(has(json_refusal(Json{{"rope_scaling", "linear"}}), {"rope_scaling"}));
      }},
@@ -418,6 +426,9 @@ const std::vector<Row> kJsonRows = {
        expect_transformers(both);
        EXPECT_TRUE(
            warns(json(both), {"'rope_parameters.rope_theta' = 1000", "'rope_theta' = 500"}));
+       Json same = both;
+       same["rope_theta"] = 1000.0;
+       EXPECT_TRUE(json(same).warnings.empty());
      }},
     {"original_max_position_embeddings",
      [] {
@@ -625,6 +636,8 @@ TEST(ModelSettings, KeysThatNobodyReadsAreNamed) {
   EXPECT_TRUE(warns(gguf({{"llama.logit_scale", 2.0F}}), {"llama.logit_scale", "ignored"}));
   EXPECT_TRUE(warns(json({{"rope_scaling", {{"rope_type", "default"}, {"kettle", 1}}}}),
                     {"rope_scaling.kettle", "ignored"}));
+  EXPECT_TRUE(
+      json({{"rope_scaling", {{"rope_type", "default"}, {"kettle", nullptr}}}}).warnings.empty());
 }
 
 }  // namespace

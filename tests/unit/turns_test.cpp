@@ -132,7 +132,8 @@ TEST(Turns, ThePeakIsTheMostThatAQueryMet) {
 /// The tool's conversation, whose rules a test may let fail after they were found to fit.
 class Talk {
  public:
-  explicit Talk(const std::string& policy) {
+  explicit Talk(const std::string& policy, const std::string& system = "",
+                const SamplingOptions& sampling = {.temperature = 0}) {
     EngineOptions o = options(policy, 8);
     o.kv.on_event = [this](const KvEvent& event) {
       if (event.reason != RemovalReason::kWindow) return;
@@ -145,8 +146,8 @@ class Talk {
     };
     engine.emplace(model(), o);
     conversation.emplace(
-        cli::ConversationOptions{.system = "", .template_name = "chatml", .date = ""}, *engine,
-        GenerateOptions{.max_tokens = 10, .sampling = {.temperature = 0}});
+        cli::ConversationOptions{.system = system, .template_name = "chatml", .date = ""}, *engine,
+        GenerateOptions{.max_tokens = 10, .sampling = sampling});
   }
 
   std::vector<TokenId> say(const std::string& text) { return conversation->answer(text).tokens; }
@@ -220,6 +221,59 @@ TEST(Turns, WhatTheOldRulesCouldNotReadAgainComesBeforeTheNextMessage) {
   EXPECT_LT(held(*talk.engine).back(), 40);
   EXPECT_EQ(talk.say(second), undisturbed.say(second));
   EXPECT_EQ(held(*talk.engine), held(*undisturbed.engine));
+}
+
+TEST(Turns, AConversationIsWhatItsTemplateWrites) {
+  // Every answer is empty and ends with a token that ends no turn of this format.
+  const TokenId other = *Talk("full").engine->model().tokenizer()->find("<|eom_id|>");
+  Talk talk("full", "Be kind.", {.temperature = 0, .logit_bias = {{other, 1e9F}}});
+  const ChatTemplate format(talk.engine->model().tokenizer(), {.template_name = "chatml"});
+  std::vector<ChatMessage> messages = {{"system", "Be kind."}};
+  int64_t start = 0;
+  for (int64_t turn = 1; turn <= 3; ++turn) {
+    messages.push_back({"user", "message " + std::to_string(turn)});
+    EXPECT_TRUE(talk.say(messages.back().content).empty());
+    const auto whole = static_cast<int64_t>(format.encode(messages, true).size());
+    EXPECT_EQ(talk.conversation->length(), whole + 1);
+    EXPECT_EQ(talk.conversation->turn_of(start), turn);
+    EXPECT_EQ(talk.conversation->turn_of(whole), turn);
+    if (turn > 1) {
+      EXPECT_EQ(talk.conversation->turn_of(start - 1), turn - 1);
+    }
+    start = whole;
+    messages.push_back({"assistant", ""});
+    talk.engine->check_integrity();
+  }
+}
+
+TEST(Turns, ARetryThatFailsLeavesTheAnswerThereWas) {
+  Talk undisturbed("window:16");
+  Talk talk("window:16");
+  for (const char* text : {"a message that is a little longer", "and another one"}) {
+    EXPECT_EQ(talk.say(text), undisturbed.say(text));
+  }
+  const int64_t length = talk.conversation->length();
+  talk.cancels = true;  // the window has dropped what was in view: all is read again
+  EXPECT_THROW(talk.conversation->retry(), Error);
+  EXPECT_FALSE(talk.cancels);
+  EXPECT_EQ(talk.conversation->length(), length);
+  EXPECT_EQ(talk.conversation->turn_of(length - 1), 2);
+  talk.engine->check_integrity();
+  EXPECT_EQ(talk.say("go on"), undisturbed.say("go on"));
+}
+
+TEST(Turns, RulesThatComeBackFindTheConversationAsItWas) {
+  for (const std::string policy : {"snapkv:24@recent:8", "0=full,1=snapkv:12@recent:4"}) {
+    Talk talk(policy);
+    talk.say(std::string(60, 'x'));
+    talk.say("and so on");
+    talk.say(std::string(30, 'y'));
+    const auto before = held(*talk.engine);
+    talk.conversation->set_policy("full");
+    EXPECT_NE(held(*talk.engine), before);
+    talk.conversation->set_policy(policy);
+    EXPECT_EQ(held(*talk.engine), before) << policy;
+  }
 }
 
 }  // namespace
