@@ -1,0 +1,410 @@
+# Faults of the area "tool": see faults.py.
+
+REFUSED = "cli_test:CliChat.WhatWasRefusedIsWhatIsRetried "
+REPORT = "cli_test:CliReport."
+SIZES = "cli_test:CliChat.SizesMayHaveAPointAndAShortUnit"
+NUMBERS = "cli_test:CliTrouble.NumbersAreJudgedAsTheSamplerGetsThem"
+PLOT = "cli_test:CliReport.APlotOfOneContenderHasLabelledAxes cli_test:CliReport.SeriesDiffer*"
+
+source("examples/paddock/conversation.cpp", "advice_test:Turns.* cli_test:CliChat.*")
+fault("tool-001", "/retry forgets what was refused",
+      "«refused_ = text;»",
+      "", tests=REFUSED)
+fault("tool-002", "/retry says what was refused and then answered",
+      "result = answer(next_turn(text)); «refused_.reset();»",
+      "", tests=REFUSED)
+fault("tool-003", "/clear keeps what was refused",
+      "turns_.clear(); «refused_.reset();»",
+      "", tests=REFUSED)
+fault("tool-004", "a stop token that does not end turns stays",
+      "take_back_to(answer_end_ - «turn.take_back»);",
+      "int64_t{0}")
+fault("tool-005", "the system message is lost",
+      "if («!options_.system.empty()») messages",
+      "false")
+fault("tool-006", "what could not be read again is lost",
+      "std::vector<paddock::TokenId> input(«history_.begin() + held()», history_.end());",
+      "history_.end()")
+fault("tool-007", "/retry draws the same answer",
+      "«++generate_.sampling.seed;»",
+      "", tests="cli_test:Cli.RetryDrawsAnotherAnswerAndTheSameOnesEachTime")
+fault("tool-008", "a /retry that fails loses the answer there was",
+      "«history_ = history;» // the session",
+      "")
+fault("tool-009", "a /retry that fails loses the turn",
+      "«turns_ = turns;» throw;",
+      "")
+fault("tool-010", "/retry says the last answered message, not what was refused",
+      "if (refused_) return answer",
+      "if (refused_ && !MUT) return answer", tests=REFUSED)
+fault("tool-011", "rules that fail leave a session that is closed",
+      "try { «reopen(before);»",
+      "")
+fault("tool-012", "rules are changed before they are looked at",
+      "«engine_.check_kv_policy(spec, std::max<int64_t>(0, length() - 1));»",
+      "")
+fault("tool-013", "/clear keeps the session's tokens",
+      "if (session_) «engine_.truncate(*session_, 0);» history_.clear();",
+      "", tests="cli_test:CliTrouble.AConversation* cli_test:CliChat.*")
+fault("tool-014", "/clear keeps the turns",
+      "«history_.clear();» turns_.clear();",
+      "", tests="cli_test:CliTrouble.AConversation* cli_test:CliChat.*")
+fault("tool-015", "a full pool has no place for the newest token",
+      "positions < engine_.options().context ? «positions + 1» : positions",
+      "positions", tests="cli_test:CliChat.AFullCache*")
+fault("tool-016", "a turn's first position is the turn before's",
+      "{ return «at < turn.start»; })",
+      "at <= turn.start")
+fault("tool-017", "what rules have dropped cannot be taken back",
+      "if («e.code() != paddock::ErrorCode::kInvalidArgument») throw;",
+      "true", tests="cli_test:CliTrouble.APolicyThatCannotHold*")
+fault("tool-018", "read again, prompts end nowhere",
+      "feed_to(std::min(turn.prompt_end, end), «turn.prompt_end»);",
+      "0")
+fault("tool-019", "read again, a prompt is said a token late",
+      "feed_to(std::min(«turn.start - 1», end), 0);",
+      "turn.start")
+fault("tool-020", "rules are changed, but nothing is read again",
+      "session_ = engine_.open_session(); «catch_up();» }",
+      "")
+
+NOTES = "cli_test:CliChat.WhatLeavesIsSaidAtEachTurn cli_test:CliChat.SnapKvActsAtEveryTurn"
+source("examples/paddock/kv_notes.cpp", NOTES)
+fault("tool-021", "what leaves by a decision is not said",
+      "return of(paddock::RemovalReason::kWindow) + «of(paddock::RemovalReason::kPolicyTrim)»;",
+      "0")
+fault("tool-022", "what has left is said again at every turn",
+      "«pages_ += pages;»",
+      "")
+fault("tool-023", "positions of earlier turns are named again",
+      "«next_ = stats.events;»",
+      "")
+fault("tool-024", "the remedy is told at every turn",
+      "if («remedy_for_ == rule») return text;",
+      "false")
+fault("tool-025", "no remedy is told",
+      "return «text + remedy(positions)»;",
+      "text")
+fault("tool-026", "full is a remedy even where it does not fit",
+      'engine_.check_kv_policy("full", «positions»);',
+      "0")
+fault("tool-027", "the remedy keeps the rule",
+      '«whole.policy = "full";»',
+      "")
+fault("tool-028", "what a user took back left by the rule",
+      "|| «!by_rule(event.reason)») continue;",
+      "false")
+fault("tool-029", "all runs of positions are named",
+      "if («shown == 3») return out",
+      "false")
+fault("tool-030", "ranges that meet are two",
+      "«std::prev(at)->second >= first») first",
+      "std::prev(at)->second > first")
+
+CHAT = "cli_test:CliChat.*"
+SLASH = "cli_test:CliChat.ALineThatBeginsWithASlashMayBeAMessage"
+FULL = "cli_test:CliChat.AFullCacheIsSaidOnceAndAnotherPolicyGoesOn"
+LACK = "cli_test:CliChat.LackOfRoomIsSaidInEveryFormAndIsOne"
+source("examples/paddock/chat.cpp", CHAT)
+fault("tool-031", "// is not one slash",
+      'return {Line::Kind::kMessage, «line.substr(1)», ""};',
+      "line", tests=SLASH)
+fault("tool-032", "// begins a command",
+      'if («line.starts_with("//")») return',
+      "false", tests=SLASH)
+fault("tool-033", "a message whose first word nearly names a command is refused",
+      'if («!argument.empty()») return {Line::Kind::kMessage, line, ""}; for',
+      "false", tests=SLASH)
+fault("tool-034", "/etc/hosts is no message",
+      'return {Line::Kind::kMessage, line, ""}; } std::string help() {',
+      'return MUT ? refuse("there is no such command") : Line{Line::Kind::kMessage, line, ""}; } '
+      "std::string help() {", tests=SLASH)
+fault("tool-035", "two letters swapped name no command",
+      "return «swapped» ||",
+      "false", tests=SLASH)
+fault("tool-036", "a command in capitals is a message",
+      "argument.empty() ? «in_small_letters(name)» : name;",
+      "name", tests=SLASH)
+fault("tool-037", "what follows a command that takes nothing is ignored",
+      "if («argument.empty() || command.argument != nullptr») {",
+      "true", tests=SLASH)
+fault("tool-038", "/save is a message",
+      'if («meant == "save" || meant == "load"») return',
+      "false", tests=SLASH)
+fault("tool-039", "a message that was refused: exit code 0",
+      "«all_taken_ &= say(line.text);»",
+      "say(line.text);", tests=FULL)
+fault("tool-040", "a refused /policy ends the conversation",
+      "if («e.code() != paddock::ErrorCode::kInvalidArgument && e.code() != "
+      "paddock::ErrorCode::kOutOfMemory») {",
+      "true", tests="cli_test:CliChat.ARefused*")
+fault("tool-041", "the same advice at every message that does not fit",
+      "const bool known = «!advice.empty() && advice == advice_»;",
+      "false", tests=FULL)
+fault("tool-042", "other advice is not said after the first",
+      "const bool known = !advice.empty() && «advice == advice_»;",
+      "!advice_.empty()")
+fault("tool-043", "a full cache is not said",
+      "if («lack.empty()») { cut_off_",
+      "true", tests=LACK)
+fault("tool-044", "an answer that was cut off: exit code 0",
+      'advice_ = paddock::to_text(result.proposals, option_names("/policy")); «return false;»',
+      "return true;", tests=LACK)
+fault("tool-045", "a full cache is said again at the next turn",
+      "if («cut_off_ != result.finish_reason») note(",
+      "true")
+fault("tool-046", "a full cache is said once for all times",
+      "if (lack.empty()) { «cut_off_ = result.finish_reason;»",
+      "")
+fault("tool-047", "advice that was said before /clear is known",
+      "«advice_.clear();» cut_off_",
+      "")
+fault("tool-048", "a full cache that was said before /clear is known",
+      "«cut_off_.reset();»",
+      "")
+fault("tool-049", "/stats: what is bounded has a limit",
+      "if («most == INT32_MAX») {",
+      "false", tests="cli_test:CliTrouble.APolicyThatCannotHold* cli_test:CliChat.*")
+fault("tool-050", "/stats: the limit is always the context's",
+      '«most < context» ? "--kv-budget"',
+      "false", tests=FULL)
+fault("tool-051", "lines that end as on Windows are others",
+      r"if («line.ends_with('\r')») line.pop_back();",
+      "false", tests="cli_test:CliTrouble.LinesMayEndAsOnWindows")
+fault("tool-052", "--single-turn reads on",
+      "for (std::string line; «!args.single_turn» &&",
+      "true")
+fault("tool-053", "a first message that was refused: exit code 0",
+      "args.prompt.empty() || «chat->say(args.prompt)»;",
+      "(chat->say(args.prompt), true)", tests=LACK)
+fault("tool-054", "an unknown template: the library's option is named",
+      'words.replace(at, option.size(), «"--chat-template"»);',
+      '"ChatOptions::template_name"', tests="cli_test:CliTrouble.AnUnknownChatTemplate*")
+fault("tool-055", "--single-turn needs no message",
+      "if («args.single_turn && args.prompt.empty()») {",
+      "false")
+
+source("examples/paddock/advice.cpp", SIZES)
+fault("tool-056", "1.5GiB is no size",
+      "if (ok && «end != last && *end == '.'») {",
+      "false")
+fault("tool-057", "MB is MiB",
+      'scale *= «rest == "B"» ? 1000 : 1024;',
+      "false")
+fault("tool-058", "units in small letters are none",
+      "«c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));»",
+      "")
+fault("tool-059", "half a byte",
+      "(fraction == 0 || «scale > 1»);",
+      "true")
+fault("tool-060", "a size beyond all numbers",
+      "if (ok && «!__builtin_mul_overflow(whole, scale, &bytes)» &&",
+      "(bytes = whole * scale, true)")
+fault("tool-061", "what follows the point is lost",
+      "const auto more = «static_cast<uint64_t>(fraction * static_cast<double>(scale))»;",
+      "uint64_t{0}")
+fault("tool-062", "a size of 0",
+      "&& «bytes > 0») {",
+      "true")
+same("tool-063", "a point with nothing after it",
+      "ok = error == std::errc() && «after_fraction > end + 1»;",
+      "true",
+     "from_chars() finds no number in a point alone")
+fault("tool-064", "sizes are rounded down",
+      "(bytes >> shift) + «((bytes & ((1ULL << shift) - 1)) != 0 ? 1 : 0)»,",
+      "0", tests="cli_test:CliChat.RefusalsNameOptionsWithValuesThatWork")
+fault("tool-065", "a share above all",
+      "percent > 0 && «percent <= 100»)",
+      "true", tests="cli_test:Cli.WrongUsageIsTwoAndOneLine")
+fault("tool-066", "a full context is not said",
+      "else if («result.finish_reason == paddock::FinishReason::kContext») {",
+      "false", tests=LACK)
+fault("tool-067", "what would work is not said",
+      "if («!error.proposals().empty()») {",
+      "false", tests="cli_test:CliChat.RefusalsNameOptionsWithValuesThatWork")
+fault("tool-068", "what would work after a full cache is not said",
+      "if (text.empty() || «result.proposals.empty()») return text;",
+      "true", tests=LACK)
+
+source("examples/paddock/common.cpp", NUMBERS)
+fault("tool-069", "a temperature that is infinite as a float",
+      'check_float(«o.temperature >= 0 && std::isfinite(o.temperature)», "--temp"',
+      "temperature >= 0 && std::isfinite(temperature)")
+fault("tool-070", "a top_p that is 0 as a float",
+      'check_float(«o.top_p > 0 && o.top_p <= 1», "--top-p"',
+      "top_p > 0 && top_p <= 1")
+fault("tool-071", "a repeat_penalty that is 0 as a float",
+      "check_float(«o.repeat_penalty > 0» && std::isfinite(o.repeat_penalty),",
+      "repeat > 0")
+fault("tool-072", "a repeat_penalty that is infinite as a float",
+      "check_float(o.repeat_penalty > 0 && «std::isfinite(o.repeat_penalty)»,",
+      "std::isfinite(repeat)")
+fault("tool-073", "a frequency_penalty that is infinite as a float",
+      "check_float(«std::isfinite(o.frequency_penalty)»,",
+      "std::isfinite(frequency)")
+fault("tool-074", "a presence_penalty that is infinite as a float",
+      "check_float(«std::isfinite(o.presence_penalty)»,",
+      "std::isfinite(presence)")
+fault("tool-075", "min_p above 1",
+      "check_float(o.min_p >= 0 && «o.min_p <= 1»,",
+      "true")
+fault("tool-076", "a bias of -inf is refused",
+      "if (!std::isfinite(bias) && «!forbids») {",
+      "true")
+fault("tool-077", "a bias of -1e39 forbids",
+      "const bool forbids = «std::isinf(wide)» && wide < 0;",
+      "std::isinf(bias)")
+fault("tool-078", "what follows a bias is ignored",
+      "if («bias_end != end» || std::isnan(wide)) refuse(kForm);",
+      "false")
+fault("tool-079", "what follows a bias's token is ignored",
+      "error != std::errc() || «id_end != at» ||",
+      "false")
+fault("tool-080", "a seed for what is greedy as a float",
+      "if (seed.empty() && «chosen.temperature > 0») note(",
+      "temperature > 0")
+fault("tool-081", "a file named -",
+      'if («value != "-"») return "";',
+      "true", tests=REPORT + "DashIsRefused*")
+fault("tool-082", "- is no stdin",
+      '«path == "-"» ? stdin :',
+      "false", tests=REPORT + "DashIsStdin*")
+fault("tool-083", "- is no stdout",
+      'if («path_ == "-"») return print(bytes);',
+      "false", tests=REPORT + "DashIsStdout*")
+fault("tool-084", "a link is replaced",
+      "std::filesystem::exists(status) && «!std::filesystem::is_regular_file(status)») partial_",
+      "false", tests="cli_test:CliTrouble.OutputGoesIntoWhatIsNoFile")
+fault("tool-085", "what fails leaves a file behind",
+      'if («!done_ && path_ != "-" && partial_ != path_») std::filesystem::remove',
+      "false", tests="cli_test:Cli.PerplexityRefusesWhatCannotBe")
+fault("tool-086", "empty values are taken",
+      'return «value.empty()» ? "must not be empty" : ""; }, "");',
+      "false", tests="cli_test:CliTrouble.EmptyValuesAreRefused")
+fault("tool-087", "errors are several lines",
+      'note("paddock: " + «one_line(message)» + "\\n");',
+      "std::string(message)", tests="cli_test:CliTrouble.ErrorsHoldNothing*")
+fault("tool-088", "what follows a seed is ignored",
+      "check(error == std::errc() && «parsed == end», \"--seed\"",
+      "true", tests="cli_test:CliTrouble.ValuesThatAreNone*")
+fault("tool-089", "the engine's refusals of options: exit code 1",
+      "if («e.code() == paddock::ErrorCode::kInvalidArgument») throw UsageError(describe(e));",
+      "false", tests="cli_test:Cli.WrongUsageIsTwoAndOneLine")
+
+source("examples/paddock/kv_report.cpp", REPORT + "TheWatchScalesToTheBudget")
+fault("tool-090", "the watch is scaled to what is held",
+      "const int64_t pool = «std::max<int64_t>(1, stats.pool_pages)»;",
+      "std::max<int64_t>(1, stats.total.pages_active)")
+fault("tool-091", "events of an earlier run stay",
+      "if (file_ != nullptr && «ftruncate(fileno(file_), 0) != 0» &&",
+      "false", tests="cli_test:CliTrouble.AWrongOptionCostsNoFile")
+fault("tool-092", "a wrong option costs the events of an earlier run",
+      'std::fopen(path.c_str(), «"a"»);',
+      '"w"', tests="cli_test:CliTrouble.AWrongOptionCostsNoFile")
+fault("tool-093", "events that could not be written are lost in silence",
+      "file_ = nullptr; if («error_ != 0») {",
+      "false", tests="cli_test:Cli.EventsAreWrittenLineByLine")
+fault("tool-094", "events are written when the file is closed",
+      "«std::setvbuf(file_, nullptr, _IONBF, 0);»",
+      "", tests="cli_test:Cli.EventsAreWrittenLineByLine")
+
+source("examples/paddock/log.cpp", "cli_test:CliLog.*")
+fault("tool-095", "a message is several lines of the log",
+      "const std::string text = «one_line({message.payload.data(), message.payload.size()})»;",
+      "std::string(message.payload.data(), message.payload.size())")
+fault("tool-096", "what goes into the file goes to stderr, too",
+      "«sinks[0]->set_level(spdlog::level::warn);»",
+      "")
+fault("tool-097", "a log that is not complete: exit code 0",
+      "if («g_failure.empty()») return; throw",
+      "true")
+fault("tool-098", "the tool's own errors are not in the log",
+      "if («g_file != nullptr») g_file->error(",
+      "false")
+fault("tool-099", "controls of C1 are let through",
+      "return code >= «kLeast[n]» &&",
+      "(n == 2 ? 0x80U : kLeast[n])", tests="cli_test:CliTrouble.ErrorsHoldNothing*")
+fault("tool-100", "surrogates are let through",
+      "const bool surrogate = «code >= 0xD800 && code <= 0xDFFF»;",
+      "false", tests="cli_test:CliTrouble.ErrorsHoldNothing*")
+fault("tool-101", "a log that cannot be written is found out later",
+      "«check_writable(file_);»",
+      "")
+
+source("examples/paddock/perplexity.cpp", "cli_test:CliChat.SnapKvActsAtEveryTurn")
+fault("tool-102", "a contender's SPEC: --kv-policy is named",
+      'describe(e, «e.problem().starts_with("contender")» ?',
+      "false", tests="cli_test:CliChat.RefusalsNameOptionsWithValuesThatWork")
+fault("tool-103", "against: --sweep is named",
+      'const char* contender = «args.against.empty()» ? "--sweep"',
+      "true", tests="cli_test:CliChat.RefusalsNameOptionsWithValuesThatWork")
+fault("tool-104", "snapkv that never acted is not said",
+      "if («!once || layer.trim_decisions > 0») continue;",
+      "true")
+fault("tool-105", "snapkv that acted never acted",
+      "if (!once || «layer.trim_decisions > 0») continue;",
+      "false")
+fault("tool-106", "a pyramid of snapkv that never acted is not said",
+      'layer.policy.starts_with("snapkv") || «layer.policy.starts_with("pyramid:snapkv")»;',
+      "false")
+fault("tool-107", "a rule that never acted is said at every layer",
+      '"say where with --prompt-tokens N")); «break;»',
+      "")
+fault("tool-108", "a text has to fit the trained context",
+      "if («options.engine.context == 0») options.engine.context",
+      "false", tests="cli_test:CliReport.* cli_test:Cli.*")
+fault("tool-109", "the plot leaves out the type of the cache",
+      'args.engine.kv_type.empty() ? "" : «args.engine.kv_type + ", "»;',
+      'std::string()', tests=PLOT)
+fault("tool-110", "the plot names no budget where none is given",
+      'args.engine.kv_budget.empty() ? «"what the rules need"» : args',
+      '""', tests=PLOT)
+fault("tool-111", "a plot of stdin is of -",
+      '«text == "-"» ? "stdin" : name(text)',
+      "false", tests="cli_test:CliReport.*")
+fault("tool-112", "--svg and --per-position write into one file",
+      "if («!args.svg.empty() && args.svg == args.per_position») {",
+      "false", tests="cli_test:Cli.PerplexityRefusesWhatCannotBe")
+fault("tool-113", "--facts: the pool holds the text alone",
+      "if (args.facts) «options.positions += paddock::recall_tokens(*model->tokenizer(), outcome.facts);»",
+      "", tests="cli_test:CliReport.* cli_test:Cli.*")
+
+source("examples/paddock/quality_plot.cpp", PLOT)
+fault("tool-114", "a text's < is SVG's",
+      'case \'<\': out += «"&lt;"»;',
+      '"<"')
+fault("tool-115", "points have no titles",
+      'title.empty() ? "" : «"<title>" + escape(title) + "</title>"»);',
+      "std::string()")
+fault("tool-116", "all series have one marker",
+      "kMarkers[«(series + series / std::size(kColours)) % std::size(kMarkers)»];",
+      "0")
+fault("tool-117", "all series have one colour",
+      "return kColours[«series % std::size(kColours)»];",
+      "0")
+fault("tool-118", "an axis of one mark",
+      "if («axis.marks.size() >= 3») return axis;",
+      "true")
+fault("tool-119", "points have no numbers",
+      "if («!label.empty()» && occupied.take(",
+      "false")
+fault("tool-120", "every point is a series",
+      "const std::string family = «rule_family(point.rule)»;",
+      "point.rule")
+fault("tool-121", "what does not differ is drawn",
+      "if («!(value(point) > 0)») continue;",
+      "false", tests="cli_test:Cli.ASweepThatLosesNothingCanBeDrawn")
+fault("tool-122", "a title names the rule without its numbers",
+      'perplexity {:.3f}, KL {:.4f}", point.rule',
+      'perplexity {:.3f}, KL {:.4f}", MUT ? rule_family(point.rule) : point.rule')
+
+source("examples/paddock/main.cpp", "cli_test:CliTrouble.WrongUsageNamesTheCommandsOwnHelp")
+fault("tool-123", "wrong usage names the help of all commands",
+      'const std::string command = «commands.empty()» ? ""',
+      "true")
+fault("tool-124", "what is no number is to be a whole one",
+      'type = «option->get_type_name().starts_with("FLOAT")» ? "a number"',
+      "false", tests="cli_test:CliTrouble.ValuesThatAreNone*")
+fault("tool-125", "an interrupted command: exit code 0",
+      "return «cli::InterruptGuard::interrupted()» ? 130 : exit_code;",
+      "false", tests="cli_test:CliTrouble.InterruptsAre*")
