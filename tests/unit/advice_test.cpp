@@ -7,6 +7,7 @@
 #include <numeric>
 #include <set>
 
+#include "core/system.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
 
@@ -287,6 +288,16 @@ TEST(Advice, ALongerContextThanTheTrainedOneIsTheLastResort) {
   for (const Proposal& p : first.proposals) {
     EXPECT_TRUE(p.policy && !p.context) << to_text(first.proposals);
   }
+  // Only a rule that moves queries keeps near what the model was trained for.
+  EXPECT_TRUE(first_policy(first).starts_with("sink:")) << first.refused;
+  // Within what it was trained for, a given context is what is in the way.
+  EXPECT_EQ(to_text(attempt(options("full", 0, 20), 30, 10).proposals), "drop context");
+}
+
+TEST(Advice, AnEngineThatStartsTakesWhatItsBoundedLayersPrefill) {
+  const int64_t least = least_budget("0=full,1=window:24", 16, 4);
+  const EngineOptions o = options("0=full,1=window:24", static_cast<uint64_t>(least), 0, 16);
+  EXPECT_EQ(attempt(o, 40, 1).reason, FinishReason::kLength);  // a window and a chunk
 }
 
 TEST(Advice, AProposedRuleTakesThePlaceOfTheHostsOwn) {
@@ -297,6 +308,23 @@ TEST(Advice, AProposedRuleTakesThePlaceOfTheHostsOwn) {
   const EngineOptions with = with_proposal(o, proposal);
   EXPECT_EQ(with.kv.custom_policy, nullptr);
   EXPECT_EQ(with.kv.policy, "h2o:24");
+  o.kv.budget_share = 0.5;
+  proposal.budget_bytes = 4096;
+  EXPECT_EQ(with_proposal(o, proposal).kv.budget_share, 0);  // one of the two counts
+}
+
+TEST(Advice, WhatAHostsOwnRuleSaysIsTheHostsToMend) {
+  EngineOptions o = options("mine:3", 48);
+  o.kv.custom_policies["mine"] = [](std::string_view) -> std::shared_ptr<const EvictionPolicy> {
+    throw Error(ErrorCode::kInvalidArgument, "three is too few");
+  };
+  try {
+    Engine(tiny(), o);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_TRUE(e.proposals().empty()) << e.what();
+    EXPECT_NE(std::string(e.what()).find("three is too few"), std::string::npos) << e.what();
+  }
 }
 
 TEST(Advice, AWrongSpecInASmallPoolGetsARuleThatBoundsWhatItKeeps) {
@@ -355,6 +383,8 @@ TEST(Advice, TooMuchForTheMachineIsLowered) {
     ASSERT_FALSE(e.proposals().empty()) << e.what();
     EXPECT_TRUE(e.proposals()[0].lowers) << e.what();
     EXPECT_LT(e.proposals()[0].budget_bytes, huge.kv.budget_bytes) << e.what();
+    EXPECT_GT(e.proposals()[0].budget_bytes, available_memory() / 2) << e.what();
+    EXPECT_TRUE(to_text(e.proposals()).starts_with("lower kv.budget_bytes to ")) << e.what();
   }
   EngineOptions long_context = options("full", 0, 2'000'000'000);
   try {
@@ -364,6 +394,7 @@ TEST(Advice, TooMuchForTheMachineIsLowered) {
     ASSERT_FALSE(e.proposals().empty()) << e.what();
     EXPECT_TRUE(e.proposals()[0].lowers) << e.what();
     EXPECT_GT(e.proposals()[0].context, 64) << e.what();
+    EXPECT_LT(*e.proposals()[0].context * kPositionBytes, available_memory() * 2) << e.what();
   }
   EngineOptions share = options("window:8");
   share.kv.budget_share = 1e-7;

@@ -198,12 +198,16 @@ TEST(Chat, RecognisesPublishedVariants) {
        "{%- for message in messages -%}\n  {{- \"<|im_start|>\" ~ message.role ~ \"\\n\" -}}\n"
        "  {{- message.content + '<|im_end|>\\n' -}}\n{%- endfor -%}\n"
        "{%- if add_generation_prompt -%}\n  {{- '<|im_start|>assistant\\n' -}}\n{%- endif -%}\n"},
+      {"chatml", changed("chatml", "{{ '<|im_start|>'",
+                         "{% if message.role not in ['system', 'user', 'assistant'] %}x{% endif %}"
+                         "{% if seen %}x{% endif %}{% set seen = true %}{{ '<|im_start|>'")},
       {"chatml",
-       "{# a comment #}{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
+       "{# a comment #}\n{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
        "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}" +
            generation},
       {"chatml",
-       "{% for message in messages %}\r\n{{ '<|im_start|>' + message.role + '\\n' + message.content"
+       "{% for message in messages %}\r\n  {% if false %}{% endif %}{{ '<|im_start|>' + "
+       "message.role + '\\n' + message.content"
        " + '<|im_end|>\\n' }}{% endfor %}\r\n" +
            generation + "\r\n"},
       {"llama3",
@@ -216,11 +220,13 @@ TEST(Chat, RecognisesPublishedVariants) {
   for (const auto& [name, jinja] : variants) {
     EXPECT_EQ(ChatTemplate(tokenizer_with(jinja)).name(), name) << jinja;
   }
+  EXPECT_EQ(ChatTemplate(tokenizer_with(changed("llama3", " | trim", ".strip()"))).name(),
+            "llama3");
   // Texts that published models have, with the prompt always there, or ended once more.
   const std::string chatml = template_of("chatml");
   EXPECT_EQ(ChatTemplate(tokenizer_with(chatml + "\n")).name(), "chatml");
   EXPECT_EQ(ChatTemplate(tokenizer_with("{{ bos_token }}" + chatml)).name(), "chatml-bos");
-  const ChatTemplate prompting(tokenizer_with(variants.back().second));
+  const ChatTemplate prompting(tokenizer_with(variants.back().second + "\n"));
   EXPECT_EQ(prompting.render({{"user", "x"}}, false), prompting.render({{"user", "x"}}, true));
   // BOS spelled out, or left to the tokenizer.
   for (const char* name : {"llama3", "llama3.1", "llama3.2"}) {
@@ -243,6 +249,8 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       template_of("llama3") + " ",
       template_of("chatml") + "x",
       changed("llama3", " | trim", ""),
+      changed("llama3", " | trim", " | trim('x')"),
+      changed("llama3", " | trim", ".strip('x')"),
       changed("llama3", "{{ bos_token }}", "{{ bos_token }}\n\n"),
       changed("llama3", "{{ bos_token }}", "{{ bos_token + bos_token }}"),
       changed("llama3", "{% if loop.first %}{{ bos_token }}{% endif %}", "{{ bos_token }}"),
@@ -266,6 +274,9 @@ TEST(Chat, RefusesTemplatesThatRenderSomethingElse) {
       changed("chatml", "{% for", "{% if false %}{{ messages | shout }}{% endif %}{% for"),
       changed("chatml", "{% for", "{% set ns.messages = 1 %}{% for"),
       changed("llama3.2", "strftime_now('%d %b %Y')", "'\x01%d %b %Y\x01'"),
+      changed("chatml", "{% endfor %}", "{% endfor +%}\n"),
+      changed("chatml", "'<|im_start|>' + ", "'<|im_start|>' - "),
+      changed("chatml", "{% endfor %}", "{% endfor %}\n  {%+ if false %}{% endif %}"),
       changed("chatml", "{% for", "{% if not ('x' == 'x' == true) %}x{% endif %}{% for"),
   };
   for (const std::string& jinja : unknown) {

@@ -163,6 +163,7 @@ TEST(Cli, ASweepThatLosesNothingCanBeDrawn) {
   const std::string picture{std::istreambuf_iterator<char>(drawing), {}};
   EXPECT_EQ(picture.find("nan"), std::string::npos);
   EXPECT_EQ(picture.find("inf"), std::string::npos);
+  EXPECT_NE(picture.find(">nothing differs from the baseline<"), std::string::npos);
   EXPECT_NE(picture.find("</svg>"), std::string::npos);
 }
 

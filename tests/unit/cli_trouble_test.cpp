@@ -60,6 +60,7 @@ TEST_F(CliTrouble, ValuesThatAreNoneAreNamedWithWhatIsRight) {
   refuse("--top-k", "99999999999", "whole number");
   refuse("--top-p", "x", "a number");
   refuse("--seed", "-1", "from 0 to");
+  refuse("--seed", "5x", "from 0 to");
   refuse("--seed", "18446744073709551616", "from 0 to");
   refuse("--frequency-penalty", "nan", "a number");
   refuse("--presence-penalty", "inf", "a number");

@@ -173,6 +173,16 @@ TEST(Meter, ABudgetHasToHoldTheTextUnderEveryRule) {
     EXPECT_EQ(refused([&] { meter.compare(text); }), pages == 39);
     EXPECT_EQ(meter.compare(std::span(text).first(76)).scored, 75);
   }
+  // A contender that lacks room is told from the baseline.
+  QualityOptions other = options_for({"full"}, "window:8", 16);
+  other.engine.kv.budget_bytes = 39 * page;
+  other.positions = 80;
+  try {
+    QualityMeter(tiny_folder(), other);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_TRUE(std::string(e.what()).starts_with("contender: 80 positions need ")) << e.what();
+  }
 }
 
 TEST(Meter, ADivergenceIsNeverNegativeAndAlwaysANumber) {

@@ -401,6 +401,24 @@ TEST(ModelFiles, AnIndexBesideAWholeFileIsNotRead) {
   EXPECT_EQ(loaded.embedding, 1);
 }
 
+TEST(ModelFiles, TensorsAreThoseOfTheConfiguration) {
+  Tensors more = small_tensors();
+  more["model.layers.1.self_attn.q_proj.weight"] = {{4, 4}, 1};
+  EXPECT_TRUE(has(refusal_of([&] { Loaded(more, true); }),
+                  {"model.layers.1.self_attn.q_proj.weight", "is not part of a Llama decoder"}));
+  Tensors other = small_tensors();
+  other["model.norm.weight"] = {{5}, 1};
+  EXPECT_TRUE(has(refusal_of([&] { Loaded(other, true); }),
+                  {"model.norm.weight", "shape [5] where the configuration needs [4]"}));
+}
+
+TEST(ModelFiles, StopTokensAreTheModelsAndTheTokenizers) {
+  Loaded loaded(small_tensors(), true);
+  loaded.folder.write("generation_config.json", R"({"eos_token_id": [5, 3]})");
+  loaded.load();
+  EXPECT_EQ(loaded.model->stop_tokens(), (Ids{3, 5}));
+}
+
 const std::vector<Row>& folder_rows() {
   static const std::vector<Row> rows = {
       {"weight_map", check_shards},

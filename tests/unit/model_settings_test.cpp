@@ -632,6 +632,15 @@ TEST(ModelSettings, AContextBeyondTheTrainedOneIsSaid) {
   EXPECT_TRUE(said("h2o:64@compact", 100000).empty());
 }
 
+TEST(ModelSettings, SizesAreSizes) {
+  for (const int size : {0, -1, (1 << 24) + 1}) {
+    const std::string text = std::to_string(size);
+    EXPECT_TRUE(has(json_refusal(Json{{"num_hidden_layers", size}}),
+                    {"'num_hidden_layers' is ", text.c_str(), "it must be from 1 to 16777216"}));
+  }
+  EXPECT_TRUE(has(refusal({{"llama.block_count", 0}}), {"llama.block_count is 0; it must be"}));
+}
+
 TEST(ModelSettings, KeysThatNobodyReadsAreNamed) {
   EXPECT_TRUE(warns(gguf({{"llama.logit_scale", 2.0F}}), {"llama.logit_scale", "ignored"}));
   EXPECT_TRUE(warns(json({{"rope_scaling", {{"rope_type", "default"}, {"kettle", 1}}}}),
