@@ -143,7 +143,8 @@ std::vector<std::function<void(CacheManager&, SequenceId)>> traces() {
           }};
 }
 
-TEST(Afresh, ASlotUsedAgainIsAsIfNew) {
+/// After each trace, what `again` makes of the sequence is used as a new one would be.
+void expect_as_if_new(const std::function<SequenceId(CacheManager&, SequenceId)>& again) {
   for (const std::string& spec : specs()) {
     for (const int32_t block : {1, 4}) {
       const auto fresh = cache_for(spec, block);
@@ -153,31 +154,28 @@ TEST(Afresh, ASlotUsedAgainIsAsIfNew) {
         const auto cache = cache_for(spec, block);
         const SequenceId first = cache->open();
         trace(*cache, first);
-        cache->close(first);
-        const SequenceId id = cache->open();
+        const SequenceId id = again(*cache, first);
         ASSERT_EQ(id, first);
-        ASSERT_EQ(cache->take_changes(id, 0), 0);
         ASSERT_EQ(use(*cache, id, 9), expected);
       }
     }
   }
 }
 
+TEST(Afresh, ASlotUsedAgainIsAsIfNew) {
+  expect_as_if_new([](CacheManager& cache, SequenceId id) {
+    cache.close(id);
+    const SequenceId next = cache.open();
+    EXPECT_EQ(cache.take_changes(next, 0), 0);
+    return next;
+  });
+}
+
 TEST(Afresh, ASequenceTakenBackToNothingIsAsIfNew) {
-  for (const std::string& spec : specs()) {
-    for (const int32_t block : {1, 4}) {
-      const auto fresh = cache_for(spec, block);
-      const std::string expected = use(*fresh, fresh->open(), 9);
-      for (const auto& trace : traces()) {
-        SCOPED_TRACE(fmt::format("{} blocks of {}", spec, block));
-        const auto cache = cache_for(spec, block);
-        const SequenceId id = cache->open();
-        trace(*cache, id);
-        cache->truncate(id, 0);
-        ASSERT_EQ(use(*cache, id, 9), expected);
-      }
-    }
-  }
+  expect_as_if_new([](CacheManager& cache, SequenceId id) {
+    cache.truncate(id, 0);
+    return id;
+  });
 }
 
 /// Whether the next query would find all that it sees, and nobody decided by what goes.

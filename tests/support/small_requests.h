@@ -4,7 +4,9 @@
 
 #include <paddock/paddock.h>
 
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "support/golden.h"
@@ -32,6 +34,18 @@ inline GenerateOptions greedy(int32_t n) {
   options.sampling.temperature = 0;
   options.ignore_stop_tokens = true;
   return options;
+}
+
+/// What is said of wrong arguments.
+inline std::string refusal_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "nothing was refused";
+  return {};
 }
 
 }  // namespace paddock::test

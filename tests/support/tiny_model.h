@@ -10,6 +10,7 @@
 #include <random>
 #include <string>
 
+#include "support/safetensors_writer.h"
 #include "support/temporary_folder.h"
 
 namespace paddock::test {
@@ -32,20 +33,14 @@ inline std::shared_ptr<const Model> tiny_model(const TemporaryFolder& folder,
     for (int i = 0; i < 12; ++i) sum += static_cast<double>(random()) / 4294967296.0;
     return sum;
   };
-  std::string header;
-  std::string data;
-  const auto tensor = [&](const std::string& name, std::vector<int32_t> dims, double mean,
+  SafetensorsWriter tensors;
+  const auto tensor = [&](const std::string& name, const std::vector<int32_t>& dims, double mean,
                           double width) {
-    int64_t n = 1;
-    for (const int32_t dim : dims) n *= dim;
-    const size_t begin = data.size();
-    for (int64_t i = 0; i < n; ++i) {
-      const auto value = static_cast<float>(mean + width * normal());
-      data.append(reinterpret_cast<const char*>(&value), sizeof(value));
-    }
-    header +=
-        fmt::format(R"({}"{}":{{"dtype":"F32","shape":[{}],"data_offsets":[{},{}]}})",
-                    header.empty() ? "" : ",", name, fmt::join(dims, ","), begin, data.size());
+    size_t n = 1;
+    for (const int32_t dim : dims) n *= static_cast<size_t>(dim);
+    std::vector<float> values(n);
+    for (float& value : values) value = static_cast<float>(mean + width * normal());
+    tensors.add(name, dims, values);
   };
   const int32_t hidden = shape.hidden_size;
   const int32_t q_rows = shape.n_heads * shape.head_dim;
@@ -67,11 +62,7 @@ inline std::shared_ptr<const Model> tiny_model(const TemporaryFolder& folder,
     tensor(layer + "mlp.up_proj.weight", {shape.intermediate_size, hidden}, 0, plain);
     tensor(layer + "mlp.down_proj.weight", {hidden, shape.intermediate_size}, 0, plain);
   }
-  header = "{" + header + "}";
-  header.append((8 - header.size() % 8) % 8, ' ');
-  std::string file(8, '\0');
-  for (int i = 0; i < 8; ++i) file[i] = static_cast<char>(header.size() >> (8 * i) & 0xFF);
-  folder.write("model.safetensors", file + header + data);
+  folder.write("model.safetensors", tensors.text());
   folder.write(
       "config.json",
       fmt::format(R"({{"architectures":["LlamaForCausalLM"],"model_type":"llama",)"

@@ -11,17 +11,6 @@ struct Edge {
   std::vector<int64_t> good, bad;
 };
 
-std::string refusal_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was refused";
-  return {};
-}
-
 /// Windows, so that neither context nor batch asks for a large pool.
 EngineOptions modest() {
   EngineOptions o;

@@ -400,17 +400,6 @@ TEST(Hosts, WhatARowCallbackThrowsLeavesTheCallAndTheChunksFedStay) {
   engine.check_integrity();
 }
 
-std::string refusal_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was refused";
-  return {};
-}
-
 TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
   const auto with = [](const std::function<void(EngineOptions&)>& change) {
     return refusal_of([&] {

@@ -236,34 +236,44 @@ std::vector<TokenId> long_prompt(int64_t n) {
   return tokens;
 }
 
-/// How long a pass over `prompt` takes.
-Clock::duration pass_of(Engine& engine, const std::vector<TokenId>& prompt) {
-  const auto before = Clock::now();
-  engine.generate(prompt, greedy(1));
-  return Clock::now() - before;
+EngineOptions one_pass() {
+  EngineOptions o = small();
+  o.batch_size = 512;
+  return o;
 }
+
+/// A prompt that is one pass, how long that takes, and what a request beside it says.
+struct LongPass {
+  LongPass() {
+    const auto before = Clock::now();
+    engine.generate(prompt, greedy(1));
+    pass = Clock::now() - before;
+  }
+  RequestId add_beside() { return engine.add(long_prompt(60), greedy(6)); }
+
+  Engine engine{slow(), one_pass()};
+  std::vector<TokenId> prompt = long_prompt(400);
+  std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
+  Clock::duration pass{};
+};
 
 // The machine may be busy elsewhere: that a pass is met in its middle is tried a few times.
 constexpr int kTries = 5;
 
 TEST(Interruptions, ADeadlineIsKeptInsideAPassAndTheOthersGoOn) {
-  EngineOptions options = small();
-  options.batch_size = 512;
-  Engine engine(slow(), options);
-  const std::vector<TokenId> prompt = long_prompt(400);
-  const std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
-  const auto pass = pass_of(engine, prompt);
+  LongPass scene;
+  Engine& engine = scene.engine;
   bool met = false;
   for (int i = 0; i < kTries && !met; ++i) {
     GenerateOptions late = greedy(5);
-    const RequestId other = engine.add(long_prompt(60), greedy(6));
-    late.deadline = Clock::now() + pass / 4;
-    const RequestId id = engine.add(prompt, late);
+    const RequestId other = scene.add_beside();
+    late.deadline = Clock::now() + scene.pass / 4;
+    const RequestId id = engine.add(scene.prompt, late);
     while (engine.step()) engine.check_integrity();
     const auto r = engine.take(id);
     EXPECT_EQ(r->finish_reason, FinishReason::kDeadline);
     EXPECT_EQ(r->timings.prefill_seconds > 0, r->timings.prefill_tokens > 0);
-    EXPECT_EQ(engine.take(other)->tokens, beside);
+    EXPECT_EQ(engine.take(other)->tokens, scene.beside);
     expect_nothing_held(engine);
     met = r->timings.prefill_tokens == 0;
     EXPECT_TRUE(r->tokens.empty() || !met);
@@ -272,24 +282,20 @@ TEST(Interruptions, ADeadlineIsKeptInsideAPassAndTheOthersGoOn) {
 }
 
 TEST(Interruptions, AnotherThreadCancelsInsideAPass) {
-  EngineOptions options = small();
-  options.batch_size = 512;
-  Engine engine(slow(), options);
-  const std::vector<TokenId> prompt = long_prompt(400);
-  const std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
-  const auto pass = pass_of(engine, prompt);
+  LongPass scene;
+  Engine& engine = scene.engine;
   bool met = false;
   for (int i = 0; i < kTries && !met; ++i) {
-    const RequestId other = engine.add(long_prompt(60), greedy(6));
-    const RequestId id = engine.add(prompt, greedy(5));
+    const RequestId other = scene.add_beside();
+    const RequestId id = engine.add(scene.prompt, greedy(5));
     std::thread canceller([&] {
-      std::this_thread::sleep_for(pass / 4);
+      std::this_thread::sleep_for(scene.pass / 4);
       engine.cancel(id);
     });
     while (engine.step()) engine.check_integrity();
     canceller.join();
     const auto r = engine.take(id);
-    EXPECT_EQ(engine.take(other)->tokens, beside);
+    EXPECT_EQ(engine.take(other)->tokens, scene.beside);
     expect_nothing_held(engine);
     met = r->finish_reason == FinishReason::kCancelled && r->timings.prefill_tokens == 0;
   }
@@ -299,18 +305,18 @@ TEST(Interruptions, AnotherThreadCancelsInsideAPass) {
   for (int i = 0; i < kTries && !met; ++i) {
     const SessionId session = engine.open_session();
     std::thread canceller([&] {
-      std::this_thread::sleep_for(pass / 4);
+      std::this_thread::sleep_for(scene.pass / 4);
       engine.cancel();
     });
     try {
-      engine.feed(session, prompt);
+      engine.feed(session, scene.prompt);
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kCancelled);
       met = engine.session_length(session) == 0;
     }
     canceller.join();
     engine.check_integrity();
-    engine.feed(session, std::span(prompt).first(40));
+    engine.feed(session, std::span(scene.prompt).first(40));
     engine.close_session(session);
     expect_nothing_held(engine);
   }
