@@ -2,7 +2,7 @@
 # Builds Paddock and passes all its tests. Installs what it needs (Debian 12). The last line counts.
 #   --full  a second compiler and machine, every CUDA architecture, sanitizers, fuzz targets and the consumer
 #           projects, too. CI runs the sanitizers, the consumers and one architecture of them without asking
-#   --long  makes every fault of tests/mutants and sees whether the tests notice (an hour)
+#   --long  makes every fault of tests/mutants and sees whether the tests notice: by far the longest
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/packages.sh"

@@ -9,13 +9,12 @@
 namespace cli {
 namespace {
 
-std::string text(const Json& v) {
-  return one_line(v.is_string() ? v.get<std::string>() : v.dump());
-}
+std::string raw(const Json& v) { return v.is_string() ? v.get<std::string>() : v.dump(); }
+std::string text(const Json& v) { return one_line(raw(v)); }
 
 /// A value of the metadata, which may be long and of many lines: its beginning, as one.
 std::string beginning(const Json& v) {
-  std::string shown = v.is_string() ? v.get<std::string>() : v.dump();
+  std::string shown = raw(v);
   size_t most = 100;
   if (shown.size() > most) {
     while ((shown[most] & 0xC0) == 0x80) --most;  // not in the middle of a character

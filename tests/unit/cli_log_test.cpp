@@ -110,10 +110,11 @@ TEST_F(CliLog, WhatCannotBeIsRefused) {
     expect_refusal(with_model + " --log-file ''", 2, "--log-file: must not be empty");
   }
   expect_refusal("inspect " + model_ + " --log-level ''", 2, "--log-level");
-  expect_refusal(logits() + "--log-file /nonexistent/log", 1,
-                 "--log-file /nonexistent/log: cannot be written: No such");
+  const std::string missing = folder_.path() + "/missing";
+  expect_refusal(logits() + "--log-file " + missing + "/log", 1,
+                 "--log-file " + missing + "/log: cannot be written: No such");
   expect_refusal(logits() + "--log-file " + folder_.path(), 1, "cannot be written: Is a directory");
-  EXPECT_FALSE(std::filesystem::exists("/nonexistent"));
+  EXPECT_FALSE(std::filesystem::exists(missing));
 }
 
 TEST_F(CliLog, AFullFileIsSaidOnce) {
