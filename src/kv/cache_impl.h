@@ -69,8 +69,10 @@ struct CacheManager::Impl {
   void join_sinks(Table& table, const LayerRule& rule);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
-  /// Frees kept blocks until `pages` are free or none can be reclaimed.
+  /// Frees kept blocks until `pages` are free. False, and nothing is freed, where all that could be
+  /// reclaimed is not enough.
   bool make_room(int64_t pages);
+  void reclaim_block();
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;
   /// Keeps the named full blocks of a sequence that is about to end.

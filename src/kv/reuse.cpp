@@ -69,27 +69,32 @@ void CacheManager::Impl::keep_blocks(Sequence& sequence) {
   }
 }
 
-bool CacheManager::Impl::make_room(int64_t pages) {
-  while (pool.free_pages() < pages && index.reclaimable() > 0) {
-    const int32_t block = index.reclaim();
-    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      const int32_t page = index.pages(block)[layer];
-      RemovalEvent event;
-      event.step = steps;
-      event.reason = RemovalReason::kCapacity;
-      event.layer = layer;
-      event.rule = layer_rules[layer];
-      event.sequence = -1;
-      event.first_position = index.first_position(block);
-      event.n_tokens = config.block_size;
-      push_event(event);
-      in_index[page] = 0;
-      release_page(page);
-      --counters[layer].cached;
-      ++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];
-    }
+void CacheManager::Impl::reclaim_block() {
+  const int32_t block = index.reclaim();
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    const int32_t page = index.pages(block)[layer];
+    RemovalEvent event;
+    event.step = steps;
+    event.reason = RemovalReason::kCapacity;
+    event.layer = layer;
+    event.rule = layer_rules[layer];
+    event.sequence = -1;
+    event.first_position = index.first_position(block);
+    event.n_tokens = config.block_size;
+    push_event(event);
+    in_index[page] = 0;
+    release_page(page);
+    --counters[layer].cached;
+    ++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];
   }
-  return pool.free_pages() >= pages;
+}
+
+bool CacheManager::Impl::make_room(int64_t pages) {
+  // A kept block that nobody references has one page in each layer, held by the index alone.
+  const int64_t reclaimable = int64_t{index.reclaimable()} * config.n_layers;
+  if (pool.free_pages() + reclaimable < pages) return false;
+  while (pool.free_pages() < pages) reclaim_block();
+  return true;
 }
 
 }  // namespace paddock

@@ -392,7 +392,7 @@ fault("kv-153", "kept blocks leave with their sequence",
       "in_index[page] = «1»;",
       "0")
 fault("kv-154", "one block too many is reclaimed",
-      "while («pool.free_pages() < pages» && index",
+      "while («pool.free_pages() < pages») reclaim_block();",
       "pool.free_pages() <= pages")
 fault("kv-155", "a reclaimed block is logged at position 0",
       "event.first_position = «index.first_position(block)»;",
@@ -406,6 +406,13 @@ fault("kv-157", "a reclaimed block is logged as one of sequence 0",
 fault("kv-158", "reclaimed pages are not counted as removed",
       "«++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];»",
       "")
+fault("kv-194", "what cannot be enough is reclaimed all the same",
+      "if (pool.free_pages() + reclaimable < pages) return false;",
+      "while (MUT && pool.free_pages() < pages && index.reclaimable() > 0) reclaim_block(); "
+      "if (pool.free_pages() + (MUT ? 0 : reclaimable) < pages) return false;")
+fault("kv-195", "kept blocks are counted as one page each",
+      "«int64_t{index.reclaimable()} * config.n_layers»;",
+      "index.reclaimable()")
 
 source("src/kv/prefix_index.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",

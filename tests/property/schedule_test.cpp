@@ -128,7 +128,7 @@ class Schedule {
     const int64_t free = cache_->free_pages();
     if (!cache_->reserve(id, n)) {
       ++counts_.full;
-      EXPECT_GE(cache_->free_pages(), free);
+      EXPECT_EQ(cache_->free_pages(), free);
       return;
     }
     cache_->check_integrity();

@@ -555,6 +555,32 @@ TEST(Kept, WhatIsReclaimedIsLoggedWithAllThatIsKnown) {
   }
 }
 
+TEST(Kept, AReservationThatCannotBeMetReclaimsNothing) {
+  CacheConfig config = small_config(2, 2 * 6);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  cache.close(read(cache, names_of(1, 3)));
+  const SequenceId other = cache.open();
+  grow(cache, other, kBlock);
+  // Two blocks are free, three kept: six do not fit, five do.
+  const auto changed = [&](int64_t refused) {
+    KvStats stats = cache.stats();
+    EXPECT_EQ(stats.reservations_refused, refused);
+    stats.reservations_refused = 0;
+    return to_json(stats);
+  };
+  const std::string before = changed(0);
+  EXPECT_FALSE(cache.reserve(other, 6 * kBlock));
+  EXPECT_EQ(changed(1), before);
+  EXPECT_EQ(cache.free_pages(), 2 * 2);
+  EXPECT_EQ(cache.stats().events, 0U);
+  cache.check_integrity();
+  EXPECT_TRUE(cache.reserve(other, 5 * kBlock));
+  EXPECT_EQ(cache.stats().total.pages_cached, 0);
+  EXPECT_EQ(cache.free_pages(), 0);
+  cache.check_integrity();
+}
+
 TEST(Kept, ABlockIsRegrettedOnceAndInTheEndForgotten) {
   CacheConfig config = small_config(1, 2);
   config.keep_blocks = true;
