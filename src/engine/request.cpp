@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "core/utf8.h"
 #include "model/model_data.h"
-#include "text/utf8.h"
 
 namespace paddock {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "core/json.h"
 #include "io/mapped_file.h"
-#include "text/strict_json.h"
 
 namespace paddock::safetensors {
 

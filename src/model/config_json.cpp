@@ -2,9 +2,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/fail.h"
+#include "core/json.h"
 #include "model/config.h"
 #include "model/rope_json.h"
-#include "text/strict_json.h"
 
 namespace paddock {
 namespace {

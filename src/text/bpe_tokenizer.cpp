@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "core/fail.h"
-#include "text/utf8.h"
+#include "core/utf8.h"
 
 namespace paddock {
 namespace {

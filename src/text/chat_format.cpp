@@ -1,8 +1,8 @@
 #include "text/chat_format.h"
 
 #include "core/fail.h"
+#include "core/utf8.h"
 #include "text/template_trace.h"
-#include "text/utf8.h"
 #include "text/vocabulary.h"
 
 namespace paddock {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "core/utf8.h"
 #include "paddock/chat.h"
 #include "paddock/engine.h"
 #include "text/chat_format.h"

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "core/utf8.h"
 #include "paddock/tokenizer.h"
-#include "text/utf8.h"
 
 namespace paddock {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "core/fail.h"
 #include "core/log.h"
+#include "core/utf8.h"
 #include "text/bpe_tokenizer.h"
 #include "text/byte_alphabet.h"
 #include "text/tokenizer_source.h"

@@ -6,8 +6,9 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "core/json.h"
+#include "core/utf8.h"
 #include "io/mapped_file.h"
-#include "text/strict_json.h"
 #include "text/tokenizer_readers.h"
 #include "text/tokenizer_source.h"
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/fail.h"
+#include "core/utf8.h"
 
 namespace paddock {
 namespace {

@@ -8,9 +8,10 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "core/json.h"
 #include "core/log.h"
+#include "core/utf8.h"
 #include "text/byte_alphabet.h"
-#include "text/strict_json.h"
 #include "text/tokenizer_readers.h"
 #include "text/tokenizer_source.h"
 

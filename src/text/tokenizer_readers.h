@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <span>
 
+#include "core/json.h"
 #include "text/bpe_tokenizer.h"
-#include "text/strict_json.h"
 
 namespace paddock {
 

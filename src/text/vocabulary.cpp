@@ -7,8 +7,8 @@
 #include <random>
 
 #include "core/fail.h"
+#include "core/utf8.h"
 #include "text/byte_alphabet.h"
-#include "text/utf8.h"
 
 namespace paddock {
 namespace {
@@ -175,28 +175,6 @@ std::optional<TokenId> Vocabulary::find(std::string_view text) const {
   if (text.empty()) return std::nullopt;
   if (const auto id = find_added(text)) return id;
   return find_normal(text);
-}
-
-std::string quote(std::string_view text) {
-  std::string out = "\"";
-  bool cut = false;
-  while (!text.empty()) {
-    const Utf8Char c = next_utf8(text);
-    const bool plain = c.state == Utf8Char::State::kValid && c.code >= 0x20 && c.code != 0x7F &&
-                       !(c.code >= 0x80 && c.code < 0xA0);
-    const size_t n = plain ? c.length : 1;
-    if (out.size() + n > 40) {
-      cut = true;
-      break;
-    }
-    if (plain) {
-      out.append(text.substr(0, n));
-    } else {
-      out += fmt::format("\\x{:02X}", static_cast<uint8_t>(text[0]));
-    }
-    text.remove_prefix(n);
-  }
-  return out + (cut ? "...\"" : "\"");
 }
 
 }  // namespace paddock

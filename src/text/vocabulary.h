@@ -122,8 +122,4 @@ class Vocabulary {
   TokenIndex normal_, added_;
 };
 
-/// `text` made fit for an error message: at most 40 bytes, control characters and bytes that are no
-/// UTF-8 as \xNN.
-std::string quote(std::string_view text);
-
 }  // namespace paddock

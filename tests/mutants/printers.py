@@ -1,6 +1,6 @@
 # Faults of the area "printers": see faults.py.
 
-source("src/kv/stats_text.cpp", "stats_test")
+source("src/report/stats_text.cpp", "stats_test")
 fault("printers-001", "table: filled up and slow swapped",
       "stats.policy_shortfalls, stats.policy_slow); } if",
       "MUT ? stats.policy_slow : stats.policy_shortfalls, MUT ? stats.policy_shortfalls : "
@@ -63,7 +63,7 @@ fault("printers-027", "table: overflows of layers that had none",
       "if («layer.kv_overflows == 0») continue;",
       "false")
 
-source("src/kv/stats_prometheus.cpp", "stats_test")
+source("src/report/stats_prometheus.cpp", "stats_test")
 fault("printers-008", "prometheus: quote not escaped",
       r"""if (c.code == '\\' || c.code == '"') out""",
       r"""if (c.code == '\\' || (c.code == '"' && !MUT)) out""")

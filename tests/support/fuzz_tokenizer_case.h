@@ -16,7 +16,7 @@
 #include "text/chat_format.h"
 #include "text/tokenizer_readers.h"
 #include "text/tokenizer_source.h"
-#include "text/utf8.h"
+#include "core/utf8.h"
 
 namespace paddock::test {
 

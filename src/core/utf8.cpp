@@ -1,4 +1,6 @@
-#include "text/utf8.h"
+#include "core/utf8.h"
+
+#include <fmt/format.h>
 
 #include <cstring>
 
@@ -104,6 +106,28 @@ std::string_view trim_spaces(std::string_view text) {
     text = text.substr(0, start);
   }
   return text;
+}
+
+std::string quote(std::string_view text) {
+  std::string out = "\"";
+  bool cut = false;
+  while (!text.empty()) {
+    const Utf8Char c = next_utf8(text);
+    const bool plain = c.state == Utf8Char::State::kValid && c.code >= 0x20 && c.code != 0x7F &&
+                       !(c.code >= 0x80 && c.code < 0xA0);
+    const size_t n = plain ? c.length : 1;
+    if (out.size() + n > 40) {
+      cut = true;
+      break;
+    }
+    if (plain) {
+      out.append(text.substr(0, n));
+    } else {
+      out += fmt::format("\\x{:02X}", static_cast<uint8_t>(text[0]));
+    }
+    text.remove_prefix(n);
+  }
+  return out + (cut ? "...\"" : "\"");
 }
 
 }  // namespace paddock

@@ -1,10 +1,10 @@
-#include "text/strict_json.h"
+#include "core/json.h"
 
 #include <string_view>
 #include <utility>
 
 #include "core/fail.h"
-#include "text/vocabulary.h"
+#include "core/utf8.h"
 
 namespace paddock {
 

@@ -33,4 +33,8 @@ void append_utf8(std::string& out, uint32_t code);
 /// Without the white space around it: what Python's str.strip() removes.
 std::string_view trim_spaces(std::string_view text);
 
+/// `text` made fit for an error message: at most 40 bytes, control characters and bytes that are no
+/// UTF-8 as \xNN.
+std::string quote(std::string_view text);
+
 }  // namespace paddock

@@ -2,8 +2,8 @@
 // https://prometheus.io/docs/instrumenting/exposition_formats/).
 #include <fmt/format.h>
 
+#include "core/utf8.h"
 #include "paddock/stats.h"
-#include "text/utf8.h"
 
 namespace paddock {
 namespace {
