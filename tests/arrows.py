@@ -13,7 +13,7 @@ MAY = {
     "eviction": ([], ["eviction"]),
     "report": ([], ["kv_cache", "stats"]),
     "kv": (["eviction", "kernels"], ["eviction", "stats"]),
-    "backend": (["kernels"], ["engine", "stats"]),
+    "backend": (["kernels"], ["stats"]),
     "model": (["backend", "io", "text", "kernels"], ["model"]),
     "engine": (["model", "backend", "kv", "kernels"], "*"),
     "diagnose": (["engine", "kv", "eviction"], "*"),

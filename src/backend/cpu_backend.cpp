@@ -1,4 +1,4 @@
-// The CPU backend: splits every operation of backend.h over a thread pool of its own and calls the
+// The CPU backend: splits every operation of step_ops.h over a thread pool of its own and calls the
 // kernels of one instruction set.
 #include <algorithm>
 #include <array>
@@ -59,12 +59,16 @@ cpu::Isa parse_isa(const std::string& name) {
        "isa '{}' is unknown; use portable, avx2, avx512 or avx512_bf16", name);
 }
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
  public:
   explicit CpuBackend(const BackendOptions& options)
       : kernels_(cpu::kernels(parse_isa(options.isa))),
-        reference_(options.precision == Precision::kReference),
+        reference_(options.reference),
         pool_(options.threads) {}
+
+  WeightStore& weights() override { return *this; }
+  StepOps& ops() override { return *this; }
+  PageStore& pages() override { return *this; }
 
   // ---- weights
 
@@ -124,8 +128,8 @@ class CpuBackend final : public Backend {
 
   void reserve(const BackendLimits& limits) override {
     limits_ = limits;
-    clocks_.resize(limits.max_entries.size());
-    overflows_.resize(limits.max_entries.size());
+    clocks_.resize(limits.step.max_entries.size());
+    overflows_.resize(limits.step.max_entries.size());
     const auto fit = [](AlignedBuffer& buffer, uint64_t bytes, const char* what) {
       if (buffer.size() == bytes) return;
       buffer = AlignedBuffer();  // the old one first: both may not fit
@@ -136,8 +140,8 @@ class CpuBackend final : public Backend {
     fit(input_, input_bytes(limits), "packed activations");
     fit(scratch_, scratch_bytes(limits), "attention scratch");
     fit(masses_, mass_bytes(limits), "attention masses");
-    sequences_.reserve(limits.max_sequences);
-    own_rows_.resize(limits.max_tokens);
+    sequences_.reserve(limits.step.max_sequences);
+    own_rows_.resize(limits.step.max_tokens);
     std::iota(own_rows_.begin(), own_rows_.end(), 0);
   }
 
@@ -148,26 +152,10 @@ class CpuBackend final : public Backend {
 
   // ---- one step
 
-  bool begin_step(const StepPlan& plan) override {
+  bool run(const StepPlan& plan, StepLayers layers) override {
     plan_ = &plan;
-    const auto half = static_cast<int64_t>(limits_.inverse_frequencies.size());
-    float* angles = reinterpret_cast<float*>(angles_.data());
-    split(static_cast<int64_t>(plan.angle_positions.size()), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        float* cosines = angles + row * 2 * half;
-        for (int64_t i = 0; i < half; ++i) {
-          const double angle = plan.angle_positions[row] * limits_.inverse_frequencies[i];
-          cosines[i] = static_cast<float>(std::cos(angle)) * limits_.attention_factor;
-          cosines[half + i] = static_cast<float>(std::sin(angle)) * limits_.attention_factor;
-        }
-      }
-    });
-    return true;
-  }
-
-  bool end_step(bool) override {
-    plan_ = nullptr;
-    return true;
+    compute_angles();
+    return layers(plan.n_tokens());
   }
 
   void embed(const EmbeddingWeight& weight, Buffer out) override {
@@ -207,10 +195,10 @@ class CpuBackend final : public Backend {
     args.v_stride = v.stride;
     args.angles = reinterpret_cast<const float*>(angles_.data());
     args.angle_rows = own_rows_.data();
-    args.interleaved = limits_.rope_interleaved;
+    args.interleaved = limits_.model.rope_interleaved;
     args.pool = page_pool_.data();
-    args.geometry = limits_.geometry;
-    args.kv_type = limits_.kv_type;
+    args.geometry = limits_.pool.geometry;
+    args.kv_type = limits_.pool.kv_type;
     args.destinations = plan_->layers[layer].destinations.data();
     args.key_norms = plan_->layers[layer].key_norms;
     int64_t overflows = 0;
@@ -224,48 +212,6 @@ class CpuBackend final : public Backend {
     const auto start = std::chrono::steady_clock::now();
     attend(layer, q, out);
     clocks_.add(layer, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());
-  }
-
-  void attend(int32_t layer, Buffer q, Buffer out) {
-    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
-    sequences_.clear();
-    auto* masses = reinterpret_cast<int64_t*>(masses_.data());
-    for (const SequenceView& s : views) {
-      const auto n_entries = static_cast<int32_t>(s.entries.size());
-      sequences_.push_back({s.first_token, s.n_tokens, s.first_position, s.entries.data(),
-                            n_entries, s.angle_rows, s.n_rotations, s.visibility, nullptr});
-      if (s.uses == nullptr) continue;
-      sequences_.back().mass = masses;
-      std::fill_n(masses, int64_t{s.n_tokens} * n_entries, int64_t{0});
-      masses += int64_t{s.n_tokens} * n_entries;
-    }
-    cpu::AttentionArgs args{};
-    args.q = q.data;
-    args.out = out.data;
-    args.n_heads = limits_.n_heads;
-    args.scale = 1.0F / std::sqrt(static_cast<float>(limits_.geometry.head_dim));
-    args.angles = reinterpret_cast<const float*>(angles_.data());
-    args.interleaved = limits_.rope_interleaved;
-    args.pool = page_pool_.data();
-    args.geometry = limits_.geometry;
-    args.kv_type = limits_.kv_type;
-    args.sequences = sequences_.data();
-    args.n_sequences = static_cast<int32_t>(sequences_.size());
-    args.max_parts = static_cast<int32_t>(max_parts(limits_));
-    const auto kernel = reference_ ? kernels_.attention_reference : kernels_.attention;
-    const int64_t tasks = kernels_.attention_tasks(args);
-    const int64_t scratch = worker_scratch(limits_);
-    // Tasks differ in length, so workers take the next one as they come free.
-    std::atomic<int64_t> next{0};
-    pool_.run([&](int worker) {
-      float* own = reinterpret_cast<float*>(scratch_.data()) + worker * scratch;
-      for (int64_t i = next++; i < tasks; i = next++) kernel(args, i, i + 1, own);
-    });
-    for (size_t i = 0; i < views.size(); ++i) {
-      if (views[i].uses != nullptr) {
-        cpu::add_up_uses(sequences_[i], limits_.n_heads, views[i].uses);
-      }
-    }
   }
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
@@ -286,6 +232,8 @@ class CpuBackend final : public Backend {
   std::span<const float> host_rows(Buffer x, int32_t n) override {
     return {x.data, static_cast<size_t>(n * x.cols)};
   }
+  bool samples() const override { return false; }
+  std::span<const int32_t> sample(Buffer, std::span<const SampleRow>) override { return {}; }
   void wait() override {}
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
   int64_t kv_overflows(int32_t layer) const override { return overflows_.read(layer); }
@@ -293,7 +241,7 @@ class CpuBackend final : public Backend {
   // ---- pages
 
   void read_page(int32_t page, std::span<std::byte> out) const override {
-    const int64_t bytes = limits_.geometry.page_bytes();
+    const int64_t bytes = limits_.pool.geometry.page_bytes();
     std::memcpy(out.data(), page_pool_.data() + page * bytes, static_cast<size_t>(bytes));
   }
 
@@ -304,19 +252,19 @@ class CpuBackend final : public Backend {
             buffer(std::move(taken)) {}
       AlignedBuffer buffer;
     };
-    const int64_t bytes = limits_.geometry.page_bytes();
+    const int64_t bytes = limits_.pool.geometry.page_bytes();
     return std::make_unique<Pages>(AlignedBuffer(static_cast<uint64_t>(n * bytes), "saved pages"),
                                    bytes);
   }
   int64_t save_pages(std::span<const PageCopy> copies) override {
-    const int64_t bytes = limits_.geometry.page_bytes();
+    const int64_t bytes = limits_.pool.geometry.page_bytes();
     for (const PageCopy& c : copies) {
       std::memcpy(c.host, page_pool_.data() + c.page * bytes, static_cast<size_t>(bytes));
     }
     return 0;
   }
   int64_t load_pages(std::span<const PageCopy> copies) override {
-    const int64_t bytes = limits_.geometry.page_bytes();
+    const int64_t bytes = limits_.pool.geometry.page_bytes();
     for (const PageCopy& c : copies) {
       std::memcpy(page_pool_.data() + c.page * bytes, c.host, static_cast<size_t>(bytes));
     }
@@ -326,7 +274,7 @@ class CpuBackend final : public Backend {
   void wait_for_copies(int64_t) override {}
 
   void poison_page(int32_t page) override {
-    const int64_t bytes = limits_.geometry.page_bytes();
+    const int64_t bytes = limits_.pool.geometry.page_bytes();
     std::memset(page_pool_.data() + page * bytes, 0xFF, static_cast<size_t>(bytes));
   }
 
@@ -359,6 +307,65 @@ class CpuBackend final : public Backend {
         first += units(i);
       }
     });
+  }
+
+  /// Cosines and sines of the step at hand.
+  void compute_angles() {
+    const std::vector<double>& frequencies = limits_.model.inverse_frequencies;
+    const auto half = static_cast<int64_t>(frequencies.size());
+    float* angles = reinterpret_cast<float*>(angles_.data());
+    split(static_cast<int64_t>(plan_->angle_positions.size()), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        float* cosines = angles + row * 2 * half;
+        for (int64_t i = 0; i < half; ++i) {
+          const double angle = plan_->angle_positions[row] * frequencies[i];
+          cosines[i] = static_cast<float>(std::cos(angle)) * limits_.model.attention_factor;
+          cosines[half + i] = static_cast<float>(std::sin(angle)) * limits_.model.attention_factor;
+        }
+      }
+    });
+  }
+
+  void attend(int32_t layer, Buffer q, Buffer out) {
+    const std::span<const SequenceView> views = plan_->layers[layer].sequences;
+    sequences_.clear();
+    auto* masses = reinterpret_cast<int64_t*>(masses_.data());
+    for (const SequenceView& s : views) {
+      const auto n_entries = static_cast<int32_t>(s.entries.size());
+      sequences_.push_back({s.first_token, s.n_tokens, s.first_position, s.entries.data(),
+                            n_entries, s.angle_rows, s.n_rotations, s.visibility, nullptr});
+      if (s.uses == nullptr) continue;
+      sequences_.back().mass = masses;
+      std::fill_n(masses, int64_t{s.n_tokens} * n_entries, int64_t{0});
+      masses += int64_t{s.n_tokens} * n_entries;
+    }
+    cpu::AttentionArgs args{};
+    args.q = q.data;
+    args.out = out.data;
+    args.n_heads = limits_.model.n_heads;
+    args.scale = 1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim));
+    args.angles = reinterpret_cast<const float*>(angles_.data());
+    args.interleaved = limits_.model.rope_interleaved;
+    args.pool = page_pool_.data();
+    args.geometry = limits_.pool.geometry;
+    args.kv_type = limits_.pool.kv_type;
+    args.sequences = sequences_.data();
+    args.n_sequences = static_cast<int32_t>(sequences_.size());
+    args.max_parts = static_cast<int32_t>(max_parts(limits_));
+    const auto kernel = reference_ ? kernels_.attention_reference : kernels_.attention;
+    const int64_t tasks = kernels_.attention_tasks(args);
+    const int64_t scratch = worker_scratch(limits_);
+    // Tasks differ in length, so workers take the next one as they come free.
+    std::atomic<int64_t> next{0};
+    pool_.run([&](int worker) {
+      float* own = reinterpret_cast<float*>(scratch_.data()) + worker * scratch;
+      for (int64_t i = next++; i < tasks; i = next++) kernel(args, i, i + 1, own);
+    });
+    for (size_t i = 0; i < views.size(); ++i) {
+      if (views[i].uses != nullptr) {
+        cpu::add_up_uses(sequences_[i], limits_.model.n_heads, views[i].uses);
+      }
+    }
   }
 
   void pack(const TensorView& tensor, CpuLinear::Part& part) {
@@ -412,14 +419,15 @@ class CpuBackend final : public Backend {
   }
 
   static int64_t padded_cols(const BackendLimits& limits) {
-    return static_cast<int64_t>(round_up(limits.max_cols, 16));
+    return static_cast<int64_t>(round_up(limits.model.max_cols, 16));
   }
   static uint64_t pool_bytes(const BackendLimits& limits) {
-    return checked_mul(limits.n_pages, limits.geometry.page_bytes(), "the page pool",
+    return checked_mul(limits.pool.n_pages, limits.pool.geometry.page_bytes(), "the page pool",
                        ErrorCode::kOutOfMemory);
   }
   static uint64_t angle_bytes(const BackendLimits& limits) {
-    return uint64_t(limits.max_angle_rows) * 2 * limits.inverse_frequencies.size() * sizeof(float);
+    return uint64_t(limits.step.max_angle_rows) * 2 * limits.model.inverse_frequencies.size() *
+           sizeof(float);
   }
   uint64_t input_bytes(const BackendLimits& limits) const {
     if (reference_) return pool_.size() * padded_cols(limits) * sizeof(float);
@@ -427,21 +435,23 @@ class CpuBackend final : public Backend {
     for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
                              DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
                              DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
-      most = std::max(most, kernels_.input_bytes(kernels_.packed_format(type), limits.max_tokens,
-                                                 limits.max_cols));
+      most = std::max(most, kernels_.input_bytes(kernels_.packed_format(type),
+                                                 limits.step.max_tokens, limits.model.max_cols));
     }
     return static_cast<uint64_t>(most);
   }
   static int64_t max_parts(const BackendLimits& limits) {
-    return cpu::attention_parts(limits.max_measured_entries, limits.geometry.block_size);
+    return cpu::attention_parts(limits.step.max_measured_entries, limits.pool.geometry.block_size);
   }
   int64_t worker_scratch(const BackendLimits& limits) const {
-    return kernels_.attention_scratch(
-        limits.geometry.head_dim, limits.n_heads / limits.geometry.n_kv_heads, max_parts(limits));
+    return kernels_.attention_scratch(limits.pool.geometry.head_dim,
+                                      limits.model.n_heads / limits.pool.geometry.n_kv_heads,
+                                      max_parts(limits));
   }
   static uint64_t mass_bytes(const BackendLimits& limits) {
-    return checked_mul(limits.max_measured_entries, uint64_t(limits.max_tokens) * sizeof(int64_t),
-                       "attention masses", ErrorCode::kOutOfMemory);
+    return checked_mul(limits.step.max_measured_entries,
+                       uint64_t(limits.step.max_tokens) * sizeof(int64_t), "attention masses",
+                       ErrorCode::kOutOfMemory);
   }
   uint64_t scratch_bytes(const BackendLimits& limits) const {
     return sizeof(float) * static_cast<uint64_t>(worker_scratch(limits) * pool_.size());

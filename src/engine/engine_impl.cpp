@@ -360,7 +360,7 @@ bool Engine::Impl::forward_plan() {
       llama->compute_logits(logit_rows_);
       choose();
     } else if (planner->measures()) {
-      backend->wait();
+      backend->ops().wait();
     }
   } catch (...) {
     roll_back();
@@ -371,7 +371,7 @@ bool Engine::Impl::forward_plan() {
 
 void Engine::Impl::choose() {
   chosen_.assign(logit_rows_.size(), -1);
-  bool on_device = backend->samples();
+  bool on_device = backend->ops().samples();
   for (const Request* r : stepping_) {
     if (r->last_row >= 0) on_device &= !r->sampler.adjusts() && !r->options.logprobs;
   }

@@ -38,9 +38,10 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const detail::ModelData& data = model->data();
   const LlamaConfig& config = data.config;
 
-  backend = make_backend(o.device, {o.precision, o.threads, o.isa});
-  const std::string key = backend->weights_key();
-  const uint64_t packed = data.has_weights(key) ? 0 : weights_bytes(data.tensors, *backend);
+  backend = make_backend(o.device, {o.precision == Precision::kReference, o.threads, o.isa});
+  const std::string key = backend->weights().weights_key();
+  const uint64_t packed =
+      data.has_weights(key) ? 0 : weights_bytes(data.tensors, backend->weights());
   if (o.kv.budget_share > 0) fit_pool(packed);
   const uint64_t pool = o.kv.budget_bytes;
   // At once, as the cache's own tables grow with the pool.
@@ -49,10 +50,10 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const uint64_t others = other_bytes();
   check_memory(config, setup, backend->available_bytes(), packed, others);
 
-  weights = data.weights(key, [&] { return make_weights(data, *backend); });
+  weights = data.weights(key, [&] { return make_weights(data, backend->weights()); });
   backend->reserve(limits_for(setup, data, *planner));
 #ifdef PADDOCK_POISON
-  for (int32_t page = 0; page < setup.n_pages; ++page) backend->poison_page(page);
+  for (int32_t page = 0; page < setup.n_pages; ++page) backend->pages().poison_page(page);
 #endif
   llama = std::make_unique<Llama>(config, weights, *backend, most_tokens(o), most_logit_rows(o));
   memory_bytes = weights->bytes + pool + others;
@@ -83,7 +84,7 @@ void Engine::Impl::make_books() {
                            static_cast<bool>(o.kv.on_event),
                            {}};
 #ifdef PADDOCK_POISON  // by the build
-  cache_config.on_free = [this](int32_t page) { backend->poison_page(page); };
+  cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif
   planner = nullptr;
   cache = std::make_unique<CacheManager>(cache_config, setup.policies);

@@ -6,9 +6,9 @@ namespace paddock {
 namespace {
 
 /// Where keys or values were lost first, and what holds them; empty if none were.
-std::string overflow_text(const Backend& backend, const EngineSetup& setup) {
+std::string overflow_text(const StepOps& ops, const EngineSetup& setup) {
   for (int32_t layer = 0; layer < setup.policies.size(); ++layer) {
-    const int64_t n = backend.kv_overflows(layer);
+    const int64_t n = ops.kv_overflows(layer);
     if (n == 0) continue;
     const char* type = kv_type_name(setup.options.kv.type);
     const char* wider = kv_type_name(setup.kv_type == DType::kF16 ? KvType::kBF16 : KvType::kF32);
@@ -27,7 +27,7 @@ std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t 
   if (bad < 0) return std::nullopt;
   const std::string what =
       fmt::format("the logit of token {} after position {} is {}", bad, position, logits[bad]);
-  const std::string lost = overflow_text(*backend, setup);
+  const std::string lost = overflow_text(backend->ops(), setup);
   if (!lost.empty()) {
     noted_overflows_ = true;
     return Error(ErrorCode::kUnsupported, what + ": " + lost);
@@ -38,7 +38,7 @@ std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t 
 
 void Engine::Impl::note_overflows() {
   if (noted_overflows_) return;
-  const std::string lost = overflow_text(*backend, setup);
+  const std::string lost = overflow_text(backend->ops(), setup);
   if (lost.empty()) return;
   noted_overflows_ = true;
   log(LogLevel::kWarning, "{}", lost);

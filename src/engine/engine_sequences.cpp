@@ -201,9 +201,9 @@ KvStats Engine::Impl::stats() const {
   stats.hook_failures = hook_failures_ + static_cast<int64_t>(log_hook_failures());
   for (KvLayerStats& layer : stats.layers) {
     layer.attention_seconds =
-        static_cast<double>(backend->attention_nanoseconds(layer.layer)) * 1e-9;
+        static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;
     stats.total.attention_seconds += layer.attention_seconds;
-    layer.kv_overflows = backend->kv_overflows(layer.layer);
+    layer.kv_overflows = backend->ops().kv_overflows(layer.layer);
     stats.total.kv_overflows += layer.kv_overflows;
   }
   stats.memory = {resident_memory(), available_memory()};
@@ -282,7 +282,7 @@ void Engine::Impl::feed_sequence(SequenceId sequence, std::span<const TokenId> t
     bool completed = false;
     try {
       completed = llama->run(planner->build(), this);
-      if (planner->measures()) backend->wait();
+      if (planner->measures()) backend->ops().wait();
     } catch (...) {
       cache->rollback(sequence);
       throw;

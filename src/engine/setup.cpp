@@ -201,38 +201,44 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   return setup;
 }
 
+namespace {
+
+/// Every kind of weight matrix once.
+std::vector<LinearShape> linear_shapes(const LlamaTensors& tensors) {
+  std::vector<LinearShape> shapes;
+  const auto add = [&](const TensorView& t) {
+    const bool known = std::any_of(shapes.begin(), shapes.end(), [&](const LinearShape& s) {
+      return s.type == t.dtype && s.rows == t.rows() && s.cols == t.cols();
+    });
+    if (!known) shapes.push_back({t.dtype, t.rows(), t.cols()});
+  };
+  add(tensors.output);
+  for (const LlamaTensors::Layer& t : tensors.layers) {
+    for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) add(*w);
+  }
+  return shapes;
+}
+
+}  // namespace
+
 BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner) {
   const LlamaConfig& config = model.config;
-  BackendLimits limits;
-  limits.max_entries = planner.max_entries();
-  limits.max_logit_rows = most_logit_rows(setup.options);
-  limits.vocab_size = config.vocab_size;
-  const auto add_shape = [&](const TensorView& t) {
-    const bool known =
-        std::any_of(limits.linears.begin(), limits.linears.end(), [&](const LinearShape& s) {
-          return s.type == t.dtype && s.rows == t.rows() && s.cols == t.cols();
-        });
-    if (!known) limits.linears.push_back({t.dtype, t.rows(), t.cols()});
-  };
-  add_shape(model.tensors.output);
-  for (const LlamaTensors::Layer& t : model.tensors.layers) {
-    for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) add_shape(*w);
-  }
-  limits.max_tokens = most_tokens(setup.options);
-  limits.max_angle_rows = planner.max_angle_rows();
-  limits.max_measured_entries = planner.max_measured_entries();
-  limits.max_sequences = setup.options.max_sequences;
-  limits.n_heads = config.n_heads;
-  limits.max_cols =
-      std::max({config.hidden_size, config.intermediate_size, config.n_heads * config.head_dim});
-  limits.n_pages = setup.n_pages;
-  limits.geometry = setup.geometry;
-  limits.kv_type = setup.kv_type;
-  limits.inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim);
-  limits.attention_factor = static_cast<float>(rope_attention_factor(config.rope));
-  limits.rope_interleaved = config.rope.interleaved;
-  return limits;
+  return {.model = {.n_heads = config.n_heads,
+                    .vocab_size = config.vocab_size,
+                    .max_cols = std::max({config.hidden_size, config.intermediate_size,
+                                          config.n_heads * config.head_dim}),
+                    .linears = linear_shapes(model.tensors),
+                    .inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim),
+                    .attention_factor = static_cast<float>(rope_attention_factor(config.rope)),
+                    .rope_interleaved = config.rope.interleaved},
+          .step = {.max_tokens = most_tokens(setup.options),
+                   .max_angle_rows = planner.max_angle_rows(),
+                   .max_sequences = setup.options.max_sequences,
+                   .max_logit_rows = most_logit_rows(setup.options),
+                   .max_entries = planner.max_entries(),
+                   .max_measured_entries = planner.max_measured_entries()},
+          .pool = {.n_pages = setup.n_pages, .geometry = setup.geometry, .kv_type = setup.kv_type}};
 }
 
 }  // namespace paddock

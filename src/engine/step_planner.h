@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/step_plan.h"
 #include "kv/cache_manager.h"
 
 namespace paddock {

@@ -42,9 +42,9 @@ class Llama {
   std::span<const float> logits_row(int32_t i) const {
     return host_logits_.subspan(int64_t{i} * config_.vocab_size, config_.vocab_size);
   }
-  /// Chooses a token from each of them where the backend can (Backend::samples).
+  /// Chooses a token from each of them where the device can (StepOps::samples).
   std::span<const int32_t> sample(std::span<const SampleRow> rows) {
-    return backend_.sample(logits_, rows);
+    return ops_.sample(logits_, rows);
   }
 
  private:
@@ -55,7 +55,7 @@ class Llama {
 
   const LlamaConfig& config_;
   std::shared_ptr<const LlamaWeights> weights_;
-  Backend& backend_;
+  StepOps& ops_;
   Buffer hidden_;         // [max_tokens, hidden_size] the residual stream
   Buffer normed_;         // [max_tokens, hidden_size]
   Buffer q_;              // [max_tokens, n_heads * head_dim]
@@ -69,9 +69,10 @@ class Llama {
   std::span<const float> host_logits_;
 };
 
-/// Gives every tensor to the backend in its own form; originals that were repacked leave memory.
-std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model, Backend& backend);
+/// Gives every tensor to a backend in its own form; originals that were repacked leave memory.
+std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model,
+                                                 WeightStore& store);
 /// Bytes make_weights would reserve.
-uint64_t weights_bytes(const LlamaTensors& tensors, const Backend& backend);
+uint64_t weights_bytes(const LlamaTensors& tensors, const WeightStore& store);
 
 }  // namespace paddock

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/weights.h"
 #include "core/tensor.h"
 #include "model/config.h"
 

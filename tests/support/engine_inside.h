@@ -19,7 +19,7 @@ template struct Reach<&Engine::impl_>;
 /// Bytes of a page as the backend keeps them.
 inline std::vector<std::byte> page_bytes(const Engine& engine, int32_t page) {
   std::vector<std::byte> bytes(static_cast<size_t>(inside(engine).setup.geometry.page_bytes()));
-  inside(engine).backend->read_page(page, bytes);
+  inside(engine).backend->pages().read_page(page, bytes);
   return bytes;
 }
 

@@ -48,26 +48,26 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
     const SessionId session = engine.open_session();
     const SessionId other = engine.open_session();
     engine.feed(session, std::span(tokens).first(21));
-    Backend& backend = *inside(engine).backend;
+    PageStore& store = inside(engine).backend->pages();
     if (moves) {
       const std::vector<int32_t> pages = pages_of(engine, inside(engine).session(session).sequence);
-      const auto host = backend.make_host_pages(static_cast<int64_t>(pages.size()));
+      const auto host = store.make_host_pages(static_cast<int64_t>(pages.size()));
       std::vector<PageCopy> copies;
       for (size_t i = 0; i < pages.size(); ++i) {
         copies.push_back({pages[i], host->page(static_cast<int64_t>(i))});
       }
-      const int64_t saved = backend.save_pages(copies);
+      const int64_t saved = store.save_pages(copies);
       engine.feed(other, std::span(tokens).first(5));  // goes on beside it
-      backend.wait_for_copies(saved);
-      EXPECT_TRUE(backend.copies_done(saved));
-      for (const int32_t page : pages) backend.poison_page(page);
+      store.wait_for_copies(saved);
+      EXPECT_TRUE(store.copies_done(saved));
+      for (const int32_t page : pages) store.poison_page(page);
       EXPECT_NE(page_bytes(engine, pages[0])[0], host->page(0)[0]);
-      const int64_t loaded = backend.load_pages(copies);
+      const int64_t loaded = store.load_pages(copies);
       EXPECT_GE(loaded, saved);
       rows.emplace_back();
       const std::span<const float> row = engine.feed(session, std::span(tokens).subspan(21, 3));
       rows.back().assign(row.begin(), row.end());
-      backend.wait_for_copies(loaded);
+      store.wait_for_copies(loaded);
     } else {
       engine.feed(other, std::span(tokens).first(5));
       const std::span<const float> row = engine.feed(session, std::span(tokens).subspan(21, 3));
@@ -82,18 +82,18 @@ TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
   const SessionId session = engine.open_session();
   const std::vector<TokenId> tokens = golden_tokens();
   engine.feed(session, std::span(tokens).first(16));
-  Backend& backend = *inside(engine).backend;
+  PageStore& store = inside(engine).backend->pages();
   const std::vector<int32_t> pages = pages_of(engine, 0);
-  const auto host = backend.make_host_pages(4);
+  const auto host = store.make_host_pages(4);
   // Apart, then two that lie side by side.
   const std::vector<PageCopy> copies = {{pages[3], host->page(0)},
                                         {pages[0], host->page(2)},
                                         {pages[0] + 1, host->page(3)},
                                         {pages[2], host->page(1)}};
-  const int64_t ticket = backend.save_pages(copies);
+  const int64_t ticket = store.save_pages(copies);
   engine.feed(session, std::vector<TokenId>{1, 2, 3});
   int polls = 0;
-  while (!backend.copies_done(ticket)) ASSERT_LT(++polls, 1'000'000);
+  while (!store.copies_done(ticket)) ASSERT_LT(++polls, 1'000'000);
 #if !defined(PADDOCK_GPU_TEST)  // the emulated device is slow by decree
   EXPECT_EQ(polls > 0, std::string(GetParam()) == "cuda");
 #endif
@@ -101,7 +101,7 @@ TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
   std::vector<PageCopy> back = copies;
   const int32_t free_page = inside(engine).setup.n_pages - 4;
   for (int32_t i = 0; i < 4; ++i) back[i].page = free_page + i;
-  backend.wait_for_copies(backend.load_pages(back));
+  store.wait_for_copies(store.load_pages(back));
   for (int32_t i = 0; i < 4; ++i) {
     EXPECT_EQ(page_bytes(engine, back[i].page), page_bytes(engine, copies[i].page)) << i;
   }

@@ -32,11 +32,11 @@ EngineOptions on(const std::string& device) {
 /// Limits for plans of this cache, with what tables need and little else.
 BackendLimits limits_of(const CacheManager& cache, const StepPlanner& planner, int32_t max_tokens) {
   BackendLimits limits;
-  limits.max_tokens = max_tokens;
-  limits.max_angle_rows = planner.max_angle_rows();
-  limits.max_sequences = cache.config().max_sequences;
-  limits.max_entries = planner.max_entries();
-  limits.geometry = {1, cache.config().block_size, 16, 2};
+  limits.step.max_tokens = max_tokens;
+  limits.step.max_angle_rows = planner.max_angle_rows();
+  limits.step.max_sequences = cache.config().max_sequences;
+  limits.step.max_entries = planner.max_entries();
+  limits.pool.geometry = {1, cache.config().block_size, 16, 2};
   return limits;
 }
 
@@ -182,8 +182,8 @@ TEST_F(CudaStep, ManyLayersMayAlternateBetweenRules) {
 // ---- what is replayed
 TEST_F(CudaStep, ShapesAreRoundedWhereStepsAreAlike) {
   BackendLimits limits;
-  limits.max_tokens = 200;
-  limits.geometry = {1, 16, 16, 2};
+  limits.step.max_tokens = 200;
+  limits.pool.geometry = {1, 16, 16, 2};
   const auto shape = [&](int32_t sequences, int32_t each, int32_t n_entries) {
     const std::vector<BlockEntry> entries(n_entries);
     std::vector<SequenceView> views;

@@ -41,7 +41,7 @@ TEST(Poison, WhoeverReadsAPoisonedPageSeesNoNumbers) {
           const SessionId session = engine.open_session();
           EXPECT_TRUE(finite(engine.feed(session, std::span(tokens).first(30))));
           const int32_t page = inside(engine).cache->table(0, 1)[2].page;
-          inside(engine).backend->poison_page(page);
+          inside(engine).backend->pages().poison_page(page);
           try {
             engine.feed(session, std::span(tokens).subspan(30, 1));
             ADD_FAILURE() << kv_type_name(type) << " " << isa;

@@ -38,20 +38,20 @@ constexpr int32_t kDecodeLeast = 64;
 /// What sample() brings and what comes back with its tokens.
 struct SampleLayout {
   explicit SampleLayout(const BackendLimits& l)
-      : tokens(uint64_t(l.max_logit_rows) * sizeof(SampleRow)),
+      : tokens(uint64_t(l.step.max_logit_rows) * sizeof(SampleRow)),
         overflows(
-            round_up(tokens + uint64_t(l.max_logit_rows) * sizeof(int32_t), sizeof(uint64_t))),
-        end(overflows + l.max_entries.size() * sizeof(uint64_t)) {}
+            round_up(tokens + uint64_t(l.step.max_logit_rows) * sizeof(int32_t), sizeof(uint64_t))),
+        end(overflows + l.step.max_entries.size() * sizeof(uint64_t)) {}
   uint64_t tokens;     // offset of [max_logit_rows] int32, after as many SampleRows
   uint64_t overflows;  // offset of [n_layers] uint64
   uint64_t end;
 };
 
-class CudaBackend final : public Backend {
+class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
  public:
   CudaBackend(const BackendOptions& options, std::shared_ptr<DeviceRuntime> runtime)
       : runtime_(std::move(runtime)),
-        reference_(options.precision == Precision::kReference),
+        reference_(options.reference),
         pages_(runtime_),
         products_(runtime_, reference_),
         recorder_(runtime_) {}
@@ -62,6 +62,10 @@ class CudaBackend final : public Backend {
     } catch (const Error&) {
     }
   }
+
+  WeightStore& weights() override { return *this; }
+  StepOps& ops() override { return *this; }
+  PageStore& pages() override { return *this; }
 
   // ---- weights
 
@@ -125,20 +129,21 @@ class CudaBackend final : public Backend {
     recorder_.clear();
     upload_ = nullptr;
     upload_ = std::make_unique<cuda::StepUpload>(runtime_, limits);
-    runtime_->copy_in(frequencies_.as<double>(), limits.inverse_frequencies.data(),
-                      limits.inverse_frequencies.size() * sizeof(double));
+    runtime_->copy_in(frequencies_.as<double>(), limits.model.inverse_frequencies.data(),
+                      limits.model.inverse_frequencies.size() * sizeof(double));
     runtime_->synchronize();  // `limits` goes
     if (samples()) runtime_->fill(sampling_.as<uint8_t>(), 0, sampling_.bytes());
     runtime_->fill(sample_rows_.as<uint8_t>(), 0, sample_rows_.bytes());
-    overflows_seen_.assign(limits.max_entries.size(), 0);
-    overflows_.resize(limits.max_entries.size());
-    host_rows_.resize(runtime_,
-                      uint64_t(limits.max_logit_rows) * uint64_t(limits.vocab_size) * sizeof(float),
-                      "logits");
+    overflows_seen_.assign(limits.step.max_entries.size(), 0);
+    overflows_.resize(limits.step.max_entries.size());
+    host_rows_.resize(
+        runtime_,
+        uint64_t(limits.step.max_logit_rows) * uint64_t(limits.model.vocab_size) * sizeof(float),
+        "logits");
     host_gather_.resize(runtime_, rows_.bytes(), "row numbers");
     host_samples_.resize(runtime_, SampleLayout(limits).end, "tokens");
     host_measures_.resize(runtime_, uses_bytes(limits) + norms_bytes(limits), "measures");
-    clocks_.resize(limits.max_entries.size());
+    clocks_.resize(limits.step.max_entries.size());
   }
 
   Buffer make_buffer(int64_t rows, int64_t cols) override {
@@ -150,7 +155,7 @@ class CudaBackend final : public Backend {
 
   // ---- one step
 
-  bool begin_step(const StepPlan& plan) override {
+  bool run(const StepPlan& plan, StepLayers layers) override {
     if (!failure_.empty()) {
       fail(ErrorCode::kDevice, "the device failed before ({}); {}", failure_,
            device_lost_ ? "restart the process" : "make a new engine");
@@ -163,108 +168,100 @@ class CudaBackend final : public Backend {
         plan, limits_, reference_ || !prefill_fits() ? INT32_MAX : kPrefillLeast);
     guard([&] { upload_->upload(plan, shape); });
     busy_ = true;
-    run("angles", cuda::angles({upload_->angle_positions(), frequencies_.as<double>(),
-                                limits_.attention_factor, angles_.as<float>(),
-                                static_cast<int32_t>(plan.angle_positions.size()), half()},
-                               stream()));
-    bool wanted = true;
-    if (recordable) guard([&] { wanted = recorder_.begin(shape, upload_->layers()); });
-    return wanted;
-  }
-
-  bool end_step(bool completed) override {
-    bool ended = true;
-    guard([&] { ended = recorder_.end(completed); });
-    if (!ended) return false;
-    if (measured_uses() > 0) {
-      copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
-               static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
+    launch("angles", cuda::angles({upload_->angle_positions(), frequencies_.as<double>(),
+                                   limits_.model.attention_factor, angles_.as<float>(),
+                                   static_cast<int32_t>(plan.angle_positions.size()), half()},
+                                  stream()));
+    const int32_t n = shape.n_tokens;
+    if (!recordable) {
+      if (!layers(n)) return false;
+    } else {
+      bool completed = false;
+      guard(
+          [&] { completed = recorder_.run(shape, upload_->layers(), [&] { return layers(n); }); });
+      if (!completed) return false;
     }
-    if (asks_for_norms()) {
-      copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
-               norms_bytes(limits_));
-    }
+    bring_measures();
     pending_ = plan_;
-    plan_ = nullptr;
     return true;
   }
 
   void embed(const EmbeddingWeight& weight, Buffer out) override {
     const cuda::DeviceMatrix& table = static_cast<const CudaEmbedding&>(weight).table;
-    run("embed", cuda::embed({upload_->tokens(), table.bytes(), table.type, table.cols, out.data,
-                              out.stride, upload_->n_tokens()},
-                             stream()));
+    launch("embed", cuda::embed({upload_->tokens(), table.bytes(), table.type, table.cols, out.data,
+                                 out.stride, upload_->n_tokens()},
+                                stream()));
   }
 
   void rms_norm(Buffer x, const VectorWeight& weight, float eps, int32_t n, Buffer out) override {
     const auto& w = static_cast<const CudaVector&>(weight);
-    run("rms_norm", cuda::rms_norm({x.data, x.stride, w.values.as<float>(), eps, x.cols, out.data,
-                                    out.stride, rows_of(n)},
-                                   stream()));
+    launch("rms_norm", cuda::rms_norm({x.data, x.stride, w.values.as<float>(), eps, x.cols,
+                                       out.data, out.stride, n},
+                                      stream()));
   }
 
   void linear(const LinearWeight& weight, Buffer x, int32_t n, std::span<const Buffer> outputs,
               bool accumulate) override {
     const auto& parts = static_cast<const CudaLinear&>(weight).parts;
-    guard([&] { products_.multiply(parts, x, rows_of(n), outputs, accumulate); });
+    guard([&] { products_.multiply(parts, x, n, outputs, accumulate); });
   }
 
   void rope_store(int32_t layer, Buffer k, Buffer v) override {
     const bool norms = plan_->layers[layer].key_norms != nullptr;
-    run("rope_store",
-        cuda::rope_store(
-            {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.rope_interleaved,
-             pages_.data(), limits_.geometry, limits_.kv_type,
-             upload_->layers()[layer].destinations,
-             norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.max_tokens : nullptr,
-             device_overflows() + layer, upload_->n_tokens()},
-            stream()));
+    launch("rope_store",
+           cuda::rope_store(
+               {k.data, v.data, k.stride, v.stride, angles_.as<float>(),
+                limits_.model.rope_interleaved, pages_.data(), limits_.pool.geometry,
+                limits_.pool.kv_type, upload_->layers()[layer].destinations,
+                norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.step.max_tokens : nullptr,
+                device_overflows() + layer, upload_->n_tokens()},
+               stream()));
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
     mark(2 * layer);
     const cuda::LayerUpload& of = upload_->layers()[layer];
-    const cuda::AttentionArgs args{q.data,
-                                   out.data,
-                                   limits_.n_heads,
-                                   1.0F / std::sqrt(static_cast<float>(limits_.geometry.head_dim)),
-                                   angles_.as<float>(),
-                                   limits_.rope_interleaved,
-                                   pages_.data(),
-                                   limits_.geometry,
-                                   limits_.kv_type,
-                                   of.sequences,
-                                   of.entries,
-                                   of.angle_rows,
-                                   of.measured ? lse_.as<float>() : nullptr,
-                                   masses_.as<int64_t>(),
-                                   workspace_.as<float>(),
-                                   !reference_,
-                                   arrivals_.as<uint32_t>()};
+    const cuda::AttentionArgs args{
+        q.data,
+        out.data,
+        limits_.model.n_heads,
+        1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim)),
+        angles_.as<float>(),
+        limits_.model.rope_interleaved,
+        pages_.data(),
+        limits_.pool.geometry,
+        limits_.pool.kv_type,
+        of.sequences,
+        of.entries,
+        of.angle_rows,
+        of.measured ? lse_.as<float>() : nullptr,
+        masses_.as<int64_t>(),
+        workspace_.as<float>(),
+        !reference_,
+        arrivals_.as<uint32_t>()};
     if (upload_->n_tiles() > 0) {
-      run("prefill_attention",
-          cuda::prefill_attention(args, {upload_->tiles(), upload_->n_tiles()}, stream()));
+      launch("prefill_attention",
+             cuda::prefill_attention(args, {upload_->tiles(), upload_->n_tiles()}, stream()));
     }
     // Where every sequence has one token, no list need be read.
     const bool alone = upload_->n_decode() == upload_->n_sequences() &&
                        upload_->n_decode() <= decode_most(limits_);
     for (int32_t first = 0; first < upload_->n_decode(); first += decode_most(limits_)) {
-      run("decode_attention",
-          cuda::decode_attention(
-              args,
-              {alone ? nullptr : upload_->decode_tokens() + first,
-               alone ? nullptr : upload_->decode_sequences() + first,
-               std::min(decode_most(limits_), upload_->n_decode() - first), of.max_entries},
-              stream()));
+      launch("decode_attention",
+             cuda::decode_attention(
+                 args,
+                 {alone ? nullptr : upload_->decode_tokens() + first,
+                  alone ? nullptr : upload_->decode_sequences() + first,
+                  std::min(decode_most(limits_), upload_->n_decode() - first), of.max_entries},
+                 stream()));
     }
     if (of.measured) measure(layer, args);
     mark(2 * layer + 1);
   }
 
   void swiglu(Buffer gate_up, int32_t n, Buffer out) override {
-    run("swiglu",
-        cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, rows_of(n)},
-                     stream()));
+    launch("swiglu", cuda::swiglu({gate_up.data, gate_up.stride, out.cols, out.data, out.stride, n},
+                                  stream()));
   }
 
   void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override {
@@ -272,9 +269,9 @@ class CudaBackend final : public Backend {
     std::copy(rows.begin(), rows.end(), host_gather_.as<int32_t>());
     copy_in(rows_.as<int32_t>(), host_gather_.as<int32_t>(), rows.size_bytes());
     rows_busy_ = true;
-    run("gather", cuda::gather({x.data, x.stride, rows_.as<int32_t>(), out.cols, out.data,
-                                out.stride, static_cast<int32_t>(rows.size())},
-                               stream()));
+    launch("gather", cuda::gather({x.data, x.stride, rows_.as<int32_t>(), out.cols, out.data,
+                                   out.stride, static_cast<int32_t>(rows.size())},
+                                  stream()));
   }
 
   std::span<const float> host_rows(Buffer x, int32_t n) override {
@@ -288,7 +285,7 @@ class CudaBackend final : public Backend {
     return {host_rows_.as<const float>(), static_cast<size_t>(n * x.cols)};
   }
 
-  bool samples() const override { return cuda::sample_supports(limits_.vocab_size); }
+  bool samples() const override { return cuda::sample_supports(limits_.model.vocab_size); }
 
   std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
     const SampleLayout layout(limits_);
@@ -299,7 +296,7 @@ class CudaBackend final : public Backend {
     std::copy(rows.begin(), rows.end(), host_rows);
     copy_in(device_rows, host_rows, rows.size_bytes());
     const auto n = static_cast<int32_t>(rows.size());
-    cuda::SampleArgs args{logits.data, logits.stride, limits_.vocab_size,
+    cuda::SampleArgs args{logits.data, logits.stride, limits_.model.vocab_size,
                           device_rows, device_tokens, sampling_.as<uint8_t>(),
                           n,           false,         false,
                           false};
@@ -308,7 +305,7 @@ class CudaBackend final : public Backend {
       args.any_top_p |= row.top_p < 1.0F;
       args.any_draw |= row.temperature > 0.0F;
     }
-    run("sample", cuda::sample(args, stream()));
+    launch("sample", cuda::sample(args, stream()));
     copy_out(host_tokens, device_tokens, layout.end - layout.tokens);  // and overflows, at once
     wait();
     count_overflows();
@@ -365,7 +362,7 @@ class CudaBackend final : public Backend {
 
   cuda::Stream stream() const { return runtime_->stream(); }
 
-  void run(const char* kernel, int error) {
+  void launch(const char* kernel, int error) {
     guard([&] { runtime_->check(error, kernel); });
   }
   void copy_in(void* device, const void* host, uint64_t bytes) {
@@ -387,15 +384,13 @@ class CudaBackend final : public Backend {
         failure_ = e.what();
         device_lost_ = !runtime_->usable();
       }
-      recorder_.abandon();
       throw;
     }
   }
-  /// Rows of an operation that asks for `n`: in a step its shape says how many.
-  int32_t rows_of(int32_t n) const { return plan_ != nullptr ? upload_->n_tokens() : n; }
-  int32_t half() const { return static_cast<int32_t>(limits_.inverse_frequencies.size()); }
+  int32_t half() const { return static_cast<int32_t>(limits_.model.inverse_frequencies.size()); }
   bool prefill_fits() const {
-    return cuda::prefill_supports(limits_.geometry, limits_.n_heads, limits_.kv_type);
+    return cuda::prefill_supports(limits_.pool.geometry, limits_.model.n_heads,
+                                  limits_.pool.kv_type);
   }
   int64_t measured_uses() const { return upload_->n_uses(); }
   bool asks_for_norms() const {
@@ -403,46 +398,50 @@ class CudaBackend final : public Backend {
                        [](const LayerPlan& l) { return l.key_norms != nullptr; });
   }
   static int32_t decode_most(const BackendLimits& l) {
-    return std::max(kDecodeLeast, l.max_sequences);
+    return std::max(kDecodeLeast, l.step.max_sequences);
   }
 
   static uint64_t uses_bytes(const BackendLimits& l) {
-    return l.max_entries.size() * uint64_t(l.max_sequences) * uint64_t(l.max_measured_entries) *
-           sizeof(BlockUse);
+    return l.step.max_entries.size() * uint64_t(l.step.max_sequences) *
+           uint64_t(l.step.max_measured_entries) * sizeof(BlockUse);
   }
   static uint64_t sampling_bytes(const BackendLimits& l) {
-    if (!cuda::sample_supports(l.vocab_size)) return 0;
-    return static_cast<uint64_t>(cuda::sample_workspace_bytes(l.vocab_size, l.max_logit_rows));
+    if (!cuda::sample_supports(l.model.vocab_size)) return 0;
+    return static_cast<uint64_t>(
+        cuda::sample_workspace_bytes(l.model.vocab_size, l.step.max_logit_rows));
   }
   static uint64_t norms_bytes(const BackendLimits& l) {
-    return l.max_entries.size() * uint64_t(l.max_tokens) * sizeof(int64_t);
+    return l.step.max_entries.size() * uint64_t(l.step.max_tokens) * sizeof(int64_t);
   }
 
   /// Every array that reserve() takes, with its size.
   std::vector<Size> sizes(const BackendLimits& l) const {
     using B = CudaBackend;
-    const auto tokens = static_cast<uint64_t>(l.max_tokens);
-    const uint64_t half = l.inverse_frequencies.size();
-    const int32_t decodes = std::min(decode_most(l), l.max_tokens);
-    const int64_t workspace = cuda::decode_workspace_floats(
-        l.n_heads, l.geometry, decodes,
-        static_cast<int32_t>(*std::max_element(l.max_entries.begin(), l.max_entries.end())));
-    const bool measures = l.max_measured_entries > 0;
-    const uint64_t masses = checked_mul(uint64_t(l.max_measured_entries), tokens * sizeof(int64_t),
-                                        "attention masses", ErrorCode::kOutOfMemory);
-    return {{&B::frequencies_, half * sizeof(double), "rotary frequencies"},
-            {&B::angles_, uint64_t(l.max_angle_rows) * 2 * half * sizeof(float), "rotary angles"},
-            {&B::rows_, tokens * sizeof(int32_t), "row numbers"},
-            {&B::workspace_, uint64_t(workspace) * sizeof(float), "partial sums"},
-            {&B::arrivals_, uint64_t(decodes) * uint64_t(l.n_heads) * sizeof(uint32_t),
-             "counts of partial sums"},
-            {&B::lse_, measures ? tokens * uint64_t(l.n_heads) * sizeof(float) : 0,
-             "softmax denominators"},
-            {&B::masses_, masses, "attention masses"},
-            {&B::uses_, uses_bytes(l), "uses of blocks"},
-            {&B::norms_, norms_bytes(l), "key norms"},
-            {&B::sampling_, sampling_bytes(l), "sampling"},
-            {&B::sample_rows_, SampleLayout(l).end, "sampling options"}};
+    const auto tokens = static_cast<uint64_t>(l.step.max_tokens);
+    const uint64_t half = l.model.inverse_frequencies.size();
+    const int32_t decodes = std::min(decode_most(l), l.step.max_tokens);
+    const int64_t workspace =
+        cuda::decode_workspace_floats(l.model.n_heads, l.pool.geometry, decodes,
+                                      static_cast<int32_t>(*std::max_element(
+                                          l.step.max_entries.begin(), l.step.max_entries.end())));
+    const bool measures = l.step.max_measured_entries > 0;
+    const uint64_t masses =
+        checked_mul(uint64_t(l.step.max_measured_entries), tokens * sizeof(int64_t),
+                    "attention masses", ErrorCode::kOutOfMemory);
+    return {
+        {&B::frequencies_, half * sizeof(double), "rotary frequencies"},
+        {&B::angles_, uint64_t(l.step.max_angle_rows) * 2 * half * sizeof(float), "rotary angles"},
+        {&B::rows_, tokens * sizeof(int32_t), "row numbers"},
+        {&B::workspace_, uint64_t(workspace) * sizeof(float), "partial sums"},
+        {&B::arrivals_, uint64_t(decodes) * uint64_t(l.model.n_heads) * sizeof(uint32_t),
+         "counts of partial sums"},
+        {&B::lse_, measures ? tokens * uint64_t(l.model.n_heads) * sizeof(float) : 0,
+         "softmax denominators"},
+        {&B::masses_, masses, "attention masses"},
+        {&B::uses_, uses_bytes(l), "uses of blocks"},
+        {&B::norms_, norms_bytes(l), "key norms"},
+        {&B::sampling_, sampling_bytes(l), "sampling"},
+        {&B::sample_rows_, SampleLayout(l).end, "sampling options"}};
   }
 
   // ---- measures
@@ -462,14 +461,26 @@ class CudaBackend final : public Backend {
     }
   }
 
+  /// Starts to copy what the step measured to the host.
+  void bring_measures() {
+    if (measured_uses() > 0) {
+      copy_out(host_measures_.as<uint8_t>(), uses_.as<BlockUse>(),
+               static_cast<uint64_t>(measured_uses()) * sizeof(BlockUse));
+    }
+    if (asks_for_norms()) {
+      copy_out(host_measures_.as<uint8_t>() + uses_bytes(limits_), norms_.as<int64_t>(),
+               norms_bytes(limits_));
+    }
+  }
+
   void measure(int32_t layer, const cuda::AttentionArgs& args) {
     const cuda::LayerUpload& of = upload_->layers()[layer];
     int32_t most = 0;
     for (const SequenceView& s : plan_->layers[layer].sequences) most = std::max(most, s.n_tokens);
     const int32_t n = upload_->n_sequences();
-    run("attention_mass", cuda::attention_mass(args, n, most, of.max_entries, stream()));
-    run("add_up_uses",
-        cuda::add_up_uses(args, of.uses_first, uses_.as<BlockUse>(), n, of.max_entries, stream()));
+    launch("attention_mass", cuda::attention_mass(args, n, most, of.max_entries, stream()));
+    launch("add_up_uses", cuda::add_up_uses(args, of.uses_first, uses_.as<BlockUse>(), n,
+                                            of.max_entries, stream()));
   }
 
   void hand_out_measures(const StepPlan& plan) {
@@ -482,7 +493,7 @@ class CudaBackend final : public Backend {
         uses = (std::copy_n(uses, s.entries.size(), s.uses), uses + s.entries.size());
       }
       if (layer.key_norms != nullptr) std::copy_n(norms, plan.n_tokens(), layer.key_norms);
-      norms += limits_.max_tokens;
+      norms += limits_.step.max_tokens;
     }
   }
 

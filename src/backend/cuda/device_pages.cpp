@@ -9,12 +9,12 @@
 namespace paddock::cuda {
 
 uint64_t DevicePages::bytes(const BackendLimits& limits) {
-  return checked_mul(limits.n_pages, limits.geometry.page_bytes(), "the page pool",
+  return checked_mul(limits.pool.n_pages, limits.pool.geometry.page_bytes(), "the page pool",
                      ErrorCode::kOutOfMemory);
 }
 
 void DevicePages::reserve(const BackendLimits& limits) {
-  geometry_ = limits.geometry;
+  geometry_ = limits.pool.geometry;
   pool_.resize(runtime_, bytes(limits), "the page pool");
 }
 

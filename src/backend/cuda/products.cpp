@@ -38,8 +38,9 @@ DeviceMatrix Products::matrix(const TensorView& tensor, uint64_t& bytes) {
 }
 
 Products::Sizes Products::sizes(const BackendLimits& limits) const {
-  Sizes sizes{exact_ ? 0 : uint64_t(limits.max_tokens) * uint64_t(limits.max_cols) * 2, 0, 0};
-  for (const LinearShape& s : limits.linears) {
+  Sizes sizes{exact_ ? 0 : uint64_t(limits.step.max_tokens) * uint64_t(limits.model.max_cols) * 2,
+              0, 0};
+  for (const LinearShape& s : limits.model.linears) {
     const int64_t floats = std::max(gemv_workspace_floats(s.type, s.rows, s.cols),
                                     gemv_workspace_floats(DType::kF32, s.rows, s.cols));
     sizes.workspace = std::max(sizes.workspace, uint64_t(floats) * sizeof(float));

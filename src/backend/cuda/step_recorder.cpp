@@ -37,9 +37,10 @@ ShapeChoice choose_shape(const StepPlan& plan, const BackendLimits& limits, int3
   }
   const int32_t n = plan.n_tokens();
   if (!single || n > kMostTokens) return {{n, most, prefill_least}, false};
-  const auto least = static_cast<int32_t>(ceil_div(kLeastPositions, limits.geometry.block_size));
+  const auto least =
+      static_cast<int32_t>(ceil_div(kLeastPositions, limits.pool.geometry.block_size));
   const int32_t entries = std::max(most, least);
-  return {{std::min(round_up_tokens(n), limits.max_tokens),
+  return {{std::min(round_up_tokens(n), limits.step.max_tokens),
            static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(entries))), prefill_least},
           true};
 }
@@ -56,60 +57,45 @@ StepRecorder::Entry& StepRecorder::entry_of(const StepShape& shape) {
   return oldest;
 }
 
-bool StepRecorder::begin(const StepShape& shape, const std::vector<LayerUpload>& layers) {
-  if (!enabled_) {
-    state_ = State::kRunning;
-    return true;
+bool StepRecorder::run(const StepShape& shape, const std::vector<LayerUpload>& layers,
+                       FunctionRef<bool()> launches) {
+  if (!enabled_) return launches();
+  Entry& entry = entry_of(shape);
+  const bool met = entry.last_used > 0;
+  entry.last_used = ++clock_;
+  if (entry.recording != nullptr) {
+    if (entry.layers != layers) fail(ErrorCode::kInternal, "a recorded step's arrays moved");
+  } else {
+    if (!met) return launches();
+    entry.layers = layers;
+    if (!record(entry, launches)) return false;
+    if (!enabled_) return launches();
   }
-  current_ = &entry_of(shape);
-  const bool met = current_->last_used > 0;
-  current_->last_used = ++clock_;
-  if (current_->recording != nullptr) {
-    if (current_->layers != layers) fail(ErrorCode::kInternal, "a recorded step's arrays moved");
-    state_ = State::kReplaying;
+  runtime_->replay(*entry.recording);
+  return true;
+}
+
+bool StepRecorder::record(Entry& entry, FunctionRef<bool()> launches) {
+  runtime_->begin_recording();
+  bool completed = false;
+  try {
+    completed = launches();
+  } catch (...) {
+    runtime_->discard_recording();
+    throw;
+  }
+  if (!completed) {
+    runtime_->discard_recording();
     return false;
   }
-  if (!met) {
-    state_ = State::kRunning;
-    return true;
-  }
-  current_->layers = layers;
-  runtime_->begin_recording();
-  state_ = State::kRecording;
-  return true;
-}
-
-bool StepRecorder::end(bool completed) {
-  const State state = std::exchange(state_, State::kIdle);
-  if (state == State::kRecording) {
-    if (!completed) {
-      runtime_->discard_recording();
-      return true;
-    }
-    try {
-      current_->recording = runtime_->end_recording();
-    } catch (const Error& e) {
-      log(LogLevel::kWarning, "{}; steps are not recorded any more, decoding is slower", e.what());
-      clear();
-      enabled_ = false;
-      state_ = State::kRunning;
-      return false;
-    }
-  }
-  if (state == State::kRecording || state == State::kReplaying) {
-    runtime_->replay(*current_->recording);
+  try {
+    entry.recording = runtime_->end_recording();
+  } catch (const Error& e) {
+    log(LogLevel::kWarning, "{}; steps are not recorded any more, decoding is slower", e.what());
+    entries_.clear();
+    enabled_ = false;
   }
   return true;
-}
-
-void StepRecorder::abandon() noexcept {
-  if (state_ == State::kRecording) runtime_->discard_recording();
-  state_ = State::kIdle;
-}
-
-void StepRecorder::clear() {
-  entries_.clear();
-  current_ = nullptr;
 }
 
 }  // namespace paddock::cuda

@@ -25,19 +25,16 @@ class StepRecorder {
  public:
   explicit StepRecorder(std::shared_ptr<DeviceRuntime> runtime) : runtime_(std::move(runtime)) {}
 
-  /// Before a recordable step's operations, with the places of what it reads. False if it will be
-  /// replayed. Otherwise they have to be called: they run, or are recorded until end().
-  bool begin(const StepShape& shape, const std::vector<LayerUpload>& layers);
-  /// After them, or in their place: replays. False if they were to be recorded and that failed:
-  /// nothing has been run, and from now on nothing is recorded.
-  bool end(bool completed);
-  /// Ends a recording that an error broke off.
-  void abandon() noexcept;
+  /// Runs a recordable step: `launches` asks for all its operations (false: it was stopped) and
+  /// `layers` are the places of what they read, the same for every step of a shape. Recorded ones
+  /// are replayed instead. Where a recording fails nothing has been run, so that `launches` is
+  /// called again; from then on nothing is recorded. False if `launches` was stopped.
+  bool run(const StepShape& shape, const std::vector<LayerUpload>& layers,
+           FunctionRef<bool()> launches);
   /// Forgets everything: places have changed.
-  void clear();
+  void clear() { entries_.clear(); }
 
  private:
-  enum class State { kIdle, kRunning, kRecording, kReplaying };
   struct Entry {
     StepShape shape;
     std::vector<LayerUpload> layers;       // as they were when it was recorded
@@ -45,11 +42,11 @@ class StepRecorder {
     int64_t last_used = 0;
   };
   Entry& entry_of(const StepShape& shape);
+  /// False if it was stopped. Where recording fails, enabled_ is false afterwards.
+  bool record(Entry& entry, FunctionRef<bool()> launches);
 
   std::shared_ptr<DeviceRuntime> runtime_;
   std::vector<Entry> entries_;
-  Entry* current_ = nullptr;
-  State state_ = State::kIdle;
   int64_t clock_ = 0;
   bool enabled_ = true;
 };

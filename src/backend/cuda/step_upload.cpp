@@ -15,8 +15,9 @@ constexpr uint64_t kAlignment = 16;
 constexpr int64_t kMostChanges = 32768;
 
 int64_t all_entries(const BackendLimits& limits) {
-  return std::accumulate(limits.max_entries.begin(), limits.max_entries.end(), int64_t{0}) *
-         limits.max_sequences;
+  return std::accumulate(limits.step.max_entries.begin(), limits.step.max_entries.end(),
+                         int64_t{0}) *
+         limits.step.max_sequences;
 }
 
 int64_t most_changes(const BackendLimits& limits) {
@@ -25,12 +26,12 @@ int64_t most_changes(const BackendLimits& limits) {
 
 /// Bytes of one step's arrays at most; every array may lose kAlignment to its place.
 uint64_t staged_bytes(const BackendLimits& l) {
-  const auto n_layers = static_cast<uint64_t>(l.max_entries.size());
-  const auto tokens = static_cast<uint64_t>(l.max_tokens);
+  const auto n_layers = static_cast<uint64_t>(l.step.max_entries.size());
+  const auto tokens = static_cast<uint64_t>(l.step.max_tokens);
   const uint64_t lists = tokens * (3 * sizeof(int32_t) + sizeof(PrefillTile)) +
-                         uint64_t(l.max_angle_rows) * 2 * sizeof(int32_t);
+                         uint64_t(l.step.max_angle_rows) * 2 * sizeof(int32_t);
   // Tokens that nobody asked for have sequences of their own.
-  const uint64_t sequences = std::max(tokens, uint64_t(l.max_sequences));
+  const uint64_t sequences = std::max(tokens, uint64_t(l.step.max_sequences));
   const uint64_t layer = tokens * sizeof(KvDestination) +
                          sequences * (sizeof(AttentionSequence) + sizeof(int64_t)) + 4 * kAlignment;
   const uint64_t changes = uint64_t(most_changes(l)) * sizeof(TableChange);
@@ -47,13 +48,13 @@ StepUpload::StepUpload(std::shared_ptr<DeviceRuntime> runtime, const BackendLimi
       host_(runtime_, staged_bytes(limits), "what a step needs"),
       // No table has a page -1, so that every entry is a change at first.
       mirror_(all_entries(limits), BlockEntry{-1, 0, 0, 0, 0}),
-      held_plan_(limits.max_sequences, -2),
-      layers_(limits.max_entries.size()),
-      host_sequences_(limits.max_entries.size()) {
+      held_plan_(limits.step.max_sequences, -2),
+      layers_(limits.step.max_entries.size()),
+      host_sequences_(limits.step.max_entries.size()) {
   int64_t first = 0;
-  for (const int64_t entries : limits.max_entries) {
+  for (const int64_t entries : limits.step.max_entries) {
     first_.push_back(first);
-    first += entries * limits.max_sequences;
+    first += entries * limits.step.max_sequences;
   }
   group_leaders_.reserve(layers_.size());
 }
@@ -142,7 +143,7 @@ void StepUpload::place_layer(const StepPlan& plan, const StepShape& shape, int32
   int64_t* uses_first = place(n_sequences_, &to.uses_first);
   to.entries = tables_.as<BlockEntry>() + first_[layer];
   to.max_entries =
-      static_cast<int32_t>(std::min<int64_t>(shape.most_entries, limits_.max_entries[layer]));
+      static_cast<int32_t>(std::min<int64_t>(shape.most_entries, limits_.step.max_entries[layer]));
   to.measured = false;
   int64_t first_mass = 0;
   for (const SequenceView& s : from.sequences) {
@@ -150,7 +151,7 @@ void StepUpload::place_layer(const StepPlan& plan, const StepShape& shape, int32
     *sequences++ = {s.first_token,
                     s.n_tokens,
                     s.first_position,
-                    static_cast<int32_t>(s.sequence * limits_.max_entries[layer]),
+                    static_cast<int32_t>(s.sequence * limits_.step.max_entries[layer]),
                     n_entries,
                     0,  // see place_angle_rows
                     s.n_rotations,
@@ -207,7 +208,7 @@ void StepUpload::place_changes(const StepPlan& plan) {
   int64_t n = 0;
   for (size_t layer = 0; layer < plan.layers.size(); ++layer) {
     for (const SequenceView& view : plan.layers[layer].sequences) {
-      const int64_t at = first_[layer] + view.sequence * limits_.max_entries[layer];
+      const int64_t at = first_[layer] + view.sequence * limits_.step.max_entries[layer];
       BlockEntry* held = mirror_.data() + at;
       const bool holds = held_plan_[view.sequence] == view.plan_before;
       const auto first = static_cast<size_t>(holds ? view.first_changed : 0);
