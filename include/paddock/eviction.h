@@ -119,34 +119,6 @@ class PADDOCK_API EvictionPolicy {
   virtual void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const;
 };
 
-/// The order in which cached blocks that nobody references are reclaimed when pages run short. That
-/// is lossless: it only costs computing them again. The base class is least recently used, O(1) per
-/// call; override reclaim() and whichever events it needs for another order. Calls come from the
-/// thread that drives the cache; a wrong or throwing answer is counted and overruled.
-class PADDOCK_API ReclaimPolicy {
- public:
-  ReclaimPolicy();
-  virtual ~ReclaimPolicy();
-  virtual std::string name() const;
-
-  /// Nobody references the block any more: from now on it may be named. Of one sequence that ends,
-  /// deeper blocks come first, so that leaves go before what they continue.
-  virtual void on_cached(int32_t block, int64_t step);
-  /// A sequence references a cached block again.
-  virtual void on_use(int32_t block, int64_t step);
-  /// The block is gone; its number may come back for another.
-  virtual void on_removed(int32_t block);
-  /// Appends up to n cached blocks, the first to leave first. No side effects.
-  virtual void reclaim(int32_t n, std::vector<int32_t>& victims);
-
- private:
-  struct Link {
-    int32_t before, after;
-  };
-  void unlink(int32_t block);
-  std::vector<Link> links_;
-};
-
 /// Makes a policy of the host's own from what follows NAME in a RULE, without the colon: "256" in
 /// "mine:256", "256@every:32" in "mine:256@every:32", "" in "mine". Wrong arguments: throw Error.
 using PolicyMaker =

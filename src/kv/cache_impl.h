@@ -10,6 +10,7 @@
 #include "kv/cache_manager.h"
 #include "kv/event_ring.h"
 #include "kv/page_pool.h"
+#include "kv/prefix_tree.h"
 
 namespace paddock {
 
@@ -38,12 +39,11 @@ struct Table {
 
 struct Sequence {
   bool live = false;
-  int64_t length = 0;             // committed positions
-  int32_t reserved = 0;           // positions after them that reserve() found room for
-  int64_t prompt = 0;             // where the prompt ends; 0: nobody said
-  bool deciding = false;          // committed, but rules may still have to decide at this length
-  std::vector<uint64_t> names;    // of its full blocks, as far as given
-  std::vector<int32_t> attached;  // blocks of the index that it lists, from the first on
+  int64_t length = 0;           // committed positions
+  int32_t reserved = 0;         // positions after them that reserve() found room for
+  int64_t prompt = 0;           // where the prompt ends; 0: nobody said
+  bool deciding = false;        // committed, but rules may still have to decide at this length
+  std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   std::vector<Table> layers;
 };
 
@@ -75,8 +75,8 @@ struct CacheManager::Impl {
   void reclaim_block();
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;
-  /// Keeps the named full blocks of a sequence that is about to end.
-  void keep_blocks(Sequence& sequence);
+  /// Puts the full blocks of a sequence that is about to end into the tree.
+  void keep_blocks(Sequence& sequence, std::span<const int32_t> tokens);
   /// One table lists a page no more.
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
   /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
@@ -105,8 +105,8 @@ struct CacheManager::Impl {
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
   std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
   PagePool pool;
-  PrefixIndex index;
-  std::vector<uint8_t> in_index;  // [n_pages] 1 where the index holds a reference
+  PrefixTree tree;
+  std::vector<uint8_t> in_tree;  // [n_pages] 1 where the tree holds a reference
   std::vector<Sequence> sequences;
 
   // Scratch of a decision.

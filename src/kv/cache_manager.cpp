@@ -27,11 +27,12 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
                          std::unique_ptr<ReclaimPolicy> reclaim)
     : config(cache_config),
       pool(cache_config.n_pages),
-      index(config.keep_blocks ? config.n_pages / config.n_layers : 0, config.n_layers,
-            reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
+      tree(config.keep_blocks ? config.n_pages / config.n_layers : 0, config.block_size,
+           config.n_layers,
+           reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
-  in_index.resize(config.n_pages);
+  in_tree.resize(config.n_pages);
   if (config.queues_events) queue.reserve(config.n_pages);
   sequences.resize(config.max_sequences);
   for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
@@ -56,6 +57,11 @@ void CacheManager::Impl::adopt(PolicyMap map) {
       if (rule.moves_queries()) sequence.layers[layer].rotations.reserve(entries);
     }
     if (rule.trims()) most = std::max(most, entries);
+  }
+  if (config.keep_blocks) {
+    for (Sequence& sequence : sequences) {
+      sequence.shared.reserve(static_cast<size_t>(config.max_positions / config.block_size));
+    }
   }
   view.reserve(most);
   victims.reserve(most);
@@ -103,8 +109,7 @@ SequenceId CacheManager::open() {
     sequence.reserved = 0;
     sequence.prompt = 0;
     sequence.deciding = false;
-    sequence.names.clear();
-    sequence.attached.clear();
+    sequence.shared.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       Table& table = sequence.layers[layer];
       table.tokens = table.most_met = table.dropped_at = 0;
@@ -120,11 +125,11 @@ SequenceId CacheManager::open() {
        impl_->config.max_sequences);
 }
 
-void CacheManager::close(SequenceId id) {
+void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
   rollback(id);
   Sequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
-  impl_->keep_blocks(sequence);
+  impl_->keep_blocks(sequence, tokens);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     Table& table = sequence.layers[layer];
     impl_->counters[layer].tokens -= table.tokens;
@@ -139,8 +144,8 @@ void CacheManager::close(SequenceId id) {
     table.records.clear();
   }
   // Deeper blocks first, so that leaves are reclaimed before what they continue.
-  for (size_t i = sequence.attached.size(); i-- > 0;) {
-    impl_->index.release(sequence.attached[i], impl_->steps);
+  for (size_t i = sequence.shared.size(); i-- > 0;) {
+    impl_->tree.unlock(sequence.shared[i], impl_->steps);
   }
   sequence.live = false;
   --impl_->live;
@@ -281,12 +286,12 @@ bool CacheManager::Impl::release_page(int32_t page) {
 
 void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason reason) {
   const bool freed = release_page(page);
-  if (!freed && !(pool.references(page) == 1 && in_index[page] != 0)) return;  // others list it
+  if (!freed && !(pool.references(page) == 1 && in_tree[page] != 0)) return;  // others list it
   --counters[layer].active;
   if (freed) {
     ++counters[layer].removed[static_cast<size_t>(reason)];
   } else {
-    ++counters[layer].cached;  // the index alone holds it now
+    ++counters[layer].cached;  // the tree alone holds it now
   }
 }
 

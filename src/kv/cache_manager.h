@@ -14,7 +14,7 @@
 
 #include "block_use.h"
 #include "kv/policy_map.h"
-#include "kv/prefix_index.h"
+#include "kv/reclaim_policy.h"
 #include "paddock/stats.h"
 #include "paged_kv.h"
 
@@ -34,7 +34,7 @@ struct CacheConfig {
   int32_t event_capacity = 4096;
   bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
-  bool keep_blocks = false;                     // keep named blocks of ended sequences for reuse
+  bool keep_blocks = false;                     // of ended sequences, for reuse
 };
 
 class CacheManager {
@@ -50,8 +50,9 @@ class CacheManager {
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
   SequenceId open();
-  /// Ends a sequence: drops all its pages.
-  void close(SequenceId id);
+  /// Ends a sequence: drops all its pages. Of the full blocks that `tokens`, those of the sequence
+  /// from its first position on, reach, pages are kept for reuse where CacheConfig::keep_blocks.
+  void close(SequenceId id, std::span<const int32_t> tokens = {});
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
@@ -72,19 +73,18 @@ class CacheManager {
   /// One forward pass is over.
   void tick();
   /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
-  /// names given to later blocks are void, and so is a prompt that would have ended there.
+  /// a prompt that would have ended there is void.
   /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
 
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where every layer sees everything
-  /// Names the full blocks of an empty sequence, first to last, and lists those that are kept under
-  /// these names from the first on, until one is missing; the sequence then has their length. A
-  /// name is a hash of all tokens up to the block's end and of whatever else decides its contents.
-  /// Returns the positions attached; fewer than `most`. Hits and misses are counted if `counts`
-  /// (not for warm-up, not for reading a parked sequence again).
-  int64_t attach(SequenceId id, std::span<const uint64_t> names, int64_t most, bool counts = true);
-  /// Names for blocks that have become full since; `names` are those of all full blocks.
-  void name_blocks(SequenceId id, std::span<const uint64_t> names);
+  /// Lists, in an empty sequence, the kept blocks that `tokens` begins with, from the first on,
+  /// until one is missing; the sequence then has their length, at most `max_positions`. Returns it.
+  /// Blocks are compared by their token ids: whatever else decides their contents is the same for
+  /// all of a manager. Hits and misses are counted if `counts` (not for warm-up, not for reading a
+  /// parked sequence again).
+  int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
+                       bool counts = true);
 
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.

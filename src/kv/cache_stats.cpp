@@ -98,14 +98,14 @@ KvStats CacheManager::stats() const {
   stats.tokens_written = impl_->tokens_written;
   stats.sequences = impl_->live;
   stats.policy_seconds = static_cast<double>(impl_->policy_nanoseconds) * 1e-9;
-  stats.policy_violations = impl_->violations + impl_->index.violations();
+  stats.policy_violations = impl_->violations + impl_->tree.violations();
   stats.policy_shortfalls = impl_->shortfalls;
   stats.policy_slow = impl_->slow;
   stats.last_violation =
-      impl_->last_violation.empty() ? impl_->index.last_violation() : impl_->last_violation;
-  stats.prefix_lookups = impl_->index.lookups();
-  stats.prefix_hits = impl_->index.hits();
-  stats.reclaim_regrets = impl_->index.regrets();
+      impl_->last_violation.empty() ? impl_->tree.last_violation() : impl_->last_violation;
+  stats.prefix_lookups = impl_->tree.lookups();
+  stats.prefix_hits = impl_->tree.hits();
+  stats.reclaim_regrets = impl_->tree.regrets();
   stats.events = impl_->ring.written();
   stats.events_lost = impl_->ring.oldest();
   KvLayerStats& total = stats.total;
@@ -252,7 +252,7 @@ void CacheManager::check_integrity() const {
       }
     }
     int64_t cached = 0;
-    impl_->index.for_each([&](std::span<const int32_t> block_pages, bool) {
+    impl_->tree.for_each([&](std::span<const int32_t> block_pages) {
       ++references[block_pages[layer]];
       if (listed_page[block_pages[layer]] == 0) ++cached;
     });
@@ -275,6 +275,7 @@ void CacheManager::check_integrity() const {
            references[page], impl_->pool.references(page));
     }
   }
+  impl_->tree.check_integrity();
   if (held_pages + impl_->pool.free_pages() != config.n_pages) {
     fail(ErrorCode::kInternal, "{} held and {} free pages do not make {}", held_pages,
          impl_->pool.free_pages(), config.n_pages);

@@ -1,4 +1,4 @@
-// Blocks that outlive their sequences: named, kept, attached again, reclaimed when pages run short.
+// Blocks that outlive their sequences: kept, listed again, reclaimed when pages run short.
 #include <algorithm>
 
 #include "kv/cache_impl.h"
@@ -14,26 +14,22 @@ bool CacheManager::Impl::shares() const {
   return true;
 }
 
-int64_t CacheManager::attach(SequenceId id, std::span<const uint64_t> names, int64_t most,
-                             bool counts) {
+int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
+                                   int64_t max_positions, bool counts) {
   Sequence& sequence = impl_->at(id);
   if (sequence.length != 0 || sequence.reserved != 0) {
-    fail(ErrorCode::kInternal, "blocks are attached to empty sequences only");
+    fail(ErrorCode::kInternal, "only an empty sequence can begin with kept blocks");
   }
   const std::lock_guard lock(impl_->mutex);
-  sequence.names.assign(names.begin(), names.end());
   if (!impl_->shares()) return 0;
-  const int64_t block_size = impl_->config.block_size;
-  for (const uint64_t name : names) {
-    if (sequence.length + block_size > most) break;
-    const int32_t block = impl_->index.look_up(name, counts);
-    if (block < 0) break;
-    impl_->index.hold(block, impl_->steps);
-    sequence.attached.push_back(block);
+  const auto block_size = int64_t{impl_->config.block_size};
+  impl_->tree.match(tokens, max_positions / block_size, counts, sequence.shared);
+  for (const int32_t node : sequence.shared) {
+    impl_->tree.lock(node, impl_->steps);
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      const int32_t page = impl_->index.pages(block)[layer];
+      const int32_t page = impl_->tree.pages(node)[layer];
       Impl::Counters& count = impl_->counters[layer];
-      if (impl_->pool.references(page) == 1) {  // the index alone held it
+      if (impl_->pool.references(page) == 1) {  // the tree alone held it
         --count.cached;
         ++count.active;
         count.peak = std::max(count.peak, count.active);
@@ -47,42 +43,46 @@ int64_t CacheManager::attach(SequenceId id, std::span<const uint64_t> names, int
   return sequence.length;
 }
 
-void CacheManager::name_blocks(SequenceId id, std::span<const uint64_t> names) {
-  Sequence& sequence = impl_->at(id);
-  sequence.names.assign(names.begin(), names.end());
-}
-
-void CacheManager::Impl::keep_blocks(Sequence& sequence) {
+void CacheManager::Impl::keep_blocks(Sequence& sequence, std::span<const int32_t> tokens) {
   if (!shares()) return;
-  const auto full = std::min<int64_t>(static_cast<int64_t>(sequence.names.size()),
-                                      sequence.length / config.block_size);
-  for (auto i = static_cast<int64_t>(sequence.attached.size()); i < full; ++i) {
-    const int32_t block = index.insert(sequence.names[i], i * config.block_size);
-    if (block < 0) return;  // another sequence computed the same; its copy stays
-    sequence.attached.push_back(block);
+  const int64_t block_size = config.block_size;
+  const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
+  for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {
+    const int32_t parent = i == 0 ? PrefixTree::kRoot : sequence.shared.back();
+    const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
+    int32_t node = tree.find(parent, block);
+    if (node >=
+        0) {  // another sequence computed the same: its copy stays, deeper ones of ours go on
+      tree.lock(node, steps);
+      sequence.shared.push_back(node);
+      continue;
+    }
+    node = tree.insert(parent, block);
+    if (node < 0) return;
+    sequence.shared.push_back(node);
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       const int32_t page = sequence.layers[layer].entries[i].page;
-      index.pages(block)[layer] = page;
+      tree.pages(node)[layer] = page;
       pool.retain(page);
-      in_index[page] = 1;
+      in_tree[page] = 1;
     }
   }
 }
 
 void CacheManager::Impl::reclaim_block() {
-  const int32_t block = index.reclaim();
+  const int32_t node = tree.evict();
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const int32_t page = index.pages(block)[layer];
+    const int32_t page = tree.pages(node)[layer];
     RemovalEvent event;
     event.step = steps;
     event.reason = RemovalReason::kCapacity;
     event.layer = layer;
     event.rule = layer_rules[layer];
     event.sequence = -1;
-    event.first_position = index.first_position(block);
+    event.first_position = int64_t{tree.depth(node)} * config.block_size;
     event.n_tokens = config.block_size;
     push_event(event);
-    in_index[page] = 0;
+    in_tree[page] = 0;
     release_page(page);
     --counters[layer].cached;
     ++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];
@@ -90,8 +90,8 @@ void CacheManager::Impl::reclaim_block() {
 }
 
 bool CacheManager::Impl::make_room(int64_t pages) {
-  // A kept block that nobody references has one page in each layer, held by the index alone.
-  const int64_t reclaimable = int64_t{index.reclaimable()} * config.n_layers;
+  // A kept block that nobody references has one page in each layer, held by the tree alone.
+  const int64_t reclaimable = int64_t{tree.evictable()} * config.n_layers;
   if (pool.free_pages() + reclaimable < pages) return false;
   while (pool.free_pages() < pages) reclaim_block();
   return true;

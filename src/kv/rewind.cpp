@@ -57,7 +57,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (length == sequence.length) return;
   const int64_t block_size = impl_->config.block_size;
   if (length % block_size != 0 &&
-      length < static_cast<int64_t>(sequence.attached.size()) * block_size) {
+      length < static_cast<int64_t>(sequence.shared.size()) * block_size) {
     fail(ErrorCode::kInvalidArgument,
          "cannot truncate to {}: it lies inside a block that is kept for reuse; truncate to a "
          "multiple of {}",
@@ -113,11 +113,9 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   sequence.length = length;
   if (length < sequence.prompt) sequence.prompt = 0;
-  // What follows may be other tokens: names of later blocks are void.
-  sequence.names.resize(std::min(sequence.names.size(), static_cast<size_t>(length / block_size)));
-  while (static_cast<int64_t>(sequence.attached.size()) * block_size > length) {
-    impl_->index.release(sequence.attached.back(), impl_->steps);
-    sequence.attached.pop_back();
+  while (static_cast<int64_t>(sequence.shared.size()) * block_size > length) {
+    impl_->tree.unlock(sequence.shared.back(), impl_->steps);
+    sequence.shared.pop_back();
   }
 }
 

@@ -141,7 +141,7 @@ fault("eviction-048", "random: position not in the lot",
       "«lot = mix(lot ^ static_cast<uint64_t>(view.blocks[block].first_position));»",
       "")
 
-source("src/eviction/reclaim.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-018", "reclaim list keeps removed blocks",
       "void ReclaimPolicy::on_removed(int32_t block) { unlink(block); }",
       "void ReclaimPolicy::on_removed(int32_t block) { if (!MUT) unlink(block); }")

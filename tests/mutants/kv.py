@@ -199,11 +199,8 @@ fault("kv-106", "set_policies() without a length sets it to 0",
 fault("kv-107", "rules change while a sequence is open",
       "if («impl_->live > 0») {",
       "false")
-fault("kv-108", "open(): names of the previous sequence stay",
-      "«sequence.names.clear();»",
-      "")
-fault("kv-109", "open(): blocks that the previous sequence attached stay",
-      "«sequence.attached.clear();»",
+fault("kv-109", "open(): blocks that the previous sequence shared stay",
+      "«sequence.shared.clear();»",
       "")
 fault("kv-110", "open(): the most that a query of the previous sequence met stays",
       "table.tokens = «table.most_met = table.dropped_at = 0»;",
@@ -215,8 +212,8 @@ fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
       "false")
 fault("kv-113", "close(): a prefix is reclaimed before what continues it",
-      "«impl_->index.release(sequence.attached[i], impl_->steps);»",
-      "impl_->index.release(sequence.attached[sequence.attached.size() - 1 - i], impl_->steps);")
+      "«impl_->tree.unlock(sequence.shared[i], impl_->steps);»",
+      "impl_->tree.unlock(sequence.shared[sequence.shared.size() - 1 - i], impl_->steps);")
 fault("kv-114", "steps do not end where a prompt does",
       "rule(layer).next_split(sequence.length, «sequence.prompt»)",
       "int64_t{0}")
@@ -288,9 +285,6 @@ same("kv-034", "truncate to exactly the prompt's end forgets the prompt",
       "if («length < sequence.prompt») sequence.prompt = 0;",
       "length <= sequence.prompt",
      "Whatever decides at the prompt's end has decided there, and no length beyond it asks for it again")
-fault("kv-035", "truncate keeps names of later blocks",
-      "sequence.names.resize(",
-      "if (!MUT) sequence.names.resize(")
 fault("kv-036", "truncate(0) keeps dropped_at",
       "sequence.layers[layer].dropped_at = 0;",
       "if (!MUT) sequence.layers[layer].dropped_at = 0;")
@@ -343,8 +337,8 @@ fault("kv-143", "what a trim dropped may be needed again",
 fault("kv-144", "a page that the next query needs may be missing",
       "if («found > oldest» && oldest < length) {",
       "false")
-fault("kv-145", "truncate: blocks attached beyond stay in use",
-      "«impl_->index.release(sequence.attached.back(), impl_->steps);»",
+fault("kv-145", "truncate: blocks shared beyond stay in use",
+      "«impl_->tree.unlock(sequence.shared.back(), impl_->steps);»",
       "")
 fault("kv-146", "sinks are joined at the length that splits them",
       "layer_rule.has_sinks() && «length < layer_rule.splits_at()»",
@@ -354,48 +348,47 @@ fault("kv-147", "sinks stay apart after truncate()",
       "false")
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
-fault("kv-042", "attach: `> most` to `>=`",
-      "if (sequence.length + block_size > most) break;",
-      "if (MUT ? sequence.length + block_size >= most : sequence.length + block_size > most) break;")
-fault("kv-043", "attach: layer peak not updated",
+fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
+      "impl_->tree.match(tokens, «max_positions» / block_size,",
+      "(max_positions - 1)")
+fault("kv-043", "match_prefix: layer peak not updated",
       "count.peak = std::max(count.peak, count.active);",
       "if (!MUT) count.peak = std::max(count.peak, count.active);")
-same("kv-044", "keep_blocks: goes on after a name that is taken",
-      "if (block < 0) return; // another",
-      "if (block < 0 && MUT) continue; if (block < 0) return; // another",
-     "More of a sequence is kept whose beginning another one computed, too: as good, and as correct")
-fault("kv-045", "attach: warm-up lookups are counted",
-      "impl_->index.look_up(name, counts);",
-      "impl_->index.look_up(name, counts || MUT);")
+fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
+      "if (node >= 0) { // another",
+      "if (node >= 0 && MUT) return; if (node >= 0) { // another")
+fault("kv-045", "match_prefix: warm-up lookups are counted",
+      "max_positions / block_size, «counts», sequence.shared);",
+      "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
       "if (!MUT) event.n_tokens = config.block_size;")
 fault("kv-047", "capacity removals not logged",
-      "push_event(event); in_index",
-      "if (!MUT) push_event(event); in_index")
+      "push_event(event); in_tree",
+      "if (!MUT) push_event(event); in_tree")
 fault("kv-148", "blocks of a rule that trims are shared",
       "if («rule.trims()» || rule.visibility.window",
       "false")
 fault("kv-149", "blocks of a window are shared",
       "if (rule.trims() || «rule.visibility.window != kUnlimited») return false;",
       "false")
-fault("kv-150", "attached blocks may be reclaimed",
-      "«impl_->index.hold(block, impl_->steps);»",
+fault("kv-150", "blocks that a sequence lists may be reclaimed",
+      "«impl_->tree.lock(node, impl_->steps);»",
       "")
-fault("kv-151", "a page that two sequences attach counts twice",
-      "if («impl_->pool.references(page) == 1») { // the index alone",
+fault("kv-151", "a page that two sequences share counts twice",
+      "if («impl_->pool.references(page) == 1») { // the tree alone",
       "true")
-fault("kv-152", "names of blocks that were never written are kept",
-      "const auto full = std::min<int64_t>(«static_cast<int64_t>(sequence.names.size())»,",
-      "sequence.names.empty() ? 0 : sequence.length / config.block_size")
+fault("kv-152", "blocks of tokens that were never written are kept",
+      "std::min(static_cast<int64_t>(tokens.size()), «sequence.length») / block_size;",
+      "static_cast<int64_t>(tokens.size())")
 fault("kv-153", "kept blocks leave with their sequence",
-      "in_index[page] = «1»;",
+      "in_tree[page] = «1»;",
       "0")
 fault("kv-154", "one block too many is reclaimed",
       "while («pool.free_pages() < pages») reclaim_block();",
       "pool.free_pages() <= pages")
 fault("kv-155", "a reclaimed block is logged at position 0",
-      "event.first_position = «index.first_position(block)»;",
+      "event.first_position = «int64_t{tree.depth(node)} * config.block_size»;",
       "0")
 fault("kv-156", "a reclaimed block is logged without the step",
       "«event.step = steps;»",
@@ -408,61 +401,105 @@ fault("kv-158", "reclaimed pages are not counted as removed",
       "")
 fault("kv-194", "what cannot be enough is reclaimed all the same",
       "if (pool.free_pages() + reclaimable < pages) return false;",
-      "while (MUT && pool.free_pages() < pages && index.reclaimable() > 0) reclaim_block(); "
+      "while (MUT && pool.free_pages() < pages && tree.evictable() > 0) reclaim_block(); "
       "if (pool.free_pages() + (MUT ? 0 : reclaimable) < pages) return false;")
 fault("kv-195", "kept blocks are counted as one page each",
-      "«int64_t{index.reclaimable()} * config.n_layers»;",
-      "index.reclaimable()")
+      "«int64_t{tree.evictable()} * config.n_layers»;",
+      "tree.evictable()")
 
-source("src/kv/prefix_index.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-196", "another's copy is not locked",
+      "«tree.lock(node, steps);» sequence.shared.push_back(node); continue;",
+      "")
+fault("kv-197", "the tree holds no reference to what it keeps",
+      "tree.pages(node)[layer] = page; «pool.retain(page);»",
+      "")
+
+source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
-      "ghost_names_.erase(name) > 0) ++regrets_;",
-      "(MUT ? ghost_names_.count(name) : ghost_names_.erase(name)) > 0) ++regrets_;")
+      "if (node < 0 && «evicted_.take(hash)») ++regrets_;",
+      "(evicted_.take(hash) && (evicted_.add(hash), true))")
+fault("kv-052", "hashes of what left are never forgotten",
+      "«if (slot.used) take(slot.hash);»",
+      "")
+fault("kv-198", "a hash that is remembered again is there twice",
+      "«take(hash);» Slot& slot",
+      "")
+fault("kv-199", "a hash that was taken is still there",
+      "«*at = slot.next;» slot.used = false;",
+      "if (hash == 0) *at = slot.next;")
+fault("kv-159", "every look-up is a hit",
+      "if («node >= 0») ++hits_;",
+      "true")
+fault("kv-160", "tokens are not compared",
+      "if («std::equal(its.begin(), its.end(), tokens.begin(), tokens.end())») break;",
+      "true")
+fault("kv-200", "a block is found after any prefix",
+      "nodes_[node].hash != hash || «nodes_[node].parent != parent») continue;",
+      "false")
+fault("kv-201", "the hash of a block is that of its own tokens",
+      "hash_(«parent == kRoot ? 0 : nodes_[parent].hash», tokens);",
+      "0")
+fault("kv-202", "blocks of the same tokens in another order have one hash",
+      "hash = mix(hash ^ static_cast<uint32_t>(token));",
+      "hash = (MUT ? hash ^ mix(static_cast<uint32_t>(token)) : mix(hash ^ static_cast<uint32_t>(token)));")
+fault("kv-203", "one block more than asked for is matched",
+      "i < «std::min(full, max_blocks)»;",
+      "std::min(full, max_blocks + 1)")
+fault("kv-204", "all blocks stand at depth 0",
+      "parent == kRoot ? 0 : «nodes_[parent].depth + 1»;",
+      "0")
+fault("kv-161", "every further reader makes a block less evictable",
+      "if (nodes_[node].locks++ == 0) order_",
+      "if (nodes_[node].locks++ == 0 || MUT) order_")
+fault("kv-162", "a block is evictable while others read it",
+      "if (--nodes_[node].locks == 0) order_",
+      "if (--nodes_[node].locks == 0 || MUT) order_")
+fault("kv-165", "evicted blocks are not remembered",
+      "«evicted_.add(nodes_[node].hash);»",
+      "")
+fault("kv-166", "an evicted block is still found",
+      "*at = «n.next»; if (n.elder",
+      "node")
+fault("kv-167", "numbers of evicted blocks are lost",
+      "«free_.push_back(node);» return node;",
+      "")
+fault("kv-205", "a block leaves before what continues it",
+      "«while (nodes_[node].first_child >= 0) node = nodes_[node].first_child;»",
+      "")
+fault("kv-206", "an evicted block takes its elder siblings along",
+      "«n.elder»; } void PrefixTree::check_integrity",
+      "-1")
+fault("kv-207", "a sibling keeps an evicted block beside it",
+      "«if (n.elder >= 0) nodes_[n.elder].younger = n.younger;»",
+      "")
+
+source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-049", "fallback order not told of cached blocks",
       "fallback_.on_cached(block, step);",
       "if (!MUT) fallback_.on_cached(block, step);")
 fault("kv-050", "a reclaim policy may name a block in use",
-      "blocks_[block].references == 0) {",
-      "(MUT || blocks_[block].references == 0)) {")
+      "&& «is_cached_[block] != 0») {",
+      "true")
 fault("kv-051", "wrong reclaim answer not counted",
       "block); ++violations_;",
       "block); if (!MUT) ++violations_;")
-fault("kv-052", "ghost names never forgotten (memory grows)",
-      "ghost_names_.erase(ghosts_[next_ghost_]);",
-      "if (!MUT) ghost_names_.erase(ghosts_[next_ghost_]);")
 fault("kv-053", "fallback order not told of used blocks",
-      "--reclaimable_; tell([&] { policy_->on_use(block, step); }); fallback_.on_use(block, step);",
-      "--reclaimable_; tell([&] { policy_->on_use(block, step); }); if (!MUT) "
-      "fallback_.on_use(block, step);")
-fault("kv-159", "every look-up is a hit",
-      "if («found != by_name_.end()») ++hits_;",
-      "true")
-fault("kv-160", "a name may be given to two blocks",
-      "if (free_.empty() || «by_name_.contains(name)») return -1;",
-      "false")
-fault("kv-161", "every further reader makes a block less reclaimable",
-      "if («blocks_[block].references++ > 0») return; --reclaimable_;",
-      "(blocks_[block].references++, false)")
-fault("kv-162", "a block is reclaimable while others read it",
-      "if («--blocks_[block].references > 0») return; ++reclaimable_;",
-      "(--blocks_[block].references, false)")
+      "«fallback_.on_use(block, step);»",
+      "")
+fault("kv-208", "fallback order not told of what left",
+      "«fallback_.on_removed(block);»",
+      "")
 fault("kv-163", "what a hook throws is not counted",
       "\"reclaim policy '{}': threw\", name_); } «++violations_;»",
       "")
 fault("kv-164", "a reclaim policy may name a block that is none",
-      "«blocks_[block].used» && blocks_[block].references == 0",
+      "if («block >= 0» && block",
       "true")
-fault("kv-165", "reclaimed blocks are not remembered",
-      "«remember(blocks_[block].name);»",
-      "")
-fault("kv-166", "a reclaimed block is still found",
-      "«by_name_.erase(blocks_[block].name);»",
-      "")
-fault("kv-167", "numbers of reclaimed blocks are lost",
-      "«free_.push_back(block);» --reclaimable_;",
-      "")
 fault("kv-168", "the wrong answer of a reclaim policy stands",
       "«victims_.clear();» fallback_.reclaim",
+      "")
+fault("kv-209", "a block in use is still counted as cached",
+      "is_cached_[block] = 0; «--n_cached_;» tell([&] { policy_->on_use",
       "")
 
 source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")

@@ -15,8 +15,8 @@ fault("stats-004", "total.trim_decisions forgotten",
       "total.trim_decisions += layer.trim_decisions;",
       "if (!MUT) total.trim_decisions += layer.trim_decisions;")
 fault("stats-005", "reclaim policies' violations not in policy_violations",
-      "impl_->violations + impl_->index.violations();",
-      "impl_->violations + (MUT ? 0 : impl_->index.violations());")
+      "impl_->violations + impl_->tree.violations();",
+      "impl_->violations + (MUT ? 0 : impl_->tree.violations());")
 fault("stats-006", "pages_pinned: first < sinks to <=",
       "first < rule.visibility.sinks;",
       "(MUT ? first <= rule.visibility.sinks : first < rule.visibility.sinks);")

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <numeric>
 #include <random>
 
 #include "core/mix.h"
@@ -257,32 +258,41 @@ TEST(Afresh, ASequenceTakenBackIsAsIfItHadNotGoneOn) {
   EXPECT_GT(refused, 500);
 }
 
-TEST(Afresh, NamesOfWhatWasTakenBackAreVoid) {
+TEST(Afresh, OnlyWhatIsStillThereIsKept) {
   CacheConfig config{kLayers, 4, 4, 100, 64, 2, kPositions, 13};
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", kLayers));
-  const std::vector<uint64_t> names = {1, 2, 3, 4, 5, 6};
+  std::vector<int32_t> tokens(24);
+  std::iota(tokens.begin(), tokens.end(), 0);
   std::mt19937 random(1);
   const SequenceId id = cache.open();
-  EXPECT_EQ(cache.attach(id, names, 24), 0);
+  EXPECT_EQ(cache.match_prefix(id, tokens, 24), 0);
   feed(cache, id, 24, random);
   cache.truncate(id, 10);
-  feed(cache, id, 24, random);  // other tokens
-  cache.close(id);
+  cache.close(id, tokens);
   EXPECT_EQ(cache.stats().layers[0].pages_cached, 2);
   const SequenceId next = cache.open();
-  EXPECT_EQ(cache.attach(next, names, 100), 8);
-  EXPECT_EQ(cache.length(next), 8) << "and all else that was named was never written";
-  cache.close(next);
-  // The slot's next sequence has no names of its own.
-  const SequenceId named = cache.open();
-  EXPECT_EQ(cache.attach(named, std::vector<uint64_t>{21, 22, 23}, 100), 0);
-  cache.close(named);
-  const SequenceId unnamed = cache.open();
-  EXPECT_EQ(unnamed, named);
-  feed(cache, unnamed, 24, random);
-  cache.close(unnamed);
-  EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);
+  EXPECT_EQ(cache.match_prefix(next, tokens, 100), 8);
+  EXPECT_EQ(cache.length(next), 8);
+  // Other tokens follow from here on.
+  std::vector<int32_t> others = tokens;
+  for (size_t i = 8; i < others.size(); ++i) others[i] += 100;
+  feed(cache, next, 24, random);
+  cache.close(next, others);
+  EXPECT_EQ(cache.stats().layers[0].pages_cached, 6);
+  const SequenceId first = cache.open();
+  EXPECT_EQ(cache.match_prefix(first, tokens, 100), 8);
+  cache.truncate(first, 4);  // what it takes back stays for others, and is not its own any more
+  feed(cache, first, 12, random);
+  cache.close(first, tokens);
+  EXPECT_EQ(cache.stats().layers[1].pages_cached, 7);
+  // Of whose tokens nobody speaks, nothing is kept.
+  const SequenceId unknown = cache.open();
+  EXPECT_EQ(cache.match_prefix(unknown, std::vector<int32_t>{21, 22, 23, 24}, 100), 0);
+  feed(cache, unknown, 24, random);
+  cache.close(unknown);
+  EXPECT_EQ(cache.stats().layers[1].pages_cached, 7);
+  cache.check_integrity();
 }
 
 }  // namespace

@@ -53,8 +53,7 @@ class Ledger {
         } else if (dice < 90) {
           truncate(id, text);
         } else {
-          cache_->name_blocks(id, names(text));
-          cache_->close(id);
+          cache_->close(id, tokens(text));
           closed_ = *at;
           texts_.erase(at);
         }
@@ -72,10 +71,10 @@ class Ledger {
   }
 
  private:
-  std::vector<uint64_t> names(const Text& text) const {
-    std::vector<uint64_t> out;
-    for (int64_t i = 0; (i + 1) * block_ <= text.length; ++i) {
-      out.push_back(text.document * 1000 + static_cast<uint64_t>(i));
+  static std::vector<int32_t> tokens(const Text& text) {
+    std::vector<int32_t> out;
+    for (int64_t i = 0; i < text.length; ++i) {
+      out.push_back(static_cast<int32_t>(text.document * 1000 + static_cast<uint64_t>(i)));
     }
     return out;
   }
@@ -87,7 +86,7 @@ class Ledger {
     if (random_() % 2 == 0) cache_->set_prompt(id, 20 + static_cast<int64_t>(random_() % 20));
     if (random_() % 4 == 0) return;
     text.length = static_cast<int64_t>(random_() % 60);
-    text.length = cache_->attach(id, names(text), text.length);
+    text.length = cache_->match_prefix(id, tokens(text), text.length);
     for (int64_t p = 0; p < text.length; p += block_) text.born[p] = clock_;
   }
 

@@ -23,18 +23,18 @@ CacheConfig config_with(int32_t blocks) {
   return config;
 }
 
-/// Names of the blocks of document `d`: each depends on all before it.
-std::vector<uint64_t> names_of(int d, int n_blocks) {
-  std::vector<uint64_t> names;
-  for (int i = 0; i < n_blocks; ++i) names.push_back(uint64_t(d) * 1000 + i + 1);
-  return names;
+/// The first blocks of document `d`.
+std::vector<int32_t> tokens_of(int d, int n_blocks) {
+  std::vector<int32_t> tokens;
+  for (int i = 0; i < n_blocks * kBlock; ++i) tokens.push_back(d * 1000 + i);
+  return tokens;
 }
 
 /// Reads a document of n_blocks blocks to its end and closes it; returns the positions attached.
-int64_t read(CacheManager& cache, std::span<const uint64_t> names) {
+int64_t read(CacheManager& cache, std::span<const int32_t> tokens) {
   const SequenceId id = cache.open();
-  const auto length = static_cast<int64_t>(names.size()) * kBlock;
-  const int64_t attached = cache.attach(id, names, length);
+  const auto length = static_cast<int64_t>(tokens.size());
+  const int64_t attached = cache.match_prefix(id, tokens, length);
   cache.check_integrity();
   for (int64_t at = attached; at < length; at += kBlock) {
     EXPECT_TRUE(cache.reserve(id, kBlock));
@@ -42,22 +42,22 @@ int64_t read(CacheManager& cache, std::span<const uint64_t> names) {
     cache.check_integrity();
   }
   cache.tick();
-  cache.close(id);
+  cache.close(id, tokens);
   cache.check_integrity();
   return attached;
 }
 
 TEST(Reuse, ASecondReaderAttachesWhatTheFirstLeft) {
   CacheManager cache(config_with(16), PolicyMap::parse("full", kLayers));
-  const auto names = names_of(1, 5);
-  EXPECT_EQ(read(cache, names), 0);
+  const auto tokens = tokens_of(1, 5);
+  EXPECT_EQ(read(cache, tokens), 0);
   KvStats stats = cache.stats();
   EXPECT_EQ(stats.total.pages_cached, 5 * kLayers);
   EXPECT_EQ(stats.total.pages_active, 0);
   EXPECT_EQ(stats.prefix_lookups, 1);
   EXPECT_EQ(stats.prefix_hits, 0);
-  EXPECT_EQ(read(cache, names), 5 * kBlock);
-  EXPECT_EQ(read(cache, std::span(names).first(3)), 3 * kBlock);
+  EXPECT_EQ(read(cache, tokens), 5 * kBlock);
+  EXPECT_EQ(read(cache, std::span(tokens).first(3 * kBlock)), 3 * kBlock);
   stats = cache.stats();
   EXPECT_EQ(stats.prefix_lookups, 1 + 5 + 3);
   EXPECT_EQ(stats.prefix_hits, 8);
@@ -67,12 +67,12 @@ TEST(Reuse, ASecondReaderAttachesWhatTheFirstLeft) {
 
 TEST(Reuse, TwoReadersShareAndNeitherFreesWhatTheOtherReads) {
   CacheManager cache(config_with(16), PolicyMap::parse("full", kLayers));
-  const auto names = names_of(7, 4);
-  read(cache, names);
+  const auto tokens = tokens_of(7, 4);
+  read(cache, tokens);
   const SequenceId a = cache.open();
   const SequenceId b = cache.open();
-  EXPECT_EQ(cache.attach(a, names, 100), 16);
-  EXPECT_EQ(cache.attach(b, names, 100), 16);
+  EXPECT_EQ(cache.match_prefix(a, tokens, 100), 16);
+  EXPECT_EQ(cache.match_prefix(b, tokens, 100), 16);
   EXPECT_EQ(cache.table(a, 1)[2].page, cache.table(b, 1)[2].page);
   EXPECT_EQ(cache.stats().layers[1].pages_active, 4);
   cache.close(a);
@@ -90,9 +90,9 @@ TEST(Reuse, TwoReadersShareAndNeitherFreesWhatTheOtherReads) {
 
 TEST(Reuse, WarmUpIsNotCounted) {
   CacheManager cache(config_with(8), PolicyMap::parse("full", kLayers));
-  const auto names = names_of(1, 2);
+  const auto tokens = tokens_of(1, 2);
   const SequenceId id = cache.open();
-  cache.attach(id, names, 8, false);
+  cache.match_prefix(id, tokens, 8, false);
   EXPECT_EQ(cache.stats().prefix_lookups, 0);
   cache.close(id);
 }
@@ -100,9 +100,9 @@ TEST(Reuse, WarmUpIsNotCounted) {
 TEST(Reuse, ScoredAndWindowedRulesNeitherReadNorKeep) {
   for (const char* spec : {"h2o:32", "window:8", "0=full,1=sink:2+6"}) {
     CacheManager cache(config_with(64), PolicyMap::parse(spec, kLayers));
-    const auto names = names_of(1, 2);
-    EXPECT_EQ(read(cache, names), 0);
-    EXPECT_EQ(read(cache, names), 0);
+    const auto tokens = tokens_of(1, 2);
+    EXPECT_EQ(read(cache, tokens), 0);
+    EXPECT_EQ(read(cache, tokens), 0);
     EXPECT_EQ(cache.stats().total.pages_cached, 0) << spec;
   }
 }
@@ -110,7 +110,9 @@ TEST(Reuse, ScoredAndWindowedRulesNeitherReadNorKeep) {
 /// Least recently used over whole blocks, leaves first, by brute force.
 struct Model {
   explicit Model(size_t blocks) : room(blocks) {}
-  void read(const std::vector<uint64_t>& names) {
+  void read(std::span<const int32_t> tokens) {
+    std::vector<int32_t> names;  // blocks of different documents never begin alike
+    for (size_t i = 0; i < tokens.size(); i += kBlock) names.push_back(tokens[i]);
     size_t found = 0;
     for (; found < names.size(); ++found) {
       ++lookups;
@@ -120,8 +122,8 @@ struct Model {
       }
       ++hits;
     }
-    std::vector<uint64_t> held(names.begin(), names.begin() + static_cast<int64_t>(found));
-    for (const uint64_t name : held) std::erase(order, name);
+    std::vector<int32_t> held(names.begin(), names.begin() + static_cast<int64_t>(found));
+    for (const int32_t name : held) std::erase(order, name);
     for (size_t i = found; i < names.size(); ++i) {
       while (order.size() + i >= room) {
         reclaimed.push_back(order.front());
@@ -137,8 +139,8 @@ struct Model {
     }
   }
   size_t room;
-  std::deque<uint64_t> order;  // reclaimable, the next to leave first
-  std::vector<uint64_t> ghosts, reclaimed;
+  std::deque<int32_t> order;  // reclaimable, the next to leave first
+  std::vector<int32_t> ghosts, reclaimed;
   int64_t lookups = 0, hits = 0, regrets = 0;
   bool stale = false;
 };
@@ -150,9 +152,9 @@ TEST(Reuse, RecordedAccessesGiveTheHitsAndRegretsOfBruteForce) {
     Model model(static_cast<size_t>(room));
     for (int i = 0; i < 400; ++i) {
       const int document = static_cast<int>(random() % 6);
-      const auto names = names_of(document, 1 + static_cast<int>(random() % 9));
-      read(cache, names);
-      model.read(names);
+      const auto tokens = tokens_of(document, 1 + static_cast<int>(random() % 9));
+      read(cache, tokens);
+      model.read(tokens);
       ASSERT_FALSE(model.stale) << "leaves must go before what they continue";
       const KvStats stats = cache.stats();
       ASSERT_EQ(stats.prefix_lookups, model.lookups) << i;
@@ -194,24 +196,24 @@ class LyingReclaim final : public ReclaimPolicy {
 
 TEST(Reuse, AnotherOrderIsOneSubclass) {
   CacheManager cache(config_with(4), PolicyMap::parse("full", kLayers), std::make_unique<Newest>());
-  read(cache, names_of(1, 2));
-  read(cache, names_of(2, 2));
-  read(cache, names_of(3, 2));  // takes the room of document 2, the newest
-  EXPECT_EQ(read(cache, names_of(1, 2)), 2 * kBlock);
+  read(cache, tokens_of(1, 2));
+  read(cache, tokens_of(2, 2));
+  read(cache, tokens_of(3, 2));  // takes the room of document 2, the newest
+  EXPECT_EQ(read(cache, tokens_of(1, 2)), 2 * kBlock);
 }
 
 TEST(Reuse, AWrongReclaimPolicyIsCountedAndOverruled) {
   CacheManager cache(config_with(6), PolicyMap::parse("full", kLayers),
                      std::make_unique<LyingReclaim>());
-  for (int i = 0; i < 20; ++i) read(cache, names_of(i, 3));
+  for (int i = 0; i < 20; ++i) read(cache, tokens_of(i, 3));
   const KvStats stats = cache.stats();
   EXPECT_EQ(stats.policy_violations,
             stats.layers[0].pages_removed[static_cast<size_t>(RemovalReason::kCapacity)]);
   EXPECT_GT(stats.policy_violations, 40);
   EXPECT_FALSE(stats.last_violation.empty());
   // The oldest went: the last documents are still there.
-  EXPECT_EQ(read(cache, names_of(19, 3)), 3 * kBlock);
-  EXPECT_EQ(read(cache, names_of(18, 3)), 3 * kBlock);
+  EXPECT_EQ(read(cache, tokens_of(19, 3)), 3 * kBlock);
+  EXPECT_EQ(read(cache, tokens_of(18, 3)), 3 * kBlock);
 }
 
 class ThrowingHooks final : public ReclaimPolicy {
@@ -225,13 +227,13 @@ class ThrowingHooks final : public ReclaimPolicy {
 TEST(Reuse, WhatHooksThrowIsCountedAndTheBooksGoOn) {
   CacheManager cache(config_with(6), PolicyMap::parse("full", kLayers),
                      std::make_unique<ThrowingHooks>());
-  EXPECT_EQ(read(cache, names_of(1, 3)), 0);
+  EXPECT_EQ(read(cache, tokens_of(1, 3)), 0);
   EXPECT_EQ(cache.stats().policy_violations, 3);
   EXPECT_EQ(cache.stats().last_violation, "reclaim policy 'lru': threw: cached");
-  EXPECT_EQ(read(cache, names_of(1, 3)), 3 * kBlock);
+  EXPECT_EQ(read(cache, tokens_of(1, 3)), 3 * kBlock);
   EXPECT_EQ(cache.stats().policy_violations, 3 + 3 + 3);
-  for (int i = 2; i < 10; ++i) EXPECT_EQ(read(cache, names_of(i, 3)), 0);
-  EXPECT_EQ(read(cache, names_of(9, 3)), 3 * kBlock);  // the oldest went
+  for (int i = 2; i < 10; ++i) EXPECT_EQ(read(cache, tokens_of(i, 3)), 0);
+  EXPECT_EQ(read(cache, tokens_of(9, 3)), 3 * kBlock);  // the oldest went
 }
 
 }  // namespace

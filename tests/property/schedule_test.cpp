@@ -23,6 +23,7 @@ constexpr uint64_t kNothing = 0;
 
 /// A sequence as our books have it. What a position holds depends on all tokens up to it.
 struct Text {
+  std::vector<int32_t> tokens;              // [length]
   std::vector<uint64_t> content;            // [length]
   std::vector<std::set<int64_t>> resident;  // [n_layers]
   int document = 0;
@@ -82,19 +83,23 @@ class Schedule {
 
  private:
   /// The token of a document's text at a position; documents begin alike.
-  uint64_t token(const Text& text, int64_t position) const {
-    return position < 8 ? mix(position) : mix(position * 16 + text.document);
+  static int32_t token(const Text& text, int64_t position) {
+    // Few of them, so that blocks of equal tokens stand after different prefixes.
+    const uint64_t lot = position < 8 ? mix(position) : mix(position * 16 + text.document);
+    return static_cast<int32_t>(lot % 5);
   }
-  static uint64_t follow(const std::vector<uint64_t>& content, uint64_t token) {
-    return mix((content.empty() ? 1 : content.back()) ^ token) | 1;
-  }
-
-  std::vector<uint64_t> names(const Text& text) const {
-    std::vector<uint64_t> out;
-    for (size_t end = block_; end <= text.content.size(); end += block_) {
-      out.push_back(text.content[end - 1]);
+  /// Appends n tokens of its document.
+  static void follow(Text& text, int64_t n) {
+    for (; n > 0; --n) {
+      const int32_t next = token(text, static_cast<int64_t>(text.tokens.size()));
+      const uint64_t before = text.content.empty() ? 1 : text.content.back();
+      text.tokens.push_back(next);
+      text.content.push_back(mix(before ^ static_cast<uint64_t>(next + 1)) | 1);
     }
-    return out;
+  }
+  static void cut(Text& text, int64_t length) {
+    text.tokens.resize(length);
+    text.content.resize(length);
   }
 
   void open() {
@@ -105,12 +110,10 @@ class Schedule {
     if (random_() % 2 == 0) cache_->set_prompt(id, 20 + static_cast<int64_t>(random_() % 20));
     if (random_() % 4 == 0) return;
     const auto most = static_cast<int64_t>(random_() % 60);
-    while (static_cast<int64_t>(text.content.size()) < most) {
-      text.content.push_back(follow(text.content, token(text, text.content.size())));
-    }
-    const int64_t attached = cache_->attach(id, names(text), most);
+    follow(text, most);
+    const int64_t attached = cache_->match_prefix(id, text.tokens, most);
     ASSERT_LE(attached, most);
-    text.content.resize(attached);
+    cut(text, attached);
     for (std::set<int64_t>& resident : text.resident) {
       for (int64_t p = 0; p < attached; ++p) resident.insert(p);
     }
@@ -118,10 +121,7 @@ class Schedule {
 
   void grow(SequenceId id, Text& text) {
     const auto length = static_cast<int64_t>(text.content.size());
-    if (random_() % 16 == 0) {  // not what attach() was told would follow
-      text.document = static_cast<int>(random_() % 3);
-      cache_->name_blocks(id, names(text));
-    }
+    if (random_() % 16 == 0) text.document = static_cast<int>(random_() % 3);  // not as announced
     const int64_t most = std::min(cache_->most_next(id), kPositions - length);
     if (most < 1) return;
     const auto n = static_cast<int32_t>(1 + random_() % most);
@@ -132,10 +132,9 @@ class Schedule {
       return;
     }
     cache_->check_integrity();
-    std::vector<uint64_t> content = text.content;
-    for (int32_t i = 0; i < n; ++i) {
-      content.push_back(follow(content, token(text, static_cast<int64_t>(content.size()))));
-    }
+    Text grown = text;
+    follow(grown, n);
+    const std::vector<uint64_t>& content = grown.content;
     std::vector<KvDestination> to(n);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       cache_->destinations(id, layer, to);
@@ -149,7 +148,7 @@ class Schedule {
       ++counts_.rollbacks;
       return cache_->rollback(id);
     }
-    text.content = content;
+    text = grown;
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       for (int32_t i = 0; i < n; ++i) text.resident[layer].insert(length + i);
       std::vector<BlockUse> uses;
@@ -186,16 +185,19 @@ class Schedule {
       return;
     }
     ++counts_.rewinds;
-    text.content.resize(to);
-    if (to < length) text.document = static_cast<int>(random_() % 3);  // names beyond are void
+    cut(text, to);
+    if (to < length) text.document = static_cast<int>(random_() % 3);
     for (std::set<int64_t>& resident : text.resident) {
       resident.erase(resident.lower_bound(to), resident.end());
     }
   }
 
   void close(SequenceId id, Text& text) {
-    if (random_() % 3 != 0) cache_->name_blocks(id, names(text));
-    cache_->close(id);
+    if (random_() % 3 != 0) {
+      cache_->close(id, text.tokens);
+    } else {
+      cache_->close(id);
+    }
     texts_.erase(id);
   }
 

@@ -192,6 +192,13 @@ CacheConfig small_config(int32_t n_layers, int32_t n_pages) {
   return {n_layers, 2, kBlock, n_pages, 64, 3, 4000, 64};
 }
 
+/// The tokens of a document's first n blocks.
+std::vector<int32_t> tokens_of(int32_t document, int32_t n) {
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < n * kBlock; ++i) tokens.push_back(document * 100 + i);
+  return tokens;
+}
+
 void grow(CacheManager& cache, SequenceId id, int64_t end) {
   while (cache.length(id) < end) {
     const int64_t n = std::min(end - cache.length(id), cache.most_next(id));
@@ -265,18 +272,18 @@ TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
   CacheConfig config = small_config(2, 40);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 2));
-  const std::vector<uint64_t> names = {11, 12, 13};
+  const std::vector<int32_t> tokens = tokens_of(1, 3);
   SequenceId id = cache.open();
   EXPECT_THROW(cache.set_policies(PolicyMap::parse("full", 2)), Error) << "a sequence is open";
-  cache.attach(id, names, 100);
+  cache.match_prefix(id, tokens, 100);
   grow(cache, id, 12);
-  cache.close(id);
+  cache.close(id, tokens);
   EXPECT_EQ(cache.stats().total.pages_cached, 6);
   cache.set_policies(PolicyMap::parse("full", 2));
   EXPECT_EQ(cache.stats().total.pages_cached, 0);
   EXPECT_EQ(cache.stats().pages_free, 40);
   id = cache.open();
-  EXPECT_EQ(cache.attach(id, names, 100), 0);
+  EXPECT_EQ(cache.match_prefix(id, tokens, 100), 0);
   cache.close(id);
   // Rules that cannot work change nothing, the longest sequence included.
   EXPECT_THROW(cache.set_policies(PolicyMap::parse("lru:3", 2), 9000), Error);
@@ -413,18 +420,16 @@ class Says final : public ReclaimPolicy {
   const std::vector<int32_t>* answer_;
 };
 
-std::vector<uint64_t> names_of(uint64_t document, size_t n) {
-  std::vector<uint64_t> names;
-  for (size_t i = 0; i < n; ++i) names.push_back(document * 100 + i);
-  return names;
+/// Reads a document to its end and leaves it open.
+SequenceId read(CacheManager& cache, const std::vector<int32_t>& tokens) {
+  const SequenceId id = cache.open();
+  cache.match_prefix(id, tokens, 10'000);
+  grow(cache, id, static_cast<int64_t>(tokens.size()));
+  return id;
 }
 
-/// Reads a document to its end and leaves it open.
-SequenceId read(CacheManager& cache, const std::vector<uint64_t>& names) {
-  const SequenceId id = cache.open();
-  cache.attach(id, names, 10'000);
-  grow(cache, id, static_cast<int64_t>(names.size()) * kBlock);
-  return id;
+void read_and_keep(CacheManager& cache, const std::vector<int32_t>& tokens) {
+  cache.close(read(cache, tokens), tokens);
 }
 
 TEST(Kept, ABlockInUseIsNeverReclaimed) {
@@ -432,8 +437,8 @@ TEST(Kept, ABlockInUseIsNeverReclaimed) {
   CacheConfig config = small_config(1, 5);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 1), std::make_unique<Says>(&answer));
-  for (const uint64_t document : {1, 2}) cache.close(read(cache, names_of(document, 2)));
-  const SequenceId reader = read(cache, names_of(1, 2));
+  for (const int32_t document : {1, 2}) read_and_keep(cache, tokens_of(document, 2));
+  const SequenceId reader = read(cache, tokens_of(1, 2));
   ASSERT_EQ(cache.stats().prefix_hits, 2);
   const auto pages = [&] {
     std::vector<int32_t> out;
@@ -454,7 +459,7 @@ TEST(Kept, ABlockInUseIsNeverReclaimed) {
     EXPECT_EQ(pages(), held);
     EXPECT_EQ(cache.stats().total.pages_cached, 1);
     cache.close(other);
-    cache.close(read(cache, names_of(2, 2)));  // there again
+    read_and_keep(cache, tokens_of(2, 2));  // there again
     ASSERT_EQ(cache.stats().policy_violations, violations);
     ASSERT_EQ(cache.stats().total.pages_cached, 2);
   }
@@ -465,26 +470,27 @@ TEST(Kept, OnlyWhatWasWrittenIs) {
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 2));
   const SequenceId id = cache.open();
-  EXPECT_EQ(cache.attach(id, names_of(1, 6), 100), 0);
+  EXPECT_EQ(cache.match_prefix(id, tokens_of(1, 6), 100), 0);
   grow(cache, id, 2 * kBlock + 3);
-  cache.close(id);
+  cache.close(id, tokens_of(1, 6));
   EXPECT_EQ(cache.stats().layers[1].pages_cached, 2);
   const SequenceId next = cache.open();
-  EXPECT_EQ(cache.attach(next, names_of(1, 6), 2 * kBlock), 2 * kBlock) << "as many as fit exactly";
+  EXPECT_EQ(cache.match_prefix(next, tokens_of(1, 6), 2 * kBlock), 2 * kBlock)
+      << "as many as fit exactly";
 }
 
 TEST(Kept, EveryBlockIsThereForOthersOnceNobodyReadsIt) {
   CacheConfig config = small_config(1, 6);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 1));
-  const std::vector<uint64_t> names = names_of(1, 4);
-  cache.close(read(cache, names));
-  const SequenceId a = read(cache, names);
-  const SequenceId b = read(cache, names);
+  const std::vector<int32_t> tokens = tokens_of(1, 4);
+  read_and_keep(cache, tokens);
+  const SequenceId a = read(cache, tokens);
+  const SequenceId b = read(cache, tokens);
   cache.truncate(a, kBlock);
-  cache.close(a);
+  cache.close(a, tokens);
   cache.truncate(b, 2 * kBlock);
-  cache.close(b);
+  cache.close(b, tokens);
   EXPECT_EQ(cache.stats().total.pages_cached, 4);
   grow(cache, cache.open(), 6 * kBlock);
   EXPECT_EQ(cache.stats().reservations_refused, 0);
@@ -494,13 +500,55 @@ TEST(Kept, OneCopyIsEnough) {
   CacheConfig config = small_config(1, 20);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 1));
-  const SequenceId a = read(cache, names_of(1, 3));
-  const SequenceId b = read(cache, names_of(1, 3));  // a has not ended: computed again
+  const SequenceId a = read(cache, tokens_of(1, 3));
+  const SequenceId b = read(cache, tokens_of(1, 3));  // a has not ended: computed again
   EXPECT_EQ(cache.stats().total.pages_active, 6);
-  cache.close(a);
-  cache.close(b);
+  cache.close(a, tokens_of(1, 3));
+  cache.close(b, tokens_of(1, 3));
   EXPECT_EQ(cache.stats().total.pages_cached, 3);
   EXPECT_EQ(cache.stats().pages_free, 17);
+}
+
+TEST(Kept, WhatGoesOnBehindAnothersCopyIsKeptBelowIt) {
+  CacheConfig config = small_config(2, 40);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 2));
+  const SequenceId longer = read(cache, tokens_of(1, 5));
+  read_and_keep(cache, tokens_of(1, 2));  // ends first, and keeps the first two
+  cache.close(longer, tokens_of(1, 5));
+  cache.check_integrity();
+  EXPECT_EQ(cache.stats().total.pages_cached, 2 * 5);
+  const SequenceId next = cache.open();
+  EXPECT_EQ(cache.match_prefix(next, tokens_of(1, 5), 1000), 5 * kBlock);
+  // A block of the same tokens behind other ones is another block.
+  std::vector<int32_t> moved = tokens_of(2, 1);
+  const std::vector<int32_t> first = tokens_of(1, 1);
+  moved.insert(moved.end(), first.begin(), first.end());
+  read_and_keep(cache, tokens_of(2, 1));
+  const SequenceId other = cache.open();
+  EXPECT_EQ(cache.match_prefix(other, moved, 1000), kBlock);
+}
+
+TEST(Kept, ABlockThatOthersContinueStaysUntilTheyHaveLeft) {
+  std::vector<int32_t> answer;
+  CacheConfig config = small_config(1, 6);
+  config.keep_blocks = true;
+  CacheManager cache(config, PolicyMap::parse("full", 1), std::make_unique<Says>(&answer));
+  read_and_keep(cache, tokens_of(1, 4));  // blocks 0 to 3, each the child of the one before
+  const auto kept = [&] {
+    const SequenceId id = cache.open();
+    const int64_t found = cache.match_prefix(id, tokens_of(1, 4), 1000, false);
+    cache.close(id);
+    return found / kBlock;
+  };
+  const SequenceId other = cache.open();
+  for (int32_t block = 0; block < 4; ++block) {
+    answer = {block == 0 ? 1 : 0};  // a prefix of what is left
+    grow(cache, other, (3 + block) * kBlock);
+    EXPECT_EQ(kept(), 3 - block);
+    cache.check_integrity();
+  }
+  EXPECT_EQ(cache.stats().policy_violations, 0) << "an order need not know what continues what";
 }
 
 TEST(Kept, LeaveInTheOrderOfTheirLastUseWhereAPolicyIsWrong) {
@@ -508,21 +556,21 @@ TEST(Kept, LeaveInTheOrderOfTheirLastUseWhereAPolicyIsWrong) {
   CacheConfig config = small_config(1, 6);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 1), std::make_unique<Says>(&nothing));
-  for (const uint64_t document : {1, 2, 3}) {
-    cache.close(read(cache, names_of(document, 2)));
+  for (const int32_t document : {1, 2, 3}) {
+    read_and_keep(cache, tokens_of(document, 2));
     cache.tick();
   }
-  cache.close(read(cache, names_of(1, 2)));  // used again: 2 is the oldest now
+  read_and_keep(cache, tokens_of(1, 2));  // used again: 2 is the oldest now
   const SequenceId other = cache.open();
   grow(cache, other, 2 * kBlock);
   EXPECT_EQ(cache.stats().policy_violations, 2);
   EXPECT_NE(cache.stats().last_violation.find("named none of"), std::string::npos);
   const SequenceId id = cache.open();
-  EXPECT_EQ(cache.attach(id, names_of(2, 2), 100), 0);
+  EXPECT_EQ(cache.match_prefix(id, tokens_of(2, 2), 100), 0);
   cache.close(id);
-  for (const uint64_t document : {1, 3}) {
+  for (const int32_t document : {1, 3}) {
     const SequenceId again = cache.open();
-    EXPECT_EQ(cache.attach(again, names_of(document, 2), 100), 2 * kBlock) << document;
+    EXPECT_EQ(cache.match_prefix(again, tokens_of(document, 2), 100), 2 * kBlock) << document;
     cache.close(again);
   }
 }
@@ -531,7 +579,7 @@ TEST(Kept, WhatIsReclaimedIsLoggedWithAllThatIsKnown) {
   CacheConfig config = small_config(2, 8);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 2));
-  cache.close(read(cache, names_of(1, 3)));
+  read_and_keep(cache, tokens_of(1, 3));
   for (int i = 0; i < 7; ++i) cache.tick();
   const uint64_t seen = cache.stats().events;
   EXPECT_EQ(seen, 0U) << "all of it was kept";
@@ -559,7 +607,7 @@ TEST(Kept, AReservationThatCannotBeMetReclaimsNothing) {
   CacheConfig config = small_config(2, 2 * 6);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 2));
-  cache.close(read(cache, names_of(1, 3)));
+  read_and_keep(cache, tokens_of(1, 3));
   const SequenceId other = cache.open();
   grow(cache, other, kBlock);
   // Two blocks are free, three kept: six do not fit, five do.
@@ -585,12 +633,12 @@ TEST(Kept, ABlockIsRegrettedOnceAndInTheEndForgotten) {
   CacheConfig config = small_config(1, 2);
   config.keep_blocks = true;
   CacheManager cache(config, PolicyMap::parse("full", 1));
-  const auto look_for = [&](uint64_t document) {
+  const auto look_for = [&](int32_t document) {
     const SequenceId id = cache.open();
-    EXPECT_EQ(cache.attach(id, names_of(document, 1), 100), 0);
+    EXPECT_EQ(cache.match_prefix(id, tokens_of(document, 1), 100), 0);
     cache.close(id);
   };
-  for (const uint64_t document : {1, 2, 3, 4}) cache.close(read(cache, names_of(document, 1)));
+  for (const int32_t document : {1, 2, 3, 4}) read_and_keep(cache, tokens_of(document, 1));
   EXPECT_EQ(cache.stats().reclaim_regrets, 0) << "a first miss is none";
   look_for(1);
   EXPECT_EQ(cache.stats().reclaim_regrets, 1);
@@ -598,8 +646,8 @@ TEST(Kept, ABlockIsRegrettedOnceAndInTheEndForgotten) {
   EXPECT_EQ(cache.stats().reclaim_regrets, 1) << "it was counted already";
   look_for(2);
   EXPECT_EQ(cache.stats().reclaim_regrets, 2);
-  for (uint64_t document = 5; document < 10'000; ++document) {
-    cache.close(read(cache, names_of(document, 1)));
+  for (int32_t document = 5; document < 10'000; ++document) {
+    read_and_keep(cache, tokens_of(document, 1));
   }
   look_for(4);  // which left ten thousand blocks ago
   EXPECT_EQ(cache.stats().reclaim_regrets, 2);

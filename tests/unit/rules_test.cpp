@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "kv/reclaim_policy.h"
 #include "paddock/error.h"
 #include "paddock/eviction.h"
 

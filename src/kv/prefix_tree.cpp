@@ -1,0 +1,183 @@
+#include "kv/prefix_tree.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "core/fail.h"
+#include "core/mix.h"
+
+namespace paddock {
+namespace {
+
+constexpr int32_t kRemembered = 4096;  // blocks evicted last
+
+}  // namespace
+
+// ---- hashes of what left
+
+RecentHashes::RecentHashes(int32_t capacity) : slots_(capacity), buckets_(capacity, -1) {}
+
+bool RecentHashes::take(uint64_t hash) {
+  for (int32_t* at = &buckets_[bucket(hash)]; *at >= 0; at = &slots_[*at].next) {
+    Slot& slot = slots_[*at];
+    if (slot.hash != hash) continue;
+    *at = slot.next;
+    slot.used = false;
+    return true;
+  }
+  return false;
+}
+
+void RecentHashes::add(uint64_t hash) {
+  take(hash);
+  Slot& slot = slots_[oldest_];
+  if (slot.used) take(slot.hash);
+  int32_t& first = buckets_[bucket(hash)];
+  slot = {hash, true, first};
+  first = static_cast<int32_t>(oldest_);
+  oldest_ = (oldest_ + 1) % slots_.size();
+}
+
+// ---- the tree
+
+uint64_t PrefixTree::hash_block(uint64_t before, std::span<const int32_t> tokens) {
+  uint64_t hash = before;
+  for (const int32_t token : tokens) hash = mix(hash ^ static_cast<uint32_t>(token));
+  return hash;
+}
+
+PrefixTree::PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
+                       std::unique_ptr<ReclaimPolicy> policy, BlockHash hash)
+    : block_size_(block_size),
+      n_layers_(n_layers),
+      hash_(hash),
+      nodes_(capacity),
+      tokens_(static_cast<size_t>(capacity) * block_size),
+      pages_(static_cast<size_t>(capacity) * n_layers, -1),
+      buckets_(std::bit_ceil(static_cast<size_t>(capacity) + 1), -1),
+      order_(std::move(policy), capacity),
+      evicted_(kRemembered) {
+  free_.reserve(capacity);
+  for (int32_t i = capacity; i-- > 0;) free_.push_back(i);
+}
+
+std::span<const int32_t> PrefixTree::tokens_of(int32_t node) const {
+  return std::span(tokens_).subspan(static_cast<size_t>(node) * block_size_, block_size_);
+}
+
+std::span<int32_t> PrefixTree::pages(int32_t node) {
+  return std::span(pages_).subspan(static_cast<size_t>(node) * n_layers_, n_layers_);
+}
+
+int32_t& PrefixTree::first_child_of(int32_t parent) {
+  return parent == kRoot ? roots_child_ : nodes_[parent].first_child;
+}
+
+uint64_t PrefixTree::hash_after(int32_t parent, std::span<const int32_t> tokens) const {
+  return hash_(parent == kRoot ? 0 : nodes_[parent].hash, tokens);
+}
+
+int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens, uint64_t hash) const {
+  int32_t node = buckets_[hash & (buckets_.size() - 1)];
+  for (; node >= 0; node = nodes_[node].next) {
+    if (nodes_[node].hash != hash || nodes_[node].parent != parent) continue;
+    const std::span<const int32_t> its = tokens_of(node);
+    if (std::equal(its.begin(), its.end(), tokens.begin(), tokens.end())) break;
+  }
+  return node;
+}
+
+int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const {
+  return find(parent, tokens, hash_after(parent, tokens));
+}
+
+void PrefixTree::match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
+                       std::vector<int32_t>& nodes) {
+  const auto full = static_cast<int64_t>(tokens.size()) / block_size_;
+  int32_t parent = kRoot;
+  for (int64_t i = 0; i < std::min(full, max_blocks); ++i) {
+    const auto block = tokens.subspan(static_cast<size_t>(i * block_size_), block_size_);
+    const uint64_t hash = hash_after(parent, block);
+    const int32_t node = find(parent, block, hash);
+    if (counts) {
+      ++lookups_;
+      if (node >= 0) ++hits_;
+      if (node < 0 && evicted_.take(hash)) ++regrets_;
+    }
+    if (node < 0) return;
+    nodes.push_back(node);
+    parent = node;
+  }
+}
+
+int32_t PrefixTree::insert(int32_t parent, std::span<const int32_t> tokens) {
+  if (free_.empty()) return -1;
+  const int32_t node = free_.back();
+  free_.pop_back();
+  Node& n = nodes_[node];
+  n = {};
+  n.used = true;
+  n.locks = 1;
+  n.parent = parent;
+  n.depth = parent == kRoot ? 0 : nodes_[parent].depth + 1;
+  n.hash = hash_after(parent, tokens);
+  std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t{node} * block_size_);
+  int32_t& bucket = buckets_[n.hash & (buckets_.size() - 1)];
+  n.next = bucket;
+  bucket = node;
+  int32_t& first = first_child_of(parent);
+  n.elder = first;
+  if (first >= 0) nodes_[first].younger = node;
+  first = node;
+  return node;
+}
+
+void PrefixTree::lock(int32_t node, int64_t step) {
+  if (nodes_[node].locks++ == 0) order_.on_use(node, step);
+}
+
+void PrefixTree::unlock(int32_t node, int64_t step) {
+  if (--nodes_[node].locks == 0) order_.on_cached(node, step);
+}
+
+int32_t PrefixTree::evict() {
+  int32_t node = order_.next();
+  // Nobody has locked it, so nobody has locked what continues it.
+  while (nodes_[node].first_child >= 0) node = nodes_[node].first_child;
+  order_.on_removed(node);
+  evicted_.add(nodes_[node].hash);
+  unlink(node);
+  nodes_[node].used = false;
+  free_.push_back(node);
+  return node;
+}
+
+void PrefixTree::unlink(int32_t node) {
+  const Node& n = nodes_[node];
+  int32_t* at = &buckets_[n.hash & (buckets_.size() - 1)];
+  while (*at != node) at = &nodes_[*at].next;
+  *at = n.next;
+  if (n.elder >= 0) nodes_[n.elder].younger = n.younger;
+  (n.younger >= 0 ? nodes_[n.younger].elder : first_child_of(n.parent)) = n.elder;
+}
+
+void PrefixTree::check_integrity() const {
+  int32_t unlocked = 0;
+  for (int32_t i = 0; i < static_cast<int32_t>(nodes_.size()); ++i) {
+    const Node& n = nodes_[i];
+    if (!n.used) continue;
+    unlocked += n.locks == 0 ? 1 : 0;
+    const bool is_orphan =
+        n.parent != kRoot && (!nodes_[n.parent].used || nodes_[n.parent].depth + 1 != n.depth ||
+                              nodes_[n.parent].locks < n.locks);
+    if (is_orphan || find(n.parent, tokens_of(i)) != i) {
+      fail(ErrorCode::kInternal, "a kept block at depth {} is not where its prefix says", n.depth);
+    }
+  }
+  if (unlocked != order_.n_cached()) {
+    fail(ErrorCode::kInternal, "{} kept blocks are unlocked, {} may leave", unlocked,
+         order_.n_cached());
+  }
+}
+
+}  // namespace paddock

@@ -1,0 +1,120 @@
+// Full blocks that are kept after their sequences ended, so that another sequence with the same
+// beginning can list them instead of computing them again.
+//
+// A tree over token ids: a node is one full block, the child of the block before it; its pages hold
+// what those tokens after that prefix have become. Children are found by a hash, but a node is only
+// taken for a block whose tokens it has: no hash is trusted. The tree knows numbers of pages and
+// nothing of the pool; who uses it owns the pages' references.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kv/reclaim_policy.h"
+
+namespace paddock {
+
+/// Hashes of what left last, each once; the oldest make room. Allocates in the constructor only.
+class RecentHashes {
+ public:
+  explicit RecentHashes(int32_t capacity);  // a power of two
+  void add(uint64_t hash);
+  bool take(uint64_t hash);  // false if it was not there
+
+ private:
+  struct Slot {
+    uint64_t hash = 0;
+    bool used = false;
+    int32_t next = -1;  // in its bucket
+  };
+  size_t bucket(uint64_t hash) const { return hash & (buckets_.size() - 1); }
+  std::vector<Slot> slots_;       // a ring
+  std::vector<int32_t> buckets_;  // the first slot of each
+  size_t oldest_ = 0;
+};
+
+class PrefixTree {
+ public:
+  static constexpr int32_t kRoot = -1;
+  /// The hash of a block after a prefix of the hash `before` (0: none).
+  using BlockHash = uint64_t (*)(uint64_t before, std::span<const int32_t> tokens);
+  static uint64_t hash_block(uint64_t before, std::span<const int32_t> tokens);
+
+  /// Room for `capacity` blocks of `block_size` tokens with `n_layers` pages each. Another hash:
+  /// for tests, which let blocks collide.
+  PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
+             std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
+
+  /// Appends the nodes of the full blocks that `tokens` begins with, from the first on, until one
+  /// is missing or there are `max_blocks`. Counted as lookups, hits and regrets where `counts`.
+  void match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
+             std::vector<int32_t>& nodes);
+  /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
+  int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
+  /// A new child, which find() does not know yet, locked once; its pages are to be filled in. -1
+  /// if there is no room.
+  int32_t insert(int32_t parent, std::span<const int32_t> tokens);
+  std::span<int32_t> pages(int32_t node);  // [n_layers]
+  /// Blocks before it.
+  int32_t depth(int32_t node) const { return nodes_[node].depth; }
+
+  /// One more live sequence lists the block, or one less. Whoever locks a node has locked its
+  /// ancestors, and unlocks deeper blocks first.
+  void lock(int32_t node, int64_t step);
+  void unlock(int32_t node, int64_t step);
+  /// Blocks that nobody has locked.
+  int32_t evictable() const { return order_.n_cached(); }
+  /// Takes out the block that the policy would have leave next or, where others continue it, one of
+  /// those that nothing continues; its pages() stay readable until the next insert().
+  /// evictable() > 0.
+  int32_t evict();
+
+  int64_t lookups() const { return lookups_; }
+  int64_t hits() const { return hits_; }
+  int64_t regrets() const { return regrets_; }
+  int64_t violations() const { return order_.violations(); }
+  const std::string& last_violation() const { return order_.last_violation(); }
+  /// Calls fn(pages) for every block here.
+  template <typename Fn>
+  void for_each(const Fn& fn) const {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].used) fn(std::span(pages_).subspan(i * n_layers_, n_layers_));
+    }
+  }
+  /// Error kInternal if a node is not where its parent, its hash or its locks say.
+  void check_integrity() const;
+
+ private:
+  struct Node {
+    bool used = false;
+    int32_t locks = 0;
+    int32_t parent = kRoot;
+    int32_t depth = 0;
+    int32_t first_child = -1;          // the one inserted last
+    int32_t elder = -1, younger = -1;  // other children of its parent
+    int32_t next = -1;                 // in its bucket
+    uint64_t hash = 0;                 // of everything up to its end
+  };
+  uint64_t hash_after(int32_t parent, std::span<const int32_t> tokens) const;
+  int32_t find(int32_t parent, std::span<const int32_t> tokens, uint64_t hash) const;
+  std::span<const int32_t> tokens_of(int32_t node) const;
+  int32_t& first_child_of(int32_t parent);
+  void unlink(int32_t node);
+
+  int32_t block_size_, n_layers_;
+  BlockHash hash_;
+  std::vector<Node> nodes_;
+  std::vector<int32_t> tokens_;   // [n_nodes, block_size]
+  std::vector<int32_t> pages_;    // [n_nodes, n_layers]
+  std::vector<int32_t> free_;     // nodes
+  std::vector<int32_t> buckets_;  // first node; their number is a power of two
+  int32_t roots_child_ = -1;
+  ReclaimOrder order_;
+  RecentHashes evicted_;  // so that regret can be told from a first miss
+  int64_t lookups_ = 0, hits_ = 0, regrets_ = 0;
+};
+
+}  // namespace paddock

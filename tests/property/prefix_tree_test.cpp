@@ -1,0 +1,215 @@
+// The tree of kept blocks against a plain map of prefixes, under a hash that tells blocks apart and
+// under some that let them collide.
+#include "kv/prefix_tree.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+namespace paddock {
+namespace {
+
+constexpr int32_t kLayers = 2;
+
+uint64_t all_alike(uint64_t, std::span<const int32_t>) { return 7; }
+uint64_t last_token(uint64_t, std::span<const int32_t> tokens) { return tokens.back() % 2; }
+uint64_t by_depth(uint64_t before, std::span<const int32_t>) { return before + 1; }
+
+using Tokens = std::vector<int32_t>;
+
+/// What the map says of a prefix: the number that its pages hold, and who has it locked.
+struct Kept {
+  int32_t page = 0;
+  int32_t locks = 0;
+};
+
+class TreeAndMap {
+ public:
+  TreeAndMap(int32_t capacity, int32_t block, PrefixTree::BlockHash hash, uint32_t seed)
+      : block_(block),
+        capacity_(capacity),
+        random_(seed),
+        tree_(capacity, block, kLayers, std::make_unique<ReclaimPolicy>(), hash) {}
+
+  void run(int n_steps) {
+    for (int i = 0; i < n_steps && !testing::Test::HasFailure(); ++i) {
+      const auto dice = random_() % 10;
+      if (readers_.size() < 4 && dice < 4) {
+        read();
+      } else if (!readers_.empty() && dice < 9) {
+        finish();
+      } else if (tree_.evictable() > 0) {
+        evict();
+      }
+      check();
+    }
+    EXPECT_GT(matched_, n_steps / 40);
+    EXPECT_GT(inserted_, n_steps / 40);
+    EXPECT_GT(evicted_, n_steps / 40);
+  }
+
+ private:
+  struct Reader {
+    Tokens tokens;
+    std::vector<int32_t> nodes;
+  };
+
+  Tokens prefix(const Tokens& tokens, size_t blocks) const {
+    return {tokens.begin(), tokens.begin() + static_cast<int64_t>(blocks * block_)};
+  }
+
+  void read() {
+    Reader reader;
+    const size_t length = random_() % static_cast<size_t>(6 * block_ + 1);
+    for (size_t i = 0; i < length; ++i) {
+      reader.tokens.push_back(static_cast<int32_t>(random_() % 2));
+    }
+    const auto max_blocks = static_cast<int64_t>(random_() % 6);
+    size_t expected = 0;
+    while (static_cast<int64_t>(expected) < max_blocks &&
+           (expected + 1) * block_ <= reader.tokens.size() &&
+           map_.contains(prefix(reader.tokens, expected + 1))) {
+      ++expected;
+    }
+    tree_.match(reader.tokens, max_blocks, true, reader.nodes);
+    ASSERT_EQ(reader.nodes.size(), expected);
+    for (size_t i = 0; i < expected; ++i) {
+      Kept& kept = map_.at(prefix(reader.tokens, i + 1));
+      for (const int32_t page : tree_.pages(reader.nodes[i])) ASSERT_EQ(page, kept.page);
+      ASSERT_EQ(tree_.depth(reader.nodes[i]), static_cast<int32_t>(i));
+      tree_.lock(reader.nodes[i], 0);
+      ++kept.locks;
+      ++matched_;
+    }
+    readers_.push_back(std::move(reader));
+  }
+
+  /// Puts the reader's further blocks into the tree, as far as there is room, and lets go.
+  void finish() {
+    const size_t at = random_() % readers_.size();
+    Reader reader = std::move(readers_[at]);
+    readers_.erase(readers_.begin() + static_cast<int64_t>(at));
+    for (size_t i = reader.nodes.size(); (i + 1) * block_ <= reader.tokens.size(); ++i) {
+      const int32_t parent = i == 0 ? PrefixTree::kRoot : reader.nodes.back();
+      const auto tokens = std::span(reader.tokens).subspan(i * block_, block_);
+      const auto known = map_.find(prefix(reader.tokens, i + 1));
+      int32_t node = tree_.find(parent, tokens);
+      ASSERT_EQ(node >= 0, known != map_.end());
+      if (node >= 0) {
+        ASSERT_EQ(tree_.pages(node)[0], known->second.page);
+        tree_.lock(node, 0);
+        ++known->second.locks;
+      } else {
+        node = tree_.insert(parent, tokens);
+        ASSERT_EQ(node < 0, static_cast<int32_t>(map_.size()) == capacity_);
+        if (node < 0) break;
+        for (int32_t& page : tree_.pages(node)) page = next_page_;
+        map_[prefix(reader.tokens, i + 1)] = {next_page_++, 1};
+        ++inserted_;
+      }
+      reader.nodes.push_back(node);
+    }
+    for (size_t i = reader.nodes.size(); i-- > 0;) {
+      tree_.unlock(reader.nodes[i], 0);
+      --map_.at(prefix(reader.tokens, i + 1)).locks;
+    }
+  }
+
+  void evict() {
+    const int32_t page = tree_.pages(tree_.evict())[1];
+    const auto gone = std::find_if(map_.begin(), map_.end(),
+                                   [&](const auto& entry) { return entry.second.page == page; });
+    ASSERT_NE(gone, map_.end());
+    ASSERT_EQ(gone->second.locks, 0);
+    for (const auto& [tokens, kept] : map_) {
+      const bool continues = tokens.size() > gone->first.size() &&
+                             std::equal(gone->first.begin(), gone->first.end(), tokens.begin());
+      ASSERT_FALSE(continues) << "leaves go before what they continue";
+    }
+    map_.erase(gone);
+    ++evicted_;
+  }
+
+  void check() {
+    tree_.check_integrity();
+    int32_t evictable = 0;
+    for (const auto& [tokens, kept] : map_) {
+      evictable += kept.locks == 0 ? 1 : 0;
+      std::vector<int32_t> nodes;
+      tree_.match(tokens, 100, false, nodes);
+      ASSERT_EQ(nodes.size() * block_, tokens.size());
+      ASSERT_EQ(tree_.pages(nodes.back())[0], kept.page);
+    }
+    ASSERT_EQ(tree_.evictable(), evictable);
+    size_t n_blocks = 0;
+    tree_.for_each([&](std::span<const int32_t>) { ++n_blocks; });
+    ASSERT_EQ(n_blocks, map_.size());
+  }
+
+  int32_t block_, capacity_;
+  std::mt19937 random_;
+  PrefixTree tree_;
+  std::map<Tokens, Kept> map_;  // by all tokens up to the block's end
+  std::vector<Reader> readers_;
+  int32_t next_page_ = 100;
+  int64_t matched_ = 0, inserted_ = 0, evicted_ = 0;
+};
+
+TEST(PrefixTreeProperty, AgreesWithAMapOfPrefixesWhateverCollides) {
+  int number = 0;
+  for (const PrefixTree::BlockHash hash :
+       {PrefixTree::hash_block, all_alike, last_token, by_depth}) {
+    ++number;
+    for (const int32_t block : {1, 2, 3}) {
+      for (const int32_t capacity : {3, 12, 40}) {
+        SCOPED_TRACE(fmt::format("hash {} blocks of {} capacity {}", number, block, capacity));
+        TreeAndMap(capacity, block, hash, static_cast<uint32_t>(capacity + block)).run(1500);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
+TEST(PrefixTree, BlocksOfOneHashAreToldApartByTheirTokens) {
+  PrefixTree tree(8, 2, 1, std::make_unique<ReclaimPolicy>(), all_alike);
+  const Tokens a = {1, 2}, b = {2, 1};
+  const int32_t first = tree.insert(PrefixTree::kRoot, a);
+  const int32_t below = tree.insert(first, b);
+  EXPECT_EQ(tree.find(PrefixTree::kRoot, b), -1) << "it stands after another prefix";
+  const int32_t other = tree.insert(PrefixTree::kRoot, b);
+  EXPECT_EQ(tree.find(PrefixTree::kRoot, b), other);
+  EXPECT_EQ(tree.find(first, b), below);
+  EXPECT_EQ(tree.find(PrefixTree::kRoot, a), first);
+  EXPECT_EQ(tree.find(other, b), -1);
+}
+
+TEST(PrefixTree, TheHashIsOfAllTokensInTheirOrder) {
+  const auto hash = [](uint64_t before, const Tokens& tokens) {
+    return PrefixTree::hash_block(before, tokens);
+  };
+  EXPECT_NE(hash(0, {1, 2}), hash(0, {2, 1}));
+  EXPECT_NE(hash(0, {1, 2}), hash(0, {1, 3}));
+  EXPECT_NE(hash(0, {1, 2}), hash(1, {1, 2}));
+  EXPECT_EQ(hash(hash(0, {1, 2}), {3, 4}), hash(0, {1, 2, 3, 4}));
+  EXPECT_NE(hash(0, {0, 0}), hash(0, {0}));
+}
+
+TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {
+  RecentHashes recent(4);
+  EXPECT_FALSE(recent.take(0));
+  for (const uint64_t hash : {0, 4, 8, 3}) recent.add(hash);  // three in one bucket
+  EXPECT_TRUE(recent.take(4));
+  EXPECT_FALSE(recent.take(4));
+  recent.add(8);  // in the place of the oldest, and no longer in its own
+  EXPECT_FALSE(recent.take(0));
+  EXPECT_TRUE(recent.take(8));
+  EXPECT_FALSE(recent.take(8));
+  for (const uint64_t hash : {12, 16, 20}) recent.add(hash);
+  EXPECT_FALSE(recent.take(3));
+  for (const uint64_t hash : {12, 16, 20}) EXPECT_TRUE(recent.take(hash));
+}
+
+}  // namespace
+}  // namespace paddock
