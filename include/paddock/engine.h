@@ -65,8 +65,8 @@ inline constexpr int32_t kMaxLogprobs = 256;
 struct GenerateOptions {
   int32_t max_tokens = 128;
   SamplingOptions sampling{};
-  /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for the
-  /// token.
+  /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for
+  /// the token.
   std::vector<std::string> stop{};
   bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
   bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say
@@ -119,6 +119,10 @@ class PADDOCK_API Engine {
   /// Errors: kInvalidArgument (an option, with its value and range), kOutOfMemory (needed and
   /// available bytes), kDevice.
   explicit Engine(std::shared_ptr<const Model> model, const EngineOptions& options = {});
+  /// An engine of parts put together beforehand; hosts have no use for it. For the library's own
+  /// tests, which put in a device of theirs (src/engine/engine_impl.h, make_engine_impl).
+  struct Impl;
+  explicit Engine(std::shared_ptr<Impl> impl);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -210,7 +214,6 @@ class PADDOCK_API Engine {
   uint64_t memory_bytes() const;
 
  private:
-  struct Impl;
   std::shared_ptr<Impl> impl_;  // a call under way holds it, too
 };
 

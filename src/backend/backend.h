@@ -76,22 +76,4 @@ class Backend {
   virtual Buffer make_buffer(int64_t rows, int64_t cols) = 0;
 };
 
-struct BackendOptions {
-  bool reference = false;  // Precision::kReference
-  int32_t threads = 1;     // CPU only
-  std::string isa;         // CPU only; empty: the best
-};
-
-/// Error kInvalidArgument for an unknown or unsupported isa.
-std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
-/// A backend for "cpu", "cuda" or "cuda:N". Error kInvalidArgument for other names, kDevice where
-/// there is no such device.
-std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options);
-/// The device that "auto" means.
-const std::string& auto_device();
-void set_auto_device(std::string device);
-/// Tests put an emulated device in the place of "cuda" devices; null takes it away.
-using CudaBackendMaker = std::unique_ptr<Backend> (*)(const BackendOptions& options, int32_t index);
-void set_cuda_backend_maker(CudaBackendMaker maker);
-
 }  // namespace paddock

@@ -9,7 +9,7 @@
 #include <numeric>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/devices.h"
 #include "backend/layer_counters.h"
 #include "core/aligned_buffer.h"
 #include "core/checked.h"

@@ -1,31 +1,13 @@
-// Which backend a device's name means.
+#include "backend/devices.h"
+
 #include <charconv>
 
-#include "backend/backend.h"
 #include "core/fail.h"
 #if defined(PADDOCK_HAS_CUDA)
 #include "backend/cuda/cuda_backend.h"
 #endif
 
 namespace paddock {
-namespace {
-
-#if defined(PADDOCK_HAS_CUDA)
-CudaBackendMaker cuda_maker = [](const BackendOptions& options, int32_t index) {
-  return make_cuda_backend(options, cuda::open_device(index));
-};
-#else
-CudaBackendMaker cuda_maker = nullptr;
-#endif
-
-std::string automatic = "cpu";
-
-}  // namespace
-
-const std::string& auto_device() { return automatic; }
-void set_auto_device(std::string device) { automatic = std::move(device); }
-
-void set_cuda_backend_maker(CudaBackendMaker maker) { cuda_maker = maker; }
 
 std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options) {
   if (device == "cpu") return make_cpu_backend(options);
@@ -44,11 +26,12 @@ std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOp
     fail(ErrorCode::kInvalidArgument, "isa '{}' chooses CPU kernels, but the device is {}",
          options.isa, device);
   }
-  if (cuda_maker == nullptr) {
-    fail(ErrorCode::kDevice,
-         "device '{}' is not available: this build has no CUDA backend; use cpu", device);
-  }
-  return cuda_maker(options, index);
+#if defined(PADDOCK_HAS_CUDA)
+  return make_cuda_backend(options, cuda::open_device(index));
+#else
+  fail(ErrorCode::kDevice, "device '{}' is not available: this build has no CUDA backend; use cpu",
+       device);
+#endif
 }
 
 }  // namespace paddock

@@ -1,6 +1,7 @@
 // The public face of the engine: argument forms and loops over Engine::Impl.
 #include "paddock/engine.h"
 
+#include "backend/devices.h"
 #include "core/fail.h"
 #include "engine/engine_impl.h"
 
@@ -26,13 +27,23 @@ const char* finish_reason_name(FinishReason reason) noexcept {
   return "unknown";
 }
 
-Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options) {
+std::shared_ptr<Engine::Impl> make_engine_impl(std::shared_ptr<const Model> model,
+                                               const EngineOptions& options, BackendMaker maker) {
   if (model == nullptr) fail(ErrorCode::kInvalidArgument, "the engine was given no model");
-  at_the_edge([&] {
+  return at_the_edge([&] {
     EngineSetup setup = resolve(*model, options);
-    impl_ = std::make_shared<Impl>(std::move(model), std::move(setup));
+    const EngineOptions& o = setup.options;
+    auto backend = maker(
+        o.device,
+        {.reference = o.precision == Precision::kReference, .threads = o.threads, .isa = o.isa});
+    return std::make_shared<Engine::Impl>(std::move(model), std::move(setup), std::move(backend));
   });
 }
+
+Engine::Engine(std::shared_ptr<const Model> model, const EngineOptions& options)
+    : Engine(make_engine_impl(std::move(model), options, make_backend)) {}
+
+Engine::Engine(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Engine::~Engine() {
   // Inside a callback the call under way keeps the inside alive until it returns.

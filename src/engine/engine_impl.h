@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/devices.h"
 #include "core/fail.h"
 #include "engine/driving.h"
 #include "engine/request.h"
@@ -69,7 +70,7 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
                          const StepPlanner& planner);
 
 struct Engine::Impl final : StopCheck {
-  Impl(std::shared_ptr<const Model> model, EngineSetup setup);
+  Impl(std::shared_ptr<const Model> model, EngineSetup setup, std::unique_ptr<Backend> backend);
   /// Refuses a call that is not allowed now, then runs it; the engine outlives it even if a
   /// callback destroys the Engine.
   template <typename Fn>
@@ -193,5 +194,10 @@ struct Engine::Impl final : StopCheck {
   mutable std::mutex shown_mutex_;     // guards shown_ against set_policies()
   std::shared_ptr<const EngineOptions> shown_;  // what options() tells
 };
+
+/// What an Engine is made of, on the device that `maker` makes for the options. Errors are those of
+/// the Engine's constructor.
+std::shared_ptr<Engine::Impl> make_engine_impl(std::shared_ptr<const Model> model,
+                                               const EngineOptions& options, BackendMaker maker);
 
 }  // namespace paddock

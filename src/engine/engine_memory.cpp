@@ -32,13 +32,13 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
 
 }  // namespace
 
-Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved)
-    : model(std::move(shared_model)), setup(std::move(resolved)) {
+Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved,
+                   std::unique_ptr<Backend> device)
+    : model(std::move(shared_model)), setup(std::move(resolved)), backend(std::move(device)) {
   const EngineOptions& o = setup.options;
   const detail::ModelData& data = model->data();
   const LlamaConfig& config = data.config;
 
-  backend = make_backend(o.device, {o.precision == Precision::kReference, o.threads, o.isa});
   const std::string key = backend->weights().weights_key();
   const uint64_t packed =
       data.has_weights(key) ? 0 : weights_bytes(data.tensors, backend->weights());

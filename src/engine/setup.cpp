@@ -163,7 +163,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
   }
   check_range("kv.type", static_cast<int64_t>(o.kv.type), static_cast<int64_t>(KvType::kAuto),
               static_cast<int64_t>(KvType::kBF16));
-  if (o.device == "auto") o.device = auto_device();
+  if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;

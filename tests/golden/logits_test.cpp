@@ -17,10 +17,10 @@ TEST_P(Folder, EqualsTransformers) {
 TEST_P(Folder, DecodeEqualsPrefillToTheBit) {
   const auto model = Model::load(golden(GetParam()));
   EngineOptions options = reference_options();
-  Engine prefill(model, options);
+  Engine prefill(parts(model, options));
   const std::vector<TokenId> tokens = golden_tokens();
   const Matrix expected = all_logits(prefill, tokens);
-  Engine decode(model, options);
+  Engine decode(parts(model, options));
   const SessionId session = decode.open_session();
   for (size_t i = 0; i < tokens.size(); ++i) {
     const std::span<const float> row = decode.feed(session, {&tokens[i], 1});
@@ -104,7 +104,7 @@ TEST(RealModel, FastPerplexityIsWithinOnePercentOfReference) {
     EngineOptions options;
     options.context = 512;
     options.precision = precision;
-    Engine engine(model, options);
+    Engine engine(parts(model, options));
     double sum = 0;
     engine.forward(text, [&](int64_t position, std::span<const float> row) {
       const auto top = std::max_element(row.begin(), row.end());
@@ -172,10 +172,10 @@ TEST(BitEqual, WhateverElseIsInTheBatch) {
 
     std::vector<GenerateResult> alone;
     for (int i = 0; i < 4; ++i) {
-      Engine engine(model, options);
+      Engine engine(parts(model, options));
       alone.push_back(engine.generate(prompt(i), generate));
     }
-    Engine engine(model, options);
+    Engine engine(parts(model, options));
     std::vector<RequestId> ids;
     for (int i = 0; i < 4; ++i) ids.push_back(engine.add(prompt(i), generate));
     while (engine.step()) engine.check_integrity();
@@ -223,7 +223,7 @@ TEST(RealModel, EqualsTransformersAtEveryPosition) {
   const Matrix expected = read_npy(golden("real_probes.npy"));
   EngineOptions options = reference_options();
   options.context = 1024;
-  Engine engine(Model::load(path), options);
+  Engine engine(parts(Model::load(path), options));
   double error = 0;
   int64_t rows = 0;
   engine.forward(tokens, [&](int64_t position, std::span<const float> row) {
@@ -249,7 +249,7 @@ TEST(RealModel, SaysParis) {
     EngineOptions options;
     options.context = 256;
     options.precision = precision;
-    Engine engine(Model::load(path), options);
+    Engine engine(parts(Model::load(path), options));
     GenerateOptions generate;
     generate.max_tokens = 1;
     generate.sampling.temperature = 0;

@@ -36,7 +36,7 @@ TEST(PolicyGolden, VictimsAndLogitsEqualTheRulesOfThePapers) {
       options.kv.block_size = 1;
       options.batch_size = chunk;
       options.threads = 1 + chunk % 3;
-      Engine engine(model, options);
+      Engine engine(parts(model, options));
       std::map<int64_t, std::vector<float>> rows;
       engine.forward(
           tokens,
@@ -92,7 +92,7 @@ TEST(PolicyGolden, SinksDoNotDriftOverFiftyThousandTokens) {
     const Matrix expected = read_npy(golden(file));
     EngineOptions options = reference_options();
     options.kv.policy = policy;
-    Engine engine(model, options);
+    Engine engine(parts(model, options));
     const SessionId session = engine.open_session();
     const std::vector<TokenId> tokens = long_text();
     engine.feed(session, std::span(tokens).first(tokens.size() - 2));

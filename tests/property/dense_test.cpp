@@ -38,10 +38,11 @@ class Follower {
         before_(model->info().n_layers),
         after_(before_),
         distort_(std::move(distort)) {
-    engine_ = std::make_unique<Engine>(model, options);
+    inside_ = parts(model, options);
+    engine_ = std::make_unique<Engine>(inside_);
     if (options.kv.type != KvType::kF32) {
       stored_.resize(model->info().n_layers);
-      inside(*engine_).cache->watch([this](const KvEvent& event) { keep_rows(event.layer); });
+      inside_->cache->watch([this](const KvEvent& event) { keep_rows(event.layer); });
     }
   }
 
@@ -128,11 +129,11 @@ class Follower {
   /// Reads the rows that this step wrote from the engine's pages: after the step, and whenever a
   /// block is about to leave. (The 16-bit types round; a last bit apart would grow.)
   void keep_rows(int32_t layer) {
-    const auto& impl = inside(*engine_);
+    const auto& impl = *inside_;
     const PageGeometry& g = impl.setup.geometry;
     for (const BlockEntry& e : impl.cache->table(0, layer)) {
       if (e.page < 0) continue;  // left a moment ago, in the same decision
-      const std::vector<std::byte> page = page_bytes(*engine_, e.page);
+      const std::vector<std::byte> page = page_bytes(*inside_, e.page);
       for (int32_t slot = 0; slot < g.block_size; ++slot) {
         const int64_t p = int64_t{e.first_position} + slot;
         if (stored_[layer].contains(p)) continue;
@@ -152,7 +153,7 @@ class Follower {
   void take_stored(int32_t layer, int64_t p, std::vector<double>& key, std::vector<double>& value) {
     Rows rows = stored_[layer].at(p);
     oracle_.rotate(rows.key, p, true);
-    const double unit = inside(*engine_).setup.kv_type == DType::kF16 ? 0x1p-11 : 0x1p-8;
+    const double unit = inside_->setup.kv_type == DType::kF16 ? 0x1p-11 : 0x1p-8;
     for (const auto& [own, theirs] : {std::pair{&key, &rows.key}, std::pair{&value, &rows.value}}) {
       double largest = 0;
       double apart = 0;
@@ -177,6 +178,7 @@ class Follower {
   std::vector<std::map<int64_t, Rows>> stored_;  // [n_layers]; empty where the oracle's own serve
   bool narrowed_ = false;
   std::function<void(std::vector<Met>&)> distort_;
+  std::shared_ptr<Engine::Impl> inside_;
   std::unique_ptr<Engine> engine_;
 };
 

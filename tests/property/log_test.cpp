@@ -28,7 +28,7 @@ Log log_of(const std::string& policy, Precision precision, int32_t threads, int3
   options.context = 256;
   options.kv.policy = policy;
   options.kv.block_size = 4;
-  Engine engine(model, options);
+  Engine engine(parts(model, options));
   GenerateOptions generate;
   generate.max_tokens = 30;
   generate.sampling.temperature = 0;

@@ -43,7 +43,7 @@ std::vector<float> feed(Engine& engine, SessionId session, std::span<const Token
 
 /// What a fresh engine says after these tokens.
 std::vector<float> fresh(const std::string& policy, std::span<const TokenId> tokens) {
-  Engine engine(model(), options_for(policy));
+  Engine engine(parts(model(), options_for(policy)));
   return feed(engine, engine.open_session(), tokens);
 }
 
@@ -62,7 +62,7 @@ struct Told {
 
 /// Likewise, told the same.
 std::vector<float> fresh(const std::string& policy, const Told& told) {
-  Engine engine(model(), options_for(policy));
+  Engine engine(parts(model(), options_for(policy)));
   const SessionId session = engine.open_session();
   const auto feed_to = [&](int64_t end, int64_t prompt_end) {
     const int64_t from = engine.session_length(session);
@@ -134,7 +134,7 @@ TEST(Rewind, EqualsAFreshRunOrChangesNothing) {
     }();
     for (size_t length = 0; length <= kLength; ++length) {
       SCOPED_TRACE(fmt::format("{} to {}", example.policy, length));
-      Engine engine(model(), options_for(example.policy));
+      Engine engine(parts(model(), options_for(example.policy)));
       const SessionId session = engine.open_session();
       feed(engine, session, first);
       const bool expected = may_rewind(engine, example, static_cast<int64_t>(length));
@@ -171,7 +171,7 @@ TEST(Rewind, EqualsAFreshRunOrChangesNothing) {
 
 TEST(Rewind, ToTheBeginningForgetsWhereThePromptEnded) {
   const std::vector<TokenId> tokens = text();
-  Engine engine(model(), options_for("snapkv:24"));
+  Engine engine(parts(model(), options_for("snapkv:24")));
   const SessionId session = engine.open_session();
   GenerateOptions generate;
   generate.max_tokens = 3;
@@ -192,7 +192,7 @@ TEST(Rewind, SessionsAtRandomEqualFreshRuns) {
     EngineOptions options = options_for(example.policy);
     options.batch_size = 24;
     options.kv.budget_bytes = uint64_t{3} * 2 * (400 / kBlock) * 4 * kBlock * 2 * 64;
-    Engine engine(model(), options);
+    Engine engine(parts(model(), options));
     std::map<SessionId, Told> sessions;
     GenerateOptions greedy;
     greedy.max_tokens = 9;
@@ -214,7 +214,7 @@ TEST(Rewind, SessionsAtRandomEqualFreshRuns) {
         if (random() % 2 == 0) engine.cancel(a);
         while (engine.step()) engine.check_integrity();
         EXPECT_TRUE(engine.take(a).has_value());
-        Engine alone(model(), options_for(example.policy));
+        Engine alone(parts(model(), options_for(example.policy)));
         EXPECT_EQ(engine.take(b)->tokens, alone.generate(piece, greedy).tokens);
         continue;
       }

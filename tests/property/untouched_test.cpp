@@ -21,7 +21,7 @@ const std::vector<Untouched> kRules = {{"window:17", 17},          {"sink:3+14",
 
 std::vector<std::vector<float>> rows_of(const EngineOptions& options, int64_t* trimmed) {
   const auto model = Model::load(golden("gqa1-default"));
-  Engine engine(model, options);
+  Engine engine(parts(model, options));
   std::vector<std::vector<float>> rows;
   engine.forward(golden_tokens(), [&](int64_t, std::span<const float> row) {
     engine.check_integrity();
@@ -80,7 +80,7 @@ TEST(Untouched, AlsoAfterGoingBack) {
         options.precision = precision;
         options.kv.block_size = 16;
         options.kv.policy = rule;
-        Engine engine(model, options);
+        Engine engine(parts(model, options));
         const SessionId session = engine.open_session();
         engine.feed(session, std::span(tokens).first(22));
         for (const int64_t length : {13, 9, 17, 2}) {

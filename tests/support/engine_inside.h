@@ -1,4 +1,4 @@
-// The inside of an engine, for proofs that need its tables and pages.
+// The inside of an engine, for proofs that need its tables and pages: of what parts() gave.
 #pragma once
 
 #include <cstring>
@@ -8,18 +8,10 @@
 
 namespace paddock::test {
 
-// Engine::impl_ is private; an explicit instantiation may name it all the same.
-template <auto Member>
-struct Reach {
-  friend auto& inside(const Engine& engine) { return *(engine.*Member); }
-};
-auto& inside(const Engine& engine);
-template struct Reach<&Engine::impl_>;
-
 /// Bytes of a page as the backend keeps them.
-inline std::vector<std::byte> page_bytes(const Engine& engine, int32_t page) {
-  std::vector<std::byte> bytes(static_cast<size_t>(inside(engine).setup.geometry.page_bytes()));
-  inside(engine).backend->pages().read_page(page, bytes);
+inline std::vector<std::byte> page_bytes(const Engine::Impl& inside, int32_t page) {
+  std::vector<std::byte> bytes(static_cast<size_t>(inside.setup.geometry.page_bytes()));
+  inside.backend->pages().read_page(page, bytes);
   return bytes;
 }
 

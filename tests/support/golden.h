@@ -14,10 +14,18 @@
 namespace paddock::test {
 
 /// Whether engines that name no device run on CUDA in this program, and whether there on the
-/// emulated one, which takes milliseconds for a token. Said by support/on_cuda.cpp in programs that
-/// have it, else by support/on_cpu.cpp: the tests themselves are compiled once.
+/// emulated one, which takes milliseconds for a token. Said by support/on_cuda.cpp or
+/// support/simt/on_emulated.cpp in programs that have it, else by support/on_cpu.cpp: the tests
+/// themselves are compiled once.
 extern const bool kOnCuda;
 extern const bool kEmulated;
+/// What "auto" means in this program, for engines that the library makes itself.
+extern const char* const kDevice;
+/// What an Engine of this program is made of: Engine engine(parts(model, options)). Whoever keeps
+/// them looks inside (support/engine_inside.h). Where the device is emulated, only engines made
+/// like this are on it.
+std::shared_ptr<Engine::Impl> parts(std::shared_ptr<const Model> model,
+                                    const EngineOptions& options = {});
 
 /// Precisions in which a token's bits do not depend on what else is in its batch. On CUDA `fast`
 /// takes other products for other numbers of rows.
@@ -72,7 +80,7 @@ inline Matrix all_logits(Engine& engine, std::span<const TokenId> tokens) {
 }
 
 inline Matrix all_logits(const std::string& model, const EngineOptions& options) {
-  Engine engine(Model::load(golden(model)), options);
+  Engine engine(parts(Model::load(golden(model)), options));
   return all_logits(engine, golden_tokens());
 }
 

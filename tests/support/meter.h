@@ -20,6 +20,7 @@ inline QualityOptions options_for(const std::vector<std::string>& contenders,
                                   const std::string& baseline = "full", int32_t chunk = 64) {
   QualityOptions options;
   options.engine = reference_options();
+  options.engine.device = kDevice;
   options.engine.kv.policy = baseline;
   options.engine.kv.block_size = 4;
   options.contenders = contenders;

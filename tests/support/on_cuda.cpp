@@ -2,7 +2,7 @@
 // or (PADDOCK_GPU_TEST) on a real one.
 #include <gtest/gtest.h>
 
-#include "backend/backend.h"
+#include "engine/engine_impl.h"
 #include "support/golden.h"
 #include "support/simt/harness.h"
 #if !defined(PADDOCK_GPU_TEST)
@@ -16,7 +16,17 @@ const bool kOnCuda = true;
 const bool kEmulated = false;
 #else
 const bool kEmulated = true;
+using simt::make_backend;
 #endif
+const char* const kDevice = "cuda";
+
+std::shared_ptr<Engine::Impl> parts(std::shared_ptr<const Model> model,
+                                    const EngineOptions& options) {
+  if (options.device != "auto") return make_engine_impl(std::move(model), options, make_backend);
+  EngineOptions here = options;
+  here.device = kDevice;
+  return make_engine_impl(std::move(model), here, make_backend);
+}
 
 }  // namespace paddock::test
 
@@ -26,21 +36,10 @@ namespace {
 class OnCuda final : public testing::Environment {
   void SetUp() override {
 #if !defined(PADDOCK_GPU_TEST)
-    emulated_ = std::make_unique<EmulatedCuda>();
     set_race_checks(false);  // tests of kernels and of cuda_engine_test look for them
 #endif
-    set_auto_device("cuda");
   }
-  void TearDown() override {
-    EXPECT_EQ(take_report_text(), "");
-    set_auto_device("cpu");
-#if !defined(PADDOCK_GPU_TEST)
-    emulated_ = nullptr;
-#endif
-  }
-#if !defined(PADDOCK_GPU_TEST)
-  std::unique_ptr<EmulatedCuda> emulated_;
-#endif
+  void TearDown() override { EXPECT_EQ(take_report_text(), ""); }
 };
 [[maybe_unused]] const testing::Environment* const on_cuda =
     testing::AddGlobalTestEnvironment(new OnCuda);

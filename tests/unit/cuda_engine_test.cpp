@@ -32,9 +32,6 @@ const std::vector<std::string> kRules = {"full",
 class CudaEngine : public testing::Test {
  protected:
   void TearDown() override { EXPECT_EQ(simt::take_report_text(), ""); }
-#if !defined(PADDOCK_GPU_TEST)
-  simt::EmulatedCuda emulated_;
-#endif
 };
 
 EngineOptions on(const std::string& device, Precision precision = Precision::kReference) {
@@ -84,9 +81,9 @@ TEST_F(CudaEngine, ShapesThatNeedSplitSumsOrHaveOddRows) {
     for (int i = 0; i < 24; ++i) tokens.push_back(i * 7 % shape.vocab_size);
     EngineOptions options = on("cuda");
     options.batch_size = 6;
-    Engine device(model, options);
+    Engine device(parts(model, options));
     options.device = "cpu";
-    Engine host(model, options);
+    Engine host(parts(model, options));
     EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
   }
 }
@@ -116,9 +113,9 @@ TEST_F(CudaEngine, EveryRuleSeesAndEvictsWhatItDoesOnTheCpu) {
       EngineOptions options = on("cuda");
       options.kv.policy = rule;
       options.batch_size = batch;
-      Engine device(model, options);
+      Engine device(parts(model, options));
       options.device = "cpu";
-      Engine host(model, options);
+      Engine host(parts(model, options));
       std::vector<TokenId> tokens = golden_tokens();
       if (batch == 1) tokens.resize(34);
       EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
@@ -136,9 +133,9 @@ TEST_F(CudaEngine, SixteenBitCachesUnderRules) {
       EngineOptions options = on("cuda", Precision::kFast);
       options.kv.policy = rule;
       options.kv.type = type;
-      Engine device(model, options);
+      Engine device(parts(model, options));
       options.device = "cpu";
-      Engine host(model, options);
+      Engine host(parts(model, options));
       const std::vector<TokenId> tokens = golden_tokens();
       EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)),
                 type == KvType::kBF16 ? 0.12 : 0.05);
@@ -151,9 +148,9 @@ TEST_F(CudaEngine, ManySequencesAtOnceGiveEachItsOwnTokens) {
   EngineOptions options = on("cuda");
   options.max_sequences = 3;
   options.batch_size = 16;
-  Engine device(model, options);
+  Engine device(parts(model, options));
   options.device = "cpu";
-  Engine host(model, options);
+  Engine host(parts(model, options));
   const std::vector<TokenId> tokens = golden_tokens();
   GenerateOptions greedy;
   greedy.max_tokens = 6;
@@ -184,7 +181,7 @@ TEST_F(CudaEngine, TokensDrawnOnTheDeviceAreTheHosts) {
   const std::vector<TokenId> tokens = golden_tokens();
   std::vector<std::vector<TokenId>> results;
   for (const bool on_host : {false, true}) {
-    Engine engine(model, options);
+    Engine engine(parts(model, options));
     std::vector<RequestId> requests;
     for (size_t i = 0; i < ways.size(); ++i) {
       GenerateOptions how;
@@ -209,7 +206,7 @@ TEST_F(CudaEngine, SessionsContinueAndRewind) {
   const std::vector<TokenId> tokens = golden_tokens();
   std::vector<std::vector<float>> rows;
   for (const char* name : {"cuda", "cpu"}) {
-    Engine engine(model, on(name));
+    Engine engine(parts(model, on(name)));
     const SessionId session = engine.open_session();
     engine.feed(session, std::span(tokens).first(30));
     engine.truncate(session, 13);
@@ -224,7 +221,7 @@ TEST_F(CudaEngine, DevicesThatAreNotThereAreNamed) {
   const auto model = Model::load(golden("gqa2-linear"));
   const auto refusal = [&](const std::string& device) {
     try {
-      Engine engine(model, on(device));
+      Engine engine(parts(model, on(device)));
     } catch (const Error& e) {
       return std::string(e.what());
     }
@@ -240,7 +237,7 @@ TEST_F(CudaEngine, MemoryThatIsNotThereIsRefusedWithBothNumbers) {
   EngineOptions options = on("cuda");
   options.kv.budget_bytes = uint64_t{4} << 40;
   try {
-    Engine engine(Model::load(golden("gqa2-linear")), options);
+    Engine engine(parts(Model::load(golden("gqa2-linear")), options));
     FAIL() << "no error was thrown";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
@@ -256,7 +253,7 @@ TEST_F(CudaEngine, AFailingLaunchEndsNothingButTheEngine) {
   greedy.max_tokens = 4;
   greedy.sampling.temperature = 0;
   for (const int64_t after : {0, 3, 20, 40}) {
-    Engine engine(model, on("cuda"));
+    Engine engine(parts(model, on("cuda")));
     simt::fail_launch_after(after);
     simt::lose_devices(after == 20);
     std::string first;
@@ -279,7 +276,7 @@ TEST_F(CudaEngine, AFailingLaunchEndsNothingButTheEngine) {
       EXPECT_NE(std::string(e.what()).find(advice), std::string::npos) << e.what();
     }
     simt::lose_devices(false);
-    Engine another(model, on("cuda"));
+    Engine another(parts(model, on("cuda")));
     EXPECT_EQ(another.generate(std::span(tokens).first(9), greedy).tokens.size(), 4U);
   }
 }

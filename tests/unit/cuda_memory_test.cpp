@@ -25,16 +25,13 @@ class DevicePages : public testing::TestWithParam<const char*> {
     return options;
   }
   void TearDown() override { EXPECT_EQ(simt::take_report_text(), ""); }
-#if !defined(PADDOCK_GPU_TEST)
-  simt::EmulatedCuda emulated_;
-#endif
 };
 
 /// Pages of all layers that a sequence's tables list.
-std::vector<int32_t> pages_of(const Engine& engine, SequenceId id) {
+std::vector<int32_t> pages_of(const Engine::Impl& inside, SequenceId id) {
   std::vector<int32_t> pages;
-  for (int32_t layer = 0; layer < engine.model().info().n_layers; ++layer) {
-    for (const BlockEntry& e : inside(engine).cache->table(id, layer)) pages.push_back(e.page);
+  for (int32_t layer = 0; layer < inside.model->info().n_layers; ++layer) {
+    for (const BlockEntry& e : inside.cache->table(id, layer)) pages.push_back(e.page);
   }
   return pages;
 }
@@ -44,13 +41,14 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
   const std::vector<TokenId> tokens = golden_tokens();
   std::vector<std::vector<float>> rows;
   for (const bool moves : {false, true}) {
-    Engine engine(model, options());
+    const auto inner = parts(model, options());
+    Engine engine(inner);
     const SessionId session = engine.open_session();
     const SessionId other = engine.open_session();
     engine.feed(session, std::span(tokens).first(21));
-    PageStore& store = inside(engine).backend->pages();
+    PageStore& store = inner->backend->pages();
     if (moves) {
-      const std::vector<int32_t> pages = pages_of(engine, inside(engine).session(session).sequence);
+      const std::vector<int32_t> pages = pages_of(*inner, inner->session(session).sequence);
       const auto host = store.make_host_pages(static_cast<int64_t>(pages.size()));
       std::vector<PageCopy> copies;
       for (size_t i = 0; i < pages.size(); ++i) {
@@ -61,7 +59,7 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
       store.wait_for_copies(saved);
       EXPECT_TRUE(store.copies_done(saved));
       for (const int32_t page : pages) store.poison_page(page);
-      EXPECT_NE(page_bytes(engine, pages[0])[0], host->page(0)[0]);
+      EXPECT_NE(page_bytes(*inner, pages[0])[0], host->page(0)[0]);
       const int64_t loaded = store.load_pages(copies);
       EXPECT_GE(loaded, saved);
       rows.emplace_back();
@@ -78,12 +76,13 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
 }
 
 TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
-  Engine engine(Model::load(golden("gqa2-linear")), options());
+  const auto inner = parts(Model::load(golden("gqa2-linear")), options());
+  Engine engine(inner);
   const SessionId session = engine.open_session();
   const std::vector<TokenId> tokens = golden_tokens();
   engine.feed(session, std::span(tokens).first(16));
-  PageStore& store = inside(engine).backend->pages();
-  const std::vector<int32_t> pages = pages_of(engine, 0);
+  PageStore& store = inner->backend->pages();
+  const std::vector<int32_t> pages = pages_of(*inner, 0);
   const auto host = store.make_host_pages(4);
   // Apart, then two that lie side by side.
   const std::vector<PageCopy> copies = {{pages[3], host->page(0)},
@@ -99,18 +98,18 @@ TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
 #endif
   // The other way round into free pages: they hold the same.
   std::vector<PageCopy> back = copies;
-  const int32_t free_page = inside(engine).setup.n_pages - 4;
+  const int32_t free_page = inner->setup.n_pages - 4;
   for (int32_t i = 0; i < 4; ++i) back[i].page = free_page + i;
   store.wait_for_copies(store.load_pages(back));
   for (int32_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(page_bytes(engine, back[i].page), page_bytes(engine, copies[i].page)) << i;
+    EXPECT_EQ(page_bytes(*inner, back[i].page), page_bytes(*inner, copies[i].page)) << i;
   }
 }
 
 #if !defined(PADDOCK_GPU_TEST)  // whose memory has that size and no other user
 TEST_P(DevicePages, StatisticsNameTheDevice) {
   const auto model = Model::load(golden("gqa2-linear"));
-  Engine engine(model, options());
+  Engine engine(parts(model, options()));
   const KvStats stats = engine.kv_stats();
   const bool is_cuda = std::string(GetParam()) == "cuda";
   EXPECT_EQ(stats.device.device, is_cuda ? "cuda:0 (emulated)" : "cpu");
@@ -140,7 +139,7 @@ TEST_P(DevicePages, APoolMayTakeAShareOfWhatIsFree) {
   const double allowed = 40e6;
   some.kv.budget_share = allowed / static_cast<double>(free);
   {
-    Engine engine(model, some);
+    Engine engine(parts(model, some));
     const auto taken = static_cast<double>(engine.memory_bytes());
     // The CPU's free memory moves while we look.
     const double slack = std::string(GetParam()) == "cuda" ? 1.0 : 1.3;
@@ -152,7 +151,7 @@ TEST_P(DevicePages, APoolMayTakeAShareOfWhatIsFree) {
     EXPECT_EQ(engine.generate(std::vector<TokenId>{1, 2, 3}, how).tokens.size(), 3U);
   }
   some.context = 40;  // less than the share would hold
-  Engine small(model, some);
+  Engine small(parts(model, some));
   EXPECT_EQ(small.kv_stats().pool_pages, int64_t{2} * 10 * model->info().n_layers);
 }
 #endif

@@ -18,7 +18,6 @@ namespace {
 class CudaStep : public testing::Test {
  protected:
   void TearDown() override { EXPECT_EQ(simt::take_report_text(), ""); }
-  simt::EmulatedCuda emulated_;
 };
 
 EngineOptions on(const std::string& device) {
@@ -173,9 +172,9 @@ TEST_F(CudaStep, ManyLayersMayAlternateBetweenRules) {
   EngineOptions options = on("cuda");
   options.batch_size = 70;
   options.kv.policy = "0+2+4+6+8+10=sink:3+40,*=sink:2+50";
-  Engine device(model, options);
+  Engine device(parts(model, options));
   options.device = "cpu";
-  Engine host(model, options);
+  Engine host(parts(model, options));
   EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
 }
 
@@ -221,9 +220,9 @@ TEST_F(CudaStep, ReplaysServeChangingBatches) {
     EngineOptions options = on("cuda");
     options.max_sequences = 5;
     options.kv.policy = policy;
-    Engine device(model, options);
+    Engine device(parts(model, options));
     options.device = "cpu";
-    Engine host(model, options);
+    Engine host(parts(model, options));
     const int64_t before = simt::replayed_steps();
     std::vector<std::pair<RequestId, std::vector<TokenId>>> expected;
     for (int32_t i = 0; i < 7; ++i) {  // they end one by one, and two come later
@@ -249,7 +248,7 @@ TEST_F(CudaStep, ReplaysFollowTablesThatOutgrowTheirShape) {
     options.precision = Precision::kFast;
     options.context = 1200;
     options.batch_size = 1000;
-    Engine engine(model, options);
+    Engine engine(parts(model, options));
     const SessionId session = engine.open_session();
     const int64_t before = simt::replayed_steps();
     engine.feed(session, std::span(tokens).first(1000));
@@ -267,8 +266,8 @@ TEST_F(CudaStep, WithoutRecordingsDecodingGoesOn) {
   const std::vector<TokenId> prompt = {3, 1, 4, 1, 5};
   simt::fail_recordings(true);
   const int64_t before = simt::replayed_steps();
-  Engine device(model, on("cuda"));
-  Engine host(model, on("cpu"));
+  Engine device(parts(model, on("cuda")));
+  Engine host(parts(model, on("cpu")));
   EXPECT_EQ(device.generate(prompt, greedy(9)).tokens, host.generate(prompt, greedy(9)).tokens);
   EXPECT_EQ(simt::replayed_steps(), before);
   simt::fail_recordings(false);
@@ -285,12 +284,13 @@ TEST_F(CudaStep, AStepMayBeStoppedWhileItIsRecorded) {
   const auto model = Model::load(golden("gqa2-linear"));
   std::vector<std::vector<float>> rows;
   for (const bool stops : {false, true}) {
-    Engine engine(model, on("cuda"));
+    const auto inside = parts(model, on("cuda"));
+    Engine engine(inside);
     const SessionId session = engine.open_session();
     engine.feed(session, std::vector<TokenId>{3, 1, 4});
     engine.feed(session, std::vector<TokenId>{1});  // met once
     if (stops) {
-      auto& inner = inside(engine);
+      auto& inner = *inside;
       const SequenceId sequence = inner.session(session).sequence;
       ASSERT_TRUE(inner.cache->reserve(sequence, 1));
       inner.planner->clear();
@@ -309,7 +309,7 @@ TEST_F(CudaStep, AStepMayBeStoppedWhileItIsRecorded) {
 
 TEST_F(CudaStep, AFailingReplayEndsTheEngine) {
   const auto model = Model::load(golden("gqa2-linear"));
-  Engine engine(model, on("cuda"));
+  Engine engine(parts(model, on("cuda")));
   const SessionId session = engine.open_session();
   engine.feed(session, std::vector<TokenId>{3, 1, 4});
   for (const TokenId id : {1, 2, 3}) engine.feed(session, std::vector<TokenId>{id});

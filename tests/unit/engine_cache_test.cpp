@@ -38,7 +38,7 @@ TEST(Truncate, ThenContinuingEqualsNeverHavingFedTheRest) {
       {"random:40@every:8", {30}}};
   for (const auto& [policy, lengths] : cases) {
     for (const size_t length : kEmulated ? std::vector{lengths.back()} : lengths) {
-      Engine engine(tiny(), with_policy(policy));
+      Engine engine(parts(tiny(), with_policy(policy)));
       const SessionId session = engine.open_session();
       engine.feed(session, all.first(33));
       engine.truncate(session, static_cast<int64_t>(length));
@@ -47,7 +47,7 @@ TEST(Truncate, ThenContinuingEqualsNeverHavingFedTheRest) {
       const std::vector<float> again = copy(engine.feed(session, all.subspan(40, 9)));
       engine.check_integrity();
 
-      Engine fresh(tiny(), with_policy(policy));
+      Engine fresh(parts(tiny(), with_policy(policy)));
       const SessionId other = fresh.open_session();
       fresh.feed(other, all.first(length));
       EXPECT_EQ(copy(fresh.feed(other, all.subspan(40, 9))), again) << policy << " to " << length;
@@ -58,7 +58,7 @@ TEST(Truncate, ThenContinuingEqualsNeverHavingFedTheRest) {
 TEST(Truncate, AnAnswerCanBeGeneratedAgain) {
   const std::vector<TokenId> tokens = golden_tokens();
   const auto prompt = std::span(tokens).first(12);
-  Engine engine(tiny(), with_policy("sink:2+40"));
+  Engine engine(parts(tiny(), with_policy("sink:2+40")));
   const SessionId session = engine.open_session();
   engine.generate(session, prompt, greedy(5));
   const int64_t before = engine.session_length(session);
@@ -76,7 +76,7 @@ TEST(Truncate, RefusesWhatIsGoneAndChangesNothing) {
   const auto all = std::span(tokens);
   for (const std::string policy :
        {"window:8", "sink:3+9", "h2o:32@every:8", "knorm:32@every:8", "random:24@every:8"}) {
-    Engine engine(tiny(), with_policy(policy));
+    Engine engine(parts(tiny(), with_policy(policy)));
     const SessionId session = engine.open_session();
     engine.feed(session, all.first(50));
     EXPECT_NE(message_of([&] { engine.truncate(session, 11); }).find("cannot truncate"),
@@ -91,7 +91,7 @@ TEST(Truncate, RefusesWhatIsGoneAndChangesNothing) {
     engine.check_integrity();
     EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
     const std::vector<float> again = copy(engine.feed(session, all.first(50)));
-    Engine fresh(tiny(), with_policy(policy));
+    Engine fresh(parts(tiny(), with_policy(policy)));
     const SessionId other = fresh.open_session();
     EXPECT_EQ(copy(fresh.feed(other, all.first(50))), again) << policy;
   }
@@ -100,9 +100,9 @@ TEST(Truncate, RefusesWhatIsGoneAndChangesNothing) {
 TEST(SetPolicy, TakesEffectBetweenRequestsAndCountersGoOn) {
   const std::vector<TokenId> tokens = golden_tokens();
   const auto prompt = std::span(tokens).first(40);
-  Engine engine(tiny(), with_policy("full"));
+  Engine engine(parts(tiny(), with_policy("full")));
   const auto under = [&](const std::string& policy) {
-    Engine own(tiny(), with_policy(policy));
+    Engine own(parts(tiny(), with_policy(policy)));
     return own.generate(prompt, greedy(30)).tokens;
   };
   EXPECT_EQ(engine.generate(prompt, greedy(30)).tokens, under("full"));
@@ -122,7 +122,7 @@ TEST(SetPolicy, RefusesWhatCannotBe) {
   EngineOptions options = with_policy("sink:2+8");
   options.batch_size = 8;
   options.context = 100;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   message_of([&] { engine.set_kv_policy("nope:3"); });
   message_of([&] { engine.set_kv_policy(std::shared_ptr<const EvictionPolicy>()); });
   try {
@@ -162,7 +162,7 @@ TEST(CustomPolicies, AreNamedInSpecsLayerByLayer) {
                                    return std::make_shared<Oldest>(
                                        std::stoi(std::string(arguments)));
                                  }}};
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   all_logits(engine, tokens);
   KvStats stats = engine.kv_stats();
   const auto trimmed = [](const KvLayerStats& layer) {
@@ -184,7 +184,7 @@ TEST(CustomPolicies, AreNamedInSpecsLayerByLayer) {
   EXPECT_EQ(engine.kv_stats().layers[0].policy, "oldest:24");
 
   options.kv.policy = "eldest:16";
-  EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("oldest (the host's own)"),
+  EXPECT_NE(message_of([&] { Engine(parts(tiny(), options)); }).find("oldest (the host's own)"),
             std::string::npos);
 }
 
@@ -208,16 +208,16 @@ class Thrower final : public EvictionPolicy {
 };
 
 TEST(CustomPolicies, WhatTheyThrowWhenAskedIsAnErrorThatNamesThem) {
-  Engine engine(tiny(), with_policy("sink:2+8"));
+  Engine engine(parts(tiny(), with_policy("sink:2+8")));
   for (const std::string place : {"name", "visibility", "positions", "needs", "schedule"}) {
     for (const std::string what : {"", " int", " Error"}) {
       EngineOptions options = with_policy("full");
       options.kv.custom_policies = {
           {"thrower", [&](std::string_view) { return std::make_shared<Thrower>(place + what); }}};
       options.kv.policy = "0=full,*=thrower";
-      const std::string by_name = message_of([&] { Engine(tiny(), options); });
+      const std::string by_name = message_of([&] { Engine(parts(tiny(), options)); });
       options.kv.custom_policy = std::make_shared<Thrower>(place + what);
-      const std::string as_object = message_of([&] { Engine(tiny(), options); });
+      const std::string as_object = message_of([&] { Engine(parts(tiny(), options)); });
       const std::string later =
           message_of([&] { engine.set_kv_policy(std::make_shared<Thrower>(place + what)); });
       for (const std::string& said : {by_name, as_object, later}) {
@@ -246,10 +246,11 @@ TEST(CustomPolicies, AreCheckedEvenIfNoSpecNamesThem) {
     options.kv.custom_policy = std::make_shared<Oldest>(16);
     options.kv.custom_policies = {
         {name, [](std::string_view) { return std::make_shared<Oldest>(16); }}};
-    EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("'" + std::string(name) + "'"),
-              std::string::npos);
+    EXPECT_NE(
+        message_of([&] { Engine(parts(tiny(), options)); }).find("'" + std::string(name) + "'"),
+        std::string::npos);
     options.kv.custom_policies = {{"oldest", nullptr}};
-    EXPECT_NE(message_of([&] { Engine(tiny(), options); }).find("'oldest' has no function"),
+    EXPECT_NE(message_of([&] { Engine(parts(tiny(), options)); }).find("'oldest' has no function"),
               std::string::npos);
   }
 }
@@ -264,10 +265,10 @@ TEST(Feed, KeepsWhatIsPendingAndNotFedWhereItFails) {
   const auto follows = [&](const std::vector<TokenId>& held, size_t from, size_t n) {
     std::vector<TokenId> joined = held;
     joined.insert(joined.end(), tokens.begin() + from, tokens.begin() + from + n);
-    Engine fresh(tiny(), options);
+    Engine fresh(parts(tiny(), options));
     return copy(fresh.feed(fresh.open_session(), joined));
   };
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   const auto started = [&](std::vector<TokenId>& held) {
     const SessionId session = engine.open_session();
     held.assign(tokens.begin(), tokens.begin() + 12);
@@ -325,7 +326,7 @@ TEST(Feed, KeepsWhatIsPendingAndNotFedWhereItFails) {
   // A pool that is full before the pending token: it stays pending, and truncate() finds it.
   options.max_sequences = 2;
   options.kv.budget_bytes = 2 * 5 * engine.kv_stats().page_bytes;  // 20 positions, two layers
-  Engine small(tiny(), options);
+  Engine small(parts(tiny(), options));
   session = small.open_session();
   const std::vector<TokenId> said = small.generate(session, all.first(12), greedy(3)).tokens;
   const SessionId other = small.open_session();
@@ -346,7 +347,7 @@ TEST(Feed, KeepsWhatIsPendingAndNotFedWhereItFails) {
 
 TEST(Blocks, TellWhatIsResidentAndWhatItReceived) {
   EngineOptions options = with_policy("0=h2o:32@every:8,1=sink:2+6");
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   const SessionId session = engine.open_session();
   const std::vector<TokenId> tokens = golden_tokens();
   engine.feed(session, std::span(tokens).first(48));
@@ -373,7 +374,7 @@ TEST(Blocks, TellWhatIsResidentAndWhatItReceived) {
 TEST(Snapshots, MayBeTakenFromAnyThreadWhileTheEngineRuns) {
   EngineOptions options = with_policy("0=lru:32@every:8,1=sink:2+6");
   options.max_sequences = 3;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   std::atomic<bool> done{false};
   std::atomic<int64_t> snapshots{0};
   std::thread reader([&] {

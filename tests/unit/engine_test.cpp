@@ -34,7 +34,7 @@ TEST(Engine, AllocatesNothingWhileItDecodes) {
   for (const std::string policy :
        {"full", "window:24", "sink:3+21", "h2o:32@every:8", "lru:32@every:16@compact",
         "tova:48@every:4", "pyramid:knorm:64@every:8", "random:32@every:8", "snapkv:32"}) {
-    Engine engine(tiny(), small_engine(policy));
+    Engine engine(parts(tiny(), small_engine(policy)));
     const std::vector<TokenId> prompt = golden_tokens();
     GenerateOptions options = greedy(60);
     options.sampling.temperature = 0.7F;
@@ -56,7 +56,7 @@ TEST(Engine, AllocatesNothingWhileItDecodes) {
 TEST(Engine, ASecondTurnFeedsOnlyItsNewTokens) {
   const std::vector<TokenId> tokens = golden_tokens();
   for (const std::string policy : {"full", "sink:2+10"}) {
-    Engine engine(tiny(), small_engine(policy));
+    Engine engine(parts(tiny(), small_engine(policy)));
     const SessionId session = engine.open_session();
     const GenerateResult first = engine.generate(session, std::span(tokens).first(9), greedy(5));
     const int64_t written = engine.kv_stats().tokens_written;
@@ -71,7 +71,7 @@ TEST(Engine, ASecondTurnFeedsOnlyItsNewTokens) {
     std::vector<TokenId> joined(tokens.begin(), tokens.begin() + 9);
     joined.insert(joined.end(), first.tokens.begin(), first.tokens.end());
     joined.insert(joined.end(), tokens.begin() + 20, tokens.begin() + 26);
-    Engine fresh(tiny(), small_engine(policy));
+    Engine fresh(parts(tiny(), small_engine(policy)));
     EXPECT_EQ(fresh.generate(joined, greedy(4)).tokens, second.tokens) << policy;
   }
 }
@@ -82,7 +82,7 @@ TEST(Engine, FeedingInPiecesGivesTheLogitsOfOneForward) {
     EngineOptions options = small_engine(policy);
     options.precision = exact_precisions().back();
     options.kv.block_size = 4;
-    Engine engine(tiny(), options);
+    Engine engine(parts(tiny(), options));
     std::vector<float> whole;
     const auto keep_in = [](std::vector<float>& to) {
       return [&to](int64_t, std::span<const float> row) {
@@ -123,7 +123,7 @@ TEST(Engine, EndsForEveryReason) {
   const auto prompt = std::span(tokens).first(10);
   EngineOptions options = small_engine();
   options.context = 16;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   EXPECT_EQ(engine.generate(prompt, greedy(3)).finish_reason, FinishReason::kLength);
   const GenerateResult full = engine.generate(prompt, greedy(100));
   EXPECT_EQ(full.finish_reason, FinishReason::kContext);
@@ -132,7 +132,7 @@ TEST(Engine, EndsForEveryReason) {
   GenerateOptions stop = greedy(100);
   stop.ignore_stop_tokens = false;
   stop.sampling.logit_bias = {{2, 1e9F}};  // the end-of-sequence token
-  Engine folder(Model::load(golden("gqa1-default")), small_engine());
+  Engine folder(parts(Model::load(golden("gqa1-default")), small_engine()));
   const GenerateResult stopped = folder.generate(prompt, stop);
   EXPECT_EQ(stopped.finish_reason, FinishReason::kStop);
   EXPECT_TRUE(stopped.tokens.empty());
@@ -150,7 +150,7 @@ TEST(Engine, EndsForEveryReason) {
 
   EngineOptions tight = small_engine();
   tight.kv.budget_bytes = 2 * 2 * engine.kv_stats().page_bytes;  // two blocks in each of two layers
-  Engine small(tiny(), tight);
+  Engine small(parts(tiny(), tight));
   const GenerateResult out_of_room = small.generate(prompt, greedy(100));
   EXPECT_EQ(out_of_room.finish_reason, FinishReason::kKvFull);
   EXPECT_EQ(out_of_room.tokens.size(), 32U - 10 + 1);
@@ -164,7 +164,7 @@ TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {
   const TemporaryFolder folder;
   EngineOptions options = small_engine();
   options.max_sequences = 2;
-  Engine engine(Model::load(poisoned_folder(folder)), options);
+  Engine engine(parts(Model::load(poisoned_folder(folder)), options));
   GenerateOptions without = greedy(3);
   without.sampling.logit_bias = {{5, -INFINITY}};
   const RequestId bad = engine.add(std::vector<TokenId>{3, 5, 9}, without);
@@ -180,7 +180,7 @@ TEST(Engine, ANonFiniteLogitEndsItsRequestAlone) {
 TEST(Engine, ACallbackThatThrowsEndsItsRequestAlone) {
   EngineOptions options = small_engine();
   options.max_sequences = 2;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   const std::vector<TokenId> tokens = golden_tokens();
   GenerateOptions throws = greedy(6);
   throws.on_token = [](const TokenEvent&) -> bool {
@@ -192,13 +192,13 @@ TEST(Engine, ACallbackThatThrowsEndsItsRequestAlone) {
   const auto failed = engine.take(bad);
   EXPECT_EQ(failed->finish_reason, FinishReason::kError);
   EXPECT_NE(failed->error.find("printer"), std::string::npos);
-  Engine alone(tiny(), options);
+  Engine alone(parts(tiny(), options));
   EXPECT_EQ(engine.take(good)->tokens,
             alone.generate(std::span(tokens).first(7), greedy(6)).tokens);
 }
 
 TEST(Engine, CancelFromAnotherThreadAndSnapshotsMeanwhile) {
-  Engine engine(tiny(), small_engine("sink:4+12"));
+  Engine engine(parts(tiny(), small_engine("sink:4+12")));
   const std::vector<TokenId> tokens = golden_tokens();
   std::atomic<bool> started{false};
   std::thread other([&] {
@@ -221,7 +221,7 @@ TEST(Engine, CancelFromAnotherThreadAndSnapshotsMeanwhile) {
 }
 
 TEST(Engine, BoundedPoliciesRunPastTheContextInFlatMemory) {
-  Engine engine(tiny(), small_engine("sink:4+28"));
+  Engine engine(parts(tiny(), small_engine("sink:4+28")));
   const std::vector<TokenId> tokens = golden_tokens();
   const int32_t n = kEmulated ? 400 : 3000;  // the model was trained for 128
   const RequestId id = engine.add(tokens, greedy(n));
@@ -239,7 +239,7 @@ TEST(Engine, RefusesBadOptionsWithASentence) {
     return code_of([&] {
       EngineOptions options;
       change(options);
-      Engine engine(tiny(), options);
+      Engine engine(parts(tiny(), options));
     });
   };
   using O = EngineOptions;
@@ -271,7 +271,7 @@ TEST(Engine, StopStringsMayStraddleTokensAndAreNeverShown) {
   PADDOCK_REAL_FILE(path, "PADDOCK_TEST_MODEL")
   EngineOptions engine_options = small_engine();
   engine_options.context = 256;
-  Engine engine(Model::load(path), engine_options);
+  Engine engine(parts(Model::load(path), engine_options));
   GenerateOptions options = greedy(40);
   const std::string prompt = "The capital of France is";
   const std::string whole = engine.generate(prompt, options).text;

@@ -105,7 +105,7 @@ class Stage {
     options.kv.custom_policy = policy_;
     options.kv.on_event = [this](const KvEvent&) { arrive(Place::kOnEvent); };
     policy_->in_trim = [this] { arrive(Place::kTrim); };
-    engine_ = std::make_unique<Engine>(tiny(), options);
+    engine_ = std::make_unique<Engine>(parts(tiny(), options));
     idle_ = engine_->open_session();
     engine_->feed(idle_, prompt_of(20));
   }
@@ -194,7 +194,7 @@ TEST(Hosts, MayCallFromTheirCallbacksWhatTheTableSays) {
 TEST(Hosts, MayAddRequestsInsideACallbackAndTakeThem) {
   EngineOptions options = reference_options();
   options.max_sequences = 2;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   RequestId added = 0;
   GenerateOptions talks = greedy(4);
   talks.on_token = [&](const TokenEvent&) {
@@ -205,7 +205,7 @@ TEST(Hosts, MayAddRequestsInsideACallbackAndTakeThem) {
   while (engine.step()) {
   }
   EXPECT_EQ(engine.take(added)->tokens,
-            Engine(tiny(), options).generate(prompt_of(5), greedy(3)).tokens);
+            Engine(parts(tiny(), options)).generate(prompt_of(5), greedy(3)).tokens);
 }
 
 // ---- destruction
@@ -231,7 +231,7 @@ TEST(Hosts, MayDestroyTheEngineInsideACallback) {
     options.kv.custom_policy = policy;
     if (place == Place::kOnEvent) options.kv.on_event = [&](const KvEvent&) { leave(); };
     if (place == Place::kTrim) policy->in_trim = leave;
-    engine = std::make_unique<Engine>(tiny(), options);
+    engine = std::make_unique<Engine>(parts(tiny(), options));
     const LogHook hook([&](LogLevel, std::string_view) {
       if (place == Place::kLog) leave();
     });
@@ -259,7 +259,7 @@ TEST(Hosts, MayDestroyTheEngineInsideACallback) {
 // ---- threads
 
 TEST(Hosts, ASecondThreadThatDrivesIsRefused) {
-  Engine engine(tiny(), reference_options());
+  Engine engine(parts(tiny(), reference_options()));
   std::atomic<bool> running{false};
   std::atomic<bool> refused{false};
   std::thread other([&] {
@@ -291,7 +291,7 @@ TEST(Hosts, ASecondThreadThatDrivesIsRefused) {
 TEST(Hosts, MayLookWhileTheRulesChange) {
   EngineOptions options = reference_options();
   options.context = 64;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   std::atomic<bool> done{false};
   std::thread other([&] {
     while (!done) {
@@ -327,7 +327,7 @@ TEST(Hosts, HooksThatThrowAreCaughtAndCounted) {
     ++told;
     throw std::runtime_error("no ink");
   };
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   const auto before = static_cast<int64_t>(log_hook_failures());
   EXPECT_EQ(engine.kv_stats().hook_failures, before);
   int heard = 0;
@@ -351,12 +351,12 @@ TEST(Hosts, ALogHookMayReplaceItselfAndIsNotToldOfItsOwnDoing) {
   EngineOptions options = reference_options();
   options.kv.block_size = 4;
   options.kv.custom_policy = policy;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   int first = 0;
   int second = 0;
   const LogHook hook([&](LogLevel, std::string_view) {
     ++first;
-    Engine(tiny(), reference_options());  // says that it was made
+    Engine(parts(tiny(), reference_options()));  // says that it was made
     set_log_hook([&second](LogLevel, std::string_view) { ++second; });
   });
   engine.generate(prompt_of(), greedy(8));
@@ -365,7 +365,7 @@ TEST(Hosts, ALogHookMayReplaceItselfAndIsNotToldOfItsOwnDoing) {
 }
 
 TEST(Hosts, AProgressCallbackMayUseOtherEnginesAndLoadModels) {
-  Engine engine(tiny(), reference_options());
+  Engine engine(parts(tiny(), reference_options()));
   int calls = 0;
   LoadOptions options;
   options.on_progress = [&](double) {
@@ -383,7 +383,7 @@ TEST(Hosts, AProgressCallbackMayUseOtherEnginesAndLoadModels) {
 TEST(Hosts, WhatARowCallbackThrowsLeavesTheCallAndTheChunksFedStay) {
   EngineOptions options = reference_options();
   options.batch_size = 8;
-  Engine engine(tiny(), options);
+  Engine engine(parts(tiny(), options));
   const SessionId session = engine.open_session();
   const auto throws_at = [](int64_t at) {
     return [at](int64_t position, std::span<const float>) -> bool {
@@ -405,7 +405,7 @@ TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
     return refusal_of([&] {
       EngineOptions options;
       change(options);
-      Engine engine(tiny(), options);
+      Engine engine(parts(tiny(), options));
     });
   };
   EXPECT_NE(with([](EngineOptions& o) { o.precision = static_cast<Precision>(7); }).find("7"),
@@ -421,7 +421,7 @@ TEST(Hosts, WhatIsNoneOfTheNamedValuesIsRefused) {
   EXPECT_NE(lost.find("lost"), std::string::npos);
   EXPECT_NE(lost.find("9"), std::string::npos);
 
-  Engine engine(tiny(), reference_options());
+  Engine engine(parts(tiny(), reference_options()));
   const SessionId session = engine.open_session();
   EXPECT_NE(refusal_of([&] { engine.feed(session, prompt_of(), nullptr); }).find("on_logits"),
             std::string::npos);

@@ -107,7 +107,7 @@ Outcome run(Lie lie) {
   EngineOptions options = reference_options();
   options.kv.block_size = 2;
   options.kv.custom_policy = std::make_shared<Liar>(lie);
-  Engine engine(Model::load(golden("gqa4-llama3")), options);
+  Engine engine(parts(Model::load(golden("gqa4-llama3")), options));
   GenerateOptions generate;
   generate.max_tokens = 60;
   generate.sampling.temperature = 0;
@@ -199,7 +199,7 @@ TEST(LyingPolicy, EventsNameTheRuleThatRuledThen) {
   EngineOptions options = reference_options();
   options.kv.block_size = 4;
   options.kv.policy = "sink:2+8";
-  Engine engine(Model::load(golden("gqa1-default")), options);
+  Engine engine(parts(Model::load(golden("gqa1-default")), options));
   const std::vector<TokenId> tokens = golden_tokens();
   const auto feed = [&] {
     engine.forward(tokens, [](int64_t, std::span<const float>) { return true; });

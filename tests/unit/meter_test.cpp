@@ -247,7 +247,7 @@ TEST(Recall, NumbersNeverRepeat) {
 /// What is likeliest after `text`, under the baseline.
 char likeliest(const std::shared_ptr<const Model>& model, const QualityOptions& options,
                const std::string& text) {
-  Engine engine(model, options.engine);
+  Engine engine(parts(model, options.engine));
   const auto row = engine.feed(engine.open_session(), model->tokenizer()->encode(text));
   return static_cast<char>(std::max_element(row.begin(), row.end()) - row.begin());
 }
@@ -308,7 +308,7 @@ TEST(Recall, ThePromptEndsBeforeTheFirstQuestion) {
   EngineOptions how = options.engine;
   how.kv.policy = "snapkv:24@recent:5";
   const auto nll_with_prompt = [&](int64_t end) {
-    Engine engine(model, how);
+    Engine engine(parts(model, how));
     double nll = 0;
     engine.forward(
         all,

@@ -156,7 +156,7 @@ TEST(NoMemory, MakingAnEngineFailsCleanly) {
   EngineOptions options = reference_options();
   options.threads = 1;
   options.kv.policy = "0=sink:2+20,*=h2o:32@every:8";
-  fail_each([&] { Engine(model, options).kv_stats(); }, [](int64_t) {});
+  fail_each([&] { Engine(parts(model, options)).kv_stats(); }, [](int64_t) {});
 }
 
 class Session {
@@ -184,7 +184,7 @@ class Session {
     expected_short_ = engine_->generate(std::span(prompt_).first(9), generate_).tokens;
   }
 
-  void renew() { engine_ = std::make_unique<Engine>(model_, options_); }
+  void renew() { engine_ = std::make_unique<Engine>(parts(model_, options_)); }
 
   /// A bit of everything.
   void live() {

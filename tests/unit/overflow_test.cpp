@@ -57,7 +57,7 @@ TEST_P(Overflow, EveryConsumerNamesTheTypeAndTheLayer) {
   for (const Precision precision : {Precision::kFast, Precision::kReference}) {
     EngineOptions options = with(KvType::kF16, precision);
     options.max_sequences = 2;
-    Engine engine(model_, options);
+    Engine engine(parts(model_, options));
     GenerateOptions greedy;
     greedy.max_tokens = 3;
     greedy.sampling.temperature = 0;
@@ -95,7 +95,7 @@ TEST_P(Overflow, EveryConsumerNamesTheTypeAndTheLayer) {
 
 TEST_P(Overflow, TypesThatHoldThemGiveNumbers) {
   for (const KvType type : {KvType::kBF16, KvType::kF32}) {
-    Engine engine(model_, with(type));
+    Engine engine(parts(model_, with(type)));
     const SessionId session = engine.open_session();
     for (const float x : engine.feed(session, kTokens)) ASSERT_TRUE(std::isfinite(x));
     EXPECT_EQ(engine.kv_stats().total.kv_overflows, 0);
@@ -103,7 +103,7 @@ TEST_P(Overflow, TypesThatHoldThemGiveNumbers) {
 }
 
 TEST_P(Overflow, IsCountedPerLayer) {
-  Engine engine(model_, with(KvType::kF16));
+  Engine engine(parts(model_, with(KvType::kF16)));
   const SessionId session = engine.open_session();
   EXPECT_THROW(engine.feed(session, std::span(kTokens).first(1)), Error);
   const KvStats stats = engine.kv_stats();
@@ -133,7 +133,7 @@ TEST(OverflowNumbers, AreWarnedOfOnceWhereLogitsStayFinite) {
   });
   int silent = 0;
   for (TokenId id = 0; id < shape.vocab_size; ++id) {
-    Engine engine(model, with(KvType::kF16));
+    Engine engine(parts(model, with(KvType::kF16)));
     const SessionId session = engine.open_session();
     warnings.clear();
     try {
@@ -155,7 +155,7 @@ TEST(OverflowNumbers, AreWarnedOfOnceWhereLogitsStayFinite) {
 
 TEST(OverflowNumbers, DamagedWeightsAreNotBlamedOnTheType) {
   const TemporaryFolder folder;
-  Engine engine(Model::load(poisoned_folder(folder)), with(KvType::kF16));
+  Engine engine(parts(Model::load(poisoned_folder(folder)), with(KvType::kF16)));
   const SessionId session = engine.open_session();
   const std::string text = refusal(ErrorCode::kBadFile, [&] { engine.feed(session, kTokens); });
   expect_part(text, "weights are damaged");

@@ -15,8 +15,8 @@ constexpr bool kPoisons = false;
 static_assert(kPoisons, "configure address sanitizer builds with -DPADDOCK_POISON=ON");
 #endif
 
-bool is_poisoned(const Engine& engine, int32_t page) {
-  const std::vector<std::byte> bytes = page_bytes(engine, page);
+bool is_poisoned(const Engine::Impl& inside, int32_t page) {
+  const std::vector<std::byte> bytes = page_bytes(inside, page);
   return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0xFF}; });
 }
 
@@ -37,11 +37,12 @@ TEST(Poison, WhoeverReadsAPoisonedPageSeesNoNumbers) {
         options.kv.type = type;
         options.kv.block_size = 4;
         try {
-          Engine engine(model, options);
+          const auto inner = parts(model, options);
+          Engine engine(inner);
           const SessionId session = engine.open_session();
           EXPECT_TRUE(finite(engine.feed(session, std::span(tokens).first(30))));
-          const int32_t page = inside(engine).cache->table(0, 1)[2].page;
-          inside(engine).backend->pages().poison_page(page);
+          const int32_t page = inner->cache->table(0, 1)[2].page;
+          inner->backend->pages().poison_page(page);
           try {
             engine.feed(session, std::span(tokens).subspan(30, 1));
             ADD_FAILURE() << kv_type_name(type) << " " << isa;
@@ -65,15 +66,16 @@ TEST(Poison, FreePagesAreNoNumbersWhereTheBuildSaysSo) {
     options.kv.block_size = 4;
     options.kv.policy = example.policy;
     options.context = 200;
-    Engine engine(model, options);
+    const auto inner = parts(model, options);
+    Engine engine(inner);
     const SessionId session = engine.open_session();
     const auto check = [&] {
       std::set<int32_t> listed;
       for (int32_t layer = 0; layer < 2; ++layer) {
-        for (const BlockEntry& e : inside(engine).cache->table(0, layer)) listed.insert(e.page);
+        for (const BlockEntry& e : inner->cache->table(0, layer)) listed.insert(e.page);
       }
-      for (int32_t page = 0; page < inside(engine).setup.n_pages; ++page) {
-        EXPECT_EQ(is_poisoned(engine, page), kPoisons && !listed.contains(page)) << "page " << page;
+      for (int32_t page = 0; page < inner->setup.n_pages; ++page) {
+        EXPECT_EQ(is_poisoned(*inner, page), kPoisons && !listed.contains(page)) << "page " << page;
       }
     };
     check();

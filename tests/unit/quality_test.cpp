@@ -71,7 +71,7 @@ Matrix logits_under(const QualityOptions& options, const std::string& policy,
                     std::span<const TokenId> tokens, int64_t prompt_tokens) {
   EngineOptions engine_options = options.engine;
   engine_options.kv.policy = policy;
-  Engine engine(tiny_folder(), engine_options);
+  Engine engine(parts(tiny_folder(), engine_options));
   Matrix out;
   engine.forward(
       tokens,
@@ -438,7 +438,7 @@ TEST(Facts, AreRecalledWhereGreedyDecodingSaysThem) {
   for (const std::string& policy : rules) {
     EngineOptions engine_options = options.engine;
     engine_options.kv.policy = policy;
-    Engine engine(model, engine_options);
+    Engine engine(parts(model, engine_options));
     std::string answer;
     std::vector<TokenId> tokens(question.begin(), question.end());
     for (int i = 0; i < 4; ++i) {
@@ -542,6 +542,7 @@ TEST(RealModel, SinksSaveWhatAWindowLosesAndFullRecallsFacts) {
   const std::vector<TokenId> tokens = model->tokenizer()->encode(prose);
   ASSERT_GT(tokens.size(), 300U);
   QualityOptions options;
+  options.engine.device = kDevice;
   options.engine.threads = 2;
   options.engine.context = 1024;
   options.contenders = {"sink:4+60", "window:64"};

@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "backend/backend.h"
 #include "backend/cuda/device_runtime.h"
+#include "backend/devices.h"
 
 namespace paddock {
 

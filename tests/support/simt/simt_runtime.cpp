@@ -233,13 +233,21 @@ std::shared_ptr<cuda::DeviceRuntime> make_simt_runtime(uint64_t free_bytes) {
   return std::make_shared<SimtRuntime>(free_bytes);
 }
 
-EmulatedCuda::EmulatedCuda() {
-  set_cuda_backend_maker([](const BackendOptions& options, int32_t index) {
-    if (index != 0) fail(ErrorCode::kDevice, "device 'cuda:{}' does not exist", index);
-    return make_cuda_backend(options, make_simt_runtime());
-  });
+std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options) {
+  // What is wrong with options and names is said by the one that devices are really made by.
+  if (!device.starts_with("cuda") || !options.isa.empty()) {
+    return paddock::make_backend(device, options);
+  }
+  if (device != "cuda" && device != "cuda:0") {
+    try {
+      return paddock::make_backend(device, options);
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kDevice) throw;
+      fail(ErrorCode::kDevice, "device '{}' does not exist", device);
+    }
+  }
+  return make_cuda_backend(options, make_simt_runtime());
 }
-EmulatedCuda::~EmulatedCuda() { set_cuda_backend_maker(nullptr); }
 
 int64_t replayed_steps() { return replays; }
 void fail_recordings(bool all) { recording_fails = all; }

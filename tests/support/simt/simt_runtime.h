@@ -4,20 +4,15 @@
 #include <memory>
 
 #include "backend/cuda/device_runtime.h"
+#include "backend/devices.h"
 
 namespace paddock::simt {
 
 /// `free_bytes`: what it says it has; allocations beyond it fail.
 std::shared_ptr<cuda::DeviceRuntime> make_simt_runtime(uint64_t free_bytes = uint64_t{1} << 30);
 
-/// While alive, the devices "cuda" and "cuda:0" of engines are emulated ones.
-class EmulatedCuda {
- public:
-  EmulatedCuda();
-  ~EmulatedCuda();
-  EmulatedCuda(const EmulatedCuda&) = delete;
-  EmulatedCuda& operator=(const EmulatedCuda&) = delete;
-};
+/// In the place of paddock::make_backend: "cuda" and "cuda:0" are emulated devices.
+std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options);
 
 /// Recorded steps replayed so far, on all emulated devices.
 int64_t replayed_steps();
