@@ -215,17 +215,17 @@ CacheRun run_cache(const std::shared_ptr<const EvictionPolicy>& policy,
   }
   recorder->share = kSample / static_cast<double>(std::max<int64_t>(1, extent.decisions));
   recorder->dice.seed(options.seed);
-  CacheConfig config{};
-  config.n_layers = options.n_layers;
-  config.n_heads = options.n_heads;
-  config.block_size = block_size;
-  config.page_bytes = 1;
-  config.max_sequences = kSequences;
-  config.max_positions = extent.length;
-  config.max_chunk = kMostChunk;
-  config.event_capacity = 0;
-  config.n_pages = static_cast<int32_t>(
-      kSequences * CacheManager::pages_needed(policies, block_size, extent.length, kMostChunk));
+  const int64_t pages =
+      kSequences * CacheManager::pages_needed(policies, block_size, extent.length, kMostChunk);
+  const CacheConfig config{.n_layers = options.n_layers,
+                           .n_heads = options.n_heads,
+                           .block_size = block_size,
+                           .n_pages = static_cast<int32_t>(pages),
+                           .layout = 1,
+                           .max_sequences = kSequences,
+                           .max_positions = extent.length,
+                           .max_chunk = kMostChunk,
+                           .event_capacity = 0};
   CacheManager cache(config, policies);
 
   std::vector<SequenceId> ids;

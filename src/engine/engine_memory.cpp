@@ -72,17 +72,17 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 void Engine::Impl::make_books() {
   const EngineOptions& o = setup.options;
   const LlamaConfig& config = model->data().config;
-  CacheConfig cache_config{config.n_layers,
-                           config.n_heads,
-                           o.kv.block_size,
-                           static_cast<int32_t>(setup.n_pages),
-                           setup.geometry.page_bytes(),
-                           o.max_sequences,
-                           o.context,
-                           setup.chunk,
-                           o.kv.event_capacity,
-                           static_cast<bool>(o.kv.on_event),
-                           {}};
+  CacheConfig cache_config{
+      .n_layers = config.n_layers,
+      .n_heads = config.n_heads,
+      .block_size = o.kv.block_size,
+      .n_pages = static_cast<int32_t>(setup.n_pages),
+      .layout = KvLayout::uniform(config.n_layers, setup.geometry, {setup.kv_type, setup.kv_type}),
+      .max_sequences = o.max_sequences,
+      .max_positions = o.context,
+      .max_chunk = setup.chunk,
+      .event_capacity = o.kv.event_capacity,
+      .queues_events = static_cast<bool>(o.kv.on_event)};
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif

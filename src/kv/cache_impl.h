@@ -7,35 +7,13 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "kv/block_table.h"
 #include "kv/cache_manager.h"
 #include "kv/event_ring.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
 
 namespace paddock {
-
-/// What the books know of an entry beside where it lies. Masses in kMassUnits, norms in kNormUnits.
-struct BlockRecord {
-  int64_t born_step = 0;
-  int64_t last_used_step = -1;  // -1: never measured
-  int64_t mass = 0;
-  int64_t recent_mass = 0;
-  int64_t key_norm = 0;  // sum over its tokens
-  int64_t last_used = 0;
-};
-
-/// Entries of one sequence in one layer, in position order, with a record each. Capacity is fixed.
-struct Table {
-  std::vector<BlockEntry> entries;
-  std::vector<BlockRecord> records;  // [n_entries]
-  std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
-  int64_t tokens = 0;                // positions listed
-  int64_t most_met = 0;              // by one query, its own position included
-  int64_t dropped_at = 0;            // length at which a trim last dropped something
-  size_t first_changed = 0;          // entry, since someone last asked; new ones lie beyond it
-
-  void note_change(size_t entry) { first_changed = std::min(first_changed, entry); }
-};
 
 struct Sequence {
   bool live = false;
@@ -59,19 +37,13 @@ struct CacheManager::Impl {
   Sequence& at(SequenceId id) { return const_cast<Sequence&>(std::as_const(*this).at(id)); }
 
   void adopt(PolicyMap policies);
-  int64_t new_blocks(const Sequence& sequence, int32_t n) const;
+  int64_t new_blocks(const Sequence& sequence, int64_t n) const;
   void extend(Table& table, int32_t layer, int64_t length, int64_t end);
-  /// Adds slots [begin, end) of a block, to its entry if it has one.
-  void append_part(Table& table, int32_t layer, int32_t page, int64_t first, int32_t begin,
-                   int32_t end);
-  /// Lists sinks apart from what follows them, or (length before LayerRule::splits_at()) with it.
-  void split_sinks(Table& table, const LayerRule& rule);
-  void join_sinks(Table& table, const LayerRule& rule);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
-  /// Frees kept blocks until `pages` are free. False, and nothing is freed, where all that could be
-  /// reclaimed is not enough.
-  bool make_room(int64_t pages);
+  /// Frees kept blocks until every layer can have so many pages. False, and nothing is freed, where
+  /// all that could be reclaimed is not enough.
+  bool make_room(int64_t pages_per_layer);
   void reclaim_block();
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;
@@ -91,12 +63,17 @@ struct CacheManager::Impl {
   void fill_view(const Sequence& sequence, int32_t layer);
   /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
   void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
+  /// False if it threw.
+  bool call(const LayerRule& rule, const LayerView& view, int64_t excess);
+  /// Takes victims over as choices, as many as are needed. Returns their positions; -1 if one of
+  /// them is wrong.
+  int64_t take_answer(const LayerRule& rule, int32_t layer, int64_t excess);
   template <typename... Args>
   void violation(const LayerRule& rule, fmt::format_string<Args...> format,
                  Args&&... args) noexcept;
   void remove_victims(SequenceId id, int32_t layer);
-  void renumber_rotations(Table& table);
 
+  KvLayerStats layer_stats(int32_t layer) const;
   void push_event(const RemovalEvent& event);
   KvEvent event(uint64_t number, const RemovalEvent& raw) const;
 
@@ -104,9 +81,12 @@ struct CacheManager::Impl {
   PolicyMap policies;
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
   std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
+  int32_t block_units = 0;              // of a block's pages in all layers
+  std::vector<int64_t> block_pages;     // [n_classes] of them, by size
+  std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
   PrefixTree tree;
-  std::vector<uint8_t> in_tree;  // [n_pages] 1 where the tree holds a reference
+  std::vector<uint8_t> in_tree;  // [n_units] 1 where the tree holds a reference
   std::vector<Sequence> sequences;
 
   // Scratch of a decision.

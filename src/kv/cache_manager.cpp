@@ -21,18 +21,32 @@ int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
   return ramp(first, turn) + (first + n - turn) * most;
 }
 
+int32_t units_of_block(const CacheConfig& config) {
+  int32_t units = 0;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    units += config.layout.page_units(layer);
+  }
+  return units;
+}
+
 }  // namespace
 
 CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
                          std::unique_ptr<ReclaimPolicy> reclaim)
     : config(cache_config),
-      pool(cache_config.n_pages),
-      tree(config.keep_blocks ? config.n_pages / config.n_layers : 0, config.block_size,
+      block_units(units_of_block(config)),
+      block_pages(config.layout.class_units().size()),
+      wanted(block_pages.size()),
+      pool(cache_config.n_pages, config.layout.class_units()),
+      tree(config.keep_blocks ? config.n_pages / block_units : 0, config.block_size,
            config.n_layers,
            reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   in_tree.resize(config.n_pages);
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    ++block_pages[config.layout.group(layer).page_class];
+  }
   if (config.queues_events) queue.reserve(config.n_pages);
   sequences.resize(config.max_sequences);
   for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
@@ -51,11 +65,7 @@ void CacheManager::Impl::adopt(PolicyMap map) {
     numbers.push_back(static_cast<int32_t>(known - rule_names.begin()));
     if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
-    for (Sequence& sequence : sequences) {
-      sequence.layers[layer].entries.reserve(entries);
-      sequence.layers[layer].records.reserve(entries);
-      if (rule.moves_queries()) sequence.layers[layer].rotations.reserve(entries);
-    }
+    for (Sequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) most = std::max(most, entries);
   }
   if (config.keep_blocks) {
@@ -93,7 +103,8 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
     impl_->config.max_positions = before;
     throw;
   }
-  impl_->make_room(impl_->config.n_pages);  // what is kept was computed under other rules
+  // What is kept was computed under other rules.
+  while (impl_->tree.evictable() > 0) impl_->reclaim_block();
 }
 
 // ---- sequences
@@ -111,11 +122,7 @@ SequenceId CacheManager::open() {
     sequence.deciding = false;
     sequence.shared.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      Table& table = sequence.layers[layer];
-      table.tokens = table.most_met = table.dropped_at = 0;
-      table.first_changed = 0;
-      table.rotations.clear();
-      if (rule(layer).moves_queries()) table.rotations.push_back({});
+      sequence.layers[layer].clear(rule(layer));
     }
     ++impl_->live;
     return id;
@@ -140,8 +147,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
       }
       impl_->drop_page(layer, table.entries[i].page, RemovalReason::kSequenceEnd);
     }
-    table.entries.clear();
-    table.records.clear();
+    table.clear(rule(layer));
   }
   // Deeper blocks first, so that leaves are reclaimed before what they continue.
   for (size_t i = sequence.shared.size(); i-- > 0;) {
@@ -175,7 +181,7 @@ int64_t CacheManager::most_next(SequenceId id) const {
 // ---- a step
 // --------------------------------------------------------------------------------------
 
-int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int32_t n) const {
+int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int64_t n) const {
   const int64_t block = config.block_size;
   return static_cast<int64_t>(ceil_div(sequence.length + n, block)) -
          static_cast<int64_t>(ceil_div(sequence.length, block));
@@ -191,7 +197,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->make_room(blocks * config.n_layers)) {
+  if (!impl_->make_room(blocks)) {
     ++impl_->refused;
     return false;
   }
@@ -200,7 +206,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
   }
   sequence.reserved = n;
   impl_->pool_peak =
-      std::max<int64_t>(impl_->pool_peak, int64_t{config.n_pages} - impl_->pool.free_pages());
+      std::max<int64_t>(impl_->pool_peak, int64_t{config.n_pages} - impl_->pool.free_units());
   return true;
 }
 
@@ -214,68 +220,17 @@ void CacheManager::Impl::extend(Table& table, int32_t layer, int64_t length, int
     const auto stop = static_cast<int32_t>(std::min(end - first, block));
     int32_t page = 0;
     if (begin == 0) {
-      page = pool.allocate();
+      page = pool.allocate(config.layout.group(layer).page_class);
       ++count.active;
       ++count.reserved;
     } else {
       page = table.entries.back().page;
     }
-    append_part(table, layer, page, first, begin, stop);
+    table.append_part(policies.layer(layer), page, first, begin, stop, steps);
+    count.tokens += stop - begin;
     at = first + stop;
   }
   count.peak = std::max(count.peak, count.active);
-}
-
-void CacheManager::Impl::append_part(Table& table, int32_t layer, int32_t page, int64_t first,
-                                     int32_t begin, int32_t end) {
-  if (begin > 0) {  // the block is there already
-    table.entries.back().slot_end = static_cast<uint16_t>(end);
-    table.note_change(table.entries.size() - 1);
-  } else {
-    const LayerRule& rule = policies.layer(layer);
-    // Tables whose queries move keep the neutral rotation first, the others keep it last.
-    const auto plain = rule.moves_queries() ? 0 : static_cast<int32_t>(rule.rotations.size()) - 1;
-    table.entries.push_back(
-        {page, static_cast<int32_t>(first), 0, static_cast<uint16_t>(end), plain});
-    BlockRecord& record = table.records.emplace_back();
-    record.born_step = steps;
-    record.last_used = first;
-  }
-  table.tokens += end - begin;
-  counters[layer].tokens += end - begin;
-}
-
-// Sums over a page that is listed twice are rounded otherwise than over one listed once. Until
-// something has left, a table is that of a layer that sees everything, and so are the results.
-void CacheManager::Impl::split_sinks(Table& table, const LayerRule& rule) {
-  for (size_t i = 0; i < table.entries.size(); ++i) {
-    BlockEntry& e = table.entries[i];
-    const int64_t sinks = rule.visibility.sinks - int64_t{e.first_position};
-    if (sinks <= 0) return;
-    table.note_change(i);
-    e.rotation = 0;
-    if (sinks >= e.slot_end) continue;
-    BlockEntry rest = e;
-    rest.slot_begin = e.slot_end = static_cast<uint16_t>(sinks);
-    rest.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;
-    BlockRecord record = table.records[i];
-    record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);
-    table.entries.insert(table.entries.begin() + static_cast<int64_t>(i) + 1, rest);
-    table.records.insert(table.records.begin() + static_cast<int64_t>(i) + 1, record);
-    return;
-  }
-}
-
-void CacheManager::Impl::join_sinks(Table& table, const LayerRule& rule) {
-  for (size_t i = 0; i < table.entries.size() && table.entries[i].rotation == 0; ++i) {
-    BlockEntry& e = table.entries[i];
-    table.note_change(i);
-    e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;
-    if (i + 1 == table.entries.size() || table.entries[i + 1].page != e.page) continue;
-    e.slot_end = table.entries[i + 1].slot_end;
-    table.entries.erase(table.entries.begin() + static_cast<int64_t>(i) + 1);
-    table.records.erase(table.records.begin() + static_cast<int64_t>(i) + 1);
-  }
 }
 
 bool CacheManager::Impl::release_page(int32_t page) {
@@ -292,6 +247,7 @@ void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason re
     ++counters[layer].removed[static_cast<size_t>(reason)];
   } else {
     ++counters[layer].cached;  // the tree alone holds it now
+    pool.set_reclaimable(page, true);
   }
 }
 
@@ -309,7 +265,7 @@ void CacheManager::commit(SequenceId id) {
     count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2 : keys_met(v, sequence.length, n);
     int64_t met = layer_rule.trims() ? held + n : sequence.length + n;
     if (v.window != kUnlimited) met = std::min(met, int64_t{v.sinks} + v.window);
-    sequence.layers[layer].most_met = std::max(sequence.layers[layer].most_met, met);
+    sequence.layers[layer].max_seen = std::max(sequence.layers[layer].max_seen, met);
     count.allocated += blocks;
     count.reserved -= blocks;
   }
@@ -320,7 +276,7 @@ void CacheManager::commit(SequenceId id) {
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = rule(layer);
     if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
-      impl_->split_sinks(sequence.layers[layer], layer_rule);
+      sequence.layers[layer].split_sinks(layer_rule);
     }
     impl_->release_past(id, layer);
   }
@@ -358,12 +314,7 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
     log_removal(id, layer, keep, RemovalReason::kWindow);
     drop_page(layer, e.page, RemovalReason::kWindow);
   }
-  if (keep == first) return;
-  table.note_change(first);
-  table.entries.erase(table.entries.begin() + static_cast<int64_t>(first),
-                      table.entries.begin() + static_cast<int64_t>(keep));
-  table.records.erase(table.records.begin() + static_cast<int64_t>(first),
-                      table.records.begin() + static_cast<int64_t>(keep));
+  table.erase(first, keep);
 }
 
 // ---- what a step reads
@@ -390,42 +341,41 @@ const CacheConfig& CacheManager::config() const { return impl_->config; }
 
 void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const {
   const Sequence& sequence = impl_->at(id);
-  const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
-  auto entry = static_cast<int64_t>(entries.size()) - 1;
-  for (auto i = static_cast<int64_t>(out.size()) - 1; i >= 0; --i) {
-    const int64_t position = sequence.length + i;
-    while (position < int64_t{entries[entry].first_position} + entries[entry].slot_begin) --entry;
-    out[i] = {entries[entry].page, static_cast<int32_t>(position - entries[entry].first_position)};
-  }
+  sequence.layers[layer].find_destinations(sequence.length, out);
 }
 
 // ---- sizes
 // ---------------------------------------------------------------------------------------
 
-int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
-                                   int64_t chunk) {
+namespace {
+
+/// Pages that a sequence lists at most, in all layers, once it has `positions`: those it holds and
+/// those of `fresh` new blocks, but never more in a layer than the rule allows.
+template <typename Held>
+int64_t sum_pages(const PolicyMap& policies, int64_t block_size, int64_t positions, int64_t chunk,
+                  int64_t fresh, const Held& held) {
   int64_t pages = 0;
-  for (int32_t i = 0; i < policies.size(); ++i) {
-    pages += policies.layer(i).most_pages(block_size, positions, chunk);
+  for (int32_t layer = 0; layer < policies.size(); ++layer) {
+    const int64_t max = policies.layer(layer).most_pages(block_size, positions, chunk);
+    pages += std::min(max, held(layer) + fresh);
   }
   return pages;
 }
 
+}  // namespace
+
+int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
+                                   int64_t chunk) {
+  const auto all = static_cast<int64_t>(ceil_div(positions, block_size));
+  return sum_pages(policies, block_size, positions, chunk, all, [](int32_t) { return 0; });
+}
+
 int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
   const Sequence& sequence = impl_->at(id);
-  const int64_t block = impl_->config.block_size;
   const int64_t target = std::max(positions, sequence.length);
-  const auto fresh =
-      static_cast<int64_t>(ceil_div(target, block) - ceil_div(sequence.length, block));
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
-    int64_t held = 0;  // an entry of later slots is the second part of its page
-    for (const BlockEntry& e : entries) held += e.slot_begin == 0 ? 1 : 0;
-    const int64_t most = rule(layer).most_pages(block, target, impl_->config.max_chunk);
-    pages += std::min(most, held + fresh);
-  }
-  return pages;
+  const int64_t fresh = impl_->new_blocks(sequence, target - sequence.length);
+  return sum_pages(impl_->policies, impl_->config.block_size, target, impl_->config.max_chunk,
+                   fresh, [&](int32_t layer) { return sequence.layers[layer].n_pages(); });
 }
 
 int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
@@ -433,6 +383,6 @@ int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& conf
   return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts
 }
 
-int64_t CacheManager::free_pages() const { return impl_->pool.free_pages(); }
+int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }
 
 }  // namespace paddock

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "block_use.h"
+#include "kv/layout.h"
 #include "kv/policy_map.h"
 #include "kv/reclaim_policy.h"
 #include "paddock/stats.h"
@@ -26,8 +27,8 @@ struct CacheConfig {
   int32_t n_layers;
   int32_t n_heads;  // query heads, for a policy's eyes
   int32_t block_size;
-  int32_t n_pages;  // of the pool
-  int64_t page_bytes;
+  int32_t n_pages;  // of the pool, counted in units of the layout: with one size of pages, pages
+  KvLayout layout;
   int32_t max_sequences;  // tables are reserved for this many
   int64_t max_positions;  // longest sequence admitted
   int32_t max_chunk;      // most tokens of one sequence in one step
@@ -107,7 +108,7 @@ class CacheManager {
   static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
   const CacheConfig& config() const;
 
-  int64_t free_pages() const;
+  int64_t free_pages() const;                        // of n_pages, counted like these
   KvStats stats() const;                             // from any thread
   std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread
   /// Events numbered `from` and later that are still in the ring, from any thread.
@@ -121,8 +122,9 @@ class CacheManager {
   /// thread.
   void check_integrity() const;
 
+  struct Impl;  // for the files of this class
+
  private:
-  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,4 +1,4 @@
-// What the books say: snapshots, the event log, and the laws they must obey.
+// What the books say: snapshots and the event log.
 #include <algorithm>
 #include <new>
 
@@ -84,13 +84,32 @@ std::vector<KvEvent> CacheManager::events(uint64_t from) const {
   return events;
 }
 
+namespace {
+
+void add(KvLayerStats& total, const KvLayerStats& layer) {
+  total.pages_active += layer.pages_active;
+  total.pages_cached += layer.pages_cached;
+  total.pages_pinned += layer.pages_pinned;
+  total.tokens_resident += layer.tokens_resident;
+  total.tokens_peak = std::max(total.tokens_peak, layer.tokens_peak);
+  total.bytes += layer.bytes;
+  total.pages_allocated += layer.pages_allocated;
+  total.tokens_read += layer.tokens_read;
+  total.trim_decisions += layer.trim_decisions;
+  for (size_t r = 0; r < layer.pages_removed.size(); ++r) {
+    total.pages_removed[r] += layer.pages_removed[r];
+  }
+}
+
+}  // namespace
+
 KvStats CacheManager::stats() const {
   const CacheConfig& config = impl_->config;
   KvStats stats;
   stats.block_size = config.block_size;
-  stats.page_bytes = config.page_bytes;
+  stats.page_bytes = config.layout.unit_bytes();
   stats.pool_pages = config.n_pages;
-  stats.pool_bytes = int64_t{config.n_pages} * config.page_bytes;
+  stats.pool_bytes = int64_t{config.n_pages} * config.layout.unit_bytes();
   const std::lock_guard lock(impl_->mutex);
   stats.pages_per_block = config.n_layers;
   stats.reservations_refused = impl_->refused;
@@ -108,51 +127,43 @@ KvStats CacheManager::stats() const {
   stats.reclaim_regrets = impl_->tree.regrets();
   stats.events = impl_->ring.written();
   stats.events_lost = impl_->ring.oldest();
-  KvLayerStats& total = stats.total;
   for (int32_t i = 0; i < config.n_layers; ++i) {
-    const Impl::Counters& count = impl_->counters[i];
-    const LayerRule& rule = impl_->policies.layer(i);
-    KvLayerStats layer;
-    layer.layer = i;
-    layer.policy = rule.name;
-    layer.pages_active = count.active;
-    layer.pages_cached = count.cached;
-    layer.pages_peak = count.peak;
-    layer.tokens_resident = count.tokens;
-    layer.bytes = count.active * config.page_bytes;
-    layer.pages_allocated = count.allocated;
-    layer.pages_removed = count.removed;
-    layer.tokens_read = count.read;
-    layer.trim_decisions = count.decisions;
-    for (const Sequence& sequence : impl_->sequences) {
-      if (!sequence.live) continue;
-      layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].most_met);
-      for (const BlockEntry& e : sequence.layers[i].entries) {
-        const int64_t first = int64_t{e.first_position} + e.slot_begin;
-        const int64_t end = int64_t{e.first_position} + e.slot_end;
-        const bool sink = rule.visibility.window != kUnlimited && first < rule.visibility.sinks;
-        if (sink || (rule.trims() && rule.is_protected(first, end, sequence.length))) {
-          ++layer.pages_pinned;
-        }
+    stats.layers.push_back(impl_->layer_stats(i));
+    add(stats.total, stats.layers.back());
+  }
+  stats.total.pages_peak = impl_->pool_peak;
+  stats.pages_free = impl_->pool.free_units();
+  return stats;
+}
+
+KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
+  const Counters& count = counters[i];
+  const LayerRule& rule = policies.layer(i);
+  KvLayerStats layer;
+  layer.layer = i;
+  layer.policy = rule.name;
+  layer.pages_active = count.active;
+  layer.pages_cached = count.cached;
+  layer.pages_peak = count.peak;
+  layer.tokens_resident = count.tokens;
+  layer.bytes = count.active * config.layout.group(i).page_bytes;
+  layer.pages_allocated = count.allocated;
+  layer.pages_removed = count.removed;
+  layer.tokens_read = count.read;
+  layer.trim_decisions = count.decisions;
+  for (const Sequence& sequence : sequences) {
+    if (!sequence.live) continue;
+    layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].max_seen);
+    for (const BlockEntry& e : sequence.layers[i].entries) {
+      const int64_t first = int64_t{e.first_position} + e.slot_begin;
+      const int64_t end = int64_t{e.first_position} + e.slot_end;
+      const bool sink = rule.visibility.window != kUnlimited && first < rule.visibility.sinks;
+      if (sink || (rule.trims() && rule.is_protected(first, end, sequence.length))) {
+        ++layer.pages_pinned;
       }
     }
-    total.pages_active += layer.pages_active;
-    total.pages_cached += layer.pages_cached;
-    total.pages_pinned += layer.pages_pinned;
-    total.tokens_resident += layer.tokens_resident;
-    total.tokens_peak = std::max(total.tokens_peak, layer.tokens_peak);
-    total.bytes += layer.bytes;
-    total.pages_allocated += layer.pages_allocated;
-    total.tokens_read += layer.tokens_read;
-    total.trim_decisions += layer.trim_decisions;
-    for (size_t r = 0; r < layer.pages_removed.size(); ++r) {
-      total.pages_removed[r] += layer.pages_removed[r];
-    }
-    stats.layers.push_back(std::move(layer));
   }
-  total.pages_peak = impl_->pool_peak;
-  stats.pages_free = config.n_pages - total.pages_active - total.pages_cached;
-  return stats;
+  return layer;
 }
 
 std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
@@ -187,99 +198,6 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
     }
   }
   return blocks;
-}
-
-void CacheManager::check_integrity() const {
-  const std::lock_guard lock(impl_->mutex);
-  const CacheConfig& config = impl_->config;
-  std::vector<int32_t> references(config.n_pages, 0);
-  std::vector<uint8_t> listed_page(config.n_pages, 0);
-  int64_t held_pages = 0;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const Impl::Counters& count = impl_->counters[layer];
-    const LayerRule& rule = impl_->policies.layer(layer);
-    int64_t tokens = 0;
-    int64_t pages = 0;
-    for (const Sequence& sequence : impl_->sequences) {
-      const Table& table = sequence.layers[layer];
-      const std::vector<BlockEntry>& entries = table.entries;
-      if (!sequence.live && !entries.empty()) {
-        fail(ErrorCode::kInternal, "layer {}: a closed sequence still lists pages", layer);
-      }
-      if (table.records.size() != entries.size()) {
-        fail(ErrorCode::kInternal, "layer {}: {} entries have {} records", layer, entries.size(),
-             table.records.size());
-      }
-      const size_t n_rotations =
-          rule.moves_queries() ? table.rotations.size() : rule.rotations.size();
-      int64_t past = -1;  // last position listed so far
-      int64_t listed = 0;
-      int32_t last_page = -1;
-      for (const BlockEntry& e : entries) {
-        if (e.page < 0 || e.page >= config.n_pages || e.slot_begin >= e.slot_end ||
-            e.slot_end > config.block_size || e.first_position % config.block_size != 0 ||
-            int64_t{e.first_position} + e.slot_begin <= past || e.rotation < 0 ||
-            e.rotation >= static_cast<int64_t>(n_rotations)) {
-          fail(ErrorCode::kInternal, "layer {}: a table entry at position {} is malformed", layer,
-               e.first_position);
-        }
-        past = int64_t{e.first_position} + e.slot_end - 1;
-        listed += e.slot_end - e.slot_begin;
-        if (e.page != last_page) {
-          ++references[e.page];
-          pages += listed_page[e.page] == 0 ? 1 : 0;  // several sequences may list one
-          listed_page[e.page] = 1;
-          last_page = e.page;
-        }
-      }
-      if (sequence.live && listed != table.tokens) {
-        fail(ErrorCode::kInternal, "layer {}: a table lists {} positions but counts {}", layer,
-             listed, table.tokens);
-      }
-      tokens += listed;
-      const int64_t end = sequence.length + sequence.reserved;
-      if (sequence.live && past != end - 1 &&
-          !is_past(rule.visibility, sequence.length, past + 1, end - past - 1)) {
-        fail(ErrorCode::kInternal,
-             "layer {}: a table ends at position {} although later ones, up to {}, will be seen",
-             layer, past, end - 1);
-      }
-      if (sequence.live && rule.decides_at(sequence.length, sequence.prompt) &&
-          sequence.reserved == 0 && !sequence.deciding && table.tokens > rule.schedule.budget) {
-        fail(ErrorCode::kInternal,
-             "layer {}: {} positions are resident after a decision of '{}', whose budget is {}",
-             layer, table.tokens, rule.name, rule.schedule.budget);
-      }
-    }
-    int64_t cached = 0;
-    impl_->tree.for_each([&](std::span<const int32_t> block_pages) {
-      ++references[block_pages[layer]];
-      if (listed_page[block_pages[layer]] == 0) ++cached;
-    });
-    int64_t removed = 0;
-    for (const int64_t n : count.removed) removed += n;
-    if (pages != count.active || tokens != count.tokens || cached != count.cached ||
-        count.allocated + count.reserved - removed != count.active + count.cached) {
-      fail(ErrorCode::kInternal,
-           "layer {}: tables list {} pages and {} tokens, {} pages are kept; counters say {}, {} "
-           "and "
-           "{}, {} allocated, {} reserved, {} removed",
-           layer, pages, tokens, cached, count.active, count.tokens, count.cached, count.allocated,
-           count.reserved, removed);
-    }
-    held_pages += pages + cached;
-  }
-  for (int32_t page = 0; page < config.n_pages; ++page) {
-    if (references[page] != impl_->pool.references(page)) {
-      fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,
-           references[page], impl_->pool.references(page));
-    }
-  }
-  impl_->tree.check_integrity();
-  if (held_pages + impl_->pool.free_pages() != config.n_pages) {
-    fail(ErrorCode::kInternal, "{} held and {} free pages do not make {}", held_pages,
-         impl_->pool.free_pages(), config.n_pages);
-  }
 }
 
 }  // namespace paddock

@@ -30,13 +30,15 @@ int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> token
       const int32_t page = impl_->tree.pages(node)[layer];
       Impl::Counters& count = impl_->counters[layer];
       if (impl_->pool.references(page) == 1) {  // the tree alone held it
+        impl_->pool.set_reclaimable(page, false);
         --count.cached;
         ++count.active;
         count.peak = std::max(count.peak, count.active);
       }
       impl_->pool.retain(page);
-      impl_->append_part(sequence.layers[layer], layer, page, sequence.length, 0,
-                         static_cast<int32_t>(block_size));
+      sequence.layers[layer].append_part(rule(layer), page, sequence.length, 0,
+                                         static_cast<int32_t>(block_size), impl_->steps);
+      count.tokens += block_size;
     }
     sequence.length += block_size;
   }
@@ -89,11 +91,10 @@ void CacheManager::Impl::reclaim_block() {
   }
 }
 
-bool CacheManager::Impl::make_room(int64_t pages) {
-  // A kept block that nobody references has one page in each layer, held by the tree alone.
-  const int64_t reclaimable = int64_t{tree.evictable()} * config.n_layers;
-  if (pool.free_pages() + reclaimable < pages) return false;
-  while (pool.free_pages() < pages) reclaim_block();
+bool CacheManager::Impl::make_room(int64_t pages_per_layer) {
+  for (size_t c = 0; c < wanted.size(); ++c) wanted[c] = pages_per_layer * block_pages[c];
+  if (!pool.fits_after_reclaim(wanted)) return false;
+  while (!pool.fits(wanted)) reclaim_block();
   return true;
 }
 

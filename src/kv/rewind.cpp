@@ -4,6 +4,40 @@
 #include "kv/cache_impl.h"
 
 namespace paddock {
+namespace {
+
+/// Error kInvalidArgument where the rule has dropped or measured what going back to `length`
+/// forbids.
+void check_rewind(const LayerRule& rule, int32_t layer, const Table& table, int64_t length,
+                  int64_t block_size) {
+  if (rule.needs.attention || rule.needs.key_norms) {
+    if (length == 0) return;
+    fail(ErrorCode::kInvalidArgument,
+         "cannot truncate to {}: layer {} is under '{}', whose scores already count what the later "
+         "positions did; feed the sequence anew",
+         length, layer, rule.name);
+  }
+  if (table.dropped_at > length && length > 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "cannot truncate to {}: layer {} under '{}' dropped positions at length {} that were in "
+         "view before; feed the sequence anew",
+         length, layer, rule.name, table.dropped_at);
+  }
+  // Positions that the next query, at `length`, has to find.
+  const Visibility& v = rule.visibility;
+  if (v.window == kUnlimited) return;
+  int64_t oldest = length - v.window + 1;
+  if (length % block_size != 0) oldest = std::min(oldest, length - 1);  // its page
+  oldest = std::max<int64_t>(v.sinks, oldest);
+  if (oldest < length && table.listed_from(length, oldest) > oldest) {
+    fail(ErrorCode::kInvalidArgument,
+         "cannot truncate to {}: layer {} under '{}' would see position {}, which has left; feed "
+         "the sequence anew",
+         length, layer, rule.name, oldest);
+  }
+}
+
+}  // namespace
 
 void CacheManager::rollback(SequenceId id) {
   Sequence& sequence = impl_->at(id);
@@ -64,47 +98,13 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
          length, block_size);
   }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& layer_rule = rule(layer);
-    const Table& table = sequence.layers[layer];
-    if (layer_rule.needs.attention || layer_rule.needs.key_norms) {
-      if (length == 0) continue;
-      fail(ErrorCode::kInvalidArgument,
-           "cannot truncate to {}: layer {} is under '{}', whose scores already count what the "
-           "later "
-           "positions did; feed the sequence anew",
-           length, layer, layer_rule.name);
-    }
-    if (table.dropped_at > length && length > 0) {
-      fail(ErrorCode::kInvalidArgument,
-           "cannot truncate to {}: layer {} under '{}' dropped positions at length {} that were in "
-           "view before; feed the sequence anew",
-           length, layer, layer_rule.name, table.dropped_at);
-    }
-    // Positions that the next query, at `length`, has to find.
-    const Visibility& v = layer_rule.visibility;
-    if (v.window == kUnlimited) continue;
-    int64_t oldest = length - v.window + 1;
-    if (length % block_size != 0) oldest = std::min(oldest, length - 1);  // its page
-    oldest = std::max<int64_t>(v.sinks, oldest);
-    int64_t found = length;  // positions [found, length) are listed without a gap
-    for (size_t i = table.entries.size(); i-- > 0 && found > oldest;) {
-      const BlockEntry& e = table.entries[i];
-      const int64_t begin = int64_t{e.first_position} + e.slot_begin;
-      const int64_t end = int64_t{e.first_position} + e.slot_end;
-      if (end >= found && begin < found) found = begin;
-    }
-    if (found > oldest && oldest < length) {
-      fail(ErrorCode::kInvalidArgument,
-           "cannot truncate to {}: layer {} under '{}' would see position {}, which has left; feed "
-           "the sequence anew",
-           length, layer, layer_rule.name, oldest);
-    }
+    check_rewind(rule(layer), layer, sequence.layers[layer], length, block_size);
   }
   const std::lock_guard lock(impl_->mutex);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = rule(layer);
     if (layer_rule.has_sinks() && length < layer_rule.splits_at()) {
-      impl_->join_sinks(sequence.layers[layer], layer_rule);
+      sequence.layers[layer].join_sinks(layer_rule);
     }
     impl_->shrink(id, layer, length, false);
     if (length > 0) continue;

@@ -163,51 +163,15 @@ void CacheManager::Impl::violation(const LayerRule& rule, fmt::format_string<Arg
 }
 
 void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int64_t excess) {
-  const auto start = std::chrono::steady_clock::now();
   victims.clear();
   choices.clear();
   runner_up = -1;
   named.assign(view.size(), 0);
-  bool wrong = false;
-  try {
-    rule.policy->trim(asked, excess, victims);
-  } catch (const std::exception& e) {
-    wrong = true;
-    violation(rule, "trim() threw: {}", e.what());
-  } catch (...) {
-    wrong = true;
-    violation(rule, "trim() threw something that is no std::exception");
-  }
+  const auto start = std::chrono::steady_clock::now();
+  const bool answered = call(rule, asked, excess);
   const int64_t spent = nanoseconds_since(start);
-
-  int64_t freed = 0;
-  for (const Victim& victim : victims) {
-    if (wrong) break;
-    if (victim.block < 0 || victim.block >= static_cast<int32_t>(view.size())) {
-      wrong = true;
-      violation(rule, "trim() named block {} of {}", victim.block, view.size());
-    } else if (view[victim.block].is_protected) {
-      wrong = true;
-      violation(rule, "trim() named the protected block at position {} in layer {}",
-                view[victim.block].first_position, asked.layer);
-    } else if (named[victim.block] != 0) {
-      wrong = true;
-      violation(rule, "trim() named the block at position {} in layer {} twice",
-                view[victim.block].first_position, asked.layer);
-    } else if (!std::isfinite(victim.score)) {
-      wrong = true;
-      violation(rule, "trim() gave the block at position {} in layer {} the score {}",
-                view[victim.block].first_position, asked.layer, victim.score);
-    } else if (freed >= excess) {
-      runner_up = victim.block;
-      runner_up_score = victim.score;
-      break;
-    } else {
-      named[victim.block] = 1;
-      choices.push_back({victim.block, victim.score, false});
-      freed += view[victim.block].n_tokens;
-    }
-  }
+  int64_t freed = answered ? take_answer(rule, asked.layer, excess) : -1;
+  const bool wrong = freed < 0;
   if (wrong) {
     choices.clear();
     named.assign(view.size(), 0);
@@ -223,6 +187,53 @@ void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int6
   policy_nanoseconds += spent;
   if (spent > kSlowNanoseconds) ++slow;
   if (too_few) ++shortfalls;
+}
+
+bool CacheManager::Impl::call(const LayerRule& rule, const LayerView& asked, int64_t excess) {
+  try {
+    rule.policy->trim(asked, excess, victims);
+    return true;
+  } catch (const std::exception& e) {
+    violation(rule, "trim() threw: {}", e.what());
+  } catch (...) {
+    violation(rule, "trim() threw something that is no std::exception");
+  }
+  return false;
+}
+
+int64_t CacheManager::Impl::take_answer(const LayerRule& rule, int32_t layer, int64_t excess) {
+  int64_t freed = 0;
+  for (const Victim& victim : victims) {
+    if (victim.block < 0 || victim.block >= static_cast<int32_t>(view.size())) {
+      violation(rule, "trim() named block {} of {}", victim.block, view.size());
+      return -1;
+    }
+    const BlockInfo& block = view[victim.block];
+    if (block.is_protected) {
+      violation(rule, "trim() named the protected block at position {} in layer {}",
+                block.first_position, layer);
+      return -1;
+    }
+    if (named[victim.block] != 0) {
+      violation(rule, "trim() named the block at position {} in layer {} twice",
+                block.first_position, layer);
+      return -1;
+    }
+    if (!std::isfinite(victim.score)) {
+      violation(rule, "trim() gave the block at position {} in layer {} the score {}",
+                block.first_position, layer, victim.score);
+      return -1;
+    }
+    if (freed >= excess) {
+      runner_up = victim.block;
+      runner_up_score = victim.score;
+      break;
+    }
+    named[victim.block] = 1;
+    choices.push_back({victim.block, victim.score, false});
+    freed += block.n_tokens;
+  }
+  return freed;
 }
 
 void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
@@ -247,40 +258,11 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
     counters[layer].tokens -= e.slot_end - e.slot_begin;
     drop_page(layer, e.page, RemovalReason::kPolicyTrim);
     e.page = -1;
-    table.note_change(static_cast<size_t>(choice.block));
   }
   if (choices.empty()) return;
-  size_t kept = 0;
-  for (size_t i = 0; i < table.entries.size(); ++i) {
-    if (table.entries[i].page < 0) continue;
-    table.entries[kept] = table.entries[i];
-    table.records[kept] = table.records[i];
-    ++kept;
-  }
-  table.entries.resize(kept);
-  table.records.resize(kept);
+  table.erase_dropped();
   table.dropped_at = sequence.length;
-  if (policies.layer(layer).moves_queries()) renumber_rotations(table);
-}
-
-/// What is older than a removed run is met by queries shifted by its length.
-void CacheManager::Impl::renumber_rotations(Table& table) {
-  table.rotations.resize(1);  // the newest run: neutral
-  int64_t shift = 0;
-  for (size_t i = table.entries.size(); i-- > 0;) {
-    if (i + 1 < table.entries.size()) {
-      const BlockEntry& next = table.entries[i + 1];
-      const int64_t gap = int64_t{next.first_position} + next.slot_begin -
-                          (int64_t{table.entries[i].first_position} + table.entries[i].slot_end);
-      if (gap > 0) {
-        shift += gap;
-        table.rotations.push_back({static_cast<int32_t>(shift), kUnlimited});
-      }
-    }
-    const auto rotation = static_cast<int32_t>(table.rotations.size()) - 1;
-    if (table.entries[i].rotation != rotation) table.note_change(i);
-    table.entries[i].rotation = rotation;
-  }
+  if (policies.layer(layer).moves_queries()) table.renumber_rotations();
 }
 
 }  // namespace paddock

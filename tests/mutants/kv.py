@@ -15,8 +15,8 @@ fault("kv-004", "decide(): excess<=0 to <0 (asked when exactly at budget)",
       "if (excess <= 0) return;",
       "if (MUT ? excess < 0 : excess <= 0) return;")
 fault("kv-005", "runner-up of an earlier decision not reset",
-      "runner_up = -1; named.assign",
-      "if (!MUT) runner_up = -1; named.assign")
+      "«runner_up = -1;» named.assign",
+      "")
 fault("kv-006", "runner-up score = last victim's score",
       "runner_up_score = victim.score;",
       "runner_up_score = MUT ? choices.back().score : victim.score;")
@@ -36,12 +36,6 @@ fault("kv-010", "fallback takes newest instead of oldest blocks",
 fault("kv-011", "dropped_at not set by a trim (truncate then allowed)",
       "table.dropped_at = sequence.length;",
       "if (!MUT) table.dropped_at = sequence.length;")
-fault("kv-012", "remove_victims: change not noted (stale device table)",
-      "table.note_change(static_cast<size_t>(choice.block));",
-      "if (!MUT) table.note_change(static_cast<size_t>(choice.block));")
-fault("kv-013", "renumber_rotations: change not noted",
-      "if (table.entries[i].rotation != rotation) table.note_change(i);",
-      "if (!MUT && table.entries[i].rotation != rotation) table.note_change(i);")
 fault("kv-014", "view: key_norm not divided by tokens",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;",
       "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / (MUT ? 1 : block.n_tokens);")
@@ -91,16 +85,16 @@ fault("kv-089", "the last violation is not told",
       "«last_violation.swap(what);»",
       "")
 fault("kv-090", "a block may be named twice",
-      "} else if («named[victim.block] != 0») {",
+      "if («named[victim.block] != 0») {",
       "false")
 fault("kv-091", "a protected block may be named",
-      "} else if («view[victim.block].is_protected») {",
+      "if («block.is_protected») {",
       "false")
 fault("kv-092", "an infinite score is accepted",
-      "} else if («!std::isfinite(victim.score)») {",
+      "if («!std::isfinite(victim.score)») {",
       "std::isnan(victim.score)")
 fault("kv-093", "one block more than needed leaves",
-      "} else if («freed >= excess») {",
+      "if («freed >= excess») { runner_up",
       "freed > excess")
 fault("kv-094", "what the manager chose is not marked as overruled",
       "choices.push_back({static_cast<int32_t>(i), 0, «true»});",
@@ -126,23 +120,11 @@ fault("kv-100", "the index of the runner-up stands for its position",
 fault("kv-101", "tokens of trimmed blocks count as resident",
       "drop_page(layer, e.page, RemovalReason::kPolicyTrim); «e.page = -1;»",
       "e.page = -1; counters[layer].tokens += 1;")
-fault("kv-102", "the books of a removed block go on for its neighbour",
-      "«table.records[kept] = table.records[i];»",
-      "")
-fault("kv-103", "queries are shifted by the last gap alone",
-      "«shift += gap;»",
-      "shift = gap;")
 
 source("src/kv/cache_manager.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
-fault("kv-015", "open(): first_changed of the previous sequence stays",
-      "table.first_changed = 0;",
-      "if (!MUT) table.first_changed = 0;")
 fault("kv-016", "open(): the prompt's end of the previous sequence stays",
       "«sequence.prompt = 0;» sequence.deciding = false;",
       "")
-fault("kv-017", "open(): dropped_at of the previous sequence stays",
-      "table.tokens = table.most_met = «table.dropped_at = 0»;",
-      "0")
 fault("kv-018", "close(): event logged for pages that others still hold",
       "if (impl_->pool.references(table.entries[i].page) == 1) { impl_->log",
       "if (MUT || impl_->pool.references(table.entries[i].page) == 1) { impl_->log")
@@ -165,25 +147,12 @@ fault("kv-024", "event logged although the page stays for its sinks",
       "if (e.slot_begin != 0) continue; // the page stays for its sinks",
       "if (e.slot_begin != 0 && MUT) log_removal(id, layer, keep, RemovalReason::kWindow); if "
       "(e.slot_begin != 0) continue; // the page stays for its sinks")
-fault("kv-025", "append_part: growth of the last entry not noted (stale device table)",
-      "table.entries.back().slot_end = static_cast<uint16_t>(end); "
-      "«table.note_change(table.entries.size() - 1);»",
-      "")
-fault("kv-026", "block never used counts as used at 0, not when written",
-      "record.last_used = «first»;",
-      "0")
 fault("kv-027", "set_policies(): kept blocks survive the change",
-      "impl_->make_room(impl_->config.n_pages);",
-      "if (!MUT) impl_->make_room(impl_->config.n_pages);")
+      "while («impl_->tree.evictable() > 0») impl_->reclaim_block();",
+      "false")
 fault("kv-028", "max_entries without +1 for the straddling page",
       "config.n_pages) + 1; // one page",
       "config.n_pages) + (MUT ? 0 : 1); // one page")
-fault("kv-029", "cut(): sink boundary one slot too early",
-      "const int64_t sinks = «rule.visibility.sinks - int64_t{e.first_position}»;",
-      "rule.visibility.sinks - int64_t{e.first_position} - 1")
-fault("kv-030", "age_steps counts from the engine's start",
-      "record.born_step = «steps»;",
-      "0")
 fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
@@ -201,12 +170,6 @@ fault("kv-107", "rules change while a sequence is open",
       "false")
 fault("kv-109", "open(): blocks that the previous sequence shared stay",
       "«sequence.shared.clear();»",
-      "")
-fault("kv-110", "open(): the most that a query of the previous sequence met stays",
-      "table.tokens = «table.most_met = table.dropped_at = 0»;",
-      "table.dropped_at = 0")
-fault("kv-111", "open(): rotations of the previous sequence stay",
-      "«table.rotations.clear();»",
       "")
 fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
@@ -229,20 +192,9 @@ fault("kv-117", "a sequence may grow beyond max_positions",
 fault("kv-118", "reservations refused are not counted",
       "«++impl_->refused;»",
       "")
-fault("kv-119", "reserve() makes room in one layer only",
-      "if (!impl_->make_room(«blocks * config.n_layers»)) {",
-      "blocks")
-same("kv-120", "the position of last use of the sinks' second part",
-     "«record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);»",
-     "",
-     "Rules with sinks never have attention measured, and what is not measured is told as -1")
-same("kv-121", "sinks that end with a block are split from nothing",
-     "if («sinks >= e.slot_end») continue;",
-     "sinks > e.slot_end",
-     "The empty part lies past the window at once, and goes in the same call")
-fault("kv-122", "sinks listed with what follows keep a rotation of their own",
-      "table.note_change(i); «e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
-      "")
+fault("kv-119", "reserve() makes room for one block only",
+      "if (!impl_->make_room(«blocks»)) {",
+      "1")
 fault("kv-123", "pages allocated are not counted",
       "«count.allocated += blocks;»",
       "")
@@ -261,18 +213,15 @@ fault("kv-127", "positions of released pages count as resident",
 fault("kv-128", "the clock stands still",
       "«++impl_->steps;»",
       "")
-fault("kv-129", "pages_needed() expects chunks of one token",
-      "pages += policies.layer(i).most_pages(block_size, positions, «chunk»);",
-      "1")
-fault("kv-130", "pages_to_reach() counts a page listed in two parts twice",
-      "held += «e.slot_begin == 0 ? 1 : 0»;",
+fault("kv-129", "pages are summed for chunks of one token",
+      "policies.layer(layer).most_pages(block_size, positions, «chunk»);",
       "1")
 fault("kv-132", "pages_to_reach() counts what has left again",
-      "std::min(most, «held + fresh»)",
-      "most")
+      "std::min(max, «held(layer) + fresh»)",
+      "max")
 fault("kv-133", "pages_to_reach() forgets the pages held",
-      "pages += «std::min(most, held + fresh)»;",
-      "std::min(most, fresh)")
+      "pages += std::min(max, «held(layer) + fresh»);",
+      "fresh")
 
 source("src/kv/rewind.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-032", "shrink(): change not noted (stale device table)",
@@ -326,16 +275,16 @@ fault("kv-140", "truncating to the end of a kept block is refused",
       "if («length % block_size != 0» && length <",
       "true")
 fault("kv-141", "what key norms have measured may be taken back",
-      "if (layer_rule.needs.attention || «layer_rule.needs.key_norms») {",
+      "if (rule.needs.attention || «rule.needs.key_norms») {",
       "false")
 fault("kv-142", "what attention has measured may be taken back",
-      "if («layer_rule.needs.attention» || layer_rule.needs.key_norms) {",
+      "if («rule.needs.attention» || rule.needs.key_norms) {",
       "false")
 fault("kv-143", "what a trim dropped may be needed again",
       "if («table.dropped_at > length && length > 0») {",
       "false")
 fault("kv-144", "a page that the next query needs may be missing",
-      "if («found > oldest» && oldest < length) {",
+      "if (oldest < length && «table.listed_from(length, oldest) > oldest») {",
       "false")
 fault("kv-145", "truncate: blocks shared beyond stay in use",
       "«impl_->tree.unlock(sequence.shared.back(), impl_->steps);»",
@@ -385,8 +334,8 @@ fault("kv-153", "kept blocks leave with their sequence",
       "in_tree[page] = «1»;",
       "0")
 fault("kv-154", "one block too many is reclaimed",
-      "while («pool.free_pages() < pages») reclaim_block();",
-      "pool.free_pages() <= pages")
+      "while («!pool.fits(wanted)») reclaim_block();",
+      "(++wanted[0], !pool.fits(wanted)) && tree.evictable() > 0 && (--wanted[0], true)")
 fault("kv-155", "a reclaimed block is logged at position 0",
       "event.first_position = «int64_t{tree.depth(node)} * config.block_size»;",
       "0")
@@ -400,13 +349,12 @@ fault("kv-158", "reclaimed pages are not counted as removed",
       "«++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];»",
       "")
 fault("kv-194", "what cannot be enough is reclaimed all the same",
-      "if (pool.free_pages() + reclaimable < pages) return false;",
-      "while (MUT && pool.free_pages() < pages && tree.evictable() > 0) reclaim_block(); "
-      "if (pool.free_pages() + (MUT ? 0 : reclaimable) < pages) return false;")
-fault("kv-195", "kept blocks are counted as one page each",
-      "«int64_t{tree.evictable()} * config.n_layers»;",
-      "tree.evictable()")
-
+      "if (!pool.fits_after_reclaim(wanted)) return false;",
+      "while (MUT && !pool.fits(wanted) && tree.evictable() > 0) reclaim_block(); "
+      "if (MUT ? !pool.fits(wanted) : !pool.fits_after_reclaim(wanted)) return false;")
+fault("kv-195", "a page that is listed again may still be reclaimed",
+      "«impl_->pool.set_reclaimable(page, false);»",
+      "")
 fault("kv-196", "another's copy is not locked",
       "«tree.lock(node, steps);» sequence.shared.push_back(node); continue;",
       "")
@@ -501,6 +449,105 @@ fault("kv-168", "the wrong answer of a reclaim policy stands",
 fault("kv-209", "a block in use is still counted as cached",
       "is_cached_[block] = 0; «--n_cached_;» tell([&] { policy_->on_use",
       "")
+
+source("src/kv/block_table.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-012", "erase_dropped(): change not noted (stale device table)",
+      "note_change(kept);",
+      "if (!MUT) note_change(kept);")
+fault("kv-013", "renumber_rotations: change not noted",
+      "if (entries[i].rotation != rotation) note_change(i);",
+      "if (!MUT && entries[i].rotation != rotation) note_change(i);")
+fault("kv-102", "the books of a removed block go on for its neighbour",
+      "«records[kept] = records[i];»",
+      "")
+fault("kv-103", "queries are shifted by the last gap alone",
+      "«shift += gap;»",
+      "shift = gap;")
+fault("kv-015", "clear(): first_changed of the previous sequence stays",
+      "«first_changed = 0;»",
+      "")
+fault("kv-017", "clear(): dropped_at of the previous sequence stays",
+      "tokens = max_seen = «dropped_at = 0»;",
+      "0")
+fault("kv-110", "clear(): the most that a query of the previous sequence met stays",
+      "tokens = «max_seen = dropped_at = 0»;",
+      "dropped_at = 0")
+fault("kv-111", "clear(): rotations of the previous sequence stay",
+      "«rotations.clear();»",
+      "")
+fault("kv-025", "append_part: growth of the last entry not noted (stale device table)",
+      "entries.back().slot_end = static_cast<uint16_t>(end); "
+      "«note_change(entries.size() - 1);»",
+      "")
+fault("kv-026", "block never used counts as used at 0, not when written",
+      "record.last_used = «first»;",
+      "0")
+fault("kv-029", "cut(): sink boundary one slot too early",
+      "const int64_t sinks = «rule.visibility.sinks - int64_t{e.first_position}»;",
+      "rule.visibility.sinks - int64_t{e.first_position} - 1")
+fault("kv-030", "age_steps counts from the engine's start",
+      "record.born_step = «step»;",
+      "0")
+same("kv-120", "the position of last use of the sinks' second part",
+     "«record.last_used = std::max<int64_t>(record.last_used, rule.visibility.sinks);»",
+     "",
+     "Rules with sinks never have attention measured, and what is not measured is told as -1")
+same("kv-121", "sinks that end with a block are split from nothing",
+     "if («sinks >= e.slot_end») continue;",
+     "sinks > e.slot_end",
+     "The empty part lies past the window at once, and goes in the same call")
+fault("kv-122", "sinks listed with what follows keep a rotation of their own",
+      "note_change(i); «e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
+      "")
+fault("kv-130", "n_pages() counts a page listed in two parts twice",
+      "pages += «e.slot_begin == 0 ? 1 : 0»;",
+      "1")
+fault("kv-210", "erase(): change not noted",
+      "«note_change(first);» const auto from",
+      "")
+fault("kv-211", "erase(): the books of what is past stay",
+      "«records.erase(records.begin() + from, records.begin() + to);»",
+      "")
+fault("kv-212", "listed_from() jumps over gaps",
+      "if («e_end >= found» && e_begin",
+      "true")
+
+source("src/kv/page_pool.cpp", "cache_test")
+fault("kv-213", "a slab opened holds one page too few",
+      "for (int32_t i = «its.per_slab»; i-- > 0;) {",
+      "std::max(1, its.per_slab - 1)")
+fault("kv-214", "a released page keeps its mark",
+      "«set_reclaimable(page, false);» const int32_t slab",
+      "")
+fault("kv-215", "empty slabs keep their size",
+      "if («slabs_[slab].used == 0») {",
+      "false")
+fault("kv-216", "pages that lie in no slab yet are not counted",
+      "stock -= «(missing + classes_[c].per_slab - 1) / classes_[c].per_slab»;",
+      "missing / classes_[c].per_slab")
+fault("kv-217", "slabs that reclaiming would empty count for their size alone",
+      "if («slab.reclaimable == slab.used») {",
+      "false")
+fault("kv-218", "marked pages do not count as free later",
+      "its.free_then += sign * («free + slab.reclaimable»);",
+      "free")
+fault("kv-219", "units of pages in use are those of the first size",
+      "used_units_ += «its.units»;",
+      "classes_[0].units")
+fault("kv-220", "with one size slabs are many pages",
+      "slab_units_ = «class_units.size() == 1» ?",
+      "false")
+fault("kv-221", "a slab that fills up still offers pages",
+      "if («s.used == classes_[s.page_class].per_slab») return; s.before",
+      "false")
+
+source("src/kv/layout.cpp", "cache_test")
+fault("kv-222", "all pages are of one class",
+      "group.page_class = «static_cast<int32_t>(known - sizes.begin())»;",
+      "0")
+fault("kv-223", "formats that are not the geometry's are accepted",
+      "|| «dtype_traits(format.v_type).block_bytes != element») {",
+      "false")
 
 source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-054", "blocks_touched one too few (admission, tables)",

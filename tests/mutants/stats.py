@@ -21,11 +21,11 @@ fault("stats-006", "pages_pinned: first < sinks to <=",
       "first < rule.visibility.sinks;",
       "(MUT ? first <= rule.visibility.sinks : first < rule.visibility.sinks);")
 fault("stats-007", "total.pages_peak = what is active now",
-      "total.pages_peak = impl_->pool_peak;",
-      "total.pages_peak = MUT ? total.pages_active : impl_->pool_peak;")
+      "stats.total.pages_peak = impl_->pool_peak;",
+      "stats.total.pages_peak = MUT ? stats.total.pages_active : impl_->pool_peak;")
 fault("stats-008", "pages_free counts cached pages as free",
-      "config.n_pages - total.pages_active - total.pages_cached;",
-      "config.n_pages - total.pages_active - (MUT ? 0 : total.pages_cached);")
+      "stats.pages_free = impl_->pool.free_units();",
+      "stats.pages_free = impl_->pool.free_units() + (MUT ? stats.total.pages_cached : 0);")
 fault("stats-009", "blocks(): last_used given though never measured",
       "if (record.last_used_step >= 0) block.last_used",
       "if (MUT || record.last_used_step >= 0) block.last_used")
@@ -40,7 +40,7 @@ fault("stats-014", "pages_per_block is 1",
       "stats.pages_per_block = «config.n_layers»;",
       "1")
 fault("stats-015", "bytes count cached pages",
-      "layer.bytes = «count.active» * config.page_bytes;",
+      "layer.bytes = «count.active» * config.layout.group(i).page_bytes;",
       "(count.active + count.cached)")
 fault("stats-016", "tokens_peak counts closed sequences",
       "if («!sequence.live») continue; layer.tokens_peak",
@@ -113,8 +113,8 @@ fault("stats-038", "blocks(): mass in other units",
       "block.mass = static_cast<double>(record.mass) / «kMassUnit»;",
       "kNormUnit")
 fault("stats-039", "pages_free is that of a pool without the reserved",
-      "stats.pool_bytes = «int64_t{config.n_pages} * config.page_bytes»;",
-      "config.page_bytes")
+      "stats.pool_bytes = «int64_t{config.n_pages} * config.layout.unit_bytes()»;",
+      "config.layout.unit_bytes()")
 
 source("src/kv/event_ring.h", "stats_test cache_test")
 fault("stats-012", "ring: oldest() one too new when full",

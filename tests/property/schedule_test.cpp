@@ -32,12 +32,20 @@ struct Text {
 
 class Schedule {
  public:
-  Schedule(const std::string& spec, int32_t block, int32_t n_pages, uint32_t seed)
-      : random_(seed), block_(block), pages_(n_pages, std::vector<uint64_t>(block, kNothing)) {
-    CacheConfig config{kLayers, 4, block, n_pages, 64, 4, kPositions, kChunk};
+  /// `n_pages` in units of the layout.
+  Schedule(const std::string& spec, int32_t block, int32_t n_pages, const KvLayout& layout,
+           uint32_t seed)
+      : random_(seed),
+        block_(block),
+        layout_(layout),
+        pages_(n_pages, std::vector<uint64_t>(block, kNothing)),
+        units_(n_pages) {
+    CacheConfig config{kLayers, 4, block, n_pages, layout, 4, kPositions, kChunk};
     config.keep_blocks = true;
     config.on_free = [this](int32_t page) {
-      std::fill(pages_[page].begin(), pages_[page].end(), kNothing);
+      for (int32_t u = 0; u < units_[page]; ++u) {
+        std::fill(pages_[page + u].begin(), pages_[page + u].end(), kNothing);
+      }
     };
     cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
     cache_->watch([this](const KvEvent& event) { forget(event); });
@@ -71,6 +79,11 @@ class Schedule {
     const KvStats stats = cache_->stats();
     EXPECT_EQ(stats.total.pages_active, 0);
     EXPECT_EQ(stats.policy_violations, 0);
+    int64_t cached_units = 0;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      cached_units += stats.layers[layer].pages_cached * layout_.page_units(layer);
+    }
+    EXPECT_EQ(stats.pages_free, stats.pool_pages - cached_units);
     counts_.hits += stats.prefix_hits;
     counts_.trims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kPolicyTrim)];
     counts_.reclaims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)];
@@ -140,7 +153,10 @@ class Schedule {
       cache_->destinations(id, layer, to);
       for (int32_t i = 0; i < n; ++i) {
         ASSERT_EQ(to[i].slot, (length + i) % block_);
-        pages_[to[i].page][to[i].slot] = content[length + i];
+        units_[to[i].page] = layout_.page_units(layer);
+        for (int32_t u = 0; u < units_[to[i].page]; ++u) {
+          pages_[to[i].page + u][to[i].slot] = content[length + i];
+        }
       }
       for (int32_t i = 0; i < n; ++i) read(id, layer, length + i, content);
     }
@@ -219,7 +235,9 @@ class Schedule {
       for (int32_t slot = live.begin; slot < live.end; ++slot) {
         const int64_t p = int64_t{e.first_position} + slot;
         EXPECT_TRUE(met.insert(p).second) << "position " << p << " is listed twice";
-        ASSERT_EQ(pages_[e.page][slot], content.at(p)) << "layer " << layer << " position " << p;
+        for (int32_t u = 0; u < layout_.page_units(layer); ++u) {
+          ASSERT_EQ(pages_[e.page + u][slot], content.at(p)) << layer << " position " << p;
+        }
       }
     }
     std::set<int64_t> expected;
@@ -247,7 +265,9 @@ class Schedule {
       for (const BlockEntry& e : cache_->table(id, layer)) {
         const SlotRange live = live_slots(e, v, static_cast<int32_t>(t));
         for (int32_t slot = live.begin; slot < live.end; ++slot) {
-          ASSERT_EQ(pages_[e.page][slot], text.content.at(int64_t{e.first_position} + slot));
+          for (int32_t u = 0; u < layout_.page_units(layer); ++u) {
+            ASSERT_EQ(pages_[e.page + u][slot], text.content.at(int64_t{e.first_position} + slot));
+          }
         }
       }
     }
@@ -255,7 +275,9 @@ class Schedule {
 
   std::mt19937 random_;
   int32_t block_;
-  std::vector<std::vector<uint64_t>> pages_;  // [n_pages][block_size] what each slot holds
+  KvLayout layout_;
+  std::vector<std::vector<uint64_t>> pages_;  // [n_units][block_size] what each slot holds there
+  std::vector<int32_t> units_;                // [n_units] of the page that begins there
   std::unique_ptr<CacheManager> cache_;
   std::map<SequenceId, Text> texts_;
   Counts counts_;
@@ -272,7 +294,7 @@ TEST(Schedules, EverySlotReadIsTheOneWritten) {
       // Room for about two whole sequences, and then for five.
       for (const int32_t sequences : {2, 5}) {
         const auto pages = static_cast<int32_t>(sequences * kLayers * (kPositions / block + 1));
-        Schedule schedule(specs[i], block, pages / 2, static_cast<uint32_t>(17 * i + block));
+        Schedule schedule(specs[i], block, pages / 2, 64, static_cast<uint32_t>(17 * i + block));
         schedule.run(500, specs);
         if (HasFailure()) return;
         const Schedule::Counts& c = schedule.counts();
@@ -286,6 +308,35 @@ TEST(Schedules, EverySlotReadIsTheOneWritten) {
        {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds, sum.refused}) {
     EXPECT_GT(n, 50);
   }
+}
+
+TEST(Schedules, LayersMayHavePagesOfDifferentSizes) {
+  const KvFormat format;
+  const std::vector<KvLayout> layouts = {
+      KvLayout({{format, 96, 0}, {format, 64, 0}, {format, 96, 0}}),
+      KvLayout({{format, 32, 0}, {format, 160, 0}, {format, 128, 0}})};
+  const std::vector<std::string> specs = {"full", "0=full,1=window:9,2=h2o:32@every:8",
+                                          "0=sink:3+9,1=random:20@every:5@compact,*=full"};
+  Schedule::Counts sum;
+  uint32_t seed = 1;
+  for (const KvLayout& layout : layouts) {
+    int32_t units = 0;
+    for (int32_t layer = 0; layer < kLayers; ++layer) units += layout.page_units(layer);
+    for (const std::string& spec : specs) {
+      for (const int32_t block : {1, 4}) {
+        for (const int32_t sequences : {2, 4}) {
+          SCOPED_TRACE(spec + " blocks of " + std::to_string(block));
+          const auto all = static_cast<int32_t>(sequences * units * (kPositions / block + 1));
+          Schedule schedule(spec, block, all / 2 + 50, layout, seed++);
+          schedule.run(500, specs);
+          if (HasFailure()) return;
+          const Schedule::Counts& c = schedule.counts();
+          sum.hits += c.hits, sum.reclaims += c.reclaims, sum.full += c.full;
+        }
+      }
+    }
+  }
+  for (const int64_t n : {sum.hits, sum.reclaims, sum.full}) EXPECT_GT(n, 50);
 }
 
 }  // namespace

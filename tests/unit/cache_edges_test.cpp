@@ -172,20 +172,20 @@ TEST(PolicyMaps, KnowTheLayersOfTheModel) {
 }
 
 TEST(PagePools, HandOutEachPageOnce) {
-  PagePool pool(3);
-  EXPECT_EQ(pool.n_pages(), 3);
+  PagePool pool(3, std::vector<int32_t>{1});
+  EXPECT_EQ(pool.n_units(), 3);
   for (int32_t page = 0; page < 3; ++page) {
-    EXPECT_EQ(pool.allocate(), page);
+    EXPECT_EQ(pool.allocate(0), page);
     EXPECT_EQ(pool.references(page), 1);
-    EXPECT_EQ(pool.free_pages(), 2 - page);
+    EXPECT_EQ(pool.free_units(), 2 - page);
   }
-  EXPECT_EQ(pool.allocate(), -1);
+  EXPECT_EQ(pool.allocate(0), -1);
   pool.retain(1);
   EXPECT_FALSE(pool.release(1));
-  EXPECT_EQ(pool.free_pages(), 0);
+  EXPECT_EQ(pool.free_units(), 0);
   EXPECT_TRUE(pool.release(1));
   EXPECT_TRUE(pool.release(0));
-  EXPECT_EQ(pool.allocate(), 0) << "the page freed last is warm";
+  EXPECT_EQ(pool.allocate(0), 0) << "the page freed last is warm";
 }
 
 CacheConfig small_config(int32_t n_layers, int32_t n_pages) {

@@ -1,0 +1,60 @@
+// What one sequence has resident in one table group: entries in position order, what is known of
+// each, and the rotations that queries meet them by. Numbers only: pages belong to the pool.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kv/layer_rule.h"
+#include "paged_kv.h"
+
+namespace paddock {
+
+/// What the books know of an entry beside where it lies. Masses in kMassUnits, norms in kNormUnits.
+struct BlockRecord {
+  int64_t born_step = 0;
+  int64_t last_used_step = -1;  // -1: never measured
+  int64_t mass = 0;
+  int64_t recent_mass = 0;
+  int64_t key_norm = 0;  // sum over its tokens
+  int64_t last_used = 0;
+};
+
+/// Capacity is fixed by reserve(). Whoever changes entries by hand keeps `tokens` and says so with
+/// note_change().
+struct Table {
+  std::vector<BlockEntry> entries;
+  std::vector<BlockRecord> records;  // [n_entries]
+  std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
+  int64_t tokens = 0;                // positions listed
+  int64_t max_seen = 0;              // by one query, its own position included
+  int64_t dropped_at = 0;            // length at which a trim last dropped something
+  size_t first_changed = 0;          // entry, since someone last asked; new ones lie beyond it
+
+  void reserve(const LayerRule& rule, int64_t max_entries);
+  /// Makes it that of an empty sequence.
+  void clear(const LayerRule& rule);
+  void note_change(size_t entry) { first_changed = std::min(first_changed, entry); }
+
+  /// Lists slots [begin, end) of a block at position `first`: part of its entry if it has one.
+  void append_part(const LayerRule& rule, int32_t page, int64_t first, int32_t begin, int32_t end,
+                   int64_t step);
+  /// Lists sinks apart from what follows them, or (length before LayerRule::splits_at()) with it.
+  void split_sinks(const LayerRule& rule);
+  void join_sinks(const LayerRule& rule);
+  /// Takes out entries [first, end); their positions are no longer counted already.
+  void erase(size_t first, size_t end);
+  /// Takes out the entries whose page is -1; their positions are no longer counted already.
+  void erase_dropped();
+  /// What is older than a removed run is met by queries shifted by its length.
+  void renumber_rotations();
+  /// Page and slot of each position from `first` on, the newest of which the table lists last.
+  void find_destinations(int64_t first, std::span<KvDestination> out) const;
+  /// How far back from `end` on positions are listed without a gap, as far as `enough`.
+  int64_t listed_from(int64_t end, int64_t enough) const;
+  int64_t n_pages() const;
+};
+
+}  // namespace paddock

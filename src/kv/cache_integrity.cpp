@@ -1,0 +1,135 @@
+// The laws that the cache's books must obey at any time.
+#include "kv/cache_impl.h"
+
+namespace paddock {
+namespace {
+
+/// What the tables of all layers list, page by page.
+struct Census {
+  std::vector<int32_t> references;  // [n_units]
+  std::vector<uint8_t> listed;      // [n_units] by some table
+  int64_t units = 0;                // of pages that somebody holds
+};
+
+/// Whether an entry makes sense after one that ended at position `past`.
+bool is_sound(const BlockEntry& e, int64_t past, const CacheConfig& config, size_t n_rotations) {
+  return e.page >= 0 && e.page < config.n_pages && e.slot_begin < e.slot_end &&
+         e.slot_end <= config.block_size && e.first_position % config.block_size == 0 &&
+         int64_t{e.first_position} + e.slot_begin > past && e.rotation >= 0 &&
+         e.rotation < static_cast<int64_t>(n_rotations);
+}
+
+struct Listed {
+  int64_t pages = 0;  // that no table before listed
+  int64_t tokens = 0;
+  int64_t past = -1;  // last position
+};
+
+Listed take_census(const Table& table, const LayerRule& rule, int32_t layer,
+                   const CacheConfig& config, Census& census) {
+  if (table.records.size() != table.entries.size()) {
+    fail(ErrorCode::kInternal, "layer {}: {} entries have {} records", layer, table.entries.size(),
+         table.records.size());
+  }
+  const size_t n_rotations = rule.moves_queries() ? table.rotations.size() : rule.rotations.size();
+  Listed listed;
+  int32_t last_page = -1;
+  for (const BlockEntry& e : table.entries) {
+    if (!is_sound(e, listed.past, config, n_rotations)) {
+      fail(ErrorCode::kInternal, "layer {}: a table entry at position {} is malformed", layer,
+           e.first_position);
+    }
+    listed.past = int64_t{e.first_position} + e.slot_end - 1;
+    listed.tokens += e.slot_end - e.slot_begin;
+    if (e.page == last_page) continue;
+    ++census.references[e.page];
+    listed.pages += census.listed[e.page] == 0 ? 1 : 0;  // several sequences may list one
+    census.listed[e.page] = 1;
+    last_page = e.page;
+  }
+  return listed;
+}
+
+void check_sequence(const Sequence& sequence, const Listed& listed, const LayerRule& rule,
+                    int32_t layer) {
+  const Table& table = sequence.layers[layer];
+  if (!sequence.live) {
+    if (table.entries.empty()) return;
+    fail(ErrorCode::kInternal, "layer {}: a closed sequence still lists pages", layer);
+  }
+  if (listed.tokens != table.tokens) {
+    fail(ErrorCode::kInternal, "layer {}: a table lists {} positions but counts {}", layer,
+         listed.tokens, table.tokens);
+  }
+  const int64_t end = sequence.length + sequence.reserved;
+  if (listed.past != end - 1 &&
+      !is_past(rule.visibility, sequence.length, listed.past + 1, end - listed.past - 1)) {
+    fail(ErrorCode::kInternal,
+         "layer {}: a table ends at position {} although later ones, up to {}, will be seen", layer,
+         listed.past, end - 1);
+  }
+  if (rule.decides_at(sequence.length, sequence.prompt) && sequence.reserved == 0 &&
+      !sequence.deciding && table.tokens > rule.schedule.budget) {
+    fail(ErrorCode::kInternal,
+         "layer {}: {} positions are resident after a decision of '{}', whose budget is {}", layer,
+         table.tokens, rule.name, rule.schedule.budget);
+  }
+}
+
+void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census) {
+  const CacheManager::Impl::Counters& count = cache.counters[layer];
+  const LayerRule& rule = cache.policies.layer(layer);
+  int64_t tokens = 0;
+  int64_t pages = 0;
+  for (const Sequence& sequence : cache.sequences) {
+    const Listed listed = take_census(sequence.layers[layer], rule, layer, cache.config, census);
+    check_sequence(sequence, listed, rule, layer);
+    tokens += listed.tokens;
+    pages += listed.pages;
+  }
+  int64_t cached = 0;
+  cache.tree.for_each([&](std::span<const int32_t> block_pages) {
+    const int32_t page = block_pages[layer];
+    ++census.references[page];
+    const bool is_listed = census.listed[page] != 0;
+    if (!is_listed) ++cached;
+    if (cache.pool.is_reclaimable(page) == is_listed) {
+      fail(ErrorCode::kInternal, "layer {}: whether the kept page {} may leave is not known", layer,
+           page);
+    }
+  });
+  int64_t removed = 0;
+  for (const int64_t n : count.removed) removed += n;
+  if (pages != count.active || tokens != count.tokens || cached != count.cached ||
+      count.allocated + count.reserved - removed != count.active + count.cached) {
+    fail(ErrorCode::kInternal,
+         "layer {}: tables list {} pages and {} tokens, {} pages are kept; counters say {}, {} and "
+         "{}, {} allocated, {} reserved, {} removed",
+         layer, pages, tokens, cached, count.active, count.tokens, count.cached, count.allocated,
+         count.reserved, removed);
+  }
+  census.units += (pages + cached) * cache.config.layout.page_units(layer);
+}
+
+}  // namespace
+
+void CacheManager::check_integrity() const {
+  const std::lock_guard lock(impl_->mutex);
+  const CacheConfig& config = impl_->config;
+  Census census{std::vector<int32_t>(config.n_pages), std::vector<uint8_t>(config.n_pages)};
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) check_layer(*impl_, layer, census);
+  for (int32_t page = 0; page < config.n_pages; ++page) {
+    if (census.references[page] != impl_->pool.references(page)) {
+      fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,
+           census.references[page], impl_->pool.references(page));
+    }
+  }
+  impl_->tree.check_integrity();
+  impl_->pool.check_integrity();
+  if (census.units + impl_->pool.free_units() != config.n_pages) {
+    fail(ErrorCode::kInternal, "{} held and {} free pages do not make {}", census.units,
+         impl_->pool.free_units(), config.n_pages);
+  }
+}
+
+}  // namespace paddock
