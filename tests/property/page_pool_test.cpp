@@ -21,8 +21,8 @@ class PoolAndMap {
 
   void run() {
     int refused = 0;
-    const int period = pool_.n_units() / 2 + 30;
-    for (int i = 0; i < 8 * period && !testing::Test::HasFailure(); ++i) {
+    const int period = 2 * pool_.n_units() + 30;
+    for (int i = 0; i < 4 * period && !testing::Test::HasFailure(); ++i) {
       const auto dice = random_() % 10;
       // Now and then it is mostly filled, now and then mostly emptied.
       const bool fills = i / period % 2 == 0;
