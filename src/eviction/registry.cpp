@@ -1,4 +1,6 @@
 // The built-in policies by name, and the parser of one RULE: NAME[:ARG[+ARG...]][@OPTION...].
+#include "eviction/registry.h"
+
 #include <algorithm>
 #include <charconv>
 #include <limits>

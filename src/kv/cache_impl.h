@@ -36,7 +36,9 @@ struct CacheManager::Impl {
   }
   Sequence& at(SequenceId id) { return const_cast<Sequence&>(std::as_const(*this).at(id)); }
 
-  void adopt(PolicyMap policies);
+  /// Takes the rules over; `map` has the old ones afterwards, for the caller to let go of where no
+  /// lock is held: policies are the host's, and may look at the cache in their destructors.
+  void adopt(PolicyMap& map);
   int64_t new_blocks(const Sequence& sequence, int64_t n) const;
   void extend(Table& table, int32_t layer, int64_t length, int64_t end);
   /// True if nobody references the page any more.
@@ -105,7 +107,9 @@ struct CacheManager::Impl {
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
-  // the host's is called under it: policies are asked before, events are told after.
+  // the host's is called under it: policies are asked before and let go of after, events are told
+  // after. What is called under it is ours: CacheConfig::on_free, the hooks of a ReclaimPolicy, and
+  // what a test or a conformance run has given to watch().
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;

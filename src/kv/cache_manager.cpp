@@ -50,12 +50,11 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
   if (config.queues_events) queue.reserve(config.n_pages);
   sequences.resize(config.max_sequences);
   for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
-  adopt(std::move(map));
+  adopt(map);
 }
 
-/// Takes the rules over and reserves what tables and decisions will need under them. What can fail
-/// comes first.
-void CacheManager::Impl::adopt(PolicyMap map) {
+/// Reserves what tables and decisions will need under the new rules. What can fail comes first.
+void CacheManager::Impl::adopt(PolicyMap& map) {
   map.check_block_size(config.block_size);
   int64_t most = 0;
   std::vector<int32_t> numbers;
@@ -79,7 +78,7 @@ void CacheManager::Impl::adopt(PolicyMap map) {
   spared.reserve(most);
   named.reserve(most);
   layer_rules = std::move(numbers);
-  policies = std::move(map);
+  std::swap(policies, map);
 }
 
 CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
@@ -98,7 +97,7 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
   const int64_t before = impl_->config.max_positions;
   if (max_positions > 0) impl_->config.max_positions = max_positions;
   try {
-    impl_->adopt(std::move(policies));
+    impl_->adopt(policies);
   } catch (...) {
     impl_->config.max_positions = before;
     throw;

@@ -34,7 +34,8 @@ struct CacheConfig {
   int32_t max_chunk;      // most tokens of one sequence in one step
   int32_t event_capacity = 4096;
   bool queues_events = false;                   // for take_queued()
-  std::function<void(int32_t page)> on_free{};  // for tests and debug builds: poisons it
+  std::function<void(int32_t page)> on_free{};  // for tests and debug builds, poisons it; the books
+                                                // are locked: it must not call the cache
   bool keep_blocks = false;                     // of ended sequences, for reuse
 };
 
@@ -116,7 +117,8 @@ class CacheManager {
   /// Removals since the last call, oldest first, where CacheConfig::queues_events: the caller tells
   /// its host of them when no lock is held and no decision is half done.
   std::vector<KvEvent> take_queued();
-  /// For proofs: called at every removal, in the middle of it, before the page goes.
+  /// For proofs, not for hosts: called at every removal, in the middle of it, before the page goes,
+  /// while the books are locked. It must not call the cache.
   void watch(std::function<void(const KvEvent&)> on_removal);
   /// Checks every conservation law; throws Error kInternal naming the first that fails. From any
   /// thread.

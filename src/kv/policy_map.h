@@ -7,12 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include "eviction/registry.h"
 #include "kv/layer_rule.h"
 
 namespace paddock {
-
-/// Error kInvalidArgument if one of `custom` could never be named in a rule, or has no maker.
-void check_custom_policies(const CustomPolicies& custom);
 
 class PolicyMap {
  public:

@@ -165,6 +165,9 @@ fault("kv-105", "set_policies() that fails changes the longest sequence",
 fault("kv-106", "set_policies() without a length sets it to 0",
       "if («max_positions > 0») impl_->config.max_positions",
       "max_positions >= 0")
+fault("kv-224", "policies are let go of under the lock",
+      "«std::swap(policies, map);»",
+      "policies = std::move(map);")
 fault("kv-107", "rules change while a sequence is open",
       "if («impl_->live > 0») {",
       "false")

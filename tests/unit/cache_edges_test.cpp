@@ -268,6 +268,43 @@ TEST(CacheEdges, ATableMayBeOneEntryLongerThanItsPages) {
   EXPECT_EQ(CacheManager::max_entries(cache.rule(0), config), 2);
 }
 
+/// Looks at the cache when it goes.
+class Looks final : public EvictionPolicy {
+ public:
+  explicit Looks(const CacheManager** cache, int* looked) : cache_(cache), looked_(looked) {}
+  ~Looks() override {
+    if (*cache_ == nullptr) return;
+    EXPECT_EQ((*cache_)->stats().sequences, 0);
+    ++*looked_;
+  }
+  std::string name() const override { return "looks"; }
+  TrimSchedule schedule(int32_t, int32_t) const override { return {.budget = 20}; }
+
+ private:
+  const CacheManager** cache_;
+  int* looked_;
+};
+
+TEST(CacheEdges, APolicyThatIsLetGoMayLookAtTheCache) {
+  const CacheManager* seen = nullptr;
+  int looked = 0;
+  const auto looks = [&] { return PolicyMap::uniform(std::make_shared<Looks>(&seen, &looked), 1); };
+  CacheManager cache(small_config(1, 12), looks());
+  seen = &cache;
+  cache.set_policies(PolicyMap::parse("full", 1));
+  EXPECT_EQ(looked, 1);
+  cache.set_policies(looks());
+  EXPECT_EQ(looked, 1);
+  cache.set_policies(PolicyMap::parse("full", 1));
+  EXPECT_EQ(looked, 2);
+  CacheConfig config = small_config(1, 12);
+  config.block_size = 64;  // the rule cannot work with it
+  CacheManager coarse(config, PolicyMap::parse("full", 1));
+  seen = &coarse;
+  EXPECT_THROW(coarse.set_policies(looks()), Error);
+  EXPECT_EQ(looked, 3);
+}
+
 TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
   CacheConfig config = small_config(2, 40);
   config.keep_blocks = true;
