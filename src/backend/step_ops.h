@@ -20,6 +20,8 @@ struct Buffer {
 
   /// Columns [begin, begin + n) of the same rows.
   Buffer columns(int64_t begin, int64_t n) const { return {data + begin, n, stride}; }
+  /// The rows from `begin` on.
+  Buffer rows_from(int64_t begin) const { return {data + begin * stride, cols, stride}; }
 };
 
 /// Asks for the operations of all layers, from embed() on, for n rows. False: it was told to stop

@@ -13,6 +13,7 @@
 #include "diagnose/quality_facts.h"
 #include "diagnose/quality_rows.h"
 #include "engine/advice.h"
+#include "engine/driving.h"
 
 namespace paddock {
 namespace {

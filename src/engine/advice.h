@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/engine_impl.h"
+#include "engine/setup.h"
 #include "paddock/error.h"
 
 namespace paddock {

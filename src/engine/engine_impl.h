@@ -1,9 +1,9 @@
-// The engine's inside: admission, steps, and the loops over them.
+// The engine's inside. Requests: requests.cpp; sessions and raw passes: sessions.cpp; rules that
+// change: policies.cpp; how it is made: engine_memory.cpp; what became of the numbers:
+// engine_numbers.cpp.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
-#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,61 +15,16 @@
 #include "core/fail.h"
 #include "engine/driving.h"
 #include "engine/request.h"
-#include "engine/step_planner.h"
+#include "engine/scheduler.h"
+#include "engine/setup.h"
+#include "engine/step_runner.h"
 #include "kv/cache_manager.h"
-#include "model/llama.h"
-#include "model/model_data.h"
 #include "paddock/engine.h"
 #include "paddock/error.h"
 
 namespace paddock {
 
-/// What the constructor decides before anything is reserved.
-struct EngineSetup {
-  EngineOptions options;  // resolved: threads, context, budget, KV type
-  EngineOptions asked;    // likewise, but context, budget and share as they were given
-  PolicyMap policies;
-  int32_t chunk = 0;  // most tokens of one sequence in one step
-  PageGeometry geometry{};
-  DType kv_type{};
-  int64_t n_pages = 0;
-  uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
-};
-
-inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
-struct Wanted;  // advice.h
-
-/// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
-/// much or too little. Error kInvalidArgument.
-EngineSetup outline(const Model& model, const EngineOptions& options);
-/// Likewise, and it works. Errors: kInvalidArgument, kOutOfMemory.
-EngineSetup resolve(const Model& model, const EngineOptions& options);
-/// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
-/// few.
-EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies);
-/// The rules of `setup.asked`. Error kInvalidArgument, with a SPEC that works.
-PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);
-/// Pages that one sequence of `positions` needs.
-int64_t pages_needed(const EngineSetup& setup, int64_t positions);
-/// Pages without which the rules cannot work at all.
-int64_t least_pages(const EngineSetup& setup);
-/// Error kOutOfMemory if the pool has fewer, with what works.
-void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
-
-/// Rows of logits computed at a time when every position's are wanted.
-inline constexpr int32_t kLogitTile = 32;
-/// Most tokens of one step.
-inline int32_t most_tokens(const EngineOptions& o) {
-  return std::max(o.batch_size, o.max_sequences);
-}
-/// Most rows of logits computed at a time.
-inline int32_t most_logit_rows(const EngineOptions& o) {
-  return std::max(o.max_sequences, std::min(kLogitTile, most_tokens(o)));
-}
-BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
-                         const StepPlanner& planner);
-
-struct Engine::Impl final : StopCheck {
+struct Engine::Impl {
   Impl(std::shared_ptr<const Model> model, EngineSetup setup, std::unique_ptr<Backend> backend);
   /// Refuses a call that is not allowed now, then runs it; the engine outlives it even if a
   /// callback destroys the Engine.
@@ -111,40 +66,23 @@ struct Engine::Impl final : StopCheck {
   /// What it means, for everyone, that a row of logits is not all finite numbers; nothing if it is.
   std::optional<Error> judge(std::span<const float> logits, int64_t position);
   void cancel(std::optional<RequestId> id);
-  bool should_stop() override;
 
   std::shared_ptr<const Model> model;
   EngineSetup setup;
   std::unique_ptr<Backend> backend;
   std::shared_ptr<const LlamaWeights> weights;
-  std::unique_ptr<CacheManager> cache;
-  std::unique_ptr<Llama> llama;
-  std::unique_ptr<StepPlanner> planner;
+  std::unique_ptr<CacheManager> cache;  // outlives all sequences
+  std::unique_ptr<StepRunner> runner;
+  std::unique_ptr<Scheduler> scheduler;
   std::atomic<uint64_t> memory_bytes{0};
 
-  std::vector<std::unique_ptr<Request>> requests;  // queued and running, oldest first
   std::map<RequestId, GenerateResult> finished;
   std::map<SessionId, std::unique_ptr<Session>> sessions;
 
   Driving driving;
 
  private:
-  /// Tells the host of what has left the cache. No lock is held, no step half done.
-  void deliver_events();
-  /// Hands out what requests that have ended still held back of their texts.
-  void deliver_rests();
-  /// Logits to the host's callback; false: stop.
-  bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
-  /// Forgets a request that failed with its step.
-  void drop(RequestId id);
-  /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
-  void check_abandoned() const;
-  /// Makes the cache's books and the planner for a pool of setup.n_pages.
-  void make_books();
-  /// What the engine takes beside weights and pool.
-  uint64_t other_bytes() const;
-  /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.
-  void fit_pool(uint64_t weights_bytes);
+  // ---- requests
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
   /// Pages that a sequence needs to have `positions`: a new one, or that of a session.
   int64_t pages_for(const Session* session, int64_t positions) const;
@@ -152,31 +90,60 @@ struct Engine::Impl final : StopCheck {
   uint64_t pool_limit() const;
   /// What would hold `positions`, or else `least`.
   std::vector<Proposal> proposals(int64_t positions, int64_t least) const;
-  bool try_admit(Request& request);
-  void plan_step();
-  int32_t plan_tokens(Request& request, int32_t most);
-  void run_plan();
-  bool forward_plan();
-  /// Warns once where keys or values have not fitted their type and nobody has said so.
-  void note_overflows();
-  /// Chooses tokens for the logits at hand where the device can, or brings the logits to the host.
-  void choose();
-  /// Takes the token of row `row` of the logits.
-  void accept(Request& request, int32_t row);
+  /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
+  void check_prompt(const Session* session, int64_t total, int32_t max_tokens) const;
+  HeldBySessions held_by_sessions() const;
+  /// Runs a batch of requests and takes the tokens that come of it.
+  void run_batch();
+  /// Takes the next token of a request from what its step gave.
+  void accept(Request& request, const PartResult& step);
+  /// The token that the host chooses; nothing, and the request has ended, where there is none.
+  std::optional<TokenId> choose(Request& request, std::span<const float> logits);
+  /// Puts a chosen token into text and result and hands it to the host.
+  void take_token(Request& request, TokenId id, std::span<const float> logits);
   /// Calls the host's callback; what it throws ends this request alone. False: stop.
   bool deliver(Request& request, const TokenEvent& event);
+  /// Hands out what requests that have ended still held back of their texts.
+  void deliver_rests();
   void finish(Request& request, FinishReason reason, std::string error = {}) noexcept;
-  bool overdue(const Request& request) const;
+  /// Moves results of finished requests to where take() finds them.
   void retire() noexcept;
-  /// Feeds tokens to a sequence in chunks; after each, on_chunk(first position, n) may end it.
-  void feed_sequence(SequenceId sequence, std::span<const TokenId> tokens,
-                     const std::function<bool(int64_t first, int32_t n)>& on_chunk);
+  /// Forgets a request that failed with its step.
+  void drop(RequestId id);
+
+  // ---- callbacks
+  /// Tells the host of what has left the cache. No lock is held, no step half done.
+  void deliver_events();
+  /// Logits to the host's callback; false: stop.
+  bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
+  /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
+  void check_abandoned() const;
+
+  // ---- raw passes
+  /// Runs what the sequence has uncomputed, in steps; after each, on_step(first position, n) may
+  /// end it. `wants_logits`: after the last token.
+  void feed_sequence(
+      Sequence& sequence, bool wants_logits,
+      const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step);
   /// Likewise, handing out the logits after each token.
-  void feed_rows(SequenceId sequence, std::span<const TokenId> tokens, const OnLogits& on_logits);
-  /// Calls feed_all with what is pending in the session and `tokens` after it; when it returns or
-  /// throws, what it has not fed of the pending ones stays pending, and of `tokens` leaves again.
+  void feed_rows(Sequence& sequence, const OnLogits& on_logits);
+  /// Adds `tokens` to the session's text and calls feed_all, which runs what is uncomputed of it;
+  /// when it returns or throws, what has not been run of the tokens pending before stays pending,
+  /// and of `tokens` leaves again.
   void feed_session(Session& session, std::span<const TokenId> tokens,
-                    const std::function<void(std::span<const TokenId>)>& feed_all);
+                    const std::function<void()>& feed_all);
+
+  // ---- making
+  /// Makes the cache's books for a pool of setup.n_pages, and the planner that goes with them.
+  std::unique_ptr<StepPlanner> make_books();
+  /// What the engine takes beside weights and pool.
+  uint64_t other_bytes(const StepPlanner& planner) const;
+  /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.
+  void fit_pool(uint64_t weights_bytes);
+
+  // ---- numbers
+  /// Warns once where keys or values have not fitted their type and nobody has said so.
+  void note_overflows();
 
   bool noted_overflows_ = false;
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
@@ -186,12 +153,8 @@ struct Engine::Impl final : StopCheck {
   std::string kv_type_;                    // its name
   RequestId next_request_ = 1;
   SessionId next_session_ = 1;
-  std::vector<Request*> stepping_;
-  std::vector<int32_t> logit_rows_;
-  std::vector<SampleRow> sample_rows_;
-  std::vector<TokenId> chosen_;        // by the device, per row of logits: -1 where the host has to
-  mutable std::mutex requests_mutex_;  // guards the list of requests against cancel()
-  mutable std::mutex shown_mutex_;     // guards shown_ against set_policies()
+  ScheduledBatch batch_;                        // of the step at hand
+  mutable std::mutex shown_mutex_;              // guards shown_ against set_policies()
   std::shared_ptr<const EngineOptions> shown_;  // what options() tells
 };
 

@@ -6,6 +6,7 @@
 #include "core/fail.h"
 #include "core/log.h"
 #include "engine/advice.h"
+#include "engine/engine_impl.h"
 
 namespace paddock {
 namespace {
@@ -46,8 +47,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const uint64_t pool = o.kv.budget_bytes;
   // At once, as the cache's own tables grow with the pool.
   check_memory(config, setup, backend->available_bytes(), packed, 0);
-  make_books();
-  const uint64_t others = other_bytes();
+  std::unique_ptr<StepPlanner> planner = make_books();
+  const uint64_t others = other_bytes(*planner);
   check_memory(config, setup, backend->available_bytes(), packed, others);
 
   weights = data.weights(key, [&] { return make_weights(data, backend->weights()); });
@@ -55,21 +56,17 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 #ifdef PADDOCK_POISON
   for (int32_t page = 0; page < setup.n_pages; ++page) backend->pages().poison_page(page);
 #endif
-  llama = std::make_unique<Llama>(config, weights, *backend, most_tokens(o), most_logit_rows(o));
+  runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
+  runner->set_planner(std::move(planner));
+  scheduler = std::make_unique<Scheduler>(*cache, setup);
   memory_bytes = weights->bytes + pool + others;
   kv_type_ = kv_type_name(o.kv.type);
   shown_ = std::make_shared<const EngineOptions>(o);
   log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
       memory_bytes.load(), setup.n_pages, o.kv.policy);
-
-  requests.reserve(static_cast<size_t>(o.max_sequences) + 1);
-  stepping_.reserve(o.max_sequences);
-  logit_rows_.reserve(static_cast<size_t>(most_logit_rows(o)));
-  sample_rows_.reserve(o.max_sequences);
-  chosen_.reserve(o.max_sequences);
 }
 
-void Engine::Impl::make_books() {
+std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   const EngineOptions& o = setup.options;
   const LlamaConfig& config = model->data().config;
   CacheConfig cache_config{
@@ -86,14 +83,13 @@ void Engine::Impl::make_books() {
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif
-  planner = nullptr;
   cache = std::make_unique<CacheManager>(cache_config, setup.policies);
-  planner = std::make_unique<StepPlanner>(*cache, most_tokens(o));
+  return std::make_unique<StepPlanner>(*cache, most_tokens(o));
 }
 
-uint64_t Engine::Impl::other_bytes() const {
+uint64_t Engine::Impl::other_bytes(const StepPlanner& planner) const {
   const EngineOptions& o = setup.options;
-  const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), *planner));
+  const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), planner));
   return reserved - o.kv.budget_bytes +
          Llama::activation_bytes(model->data().config, most_tokens(o), most_logit_rows(o));
 }
@@ -134,8 +130,7 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
   // Tables grow with the pool: counted for the largest it could be, they leave enough for a
   // smaller.
   shrink_beside(weights_bytes);
-  make_books();
-  shrink_beside(weights_bytes + other_bytes());
+  shrink_beside(weights_bytes + other_bytes(*make_books()));
 }
 
 }  // namespace paddock

@@ -51,36 +51,41 @@ void grow(std::vector<T>& values) {
 }  // namespace
 
 void Request::make_room() {
-  grow(input);
+  grow(sequence.tokens);
   grow(result.tokens);
   if (!options.logprobs) return;
   grow(result.logprobs);
   grow(result.top_logprobs);
 }
 
-Request::Request(RequestId request_id, std::span<const TokenId> before,
-                 std::span<const TokenId> prompt, size_t held,
-                 const GenerateOptions& request_options, const Model& model)
+bool Request::overdue() const {
+  return options.deadline && std::chrono::steady_clock::now() >= *options.deadline;
+}
+
+Request::Request(RequestId request_id, Session* continued, std::span<const TokenId> prompt,
+                 const GenerateOptions& request_options, const Model& model, CacheManager& cache)
     : id(request_id),
       options(validated(request_options, model)),
-      fed(held),
-      prompt_end(before.size() + prompt.size()),
+      session(continued),
+      own(continued == nullptr ? std::make_unique<Sequence>(cache) : nullptr),
+      sequence(continued == nullptr ? *own : continued->sequence),
+      prompt_end(sequence.length() + static_cast<int64_t>(prompt.size())),
       sampler(options.sampling, model.info().vocab_size),
       text(model.data().tokenizer, options.stop),
       node(make_node(request_id)),
       result(node.mapped()) {
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
-  input.reserve(prompt_end + expected + 1);
-  input.insert(input.end(), before.begin(), before.end());
-  input.insert(input.end(), prompt.begin(), prompt.end());
   result.tokens.reserve(expected + 1);
   text.reserve(expected * kBytesPerToken);
   if (options.logprobs) {
     result.logprobs.reserve(expected);
     result.top_logprobs.reserve(expected);
   }
-  result.prompt_tokens = static_cast<int64_t>(unfed());
-  sampler.observe(input);
+  sequence.tokens.reserve(static_cast<size_t>(prompt_end) + expected + 1);
+  // From here on nothing fails: the session's text grows, or the request is none.
+  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
+  result.prompt_tokens = sequence.length() - sequence.computed();
+  sampler.observe(sequence.tokens);
 }
 
 }  // namespace paddock

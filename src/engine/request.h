@@ -4,37 +4,36 @@
 #include <atomic>
 #include <map>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "engine/sampler.h"
+#include "engine/sequence.h"
 #include "engine/text_stream.h"
-#include "kv/cache_manager.h"
 #include "paddock/engine.h"
 
 namespace paddock {
 
-/// A sequence that outlives its requests.
+/// A sequence that outlives its requests. What the cache does not hold yet of it is pending.
 struct Session {
-  SequenceId sequence;
-  std::vector<TokenId> tokens;  // all of its text; what the cache does not hold yet is pending
-  int64_t claimed_pages = 0;
-  bool busy = false;  // a request is using it
+  explicit Session(CacheManager& cache) : sequence(cache) {}
+  Sequence sequence;
+  int64_t claimed_pages = 0;  // while no request uses it
+  bool busy = false;          // a request is using it
 };
 
 struct Request {
-  /// `before`: the sequence's text so far, of which `held` tokens are in the cache.
-  Request(RequestId id, std::span<const TokenId> before, std::span<const TokenId> prompt,
-          size_t held, const GenerateOptions& options, const Model& model);
+  /// Its prompt continues the session's text, or begins one of its own. If it throws the session is
+  /// as before.
+  Request(RequestId id, Session* session, std::span<const TokenId> prompt,
+          const GenerateOptions& options, const Model& model, CacheManager& cache);
 
   RequestId id;
   GenerateOptions options;
-  std::vector<TokenId> input;  // the sequence's text from its first token to the last sampled one
-  size_t fed;                  // of input, in the cache
-  size_t prompt_end;           // of input
-  std::optional<SequenceId> sequence;  // once admitted
-  Session* session = nullptr;          // whose sequence it uses, if any
-  int64_t claimed_pages = 0;           // what it may come to need
+  Session* session;               // whose text it continues, if any
+  std::unique_ptr<Sequence> own;  // else
+  Sequence& sequence;             // the one or the other
+  int64_t prompt_end;             // position after the prompt's last token
+  int64_t claimed_pages = 0;      // what it may come to need
   bool admitted = false;
   Sampler sampler;
   TextStream text;
@@ -45,14 +44,14 @@ struct Request {
   bool finished = false;
   size_t undelivered = 0;  // bytes at the end of result.text that on_token has yet to get
 
-  // within one step
-  int32_t planned = 0;    // tokens of this step
-  int32_t last_row = -1;  // flat index of its last token if logits are wanted
-
   /// Makes room for one more token, so that taking it cannot fail half-way.
   void make_room();
-  size_t unfed() const { return input.size() - fed; }
-  bool decoding() const { return fed >= prompt_end; }
+  /// Whether its deadline has passed.
+  bool overdue() const;
+  /// Whether somebody wants its step to stop; from any thread.
+  bool wants_to_stop() const { return cancelled || overdue(); }
+  /// Whether its prompt is in the cache, so that steps bring tokens that were chosen.
+  bool decoding() const { return sequence.computed() >= prompt_end; }
 };
 
 }  // namespace paddock

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/system.h"
 #include "engine/advice.h"
+#include "engine/step_planner.h"
 
 namespace paddock {
 namespace {

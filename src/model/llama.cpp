@@ -63,13 +63,13 @@ void Llama::mlp_block(const LlamaWeights::Layer& layer, int32_t n) {
 }
 
 void Llama::compute_logits(std::span<const int32_t> rows) {
-  n_logits_ = static_cast<int32_t>(rows.size());
+  const auto n = static_cast<int32_t>(rows.size());
   ops_.gather(hidden_, rows, logit_hidden_);
-  ops_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n_logits_, logit_hidden_);
-  ops_.linear(*weights_->output, logit_hidden_, n_logits_, std::array{logits_}, false);
+  ops_.rms_norm(logit_hidden_, *weights_->output_norm, config_.norm_eps, n, logit_hidden_);
+  ops_.linear(*weights_->output, logit_hidden_, n, std::array{logits_}, false);
 }
 
-void Llama::fetch_logits() { host_logits_ = ops_.host_rows(logits_, n_logits_); }
+void Llama::fetch_logits(int32_t n) { host_logits_ = ops_.host_rows(logits_, n); }
 
 std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model,
                                                  WeightStore& store) {

@@ -37,14 +37,15 @@ class Llama {
   /// Logits [rows.size(), vocab_size] of tokens of the last run, in the backend's memory; at most
   /// max_logit_rows at a time.
   void compute_logits(std::span<const int32_t> rows);
-  /// Brings them to the host: row i is logits_row(i) until the next operation.
-  void fetch_logits();
+  /// Brings the first n of them to the host: row i is logits_row(i) until the next operation.
+  void fetch_logits(int32_t n);
   std::span<const float> logits_row(int32_t i) const {
     return host_logits_.subspan(int64_t{i} * config_.vocab_size, config_.vocab_size);
   }
-  /// Chooses a token from each of them where the device can (StepOps::samples).
-  std::span<const int32_t> sample(std::span<const SampleRow> rows) {
-    return ops_.sample(logits_, rows);
+  /// Chooses a token from each of rows.size() of them, from row `first` on, where the device can
+  /// (StepOps::samples). The tokens stay until the next operation.
+  std::span<const int32_t> sample(int32_t first, std::span<const SampleRow> rows) {
+    return ops_.sample(logits_.rows_from(first), rows);
   }
 
  private:
@@ -56,16 +57,15 @@ class Llama {
   const LlamaConfig& config_;
   std::shared_ptr<const LlamaWeights> weights_;
   StepOps& ops_;
-  Buffer hidden_;         // [max_tokens, hidden_size] the residual stream
-  Buffer normed_;         // [max_tokens, hidden_size]
-  Buffer q_;              // [max_tokens, n_heads * head_dim]
-  Buffer k_, v_;          // [max_tokens, n_kv_heads * head_dim]
-  Buffer attended_;       // [max_tokens, n_heads * head_dim]
-  Buffer gate_up_;        // [max_tokens, 2 * intermediate_size]
-  Buffer activated_;      // [max_tokens, intermediate_size]
-  Buffer logit_hidden_;   // [max_logit_rows, hidden_size]
-  Buffer logits_;         // [max_logit_rows, vocab_size]
-  int32_t n_logits_ = 0;  // rows of them
+  Buffer hidden_;        // [max_tokens, hidden_size] the residual stream
+  Buffer normed_;        // [max_tokens, hidden_size]
+  Buffer q_;             // [max_tokens, n_heads * head_dim]
+  Buffer k_, v_;         // [max_tokens, n_kv_heads * head_dim]
+  Buffer attended_;      // [max_tokens, n_heads * head_dim]
+  Buffer gate_up_;       // [max_tokens, 2 * intermediate_size]
+  Buffer activated_;     // [max_tokens, intermediate_size]
+  Buffer logit_hidden_;  // [max_logit_rows, hidden_size]
+  Buffer logits_;        // [max_logit_rows, vocab_size]
   std::span<const float> host_logits_;
 };
 

@@ -48,7 +48,7 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
     engine.feed(session, std::span(tokens).first(21));
     PageStore& store = inner->backend->pages();
     if (moves) {
-      const std::vector<int32_t> pages = pages_of(*inner, inner->session(session).sequence);
+      const std::vector<int32_t> pages = pages_of(*inner, inner->session(session).sequence.tables());
       const auto host = store.make_host_pages(static_cast<int64_t>(pages.size()));
       std::vector<PageCopy> copies;
       for (size_t i = 0; i < pages.size(); ++i) {

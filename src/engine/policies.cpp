@@ -1,0 +1,110 @@
+// What can be asked of an engine, and changed, between requests.
+#include "core/fail.h"
+#include "core/system.h"
+#include "engine/advice.h"
+#include "engine/engine_impl.h"
+#include "paddock/log.h"
+
+namespace paddock {
+
+EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positions) const {
+  const LlamaConfig& config = model->data().config;
+  EngineSetup next = setup;
+  next.asked = asked;
+  const Wanted wanted{
+      .positions = positions, .least = positions, .most_bytes = pool_limit(), .running = true};
+  next.policies = parse_policies(config, next, wanted);
+  if (asked.kv.custom_policy != nullptr) next.asked.kv.policy = next.policies.layer(0).name;
+  next.asked.kv.custom_policy = nullptr;
+  next.options.kv.policy = next.asked.kv.policy;
+  next.options.kv.custom_policy = nullptr;
+  // A rule may bound what had no bound before, or the other way round. Where the pool was made for
+  // shorter sequences than it would then have to hold, they stay so short.
+  next.options.context = lay_out(config, next.asked, next.policies).options.context;
+  if (least_pages(next) > next.n_pages) {
+    next.options.context = std::min(next.options.context, setup.options.context);
+  }
+  next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
+  check_pool(config, next, wanted);
+  const int64_t pages = pages_needed(next, std::max<int64_t>(1, positions));
+  if (positions > next.options.context || pages > next.n_pages) {
+    throw Error(
+        ErrorCode::kOutOfMemory,
+        fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "
+                    "pool has {} ({} bytes)",
+                    next.options.kv.policy, positions, pages, pages * next.geometry.page_bytes(),
+                    next.n_pages, next.options.kv.budget_bytes),
+        propose(config, next, wanted));
+  }
+  return next;
+}
+
+void Engine::Impl::set_policies(EngineSetup next) {
+  const size_t n_requests = scheduler->requests().size();
+  if (n_requests > 0 || !sessions.empty()) {
+    fail(ErrorCode::kInvalidArgument,
+         "the policy cannot change to '{}' while {} requests and {} sessions are open",
+         next.options.kv.policy, n_requests, sessions.size());
+  }
+  auto shown = std::make_shared<const EngineOptions>(next.options);
+  PolicyMap before = setup.policies;
+  cache->set_policies(next.policies, next.options.context);
+  try {
+    auto fresh = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
+    backend->reserve(limits_for(next, model->data(), *fresh));
+    runner->set_planner(std::move(fresh));
+  } catch (...) {
+    cache->set_policies(std::move(before), setup.options.context);
+    backend->reserve(limits_for(setup, model->data(), runner->planner()));
+    throw;
+  }
+  setup = std::move(next);
+  memory_bytes = weights->bytes + setup.options.kv.budget_bytes + other_bytes(runner->planner());
+  {
+    const std::lock_guard lock(shown_mutex_);
+    shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them
+  }
+  deliver_events();
+}
+
+EngineOptions Engine::Impl::options() const {
+  std::shared_ptr<const EngineOptions> shown;
+  {
+    const std::lock_guard lock(shown_mutex_);
+    shown = shown_;
+  }
+  return *shown;
+}
+
+int64_t Engine::Impl::max_positions(const Session* session) const {
+  const int64_t context = setup.options.context;
+  const auto fits = [&](int64_t positions) {
+    return pages_for(session, positions) <= setup.n_pages;
+  };
+  if (fits(context)) return context;
+  int64_t positions = 0;
+  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
+    const int64_t longer = positions + add;
+    if (longer < context && fits(longer)) positions = longer;
+  }
+  return positions;
+}
+
+KvStats Engine::Impl::stats() const {
+  KvStats stats = cache->stats();
+  stats.type = kv_type_;
+  stats.hook_failures = hook_failures_ + static_cast<int64_t>(log_hook_failures());
+  for (KvLayerStats& layer : stats.layers) {
+    layer.attention_seconds =
+        static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;
+    stats.total.attention_seconds += layer.attention_seconds;
+    layer.kv_overflows = backend->ops().kv_overflows(layer.layer);
+    stats.total.kv_overflows += layer.kv_overflows;
+  }
+  stats.memory = {resident_memory(), available_memory()};
+  stats.device = backend->memory();
+  stats.device.reserved_bytes = memory_bytes;
+  return stats;
+}
+
+}  // namespace paddock

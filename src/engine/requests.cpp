@@ -1,0 +1,363 @@
+// Requests: taken in, run step by step, handed out.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/fail.h"
+#include "engine/advice.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+namespace {
+
+/// The n most likely tokens, best first.
+std::vector<TokenLogprob> top_logprobs(const LogSoftmax& normalizer, std::span<const float> logits,
+                                       int32_t n) {
+  std::vector<TokenLogprob> top(n);
+  for (size_t i = 0; i < logits.size() && n > 0; ++i) {
+    // Insertion into a short sorted list: larger first, lower id first among equals.
+    const double value = normalizer.logprob(logits[i]);
+    if (static_cast<int32_t>(i) >= n && value <= top.back().logprob) continue;
+    int32_t at = std::min(static_cast<int32_t>(i), n - 1);
+    for (; at > 0 && value > top[at - 1].logprob; --at) top[at] = top[at - 1];
+    top[at] = {static_cast<TokenId>(i), value};
+  }
+  return top;
+}
+
+/// What is said of a request that got no memory; nothing, where there is none for that either.
+std::string no_memory() noexcept {
+  try {
+    return kNoMemory;
+  } catch (const std::bad_alloc&) {
+    return {};
+  }
+}
+
+/// Stops a step as soon as one of its requests wants to end.
+class AnyoneWantsToStop final : public StopCheck {
+ public:
+  explicit AnyoneWantsToStop(std::span<const BatchPart> parts) : parts_(parts) {}
+  bool should_stop() override {
+    return std::any_of(parts_.begin(), parts_.end(),
+                       [](const BatchPart& part) { return part.request->wants_to_stop(); });
+  }
+
+ private:
+  std::span<const BatchPart> parts_;
+};
+
+}  // namespace
+
+// ---- requests
+// ------------------------------------------------------------------------------------
+
+void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* what) const {
+  const int32_t vocab = model->info().vocab_size;
+  if (tokens.empty()) fail(ErrorCode::kInvalidArgument, "the {} has no tokens", what);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab) {
+      fail(ErrorCode::kInvalidArgument, "token {} of the {} is {}; ids go from 0 to {}", i, what,
+           tokens[i], vocab - 1);
+    }
+  }
+}
+
+int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const {
+  return session == nullptr ? pages_needed(setup, positions)
+                            : cache->pages_to_reach(session->sequence.tables(), positions);
+}
+
+uint64_t Engine::Impl::pool_limit() const {
+  const uint64_t free = backend->available_bytes();
+  return free == 0 ? 0 : free + setup.options.kv.budget_bytes;
+}
+
+std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) const {
+  return propose(
+      model->data().config, setup,
+      {.positions = positions, .least = least, .most_bytes = pool_limit(), .running = true});
+}
+
+void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t max_tokens) const {
+  const int64_t context = setup.options.context;
+  const int64_t wanted = total + std::max(0, max_tokens);
+  if (total > context) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the prompt ends at position {} but the context admits {} positions",
+                            total, context),
+                proposals(wanted, total + 1));
+  }
+  const int64_t prompt_pages = pages_for(session, total);
+  if (prompt_pages > setup.n_pages) {
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("the prompt needs {} pages ({} bytes) of KV cache but the pool has {} "
+                            "({} bytes)",
+                            prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
+                            setup.options.kv.budget_bytes),
+                proposals(std::min(wanted, context), total));
+  }
+}
+
+RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
+                            Session* session) {
+  const int64_t before = session != nullptr ? session->sequence.length() : 0;
+  const bool is_pending = session != nullptr && session->sequence.computed() < before;
+  if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
+  const int64_t total = before + static_cast<int64_t>(prompt.size());
+  check_prompt(session, total, options.max_tokens);
+  scheduler->make_room();
+  auto request = std::make_unique<Request>(next_request_, session, prompt, options, *model, *cache);
+  request->claimed_pages =
+      pages_for(session, std::min<int64_t>(setup.options.context, total + options.max_tokens));
+  if (session != nullptr) session->busy = true;
+  scheduler->add(std::move(request));
+  return next_request_++;
+}
+
+void Engine::Impl::cancel(std::optional<RequestId> id) {
+  if (!id) cancel_feed_ = true;
+  scheduler->cancel(id);
+}
+
+void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) noexcept {
+  try {
+    request.text.finish();
+  } catch (const std::bad_alloc&) {  // what was held back is lost
+  }
+  // A host that cancels hears no more.
+  request.undelivered = reason == FinishReason::kCancelled ? 0 : request.text.take().size();
+  request.result.text = request.text.release();
+  request.result.finish_reason = reason;
+  if (reason == FinishReason::kContext || reason == FinishReason::kKvFull) {
+    const int64_t now = request.sequence.length();
+    const auto made = static_cast<int64_t>(request.result.tokens.size());
+    try {
+      request.result.proposals = proposals(now - made + request.options.max_tokens, now + 1);
+    } catch (...) {  // no memory, or a rule of the host's own that throws when it is tried
+      // It ends all the same, without advice.
+    }
+  }
+  request.result.error = std::move(error);
+  request.finished = true;
+}
+
+/// Takes no memory. Of the host's only destructors are run, of callbacks, and without a lock.
+void Engine::Impl::retire() noexcept {
+  scheduler->sweep([this](std::unique_ptr<Request> gone) {
+    if (gone->session != nullptr) {
+      Session& session = *gone->session;
+      session.claimed_pages = pages_for(&session, session.sequence.computed());
+      session.busy = false;
+    }
+    gone->own = nullptr;
+    finished.insert(std::move(gone->node));
+  });
+}
+
+void Engine::Impl::drop(RequestId id) {
+  for (const auto& request : scheduler->requests()) {
+    if (request->id == id) finish(*request, FinishReason::kError);
+  }
+  retire();
+  finished.erase(id);
+}
+
+GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
+                                      const GenerateOptions& options, Session* session) {
+  const RequestId id = add(prompt, options, session);
+  struct Own {
+    RequestId& id;
+    ~Own() { id = 0; }
+  } own{own_request_ = id};
+  try {
+    while (!finished.contains(id)) step();
+  } catch (...) {
+    drop(id);
+    throw;
+  }
+  return std::move(finished.extract(id).mapped());
+}
+
+std::optional<GenerateResult> Engine::Impl::take(RequestId id) {
+  if (id == own_request_) return std::nullopt;
+  auto node = finished.extract(id);
+  if (node.empty()) return std::nullopt;
+  return std::move(node.mapped());
+}
+
+void Engine::Impl::abandon() {
+  abandoned_ = true;
+  cancel(std::nullopt);
+}
+
+void Engine::Impl::check_abandoned() const {
+  if (abandoned_) fail(ErrorCode::kCancelled, "the engine was destroyed inside a callback");
+}
+
+void Engine::Impl::deliver_rests() {
+  for (size_t i = 0; i < scheduler->requests().size(); ++i) {  // a callback may add requests
+    Request& request = *scheduler->requests()[i];
+    const size_t n = std::exchange(request.undelivered, 0);
+    if (n == 0) continue;
+    const std::string_view text = request.result.text;
+    try {
+      deliver(request, {request.sequence.tokens.back(), text.substr(text.size() - n), 0, {}});
+    } catch (const std::bad_alloc&) {  // for the words about what it threw
+      request.result.finish_reason = FinishReason::kError;
+      request.result.error = no_memory();
+    }
+  }
+}
+
+void Engine::Impl::deliver_events() {
+  const std::function<void(const KvEvent&)>& on_event = setup.options.kv.on_event;
+  if (!on_event) return;
+  std::vector<KvEvent> events;
+  try {
+    events = cache->take_queued();
+  } catch (const std::bad_alloc&) {  // the next time, then: a step must not end half-way
+    return;
+  }
+  for (const KvEvent& event : events) {
+    if (hook_failures_ > 0) return;  // it threw once
+    const Driving::CallOut out(driving);
+    try {
+      on_event(event);
+    } catch (...) {
+      ++hook_failures_;
+    }
+  }
+}
+
+// ---- one step
+// ------------------------------------------------------------------------------------
+
+HeldBySessions Engine::Impl::held_by_sessions() const {
+  HeldBySessions held;
+  held.sequences = static_cast<int32_t>(sessions.size());
+  for (const auto& [id, session] : sessions) {
+    if (!session->busy) held.claimed_pages += session->claimed_pages;
+  }
+  return held;
+}
+
+bool Engine::Impl::step() {
+  if (scheduler->requests().empty()) return false;
+  for (const auto& request : scheduler->requests()) {
+    if (request->cancelled) {
+      finish(*request, FinishReason::kCancelled);
+    } else if (request->overdue()) {
+      finish(*request, FinishReason::kDeadline);
+    }
+  }
+  batch_ = scheduler->next(held_by_sessions(), std::move(batch_));
+  for (const Ending& ending : batch_.endings) {
+    finish(*ending.request, ending.reason, ending.error);
+  }
+  if (!batch_.parts.empty()) run_batch();
+  deliver_rests();
+  retire();
+  deliver_events();
+  return true;
+}
+
+void Engine::Impl::run_batch() {
+  AnyoneWantsToStop stop(batch_.parts);
+  const StepResult step = runner->run(batch_.parts, stop);
+  if (!step.completed) return;  // who asked to stop is ended by the next step; the others go on
+  deliver_events();
+  for (size_t i = 0; i < batch_.parts.size(); ++i) {
+    const BatchPart& part = batch_.parts[i];
+    Timings& timings = part.request->result.timings;
+    (part.decodes ? timings.decode_seconds : timings.prefill_seconds) += step.seconds;
+    (part.decodes ? timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;
+    if (!part.wants_logits) continue;
+    try {
+      accept(*part.request, step.parts[i]);
+    } catch (const std::bad_alloc&) {  // its own trouble
+      finish(*part.request, FinishReason::kError, no_memory());
+    }
+  }
+  note_overflows();
+}
+
+void Engine::Impl::accept(Request& request, const PartResult& step) {
+  if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);
+  std::optional<TokenId> id = step.token;
+  if (step.token < 0) id = choose(request, step.logits);
+  if (!id) return;
+  request.make_room();
+  const std::vector<TokenId>& stops = model->stop_tokens();
+  if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), *id)) {
+    request.sampler.observe(*id);
+    request.sequence.tokens.push_back(*id);
+    request.result.stop_token = *id;
+    return finish(request, FinishReason::kStop);
+  }
+  take_token(request, *id, step.logits);
+}
+
+std::optional<TokenId> Engine::Impl::choose(Request& request, std::span<const float> logits) {
+  if (const auto trouble = judge(logits, request.sequence.length() - 1)) {
+    finish(request, FinishReason::kError, trouble->what());
+    return std::nullopt;
+  }
+  const TokenId id = request.sampler.choose(logits);
+  if (id >= 0) return id;
+  finish(request, FinishReason::kError, request.sampler.why_none());
+  return std::nullopt;
+}
+
+void Engine::Impl::take_token(Request& request, TokenId id, std::span<const float> logits) {
+  GenerateResult& result = request.result;
+  TokenEvent event{id, {}, 0, {}};
+  std::vector<TokenLogprob> top;
+  if (request.options.logprobs) {
+    const LogSoftmax normalizer(logits);
+    top = top_logprobs(normalizer, logits, *request.options.logprobs);
+    event.logprob = normalizer.logprob(logits[id]);
+  }
+  request.text.push(id);
+  // From here on nothing fails: the token is in the answer and in the sequence, or in neither.
+  request.sampler.observe(id);
+  request.sequence.tokens.push_back(id);
+  result.tokens.push_back(id);
+  if (request.options.logprobs) {
+    result.logprobs.push_back({id, event.logprob});
+    event.top = result.top_logprobs.emplace_back(std::move(top));
+  }
+  std::optional<FinishReason> reason;
+  if (request.text.stopped()) {
+    reason = FinishReason::kStop;
+  } else if (static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {
+    reason = FinishReason::kLength;
+  } else if (request.sequence.length() >= setup.options.context) {
+    reason = FinishReason::kContext;
+  }
+  if (reason) request.text.finish();
+  event.text = request.text.take();
+  if (!deliver(request, event) && !reason) reason = FinishReason::kCancelled;
+  if (reason && !request.finished) finish(request, *reason);
+}
+
+bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
+  if (!request.options.on_token) return true;
+  const Driving::CallOut out(driving);
+  const auto broken = [&](std::string why) {
+    if (!request.finished) finish(request, FinishReason::kError);
+    request.undelivered = 0;
+    request.result.finish_reason = FinishReason::kError;
+    request.result.error = std::move(why);
+  };
+  try {
+    return request.options.on_token(event);
+  } catch (const std::exception& e) {
+    broken(fmt::format("on_token threw: {}", e.what()));
+  } catch (...) {
+    broken("on_token threw something that is no std::exception");
+  }
+  return false;
+}
+
+}  // namespace paddock

@@ -1,0 +1,184 @@
+// Sessions and raw forward passes.
+#include <algorithm>
+
+#include "core/fail.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+namespace {
+
+void check_callback(const std::function<bool(int64_t, std::span<const float>)>& on_logits) {
+  if (!on_logits) fail(ErrorCode::kInvalidArgument, "on_logits is null; give a function");
+}
+
+void check_prompt_tokens(int64_t prompt_tokens) {
+  if (prompt_tokens >= 0) return;
+  fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be 0 or more", prompt_tokens);
+}
+
+/// Stops a step that a host feeds: cancel() without a request's number.
+class FeedIsCancelled final : public StopCheck {
+ public:
+  explicit FeedIsCancelled(const std::atomic<bool>& cancelled) : cancelled_(cancelled) {}
+  bool should_stop() override { return cancelled_; }
+
+ private:
+  const std::atomic<bool>& cancelled_;
+};
+
+}  // namespace
+
+Session& Engine::Impl::session(SessionId id) {
+  const auto it = sessions.find(id);
+  if (it == sessions.end()) fail(ErrorCode::kInvalidArgument, "session {} is not open", id);
+  if (it->second->busy) fail(ErrorCode::kInvalidArgument, "session {} is running a request", id);
+  return *it->second;
+}
+
+SessionId Engine::Impl::open_session() {
+  const auto [at, added] = sessions.emplace(next_session_, std::make_unique<Session>(*cache));
+  try {
+    at->second->sequence.open();
+  } catch (...) {
+    sessions.erase(at);
+    throw;
+  }
+  return next_session_++;
+}
+
+void Engine::Impl::close_session(SessionId id) {
+  session(id);  // it is open, and nobody runs it
+  sessions.erase(id);
+  deliver_events();
+}
+
+int64_t Engine::Impl::session_length(SessionId id) { return session(id).sequence.length(); }
+
+void Engine::Impl::feed_session(Session& session, std::span<const TokenId> tokens,
+                                const std::function<void()>& feed_all) {
+  Sequence& sequence = session.sequence;
+  const int64_t before = sequence.length();
+  sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
+  const auto settle = [&] {  // however far it came
+    sequence.tokens.resize(static_cast<size_t>(std::max(before, sequence.computed())));
+    session.claimed_pages = pages_for(&session, sequence.computed());
+  };
+  try {
+    feed_all();
+  } catch (...) {
+    settle();
+    throw;
+  }
+  settle();
+}
+
+std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens,
+                                          int64_t prompt_tokens) {
+  Session& target = session(id);
+  check_tokens(tokens, "input");
+  check_prompt_tokens(prompt_tokens);
+  cache->set_prompt(target.sequence.tables(), prompt_tokens);
+  std::span<const float> logits;
+  feed_session(target, tokens, [&] {
+    feed_sequence(target.sequence, true, [&](int64_t, const StepResult& step, int32_t) {
+      logits = step.parts[0].logits;
+      return true;
+    });
+    if (const auto trouble = judge(logits, target.sequence.computed() - 1)) throw *trouble;
+    note_overflows();
+  });
+  check_abandoned();
+  return logits;
+}
+
+void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnLogits& on_logits,
+                        int64_t prompt_tokens) {
+  Session& target = session(id);
+  check_tokens(tokens, "input");
+  check_callback(on_logits);
+  check_prompt_tokens(prompt_tokens);
+  cache->set_prompt(target.sequence.tables(), prompt_tokens);
+  feed_session(target, tokens, [&] { feed_rows(target.sequence, on_logits); });
+}
+
+void Engine::Impl::truncate(SessionId id, int64_t length) {
+  Session& target = session(id);
+  Sequence& sequence = target.sequence;
+  if (length < 0 || length > sequence.length()) {
+    fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
+         sequence.length(), length);
+  }
+  if (length < sequence.computed()) cache->truncate(sequence.tables(), length);
+  sequence.tokens.resize(static_cast<size_t>(length));
+  target.claimed_pages = pages_for(&target, sequence.computed());
+  deliver_events();
+}
+
+void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,
+                           int64_t prompt_tokens) {
+  check_tokens(tokens, "input");
+  check_callback(on_logits);
+  if (prompt_tokens < 0 || prompt_tokens > static_cast<int64_t>(tokens.size())) {
+    fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the input's {}",
+         prompt_tokens, tokens.size());
+  }
+  Sequence sequence(*cache);
+  sequence.tokens.assign(tokens.begin(), tokens.end());
+  sequence.open();
+  cache->set_prompt(sequence.tables(), prompt_tokens);
+  feed_rows(sequence, on_logits);
+}
+
+bool Engine::Impl::hand_out(const OnLogits& on_logits, int64_t position,
+                            std::span<const float> logits) {
+  const Driving::CallOut out(driving);
+  return on_logits(position, logits);
+}
+
+void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
+  feed_sequence(sequence, false, [&](int64_t first, const StepResult&, int32_t n) {
+    for (int32_t begin = 0; begin < n; begin += kLogitTile) {
+      const int32_t n_rows = std::min(kLogitTile, n - begin);
+      runner->compute_rows(begin, n_rows);
+      for (int32_t i = 0; i < n_rows; ++i) {
+        const int64_t position = first + begin + i;
+        if (const auto trouble = judge(runner->row(i), position)) throw *trouble;
+        if (!hand_out(on_logits, position, runner->row(i))) return false;
+        check_abandoned();
+      }
+    }
+    note_overflows();
+    return true;
+  });
+}
+
+void Engine::Impl::feed_sequence(
+    Sequence& sequence, bool wants_logits,
+    const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step) {
+  cancel_feed_ = false;
+  const int64_t start = sequence.computed();
+  const int64_t end = sequence.length();
+  if (end > setup.options.context) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} tokens after position {} exceed the context of {} positions",
+                            end - start, start, setup.options.context),
+                proposals(end, end));
+  }
+  FeedIsCancelled stop(cancel_feed_);
+  for (int64_t first = start; first < end; first = sequence.computed()) {
+    const auto n = static_cast<int32_t>(std::min(end - first, cache->most_next(sequence.tables())));
+    if (!cache->reserve(sequence.tables(), n)) {
+      throw Error(
+          ErrorCode::kOutOfMemory,
+          fmt::format("the KV pool of {} pages is full at position {}", setup.n_pages, first),
+          proposals(end, end));
+    }
+    const BatchPart part{&sequence, nullptr, n, false, wants_logits && first + n == end};
+    const StepResult step = runner->run({&part, 1}, stop);
+    if (!step.completed) fail(ErrorCode::kCancelled, "cancelled at position {}", first);
+    deliver_events();
+    if (!on_step(first, step, n)) return;
+  }
+}
+
+}  // namespace paddock

@@ -1,0 +1,62 @@
+// What an engine is to be: options checked, completed, and turned into sizes before anything large
+// is taken.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "backend/backend.h"
+#include "kv/policy_map.h"
+#include "model/model_data.h"
+#include "paddock/engine.h"
+
+namespace paddock {
+
+class StepPlanner;
+struct Wanted;  // advice.h
+
+struct EngineSetup {
+  EngineOptions options;  // resolved: threads, context, budget, KV type
+  EngineOptions asked;    // likewise, but context, budget and share as they were given
+  PolicyMap policies;
+  int32_t chunk = 0;  // most tokens of one sequence in one step
+  PageGeometry geometry{};
+  DType kv_type{};
+  int64_t n_pages = 0;
+  uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
+};
+
+inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
+
+/// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
+/// much or too little. Error kInvalidArgument.
+EngineSetup outline(const Model& model, const EngineOptions& options);
+/// Likewise, and it works. Errors: kInvalidArgument, kOutOfMemory.
+EngineSetup resolve(const Model& model, const EngineOptions& options);
+/// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
+/// few.
+EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies);
+/// The rules of `setup.asked`. Error kInvalidArgument, with a SPEC that works.
+PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);
+/// Pages that one sequence of `positions` needs.
+int64_t pages_needed(const EngineSetup& setup, int64_t positions);
+/// Pages without which the rules cannot work at all.
+int64_t least_pages(const EngineSetup& setup);
+/// Error kOutOfMemory if the pool has fewer, with what works.
+void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
+
+/// Rows of logits computed at a time when every position's are wanted.
+inline constexpr int32_t kLogitTile = 32;
+/// Most tokens of one step: every running sequence has room for one.
+inline int32_t most_tokens(const EngineOptions& o) {
+  return std::max(o.batch_size, o.max_sequences);
+}
+/// Most rows of logits computed at a time.
+inline int32_t most_logit_rows(const EngineOptions& o) {
+  return std::max(o.max_sequences, std::min(kLogitTile, most_tokens(o)));
+}
+BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
+                         const StepPlanner& planner);
+
+}  // namespace paddock
