@@ -1,60 +1,41 @@
 # Faults of the area "engine": see faults.py.
 
-source("src/engine/engine_impl.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+source("src/engine/requests.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-001", "an event callback that threw is called again",
       "«if (hook_failures_ > 0) return;» // it threw once",
       "")
 fault("engine-002", "nobody is told that the event callback threw",
       "on_event(event); } catch (...) { «++hook_failures_;»",
       "")
-fault("engine-003", "admission: exact fit refused (> to >=)",
-      "if (others && claimed > setup.n_pages) return false;",
-      "if (others && (MUT ? claimed >= setup.n_pages : claimed > setup.n_pages)) return false;")
 fault("engine-004", "admission ignores pages of idle sessions",
-      "if (!session->busy) claimed += session->claimed_pages;",
-      "if (!MUT && !session->busy) claimed += session->claimed_pages;")
-fault("engine-005", "admission does not count running sequences",
-      "if (other->session == nullptr) ++live;",
-      "if (!MUT && other->session == nullptr) ++live;")
+      "if (!session->busy) held.claimed_pages += session->claimed_pages;",
+      "if (!MUT && !session->busy) held.claimed_pages += session->claimed_pages;")
 fault("engine-006", "prompt that fills the context exactly refused",
       "if (total > context) {",
       "if (MUT ? total >= context : total > context) {")
 fault("engine-007", "request claims its prompt only",
-      "pages_for(session, std::min<int64_t>(context, «total + options.max_tokens»));",
+      "pages_for(session, std::min<int64_t>(setup.options.context, «total + options.max_tokens»));",
       "total")
-fault("engine-008", "deadline does not stop a running forward pass",
-      "return request->cancelled || overdue(*request);",
-      "return request->cancelled || (!MUT && overdue(*request));")
-fault("engine-009", "admission: later requests overtake a waiting one",
-      "!try_admit(*request)) break;",
-      "!try_admit(*request) && !MUT) break;")
 fault("engine-010", "retire(): session's claimed pages not updated",
-      "«session.claimed_pages = pages_for(&session, cache->length(session.sequence));» session.busy",
+      "«session.claimed_pages = pages_for(&session, session.sequence.computed());» session.busy",
       "")
-fault("engine-011", "prefill before decode in a step",
-      "request->decoding() != decoding) continue;",
-      "(request->decoding() != decoding) != MUT) continue;")
-same("engine-012", "forward that throws is not rolled back",
-     "} catch (...) { roll_back(); throw;",
-     "} catch (...) { if (!MUT) roll_back(); throw;",
-     "Only a device that has failed throws there; it is not used again, and sequences close with what they reserved")
 fault("engine-013", "prefill_tokens counts steps",
-      "timings.decode_tokens : timings.prefill_tokens) += request->planned;",
-      "timings.decode_tokens : timings.prefill_tokens) += MUT ? 1 : request->planned;")
+      "timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;",
+      "timings.decode_tokens : timings.prefill_tokens) += MUT ? 1 : part.n_tokens;")
 fault("engine-014", "stop token not pending in the session",
-      "request.sampler.observe(id); «request.input.push_back(id);» result.stop_token = id;",
+      "request.sampler.observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
       "")
 fault("engine-015", "held-back text is not delivered at the end",
       "const size_t n = «std::exchange(request.undelivered, 0)»;",
       "static_cast<size_t>(request.undelivered = 0)")
 fault("engine-016", "context end one token late",
-      "static_cast<int64_t>(request.input.size()) >= setup.options.context) {",
-      "static_cast<int64_t>(request.input.size()) >= setup.options.context + (MUT ? 1 : 0)) {")
+      "request.sequence.length() >= setup.options.context) {",
+      "request.sequence.length() >= setup.options.context + (MUT ? 1 : 0)) {")
 fault("engine-017", "callback's false at the last token turns length into cancelled",
       "if (!deliver(request, event) && !reason) reason",
       "if (!deliver(request, event) && (MUT || !reason)) reason")
 fault("engine-018", "generated tokens do not enter the penalty window",
-      "«request.sampler.observe(id);» request.input.push_back(id); result.tokens.push_back(id);",
+      "«request.sampler.observe(id);» request.sequence.tokens.push_back(id); result.tokens.push_back(id);",
       "")
 fault("engine-019", "top logprobs: tie gives the higher id first",
       "for (; at > 0 && value > top[at - 1].logprob; --at)",
@@ -62,22 +43,16 @@ fault("engine-019", "top logprobs: tie gives the higher id first",
 fault("engine-020", "cancel() does not reach feed()/forward()",
       "if (!id) cancel_feed_ = true;",
       "if (!id && !MUT) cancel_feed_ = true;")
-fault("engine-021", "the prompt's end is set to what is fed of it",
-      "cache->set_prompt(*request.sequence, «static_cast<int64_t>(request.prompt_end)»);",
-      "static_cast<int64_t>(request.fed)")
 fault("engine-022", "held-back text not in the last event at length/context",
       "if (reason) request.text.finish();",
       "if (reason && !MUT) request.text.finish();")
 fault("engine-023", "cancel of a queued request waits for its admission",
-      "for (const auto& request : requests) { if (request->cancelled) {",
-      "for (const auto& request : requests) { if (request->cancelled && (!MUT || request->admitted)) {")
+      "for (const auto& request : scheduler->requests()) { if (request->cancelled) {",
+      "for (const auto& request : scheduler->requests()) { if (request->cancelled && (!MUT || request->admitted)) {")
 fault("engine-024", "max_tokens 0 finishes as stop",
       "if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);",
       "if (request.options.max_tokens == 0) return finish(request, MUT ? FinishReason::kStop : "
       "FinishReason::kLength);")
-fault("engine-025", "kv_full reported as context",
-      "finish(request, FinishReason::kKvFull);",
-      "finish(request, MUT ? FinishReason::kContext : FinishReason::kKvFull);")
 fault("engine-031", "an id one beyond the vocabulary is taken",
       "«tokens[i] >= vocab») {",
       "tokens[i] > vocab")
@@ -85,10 +60,10 @@ fault("engine-032", "the first id is refused",
       "if («tokens[i] < 0» || tokens[i] >= vocab",
       "tokens[i] <= 0")
 fault("engine-033", "nothing may follow what is pending",
-      "const bool is_pending = «held < static_cast<int64_t>(before.size())»;",
+      "const bool is_pending = «session != nullptr && session->sequence.computed() < before»;",
       "false")
 fault("engine-034", "proposals leave the answer out",
-      "const int64_t wanted = «total + std::max(0, options.max_tokens)»;",
+      "const int64_t wanted = «total + std::max(0, max_tokens)»;",
       "total")
 fault("engine-035", "a prompt that fits the pool exactly is refused",
       "if («prompt_pages > setup.n_pages») {",
@@ -97,26 +72,11 @@ fault("engine-036", "a prompt larger than the pool is queued",
       "if (prompt_pages > setup.n_pages) { throw",
       "if (prompt_pages > setup.n_pages && !MUT) { throw")
 fault("engine-037", "claims reach beyond the context",
-      "std::min<int64_t>(«context», total + options.max_tokens));",
-      "2 * context")
-fault("engine-039", "admission never waits",
-      "«others = true;»",
-      "")
-fault("engine-040", "one sequence more than max_sequences",
-      "if («live >= setup.options.max_sequences») {",
-      "live > setup.options.max_sequences")
+      "std::min<int64_t>(«setup.options.context», total + options.max_tokens));",
+      "2 * setup.options.context")
 fault("engine-041", "sessions are not counted as sequences",
-      "int32_t live = «static_cast<int32_t>(sessions.size())»;",
+      "held.sequences = «static_cast<int32_t>(sessions.size())»;",
       "0")
-fault("engine-042", "a request that could wait for a slot fails",
-      "«if (others) return false;» finish(request, FinishReason::kError,",
-      "")
-fault("engine-043", "cancel(id) cancels all",
-      "(«!id || request->id == *id»)) request->cancelled = true;",
-      "true")
-fault("engine-044", "a cancelled request does not stop its pass",
-      "return request->cancelled ||",
-      "return (!MUT && request->cancelled) ||")
 fault("engine-045", "a host that cancels gets a rest",
       "request.undelivered = «reason == FinishReason::kCancelled ? 0 : request.text.take().size()»;",
       "request.text.take().size()")
@@ -133,49 +93,40 @@ fault("engine-049", "a session stays busy",
       "«session.busy = false;»",
       "")
 fault("engine-050", "a request's sequence is never closed",
-      "} else if (request->sequence) { «cache->close(*request->sequence);»",
+      "«gone->own = nullptr;»",
       "")
 fault("engine-051", "a session forgets what its request said",
-      "«session.tokens = std::move(request->input);»",
-      "session.tokens.resize(static_cast<size_t>(cache->length(session.sequence)));")
+      "«session.busy = false;»",
+      "session.sequence.tokens.resize(static_cast<size_t>(session.sequence.computed())); session.busy = false;")
 fault("engine-052", "take() gives out the request of generate()",
       "if («id == own_request_») return std::nullopt;",
       "false")
 fault("engine-053", "an overdue request in the queue waits",
-      "} else if («overdue(*request)») { finish(*request, FinishReason::kDeadline);",
-      "request->admitted && overdue(*request)")
+      "} else if («request->overdue()») { finish(*request, FinishReason::kDeadline);",
+      "request->admitted && request->overdue()")
 fault("engine-054", "events of a request's end come with the next call",
       "deliver_rests(); retire(); «deliver_events();»",
       "")
-fault("engine-055", "small batches serve some sequences only",
-      "int32_t room = «std::max(setup.options.batch_size, setup.options.max_sequences)»;",
-      "setup.options.batch_size")
-fault("engine-056", "a prompt's last part is taken for its end in each step",
-      "request.last_row = «fresh.size() == request.unfed()» ? first + n - 1 : -1;",
-      "true")
-fault("engine-057", "a pass that was stopped is not rolled back",
-      "if (!llama->run(planner->build(), this)) { «roll_back();» return false;",
-      "")
 fault("engine-058", "seconds of answers count as the prompt's",
-      "(«request->decoding() ? timings.decode_seconds : timings.prefill_seconds») += seconds;",
+      "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
       "timings.prefill_seconds")
 fault("engine-059", "tokens of answers count as the prompt's",
-      "(«request->decoding() ? timings.decode_tokens : timings.prefill_tokens») += request->planned;",
+      "(«part.decodes ? timings.decode_tokens : timings.prefill_tokens») += part.n_tokens;",
       "timings.prefill_tokens")
 fault("engine-060", "a request's logits are its neighbour's",
-      "accept(*request, «row++»);",
+      "accept(*part.request, step.parts[«i»]);",
       "0")
 fault("engine-061", "a logit that is no number is named one position late",
-      "const auto position = «static_cast<int64_t>(request.input.size()) - 1»;",
-      "static_cast<int64_t>(request.input.size())")
+      "judge(logits, «request.sequence.length() - 1»)) {",
+      "request.sequence.length()")
 fault("engine-062", "logits that are no numbers are sampled",
-      "if (const auto trouble = judge(logits, position)) { return finish",
-      "if (const auto trouble = judge(logits, position); trouble && !MUT) { return finish")
+      "if (const auto trouble = judge(logits, request.sequence.length() - 1)) { finish",
+      "if (const auto trouble = judge(logits, request.sequence.length() - 1); trouble && !MUT) { finish")
 fault("engine-063", "stop tokens end requests that ignore them",
       "if («!request.options.ignore_stop_tokens» && std::binary_search",
       "true")
 fault("engine-064", "the stop token is not told",
-      "«result.stop_token = id;»",
+      "«request.result.stop_token = *id;»",
       "")
 fault("engine-065", "top logprobs: a tie with the last one replaces it",
       "static_cast<int32_t>(i) >= n && «value <= top.back().logprob») continue;",
@@ -204,11 +155,70 @@ fault("engine-072", "what is no exception is no error",
 fault("engine-073", "on_token's false is ignored",
       "«return request.options.on_token(event);»",
       "request.options.on_token(event); return true;")
+
+source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-003", "admission: exact fit refused (> to >=)",
+      "if (others && claimed > setup_.n_pages) return false;",
+      "if (others && (MUT ? claimed >= setup_.n_pages : claimed > setup_.n_pages)) return false;")
+fault("engine-005", "admission does not count running sequences",
+      "if (other->session == nullptr) ++live;",
+      "if (!MUT && other->session == nullptr) ++live;")
+fault("engine-009", "admission: later requests overtake a waiting one",
+      "!admit(*request, held, batch)) break;",
+      "!admit(*request, held, batch) && !MUT) break;")
+fault("engine-011", "prefill before decode in a step",
+      "request->decoding() != decoding) continue;",
+      "(request->decoding() != decoding) != MUT) continue;")
+fault("engine-021", "the prompt's end is set to what is fed of it",
+      "cache_.set_prompt(request.sequence.tables(), «request.prompt_end»);",
+      "request.sequence.computed()")
+fault("engine-025", "kv_full reported as context",
+      'batch.endings.push_back({&request, FinishReason::kKvFull, ""});',
+      'batch.endings.push_back({&request, MUT ? FinishReason::kContext : FinishReason::kKvFull, ""});')
+fault("engine-039", "admission never waits",
+      "«others = true;»",
+      "")
+fault("engine-040", "one sequence more than max_sequences",
+      "if («live >= setup_.options.max_sequences») {",
+      "live > setup_.options.max_sequences")
+fault("engine-042", "a request that could wait for a slot fails",
+      "«if (others) return false;» batch.endings.push_back(",
+      "")
+fault("engine-043", "cancel(id) cancels all",
+      "(«!id || request->id == *id»)) request->cancelled = true;",
+      "true")
+fault("engine-055", "small batches serve some sequences only",
+      "int32_t room = «most_tokens(setup_.options)»;",
+      "setup_.options.batch_size")
+fault("engine-056", "a prompt's last part is taken for its end in each step",
+      "batch.parts.push_back({&sequence, &request, n, request.decoding(), «n == left»});",
+      "true")
 fault("engine-074", "cancel() without a number spares what is queued",
       "if (request != nullptr && (!id || request->id == *id)) «request->cancelled = true;»",
       "if (id || request->admitted) request->cancelled = true;")
 
-source("src/engine/engine_sequences.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+source("src/engine/step_runner.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+same("engine-012", "forward that throws is not rolled back",
+     "} catch (...) { give_back(); throw;",
+     "} catch (...) { if (!MUT) give_back(); throw;",
+     "Only a device that has failed throws there; it is not used again, and sequences close with what they reserved")
+fault("engine-057", "a pass that was stopped is not rolled back",
+      "if (!forward(parts, stop)) { «give_back();» return {};",
+      "")
+fault("engine-082", "feed() gives the logits after the chunk's first token",
+      "planner_->add(part.sequence->tables(), tokens) + «part.n_tokens - 1»",
+      "0")
+fault("engine-130", "two requests that sample on the device get each other's tokens",
+      "results_[i].token = tokens[«static_cast<size_t>(part_rows_[i] - n_host_rows_)»];",
+      "sample_rows_.size() - 1 - static_cast<size_t>(part_rows_[i] - n_host_rows_)", tests="cuda_engine_test")
+fault("engine-131", "logits go to the host for requests whose tokens the device chooses",
+      "if ((«ops_.samples() && leaves_choice(parts[i])») != on_device) continue;",
+      "false", tests="cuda_engine_test")
+fault("engine-132", "the device chooses for a host that wants log-probabilities",
+      "!part.request->sampler.adjusts() && «!part.request->options.logprobs»;",
+      "true", tests="cuda_engine_test engine_test_cuda")
+
+source("src/engine/sessions.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-026", "a cancelled feed cancels all later ones",
       "cancel_feed_ = false;",
       "if (!MUT) cancel_feed_ = false;")
@@ -216,14 +226,8 @@ fault("engine-027", "feed that throws: pending tokens fed twice",
       "} catch (...) { settle();",
       "} catch (...) { if (!MUT) settle();")
 fault("engine-028", "truncate keeps pending tokens",
-      "«target.tokens.resize(static_cast<size_t>(length));»",
+      "«sequence.tokens.resize(static_cast<size_t>(length));»",
       "")
-fault("engine-029", "total.attention_seconds forgotten",
-      "stats.total.attention_seconds += layer.attention_seconds;",
-      "if (!MUT) stats.total.attention_seconds += layer.attention_seconds;")
-fault("engine-030", "cancelled feed not rolled back",
-      "if (!completed) { cache->rollback(sequence);",
-      "if (!completed) { if (!MUT) cache->rollback(sequence);")
 fault("engine-075", "a session may be used while a request runs in it",
       "if («it->second->busy») fail(",
       "false")
@@ -234,38 +238,23 @@ fault("engine-077", "events of a closed session come with the next call",
       "sessions.erase(id); «deliver_events();»",
       "")
 fault("engine-078", "events of a truncation come with the next call",
-      "target.claimed_pages = pages_for(&target, cache->length(target.sequence)); «deliver_events();»",
+      "target.claimed_pages = pages_for(&target, sequence.computed()); «deliver_events();»",
       "")
 fault("engine-079", "a session's claim stays after a truncation",
-      "«target.claimed_pages = pages_for(&target, cache->length(target.sequence));»",
+      "«target.claimed_pages = pages_for(&target, sequence.computed());»",
       "")
 fault("engine-080", "a failed feed loses what was pending",
-      "session.tokens.resize(«std::max(before, static_cast<size_t>(length))»);",
-      "static_cast<size_t>(length)")
+      "sequence.tokens.resize(static_cast<size_t>(«std::max(before, sequence.computed())»));",
+      "sequence.computed()")
 fault("engine-081", "a fed session claims nothing",
-      "«session.claimed_pages = pages_for(&session, length);»",
+      "«session.claimed_pages = pages_for(&session, sequence.computed());»",
       "")
-fault("engine-082", "feed() gives the logits after the chunk's first token",
-      "last = «n - 1»;",
-      "0")
 fault("engine-083", "truncate to a negative length",
-      "if («length < 0» || length > held) {",
+      "if («length < 0» || length > sequence.length()) {",
       "false")
 fault("engine-084", "truncate beyond the end",
-      "if (length < 0 || «length > held») {",
+      "if (length < 0 || «length > sequence.length()») {",
       "false")
-fault("engine-085", "rules change while requests wait",
-      "if («!requests.empty()» || !sessions.empty()) {",
-      "false")
-fault("engine-086", "rules change under open sessions",
-      "if (!requests.empty() || «!sessions.empty()») {",
-      "false")
-fault("engine-087", "the longest sequence is one less where it fits exactly",
-      "return «pages_for(session, positions) <= setup.n_pages»;",
-      "pages_for(session, positions) < setup.n_pages")
-fault("engine-088", "total.kv_overflows forgotten",
-      "«stats.total.kv_overflows += layer.kv_overflows;»",
-      "", tests="engine_test")
 fault("engine-089", "forward: prompt_tokens beyond the input",
       "if (prompt_tokens < 0 || «prompt_tokens > static_cast<int64_t>(tokens.size())») {",
       "false")
@@ -273,29 +262,46 @@ fault("engine-090", "forward: the whole input may not be prompt",
       "prompt_tokens > static_cast<int64_t>(tokens.size())) {",
       "prompt_tokens > static_cast<int64_t>(tokens.size()) - (MUT ? 1 : 0)) {")
 fault("engine-091", "forward has no prompt",
-      "«cache->set_prompt(sequence, prompt_tokens);»",
+      "«cache->set_prompt(sequence.tables(), prompt_tokens);»",
       "")
 fault("engine-092", "feed has no prompt",
-      "cache->set_prompt(target.sequence, «prompt_tokens»); feed_session(target, tokens, [&](std::span<const TokenId> all) { int32_t last",
+      "cache->set_prompt(target.sequence.tables(), «prompt_tokens»); std::span<const float> logits;",
       "0")
 fault("engine-093", "rows of a second tile begin anew",
-      "const int64_t position = first + «begin» + static_cast<int64_t>(i);",
+      "const int64_t position = first + «begin» + i;",
       "0")
 fault("engine-094", "a row callback's false is ignored",
-      "if («!hand_out(on_logits, position, row)») return false;",
-      "(hand_out(on_logits, position, row), false)")
+      "if («!hand_out(on_logits, position, runner->row(i))») return false;",
+      "(hand_out(on_logits, position, runner->row(i)), false)")
 fault("engine-095", "the last position of the context is not fed",
       "if («end > setup.options.context») {",
       "end >= setup.options.context")
 fault("engine-096", "events of a feed come with the next call",
-      "cache->tick(); «deliver_events();» if (!on_chunk",
+      "«deliver_events();» if (!on_step",
       "")
 fault("engine-097", "a feed names the wrong position",
-      "fail(ErrorCode::kCancelled, \"cancelled at position {}\", start + «static_cast<int64_t>(fed)»);",
+      "fail(ErrorCode::kCancelled, \"cancelled at position {}\", «first»);",
       "0")
 fault("engine-098", "a full pool names the wrong position",
-      "setup.n_pages, start + «static_cast<int64_t>(fed)»),",
+      "setup.n_pages, «first»),",
       "0")
+
+source("src/engine/policies.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-029", "total.attention_seconds forgotten",
+      "stats.total.attention_seconds += layer.attention_seconds;",
+      "if (!MUT) stats.total.attention_seconds += layer.attention_seconds;")
+fault("engine-085", "rules change while requests wait",
+      "if («n_requests > 0» || !sessions.empty()) {",
+      "false")
+fault("engine-086", "rules change under open sessions",
+      "if (n_requests > 0 || «!sessions.empty()») {",
+      "false")
+fault("engine-087", "the longest sequence is one less where it fits exactly",
+      "return «pages_for(session, positions) <= setup.n_pages»;",
+      "pages_for(session, positions) < setup.n_pages")
+fault("engine-088", "total.kv_overflows forgotten",
+      "«stats.total.kv_overflows += layer.kv_overflows;»",
+      "", tests="engine_test")
 
 source("src/engine/setup.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-099", "check_range: the least value is refused",
@@ -388,13 +394,19 @@ fault("engine-126", "a stop string that is no UTF-8",
       "if (const size_t at = find_invalid_utf8(stop); «at != std::string::npos») {",
       "false")
 fault("engine-127", "prompt_tokens counts the whole session",
-      "result.prompt_tokens = static_cast<int64_t>(«unfed()»);",
-      "input.size()")
+      "result.prompt_tokens = «sequence.length() - sequence.computed()»;",
+      "sequence.length()")
 fault("engine-128", "penalties do not see the prompt",
-      "«sampler.observe(input);»",
+      "«sampler.observe(sequence.tokens);»",
       "")
 
 source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-008", "deadline does not stop a running forward pass",
+      "return cancelled || overdue();",
+      "return cancelled || (!MUT && overdue());")
+fault("engine-044", "a cancelled request does not stop its pass",
+      "return cancelled ||",
+      "return (!MUT && cancelled) ||")
 fault("engine-129", "an answer's first step counts as the prompt's",
-      "return «fed >= prompt_end»;",
-      "fed > prompt_end")
+      "return «sequence.computed() >= prompt_end»;",
+      "sequence.computed() > prompt_end")

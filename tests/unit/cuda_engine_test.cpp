@@ -201,6 +201,47 @@ TEST_F(CudaEngine, TokensDrawnOnTheDeviceAreTheHosts) {
   }
 }
 
+#if !defined(PADDOCK_GPU_TEST)
+TEST_F(CudaEngine, OneRequestThatLooksAtLogitsBringsNobodyElsesToTheHost) {
+  const auto model = Model::load(golden("gqa1-default"));
+  const int64_t row_bytes = int64_t{model->info().vocab_size} * int64_t{sizeof(float)};
+  EngineOptions options = on("cuda");
+  options.max_sequences = 3;
+  const std::vector<TokenId> tokens = golden_tokens();
+  std::vector<int64_t> copied;  // in one step of three that decode, of which so many look
+  std::vector<std::vector<TokenId>> answers;
+  for (const int lookers : {0, 1, 2, 3}) {
+    Engine engine(parts(model, options));
+    std::vector<RequestId> requests;
+    for (int i = 0; i < 3; ++i) {
+      GenerateOptions how;
+      how.max_tokens = 6;
+      how.ignore_stop_tokens = true;
+      how.sampling.seed = static_cast<uint64_t>(7 + i);
+      // The middle one first, so that rows that stay and rows that go alternate.
+      const bool looks = i == 1 ? lookers >= 1 : (i == 0 ? lookers >= 2 : lookers >= 3);
+      if (looks) how.logprobs = 1;
+      requests.push_back(engine.add(std::span(tokens).first(static_cast<size_t>(4 + i)), how));
+    }
+    engine.step();  // the prompts
+    const int64_t before = simt::copied_out_bytes();
+    engine.step();
+    copied.push_back(simt::copied_out_bytes() - before);
+    while (engine.step()) engine.check_integrity();
+    for (const RequestId id : requests) answers.push_back(engine.take(id)->tokens);
+  }
+  EXPECT_LT(copied[0], row_bytes);
+  for (int n = 1; n <= 3; ++n) {
+    EXPECT_GE(copied[n], n * row_bytes);
+    EXPECT_LT(copied[n], (n + 1) * row_bytes);
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(answers[i].size(), 6);
+    for (size_t n = 1; n <= 3; ++n) EXPECT_EQ(answers[i], answers[3 * n + i]) << n;
+  }
+}
+#endif
+
 TEST_F(CudaEngine, SessionsContinueAndRewind) {
   const auto model = Model::load(golden("gqa2-linear"));
   const std::vector<TokenId> tokens = golden_tokens();

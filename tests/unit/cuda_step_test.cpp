@@ -291,13 +291,14 @@ TEST_F(CudaStep, AStepMayBeStoppedWhileItIsRecorded) {
     engine.feed(session, std::vector<TokenId>{1});  // met once
     if (stops) {
       auto& inner = *inside;
-      const SequenceId sequence = inner.session(session).sequence;
-      ASSERT_TRUE(inner.cache->reserve(sequence, 1));
-      inner.planner->clear();
-      inner.planner->add(sequence, std::vector<int32_t>{77});
+      Sequence& sequence = inner.session(session).sequence;
+      sequence.tokens.push_back(77);
+      ASSERT_TRUE(inner.cache->reserve(sequence.tables(), 1));
       StopAt stop(3);  // before the second layer
-      EXPECT_FALSE(inner.llama->run(inner.planner->build(), &stop));
-      inner.cache->rollback(sequence);
+      const BatchPart part{&sequence, nullptr, 1, false, true};
+      EXPECT_FALSE(inner.runner->run({&part, 1}, stop).completed);
+      sequence.tokens.pop_back();
+      EXPECT_EQ(sequence.computed(), sequence.length());
     }
     for (const TokenId id : {5, 9, 2}) {
       const std::span<const float> row = engine.feed(session, std::vector<TokenId>{id});

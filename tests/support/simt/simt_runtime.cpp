@@ -15,6 +15,7 @@ namespace paddock::simt {
 namespace {
 
 int64_t launches_left = -1;
+int64_t copied_out = 0;
 int64_t replays = 0;
 bool recording_fails = false;
 bool lost = false;
@@ -60,6 +61,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   void copy_out(void* host, const void* device, uint64_t bytes) override {
     not_recording("a copy");
     if (bytes == 0) return;
+    copied_out += static_cast<int64_t>(bytes);
     const auto [region, offset] = find(device);
     if (region->written(offset, bytes)) {
       region->read(offset, host, bytes);
@@ -249,6 +251,7 @@ std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOp
   return make_cuda_backend(options, make_simt_runtime());
 }
 
+int64_t copied_out_bytes() { return copied_out; }
 int64_t replayed_steps() { return replays; }
 void fail_recordings(bool all) { recording_fails = all; }
 void lose_devices(bool all) { lost = all; }

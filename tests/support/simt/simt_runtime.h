@@ -14,6 +14,8 @@ std::shared_ptr<cuda::DeviceRuntime> make_simt_runtime(uint64_t free_bytes = uin
 /// In the place of paddock::make_backend: "cuda" and "cuda:0" are emulated devices.
 std::unique_ptr<Backend> make_backend(const std::string& device, const BackendOptions& options);
 
+/// Bytes copied to the host so far, from all emulated devices.
+int64_t copied_out_bytes();
 /// Recorded steps replayed so far, on all emulated devices.
 int64_t replayed_steps();
 /// From now on a device has no memory for recordings, or has it again.
