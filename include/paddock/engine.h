@@ -77,7 +77,8 @@ struct GenerateOptions {
   /// until the request ended. Return false to cancel: then nothing more comes. Runs on the thread
   /// that drives the engine; what it throws ends this request alone.
   std::function<bool(const TokenEvent&)> on_token{};
-  /// Checked before each layer of every forward pass, also inside a prefill.
+  /// Checked before every step and, on the CPU, before each layer of it, also inside a prefill; a
+  /// device ends the step that it was handed.
   std::optional<std::chrono::steady_clock::time_point> deadline{};
 };
 

@@ -25,8 +25,8 @@ class Trial {
 
   const EngineOptions& base() const { return base_; }
   const PolicyMap& policies() const { return setup_.policies; }
-  uint64_t most_bytes() const {
-    return wanted_.most_bytes > 0 ? wanted_.most_bytes : std::numeric_limits<uint64_t>::max();
+  uint64_t max_bytes() const {
+    return wanted_.max_bytes > 0 ? wanted_.max_bytes : std::numeric_limits<uint64_t>::max();
   }
   EngineSetup lay_out(const EngineOptions& options, const PolicyMap& policies) const {
     return paddock::lay_out(config_, options, policies);
@@ -35,7 +35,7 @@ class Trial {
   bool works(const EngineOptions& options, const PolicyMap& policies, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies);
     const auto bytes = static_cast<uint64_t>(s.n_pages) * s.geometry.page_bytes();
-    return s.n_pages <= kMaxPages && bytes <= most_bytes() && s.n_pages >= least_pages(s) &&
+    return s.n_pages <= kMaxPages && bytes <= max_bytes() && s.n_pages >= min_pages(s) &&
            s.options.context >= positions && pages_needed(s, positions) <= s.n_pages;
   }
 
@@ -46,13 +46,13 @@ class Trial {
     const uint64_t now = static_cast<uint64_t>(std::min(s.n_pages, kMaxPages)) * page_bytes;
     const uint64_t before =
         wanted_.running ? static_cast<uint64_t>(setup_.n_pages) * page_bytes : now;
-    const bool too_much = now > most_bytes();
+    const bool too_much = now > max_bytes();
     Proposal proposal;
     uint64_t bytes =
-        static_cast<uint64_t>(std::max(least_pages(s), pages_needed(s, positions))) * page_bytes;
+        static_cast<uint64_t>(std::max(min_pages(s), pages_needed(s, positions))) * page_bytes;
     if (too_much) {
-      const uint64_t unit = most_bytes() < (8ULL << 20) ? 1ULL << 10 : 1ULL << 20;
-      bytes = std::max(bytes, most_bytes() / unit * unit);
+      const uint64_t unit = max_bytes() < (8ULL << 20) ? 1ULL << 10 : 1ULL << 20;
+      bytes = std::max(bytes, max_bytes() / unit * unit);
     }
     options.kv.budget_bytes = bytes;
     if (!works(options, policies(), positions)) return std::nullopt;
@@ -100,7 +100,7 @@ class Trial {
       if (!wanted_.running || options.batch_size != base_.batch_size) return true;
       EngineSetup now = setup_;
       now.policies = policies;
-      return least_pages(now) <= setup_.n_pages &&
+      return min_pages(now) <= setup_.n_pages &&
              pages_needed(now, std::min(positions, now.options.context)) <= setup_.n_pages;
     } catch (const Error&) {
       return false;
@@ -116,9 +116,8 @@ class Trial {
     if (wanted_.running) return setup_.n_pages;
     const EngineSetup s = lay_out(options, policies());
     const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
-    const uint64_t bytes = options.kv.budget_bytes > 0
-                               ? std::min(options.kv.budget_bytes, most_bytes())
-                               : most_bytes();
+    const uint64_t bytes =
+        options.kv.budget_bytes > 0 ? std::min(options.kv.budget_bytes, max_bytes()) : max_bytes();
     return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
   }
 

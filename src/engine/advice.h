@@ -13,10 +13,10 @@ namespace paddock {
 
 /// What is to be possible afterwards.
 struct Wanted {
-  int64_t positions = 0;    // of one sequence, to the end of all that was asked for
-  int64_t least = 0;        // so many if those cannot be had
-  uint64_t most_bytes = 0;  // that a pool may take; 0: unknown
-  bool running = false;     // the engine stands: its pool is what rules have to fit
+  int64_t positions = 0;   // of one sequence, to the end of all that was asked for
+  int64_t least = 0;       // so many if those cannot be had
+  uint64_t max_bytes = 0;  // that a pool may take; 0: unknown
+  bool running = false;    // the engine stands: its pool is what rules have to fit
 };
 
 /// Settings under which `wanted` works, the least change first. `setup` is what does not.

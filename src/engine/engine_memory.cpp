@@ -28,7 +28,7 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
   // Tables grow with the pool and free memory comes and goes: not to the last byte.
   const uint64_t left = available - others;
   throw Error(ErrorCode::kOutOfMemory, problem,
-              propose(config, setup, {.most_bytes = left - left / 8}));
+              propose(config, setup, {.max_bytes = left - left / 8}));
 }
 
 }  // namespace
@@ -84,14 +84,14 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif
   cache = std::make_unique<CacheManager>(cache_config, setup.policies);
-  return std::make_unique<StepPlanner>(*cache, most_tokens(o));
+  return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));
 }
 
 uint64_t Engine::Impl::other_bytes(const StepPlanner& planner) const {
   const EngineOptions& o = setup.options;
   const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), planner));
   return reserved - o.kv.budget_bytes +
-         Llama::activation_bytes(model->data().config, most_tokens(o), most_logit_rows(o));
+         Llama::activation_bytes(model->data().config, max_step_tokens(o), max_logit_rows(o));
 }
 
 void Engine::Impl::fit_pool(uint64_t weights_bytes) {
@@ -104,7 +104,7 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
   const auto allowed =
       static_cast<uint64_t>(setup.options.kv.budget_share * static_cast<double>(available));
   const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
-  const int64_t least = least_pages(setup);
+  const int64_t least = min_pages(setup);
   const auto shrink_beside = [&](uint64_t others) {
     const uint64_t bytes = allowed - std::min(allowed, others);
     setup.share_bytes = bytes;

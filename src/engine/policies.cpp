@@ -12,7 +12,7 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   EngineSetup next = setup;
   next.asked = asked;
   const Wanted wanted{
-      .positions = positions, .least = positions, .most_bytes = pool_limit(), .running = true};
+      .positions = positions, .least = positions, .max_bytes = pool_limit(), .running = true};
   next.policies = parse_policies(config, next, wanted);
   if (asked.kv.custom_policy != nullptr) next.asked.kv.policy = next.policies.layer(0).name;
   next.asked.kv.custom_policy = nullptr;
@@ -21,7 +21,7 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   // A rule may bound what had no bound before, or the other way round. Where the pool was made for
   // shorter sequences than it would then have to hold, they stay so short.
   next.options.context = lay_out(config, next.asked, next.policies).options.context;
-  if (least_pages(next) > next.n_pages) {
+  if (min_pages(next) > next.n_pages) {
     next.options.context = std::min(next.options.context, setup.options.context);
   }
   next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
@@ -50,7 +50,7 @@ void Engine::Impl::set_policies(EngineSetup next) {
   PolicyMap before = setup.policies;
   cache->set_policies(next.policies, next.options.context);
   try {
-    auto fresh = std::make_unique<StepPlanner>(*cache, most_tokens(next.options));
+    auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
     backend->reserve(limits_for(next, model->data(), *fresh));
     runner->set_planner(std::move(fresh));
   } catch (...) {

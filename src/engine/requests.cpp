@@ -76,7 +76,7 @@ uint64_t Engine::Impl::pool_limit() const {
 std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) const {
   return propose(
       model->data().config, setup,
-      {.positions = positions, .least = least, .most_bytes = pool_limit(), .running = true});
+      {.positions = positions, .least = least, .max_bytes = pool_limit(), .running = true});
 }
 
 void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t max_tokens) const {

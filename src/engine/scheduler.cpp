@@ -34,7 +34,7 @@ ScheduledBatch Scheduler::next(const HeldBySessions& held, ScheduledBatch memory
   for (const auto& request : requests_) {
     if (!request->admitted && !request->finished && !admit(*request, held, batch)) break;
   }
-  int32_t room = most_tokens(setup_.options);
+  int32_t room = max_step_tokens(setup_.options);
   for (const bool decoding : {true, false}) {
     for (const auto& request : requests_) {
       if (!request->admitted || request->finished || request->decoding() != decoding) continue;

@@ -34,7 +34,7 @@ DType element_type(KvType type) {
 
 /// Positions that layers without a bound must hold at the very least: what bounded ones need while
 /// they prefill, or else one block (such a sequence may end as "kv_full").
-int64_t least_positions(const EngineSetup& s) {
+int64_t min_positions(const EngineSetup& s) {
   int64_t least = s.options.kv.block_size;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
     const LayerRule& rule = s.policies.layer(layer);
@@ -76,8 +76,8 @@ int64_t pages_needed(const EngineSetup& s, int64_t positions) {
                                     std::min<int64_t>(s.chunk, positions));
 }
 
-int64_t least_pages(const EngineSetup& s) {
-  const int64_t least = least_positions(s);
+int64_t min_pages(const EngineSetup& s) {
+  const int64_t least = min_positions(s);
   int64_t pages = 0;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
     const LayerRule& rule = s.policies.layer(layer);
@@ -89,7 +89,7 @@ int64_t least_pages(const EngineSetup& s) {
 }
 
 void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {
-  const int64_t least = least_pages(s);
+  const int64_t least = min_pages(s);
   if (s.n_pages >= least) return;
   wanted.least = std::max<int64_t>(wanted.positions, 1);
   // Rules that bound every layer are to hold a sequence of any length.
@@ -189,7 +189,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
             "a context of {} positions needs {} pages of {} bytes{}", setup.options.context, pages,
             page_bytes,
             o.max_sequences > 1 ? fmt::format(", for each of {} sequences", o.max_sequences) : ""),
-        propose(config, setup, {.most_bytes = available_memory() / 2}));
+        propose(config, setup, {.max_bytes = available_memory() / 2}));
   }
   if (o.kv.budget_share == 0) check_pool(config, setup, {});
   if (o.context > 0 && reaches_beyond(setup.policies, setup.options, config.context_length)) {
@@ -233,10 +233,10 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
                     .inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim),
                     .attention_factor = static_cast<float>(rope_attention_factor(config.rope)),
                     .rope_interleaved = config.rope.interleaved},
-          .step = {.max_tokens = most_tokens(setup.options),
+          .step = {.max_tokens = max_step_tokens(setup.options),
                    .max_angle_rows = planner.max_angle_rows(),
                    .max_sequences = setup.options.max_sequences,
-                   .max_logit_rows = most_logit_rows(setup.options),
+                   .max_logit_rows = max_logit_rows(setup.options),
                    .max_entries = planner.max_entries(),
                    .max_measured_entries = planner.max_measured_entries()},
           .pool = {.n_pages = setup.n_pages, .geometry = setup.geometry, .kv_type = setup.kv_type}};

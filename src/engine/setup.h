@@ -42,19 +42,19 @@ PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, co
 /// Pages that one sequence of `positions` needs.
 int64_t pages_needed(const EngineSetup& setup, int64_t positions);
 /// Pages without which the rules cannot work at all.
-int64_t least_pages(const EngineSetup& setup);
+int64_t min_pages(const EngineSetup& setup);
 /// Error kOutOfMemory if the pool has fewer, with what works.
 void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
 
 /// Rows of logits computed at a time when every position's are wanted.
 inline constexpr int32_t kLogitTile = 32;
 /// Most tokens of one step: every running sequence has room for one.
-inline int32_t most_tokens(const EngineOptions& o) {
+inline int32_t max_step_tokens(const EngineOptions& o) {
   return std::max(o.batch_size, o.max_sequences);
 }
 /// Most rows of logits computed at a time.
-inline int32_t most_logit_rows(const EngineOptions& o) {
-  return std::max(o.max_sequences, std::min(kLogitTile, most_tokens(o)));
+inline int32_t max_logit_rows(const EngineOptions& o) {
+  return std::max(o.max_sequences, std::min(kLogitTile, max_step_tokens(o)));
 }
 BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner);

@@ -21,11 +21,12 @@ StepRunner::StepRunner(const LlamaConfig& config, std::shared_ptr<const LlamaWei
                        Backend& backend, CacheManager& cache, const EngineOptions& options)
     : ops_(backend.ops()),
       cache_(cache),
-      llama_(config, std::move(weights), backend, most_tokens(options), most_logit_rows(options)) {
+      llama_(config, std::move(weights), backend, max_step_tokens(options),
+             max_logit_rows(options)) {
   const auto n_sequences = static_cast<size_t>(options.max_sequences);
   last_tokens_.reserve(n_sequences);
   part_rows_.reserve(n_sequences);
-  logit_rows_.reserve(static_cast<size_t>(most_logit_rows(options)));
+  logit_rows_.reserve(static_cast<size_t>(max_logit_rows(options)));
   sample_rows_.reserve(n_sequences);
   results_.reserve(n_sequences);
 }

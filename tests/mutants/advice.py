@@ -5,10 +5,10 @@ fault("advice-001", "a share of the memory counts as no budget",
       "base_.kv.budget_bytes = «setup.share_bytes»;",
       "0")
 fault("advice-002", "more than the machine has",
-      "&& «bytes <= most_bytes()» &&",
+      "&& «bytes <= max_bytes()» &&",
       "true")
 fault("advice-003", "a pool that no engine starts with",
-      "«s.n_pages >= least_pages(s)» &&",
+      "«s.n_pages >= min_pages(s)» &&",
       "true")
 fault("advice-004", "a context that is too short",
       "«s.options.context >= positions» &&",
@@ -17,8 +17,8 @@ fault("advice-005", "a pool that does not hold what is wanted",
       "«pages_needed(s, positions) <= s.n_pages»;",
       "true")
 fault("advice-006", "a budget too small by a page",
-      "static_cast<uint64_t>(«std::max(least_pages(s), pages_needed(s, positions))») * page_bytes;",
-      "std::max(least_pages(s), pages_needed(s, positions)) - 1")
+      "static_cast<uint64_t>(«std::max(min_pages(s), pages_needed(s, positions))») * page_bytes;",
+      "std::max(min_pages(s), pages_needed(s, positions)) - 1")
 fault("advice-007", "a budget that becomes smaller is raised",
       "proposal.lowers = «bytes < before»;",
       "false")
@@ -36,7 +36,7 @@ fault("advice-011", "a rule for other blocks",
       "«policies.check_block_size(options.kv.block_size);» options",
       "")
 fault("advice-012", "a rule that a running engine's pool does not hold",
-      "«least_pages(now) <= setup_.n_pages && pages_needed(now, std::min(positions, "
+      "«min_pages(now) <= setup_.n_pages && pages_needed(now, std::min(positions, "
       "now.options.context)) <= setup_.n_pages»;",
       "true")
 fault("advice-013", "beyond the trained positions: rules that do not move queries",
@@ -141,7 +141,7 @@ fault("advice-043", "a pool has to hold more than the context",
 same("advice-044", "proposals for bounded rules hold the prompt alone",
       "wanted.positions = «s.policies.has_unbounded_layer() ? wanted.least : s.options.context»;",
       "wanted.least",
-     "least_pages() asks for what the context needs all the same")
+     "min_pages() asks for what the context needs all the same")
 fault("advice-045", "what a host's own policy says gets proposals",
       "if («own») throw;",
       "false", tests="advice_test engine_behaviour_test conformance_test")

@@ -188,7 +188,7 @@ fault("engine-043", "cancel(id) cancels all",
       "(«!id || request->id == *id»)) request->cancelled = true;",
       "true")
 fault("engine-055", "small batches serve some sequences only",
-      "int32_t room = «most_tokens(setup_.options)»;",
+      "int32_t room = «max_step_tokens(setup_.options)»;",
       "setup_.options.batch_size")
 fault("engine-056", "a prompt's last part is taken for its end in each step",
       "batch.parts.push_back({&sequence, &request, n, request.decoding(), «n == left»});",

@@ -183,7 +183,7 @@ TEST(Advice, CheckingAPolicyChangesNothing) {
 }
 
 /// The fewest positions whose bytes make an engine start under these options.
-int64_t least_budget(const std::string& policy, int32_t batch, int32_t block) {
+int64_t min_budget(const std::string& policy, int32_t batch, int32_t block) {
   for (int64_t positions = 1; positions < 400; ++positions) {
     try {
       Engine(tiny(), options(policy, static_cast<uint64_t>(positions), 0, batch, block));
@@ -201,7 +201,7 @@ TEST(Advice, AnEngineThatStartsUnderABoundTakesTextOfAnyLength) {
                              "0=window:5,1=tova:32@every:8"}) {
     for (const int32_t batch : {3, 16, 64}) {
       for (const int32_t block : {4, 8}) {
-        const int64_t least = least_budget(policy, batch, block);
+        const int64_t least = min_budget(policy, batch, block);
         const std::string what =
             fmt::format("{} -b {} blocks of {}: {}", policy, batch, block, least);
         Engine engine(tiny(), options(policy, static_cast<uint64_t>(least), 0, batch, block));
@@ -295,7 +295,7 @@ TEST(Advice, ALongerContextThanTheTrainedOneIsTheLastResort) {
 }
 
 TEST(Advice, AnEngineThatStartsTakesWhatItsBoundedLayersPrefill) {
-  const int64_t least = least_budget("0=full,1=window:24", 16, 4);
+  const int64_t least = min_budget("0=full,1=window:24", 16, 4);
   const EngineOptions o = options("0=full,1=window:24", static_cast<uint64_t>(least), 0, 16);
   EXPECT_EQ(attempt(o, 40, 1).reason, FinishReason::kLength);  // a window and a chunk
 }
