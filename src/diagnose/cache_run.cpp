@@ -99,7 +99,9 @@ Extent extent_of(const PolicyMap& policies, int32_t block_size, int64_t budgets,
   return e;
 }
 
-/// Attention and key norms of one sequence in one layer, by a hash; mirrored in every second.
+/// Made-up attention and key norms of one sequence in one layer, the same in every run. Of two
+/// sequences that make a pair, what is hot in one is cold in the other: a rule that measures must
+/// drop different blocks in them.
 struct Heat {
   uint64_t seed;
   int64_t sequence, layer;

@@ -298,7 +298,7 @@ ConformanceReport Suite::run() {
       compare_settings(*settings_, *after, "before and after decisions", findings_);
     }
   }
-  // Whoever names too few leaves blocks out by that alone.
+  // A policy that names too few blocks forgets some by that alone; one finding says enough.
   if (findings_.has(FindingKind::kShortfall)) findings_.forget(FindingKind::kForgotten);
   report_.decisions = findings_.decisions;
   report_.findings = findings_.sorted();

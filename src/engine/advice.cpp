@@ -39,7 +39,8 @@ class Trial {
            s.options.context >= positions && pages_needed(s, positions) <= s.n_pages;
   }
 
-  /// The least pool for what is wanted or, if that cannot be had, the most.
+  /// A pool: the smallest that holds what is wanted or, where that cannot be had, the largest that
+  /// can.
   std::optional<Proposal> budget(EngineOptions options, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies());
     const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
@@ -96,7 +97,7 @@ class Trial {
       policies.check_block_size(options.kv.block_size);
       options.kv.policy = spec;
       if (!works(options, policies, positions)) return false;
-      // Another batch is for a new engine.
+      // An engine that stands keeps its batch size; another is for the next one.
       if (!wanted_.running || options.batch_size != base_.batch_size) return true;
       EngineSetup now = setup_;
       now.policies = policies;

@@ -25,7 +25,7 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
       needed, weights, pool, rest, available);
   const uint64_t others = weights + rest;
   if (others >= available) fail(ErrorCode::kOutOfMemory, "{}; take a smaller model", problem);
-  // Tables grow with the pool and free memory comes and goes: not to the last byte.
+  // An eighth is left alone: tables grow with the pool, and other processes take memory, too.
   const uint64_t left = available - others;
   throw Error(ErrorCode::kOutOfMemory, problem,
               propose(config, setup, {.max_bytes = left - left / 8}));
@@ -45,7 +45,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
       data.has_weights(key) ? 0 : weights_bytes(data.tensors, backend->weights());
   if (o.kv.budget_share > 0) fit_pool(packed);
   const uint64_t pool = o.kv.budget_bytes;
-  // At once, as the cache's own tables grow with the pool.
+  // Weights and pool first: making the tables of too large a pool could itself run out of memory.
   check_memory(config, setup, backend->available_bytes(), packed, 0);
   std::unique_ptr<StepPlanner> planner = make_books();
   const uint64_t others = other_bytes(*planner);
@@ -112,7 +112,7 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
         static_cast<int64_t>(std::min(static_cast<uint64_t>(setup.n_pages), bytes / page_bytes));
     setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
     if (setup.n_pages >= least) return;
-    // Of a share a whole percent more than it takes, as free memory comes and goes.
+    // A percent more than is needed now: the next engine may find less memory free.
     const double share = std::ceil(static_cast<double>(others + least * page_bytes) /
                                        static_cast<double>(available) * 100 +
                                    1) /
@@ -127,8 +127,8 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
                             proposals.empty() ? "; take a smaller model" : ""),
                 proposals);
   };
-  // Tables grow with the pool: counted for the largest it could be, they leave enough for a
-  // smaller.
+  // Tables grow with the pool, which is not known yet. First they are counted for the largest
+  // pool there could be; what that leaves is a pool whose own, smaller tables fit beside it.
   shrink_beside(weights_bytes);
   shrink_beside(weights_bytes + other_bytes(*make_books()));
 }

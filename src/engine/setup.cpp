@@ -53,7 +53,8 @@ int64_t pool_pages(const EngineSetup& s) {
   }
   const int64_t one = std::min(pages_needed(s, o.context), kMaxPages + 1);
   const int64_t all = std::min(one * o.max_sequences, kMaxPages + 1);
-  // Of a share the engine finds out later how many there are; these at most.
+  // How many pages a share of the memory holds is known once weights and tables are counted
+  // (fit_pool): there will not be more than these.
   return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
 }
 
@@ -92,7 +93,7 @@ void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) 
   const int64_t least = min_pages(s);
   if (s.n_pages >= least) return;
   wanted.least = std::max<int64_t>(wanted.positions, 1);
-  // Rules that bound every layer are to hold a sequence of any length.
+  // Where every layer has a bound, proposals are for sequences of any length.
   wanted.positions = s.policies.has_unbounded_layer() ? wanted.least : s.options.context;
   const int64_t page_bytes = s.geometry.page_bytes();
   throw Error(
