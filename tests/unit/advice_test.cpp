@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/system.h"
+#include "model/model_data.h"
 #include "support/temporary_folder.h"
 #include "support/tiny_model.h"
 
@@ -130,6 +131,76 @@ TEST(Advice, ARunningEngineTakesTheProposedPolicyAtOnce) {
         EXPECT_EQ(engine.generate(prompt, {.max_tokens = 2}).finish_reason, FinishReason::kLength);
         engine.check_integrity();
       }
+    }
+  }
+}
+
+// ---- propose() itself, on settings that no refusal leads to as directly
+
+std::vector<Proposal> proposed(const EngineSetup& setup, const Wanted& wanted) {
+  return propose(tiny()->data().config, setup, wanted);
+}
+
+TEST(Advice, ASharesPoolIsTheBudgetToStartFrom) {
+  EngineSetup setup = outline(*tiny(), options("full", 0, 0, 4));
+  setup.asked.kv.budget_share = 0.5;
+  setup.share_bytes = 16 * kPositionBytes;
+  const std::vector<Proposal> found = proposed(setup, {.positions = 32, .least = 32});
+  ASSERT_FALSE(found.empty());
+  EXPECT_EQ(found[0].budget_bytes, 32 * kPositionBytes);
+  EXPECT_FALSE(found[0].lowers);  // twice of what the share left
+}
+
+TEST(Advice, WhereNotAllCanBeHadTheLeastIsProposed) {
+  // Two blocks in each layer hold no rule with a bound, but eight positions under full.
+  const EngineSetup setup = outline(*tiny(), options("full", 4, 0, 4));
+  const std::vector<Proposal> found =
+      proposed(setup, {.positions = 64, .least = 8, .max_bytes = 8 * kPositionBytes});
+  ASSERT_EQ(found.size(), 1);
+  EXPECT_EQ(found[0].budget_bytes, 8 * kPositionBytes);
+  EXPECT_TRUE(
+      proposed(setup, {.positions = 64, .least = 12, .max_bytes = 8 * kPositionBytes}).empty());
+}
+
+TEST(Advice, ANewEngineMayHaveALargerPoolThanTheOneThatWasLaidOut) {
+  const EngineSetup setup = outline(*tiny(), options("full", 0, 20, 4));  // a pool for 20 positions
+  const std::vector<Proposal> found = proposed(setup, {.positions = 90, .least = 90});
+  ASSERT_FALSE(found.empty());
+  EXPECT_EQ(found[0].policy, "sink:4+60");  // all that was trained
+}
+
+TEST(Advice, BeyondTheTrainedPositionsOnlyRulesThatMoveQueriesAreProposed) {
+  for (const char* policy : {"full", "h2o:24@every:8", "0=full,*=window:8"}) {
+    const EngineSetup setup = outline(*tiny(), options(policy, 0, 30, 4));
+    for (const Proposal& proposal : proposed(setup, {.positions = 90, .least = 90})) {
+      if (!proposal.policy) continue;
+      const bool moves = proposal.policy->starts_with("sink:") ||
+                         proposal.policy->find("@compact") != std::string::npos;
+      EXPECT_TRUE(moves) << policy << ": " << *proposal.policy;
+    }
+  }
+}
+
+TEST(Advice, NoRuleIsProposedThatItsBlocksProtectWhole) {
+  // Four blocks of 16 in each layer: h2o:16@every:16 would fit, but protects all that it keeps.
+  const EngineOptions o = options("full", 64, 100, 64, 16);
+  const std::vector<Proposal> found = proposed(outline(*tiny(), o), {.positions = 70, .least = 70});
+  EXPECT_FALSE(found.empty());
+  for (const Proposal& proposal : found) {
+    EXPECT_NO_THROW(Engine(tiny(), with_proposal(o, proposal))) << to_text({&proposal, 1});
+  }
+}
+
+TEST(Advice, ARunningEngineIsProposedARuleThatItsPoolHolds) {
+  Engine engine(tiny(), options("window:8", 0, 0, 4));  // a pool for eight positions and a batch
+  try {
+    engine.set_kv_policy("h2p:48@every:8");
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    ASSERT_FALSE(e.proposals().empty()) << e.what();
+    for (const Proposal& proposal : e.proposals()) {
+      ASSERT_TRUE(proposal.policy.has_value());
+      EXPECT_NO_THROW(engine.set_kv_policy(*proposal.policy)) << *proposal.policy;
     }
   }
 }

@@ -185,6 +185,42 @@ TEST(Meter, ABudgetHasToHoldTheTextUnderEveryRule) {
   }
 }
 
+TEST(Meter, AContextThatIsTooShortIsNotABudgetThatIsTooSmall) {
+  QualityOptions options = options_for({"window:8"}, "full", 16);
+  options.engine.context = 40;
+  options.engine.kv.budget_bytes = 40 * 1024 * 1024;
+  try {
+    QualityMeter(tiny_folder(), options).compare(some_tokens(80));
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(std::string(e.what()).find("the context under 'full' admits 40"), std::string::npos)
+        << e.what();
+  }
+  options.engine.kv.budget_bytes = 0;
+  const auto page =
+      static_cast<uint64_t>(QualityMeter(tiny_folder(), options).engine(0).kv_stats().page_bytes);
+  options.engine.kv.budget_bytes = 30 * page;  // too little for 80 positions, but not for 40
+  options.positions = 80;
+  EXPECT_NO_THROW(QualityMeter(tiny_folder(), options));
+}
+
+TEST(Meter, ASingleRuleThatLacksRoomIsProposedMoreThanABudget) {
+  QualityOptions options = options_for({"full"}, "window:8", 16);
+  const auto page =
+      static_cast<uint64_t>(QualityMeter(tiny_folder(), options).engine(0).kv_stats().page_bytes);
+  options.engine.kv.budget_bytes = 39 * page;
+  options.positions = 80;
+  try {
+    QualityMeter(tiny_folder(), options);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    ASSERT_GE(e.proposals().size(), 2) << e.what();
+    EXPECT_EQ(e.proposals()[0].budget_bytes, 40 * page);
+    EXPECT_FALSE(e.proposals()[1].budget_bytes.has_value());
+  }
+}
+
 TEST(Meter, ADivergenceIsNeverNegativeAndAlwaysANumber) {
   std::mt19937 random(5);
   constexpr int32_t kVocab = 64;
