@@ -1,13 +1,10 @@
 // All arithmetic on pages, slots and live ranges. Used by CPU kernels, CUDA kernels, src/kv and the
-// tests: nobody else computes an offset into a page or decides what a query may see.
-//
-// A page holds one block (block_size consecutive positions) of one layer. Inside it, for each KV
-// head h, keys lie dimension by dimension and values position by position:
-//   K [n_kv_heads][head_dim][block_size]     V [n_kv_heads][block_size][head_dim]
-// so that a CPU kernel reads both without horizontal sums: its lanes are slots for K, dims for V.
+// tests: nobody else computes where a key or a value lies, or decides what a query may see.
 #pragma once
 
 #include <cstdint>
+
+#include "dtype.h"
 
 // Without a copy of their own in object files: these functions are compiled for several instruction
 // sets, and a linker would keep any one of the copies for all.
@@ -83,28 +80,134 @@ PADDOCK_HD inline bool is_past(const Visibility& v, int64_t t, int64_t first, in
   return first >= v.sinks && first + count - 1 <= t - v.window;
 }
 
-/// Sizes of one page. Offsets are in elements from the start of the page.
+/// Bytes of head_dim elements that lie side by side.
+PADDOCK_HD constexpr int32_t kv_row_bytes(int32_t head_dim, int32_t element_bytes) {
+  return head_dim * element_bytes;
+}
+
+enum class KeyOrder;
+template <KeyOrder kKeys, typename Byte>
+class KvView;
+
+/// Sizes of one page: the storage of one block (block_size consecutive positions) of one layer.
 struct PageGeometry {
   int32_t n_kv_heads;
   int32_t block_size;
   int32_t head_dim;
   int32_t element_bytes;  // 4 for f32, 2 for f16 and bf16
 
-  PADDOCK_HD int64_t side_elements() const { return int64_t{n_kv_heads} * block_size * head_dim; }
-  PADDOCK_HD int64_t page_bytes() const { return 2 * side_elements() * element_bytes; }
-  /// Keys: element (head, dim, slot); slots of one dim are contiguous.
-  PADDOCK_HD int64_t k_offset(int32_t head, int32_t dim, int32_t slot) const {
-    return (int64_t{head} * head_dim + dim) * block_size + slot;
+  PADDOCK_HD int64_t page_bytes() const { return page_rows() * row_bytes(); }
+
+ private:
+  template <KeyOrder kKeys, typename Byte>
+  friend class KvView;
+
+  // A row is head_dim elements: one slot's value of one head. A page is rows throughout: a side of
+  // keys and a side of values, each head after head.
+  PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(head_dim, element_bytes); }
+  PADDOCK_HD int64_t head_rows() const { return block_size; }
+  PADDOCK_HD int64_t side_rows() const { return n_kv_heads * head_rows(); }
+  PADDOCK_HD int64_t page_rows() const { return 2 * side_rows(); }
+  struct Sides {
+    int64_t keys, values;  // each side's first row in a page
+  };
+  PADDOCK_HD Sides sides() const { return Sides{0, side_rows()}; }
+};
+
+/// How the keys of one head lie in a page. Values lie [block_size][head_dim] in both.
+enum class KeyOrder {
+  kByDim,   // [head_dim][block_size]: the CPU's lanes are slots for keys and dims for values, so
+            // that neither takes horizontal sums
+  kBySlot,  // [block_size][head_dim]: a CUDA warp takes keys as it takes values, a row at a time
+};
+
+/// A pool of pages in memory: where every key and value lies. Kernels get it by value.
+///
+/// Beside what the functions say, kernels rely on this:
+///   - the elements of a value, from dim 0 on, lie side by side, and the next slot's right behind;
+///   - kBySlot: so do keys, and a slot's value lies to_values() behind its key;
+///   - kByDim: the slots of one dim lie side by side, and dims lie dim_bytes() apart.
+template <KeyOrder kKeys, typename Byte = const uint8_t>
+class KvView {
+ public:
+  KvView() = default;
+  /// `pool`: of n * page_bytes(), aligned to its elements. `type`: kF32, kF16 or kBF16.
+  PADDOCK_HD KvView(Byte* pool, const PageGeometry& geometry, DType type)
+      : pool_(pool), geometry_(geometry), type_(type) {}
+  PADDOCK_HD KvView<kKeys> read_only() const { return {pool_, geometry_, type_}; }
+
+  PADDOCK_HD const PageGeometry& geometry() const { return geometry_; }
+  PADDOCK_HD DType type() const { return type_; }
+  PADDOCK_HD int64_t page_bytes() const { return geometry_.page_bytes(); }
+
+  /// A page's first byte; all of it lies side by side.
+  PADDOCK_HD Byte* page(int64_t page) const { return pool_ + page * geometry_.page_bytes(); }
+  /// Element `dim` of a slot's key and of its value.
+  PADDOCK_HD Byte* k(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
+    const int64_t from = row(page, head) + geometry_.sides().keys;
+    if constexpr (kKeys == KeyOrder::kBySlot) {
+      return pool_ + (from + slot) * row_bytes() + dim * int64_t{geometry_.element_bytes};
+    } else {
+      return pool_ + from * row_bytes() + dim * dim_bytes() +
+             slot * int64_t{geometry_.element_bytes};
+    }
   }
-  /// Keys as CUDA kernels want them, position by position like values. Only the CUDA backend's
-  /// pages look so; it hands pages out in the order above.
-  PADDOCK_HD int64_t k_slot_offset(int32_t head, int32_t slot, int32_t dim) const {
-    return (int64_t{head} * block_size + slot) * head_dim + dim;
+  PADDOCK_HD Byte* v(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
+    const int64_t from = row(page, head) + geometry_.sides().values;
+    return pool_ + (from + slot) * row_bytes() + dim * int64_t{geometry_.element_bytes};
   }
-  /// Values: element (head, slot, dim); dims of one slot are contiguous.
-  PADDOCK_HD int64_t v_offset(int32_t head, int32_t slot, int32_t dim) const {
-    return side_elements() + (int64_t{head} * block_size + slot) * head_dim + dim;
+
+  /// Bytes of a value, and of a key where it lies like one.
+  PADDOCK_HD int32_t row_bytes() const { return geometry_.row_bytes(); }
+  /// Whether all rows begin at multiples of `n` bytes.
+  bool rows_aligned(int32_t n) const {
+    return row_bytes() % n == 0 && reinterpret_cast<uintptr_t>(pool_) % n == 0;
   }
+  /// Whether the elements are of a type that keys and values may have, and of its size.
+  bool is_known() const {
+    return (type_ == DType::kF32 || type_ == DType::kF16 || type_ == DType::kBF16) &&
+           dtype_traits(type_).block_bytes == geometry_.element_bytes;
+  }
+
+  /// Bytes from one dim of a slot's key to the next.
+  PADDOCK_HD int64_t dim_bytes() const {
+    static_assert(kKeys == KeyOrder::kByDim);
+    return int64_t{geometry_.block_size} * geometry_.element_bytes;
+  }
+
+  // Where keys lie by slot. `element_bytes` is the geometry's: a kernel of one type knows it when
+  // it is compiled, and saves registers.
+  /// Bytes from the pool's beginning to the key of a head's slot 0, and what lies there.
+  PADDOCK_HD int64_t key_distance(int64_t page, int32_t head) const {
+    static_assert(kKeys == KeyOrder::kBySlot);
+    return (row(page, head) + geometry_.sides().keys) * row_bytes();
+  }
+  PADDOCK_HD Byte* at(int64_t distance) const { return pool_ + distance; }
+  /// A slot's key by a number of half the bits of an address, and its distance.
+  PADDOCK_HD uint32_t key_row(int64_t page, int32_t head, int32_t slot) const {
+    static_assert(kKeys == KeyOrder::kBySlot);
+    return static_cast<uint32_t>(row(page, head) + geometry_.sides().keys + slot);
+  }
+  PADDOCK_HD int64_t row_distance(uint32_t row, int32_t element_bytes) const {
+    return static_cast<int64_t>(uint64_t{row} *
+                                uint32_t(kv_row_bytes(geometry_.head_dim, element_bytes)));
+  }
+  /// Bytes from a slot's key to its value.
+  PADDOCK_HD int64_t to_values(int32_t element_bytes) const {
+    static_assert(kKeys == KeyOrder::kBySlot);
+    return (geometry_.sides().values - geometry_.sides().keys) * geometry_.head_dim * element_bytes;
+  }
+
+ private:
+  /// The first row of a head, counted from the pool's beginning as if its side were the page's
+  /// first.
+  PADDOCK_HD int64_t row(int64_t page, int32_t head) const {
+    return page * geometry_.page_rows() + head * geometry_.head_rows();
+  }
+
+  Byte* pool_ = nullptr;
+  PageGeometry geometry_{};
+  DType type_{};
 };
 
 /// Whether a key or a value is finite and becomes infinite where it is stored; `least`: see

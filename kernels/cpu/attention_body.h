@@ -22,17 +22,17 @@ struct TilePart {
 /// Gathers the lanes [lanes.begin, lanes.end) of a tile from an entry's page.
 inline void gather(const AttentionArgs& args, const TilePart& part, int32_t head,
                    int64_t tile_position, AttentionScratch& scratch) {
-  const PageGeometry& g = args.geometry;
-  const uint8_t* page = args.pool + part.entry->page * g.page_bytes();
   const auto slot =
       static_cast<int32_t>(tile_position + part.lanes.begin - part.entry->first_position);
   const int32_t n = part.lanes.end - part.lanes.begin;
-  for (int32_t d = 0; d < g.head_dim; ++d) {
-    convert(page + g.k_offset(head, d, slot) * g.element_bytes, args.kv_type, n,
-            scratch.keys + int64_t{d} * kTile + part.lanes.begin);
+  const int32_t dim = args.kv.geometry().head_dim;
+  const uint8_t* keys = args.kv.k(part.entry->page, head, slot, 0);
+  const int64_t to_next_dim = args.kv.dim_bytes();
+  for (int32_t d = 0; d < dim; ++d, keys += to_next_dim) {
+    convert(keys, args.kv.type(), n, scratch.keys + int64_t{d} * kTile + part.lanes.begin);
   }
-  convert(page + g.v_offset(head, slot, 0) * g.element_bytes, args.kv_type, int64_t{n} * g.head_dim,
-          scratch.values + int64_t{part.lanes.begin} * g.head_dim);
+  convert(args.kv.v(part.entry->page, head, slot, 0), args.kv.type(), int64_t{n} * dim,
+          scratch.values + int64_t{part.lanes.begin} * dim);
 }
 
 /// scores[row][lane] = query[row] . keys[.][lane] for kRows rows, all lanes of the tile.
@@ -111,8 +111,8 @@ class AttentionRun {
         task_(task),
         sequence_(*task.sequence),
         scratch_(args, base),
-        dim_(args.geometry.head_dim),
-        heads_(args.n_heads / args.geometry.n_kv_heads),
+        dim_(args.kv.geometry().head_dim),
+        heads_(args.n_heads / args.kv.geometry().n_kv_heads),
         rows_(task.n * heads_) {}
 
   void run() {

@@ -32,16 +32,16 @@ static inline int64_t query_tiles(const AttentionSequence& s) {
 static inline AttentionTask attention_task(const AttentionArgs& args, int64_t index) {
   for (int32_t i = 0; i < args.n_sequences; ++i) {
     const AttentionSequence& s = args.sequences[i];
-    const int64_t tasks = query_tiles(s) * args.geometry.n_kv_heads;
+    const int64_t tasks = query_tiles(s) * args.kv.geometry().n_kv_heads;
     if (index >= tasks) {
       index -= tasks;
       continue;
     }
     // Late queries first: they are the longest.
-    const int64_t tile = query_tiles(s) - 1 - index / args.geometry.n_kv_heads;
+    const int64_t tile = query_tiles(s) - 1 - index / args.kv.geometry().n_kv_heads;
     const auto first = static_cast<int32_t>(tile * kQueryTile);
     const int32_t left = s.n_tokens - first;
-    return {&s, static_cast<int32_t>(index % args.geometry.n_kv_heads), first,
+    return {&s, static_cast<int32_t>(index % args.kv.geometry().n_kv_heads), first,
             left < kQueryTile ? left : kQueryTile};
   }
   return {};
@@ -50,8 +50,8 @@ static inline AttentionTask attention_task(const AttentionArgs& args, int64_t in
 /// One worker's scratch, all in floats.
 struct AttentionScratch {
   AttentionScratch(const AttentionArgs& args, float* base) {
-    const int64_t dim = args.geometry.head_dim;
-    const int64_t rows = int64_t{kQueryTile} * (args.n_heads / args.geometry.n_kv_heads);
+    const int64_t dim = args.kv.geometry().head_dim;
+    const int64_t rows = int64_t{kQueryTile} * (args.n_heads / args.kv.geometry().n_kv_heads);
     keys = base;
     values = keys + dim * kTile;
     query = values + dim * kTile;
@@ -66,7 +66,8 @@ struct AttentionScratch {
   static int64_t floats(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts) {
     const int64_t rows = kQueryTile * heads_per_kv;
     return (2 * head_dim * kTile + 2 * rows * head_dim + rows * kTile + 2 * rows +
-            (2 * rows + 1) * max_parts + 15) / 16 * 16;
+            (2 * rows + 1) * max_parts + 15) /
+           16 * 16;
   }
   float* keys;     // [head_dim][kTile]
   float* values;   // [kTile][head_dim]
@@ -83,8 +84,9 @@ struct AttentionScratch {
 };
 
 /// A query of one head, rotated by one row of the angle table and scaled.
-static inline void rotate_query(const AttentionArgs& args, const float* q, int32_t angle_row, float* out) {
-  const int32_t half = args.geometry.head_dim / 2;
+static inline void rotate_query(const AttentionArgs& args, const float* q, int32_t angle_row,
+                                float* out) {
+  const int32_t half = args.kv.geometry().head_dim / 2;
   const float* cosines = args.angles + int64_t{angle_row} * 2 * half;
   const float* sines = cosines + half;
   for (int32_t i = 0; i < half; ++i) {

@@ -59,8 +59,8 @@ struct AttentionSequence {
   const int32_t* angle_rows;
   int32_t n_rotations;
   Visibility visibility;
-  /// [n_tokens, n_entries], zeroed: attention that each query gives to each entry, summed over heads
-  /// in units of 2^-32. Null: not measured.
+  /// [n_tokens, n_entries], zeroed: attention that each query gives to each entry, summed over
+  /// heads in units of 2^-32. Null: not measured.
   int64_t* mass;
 };
 
@@ -71,9 +71,7 @@ struct AttentionArgs {
   float scale;          // usually 1/sqrt(head_dim)
   const float* angles;  // [n_rows][2][head_dim/2]: cos, then sin
   bool interleaved;     // rotary pairs (2i, 2i+1); else (i, i + head_dim/2)
-  const uint8_t* pool;  // page p starts at p * geometry.page_bytes()
-  PageGeometry geometry;
-  DType kv_type;  // kF32, kF16, kBF16
+  KvView<KeyOrder::kByDim> kv;
   const AttentionSequence* sequences;
   int32_t n_sequences;
   int32_t max_parts;  // room in scratch for measuring masses; see attention_scratch
@@ -86,9 +84,7 @@ struct RopeStoreArgs {
   const float* angles;         // as in AttentionArgs
   const int32_t* angle_rows;   // [n_tokens] row of each token's own position
   bool interleaved;
-  uint8_t* pool;
-  PageGeometry geometry;
-  DType kv_type;
+  KvView<KeyOrder::kByDim, uint8_t> kv;
   const KvDestination* destinations;  // [n_tokens]
   /// [n_tokens] sum over KV heads of ||key||_2, in kNormUnits; null: not measured.
   int64_t* key_norms;

@@ -81,7 +81,7 @@ void rms_norm(const float* x, const float* w, float eps, int64_t n, int64_t n_to
 int64_t attention_tasks(const AttentionArgs& args) {
   int64_t tasks = 0;
   for (int32_t i = 0; i < args.n_sequences; ++i) tasks += query_tiles(args.sequences[i]);
-  return tasks * args.geometry.n_kv_heads;
+  return tasks * args.kv.geometry().n_kv_heads;
 }
 
 int64_t attention_scratch(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts) {
@@ -126,10 +126,10 @@ void store_element(uint8_t* base, DType type, int64_t i, float value) {
 /// Sum over KV heads of the keys' lengths; rotation does not change them.
 int64_t key_norms(const RopeStoreArgs& args, int64_t t) {
   int64_t total = 0;
-  for (int32_t h = 0; h < args.geometry.n_kv_heads; ++h) {
-    const float* k = args.k + t * args.k_stride + int64_t{h} * args.geometry.head_dim;
+  for (int32_t h = 0; h < args.kv.geometry().n_kv_heads; ++h) {
+    const float* k = args.k + t * args.k_stride + int64_t{h} * args.kv.geometry().head_dim;
     float squares = 0.0F;
-    for (int32_t d = 0; d < args.geometry.head_dim; ++d) squares += k[d] * k[d];
+    for (int32_t d = 0; d < args.kv.geometry().head_dim; ++d) squares += k[d] * k[d];
     total += norm_to_fixed(std::sqrt(squares));
   }
   return total;
@@ -138,29 +138,32 @@ int64_t key_norms(const RopeStoreArgs& args, int64_t t) {
 }  // namespace
 
 void rope_store(const RopeStoreArgs& args, int64_t begin, int64_t end) {
-  const PageGeometry& g = args.geometry;
+  const PageGeometry& g = args.kv.geometry();
+  const DType type = args.kv.type();
+  const int64_t to_next_dim = args.kv.dim_bytes();
   const int32_t half = g.head_dim / 2;
-  const float least = least_overflow(args.kv_type);
+  const float least = least_overflow(type);
   int64_t lost = 0;
   for (int64_t t = begin; t < end; ++t) {
     const KvDestination to = args.destinations[t];
-    uint8_t* page = args.pool + to.page * g.page_bytes();
     const float* cosines = args.angles + int64_t{args.angle_rows[t]} * 2 * half;
     const float* sines = cosines + half;
     for (int32_t h = 0; h < g.n_kv_heads; ++h) {
       const float* k = args.k + t * args.k_stride + int64_t{h} * g.head_dim;
       const float* v = args.v + t * args.v_stride + int64_t{h} * g.head_dim;
+      uint8_t* key = args.kv.k(to.page, h, to.slot, 0);
+      uint8_t* value = args.kv.v(to.page, h, to.slot, 0);
       for (int32_t i = 0; i < half; ++i) {
         const int32_t a = args.interleaved ? 2 * i : i;
         const int32_t b = args.interleaved ? 2 * i + 1 : i + half;
         const float x = k[a] * cosines[i] - k[b] * sines[i];
         const float y = k[a] * sines[i] + k[b] * cosines[i];
-        store_element(page, args.kv_type, g.k_offset(h, a, to.slot), x);
-        store_element(page, args.kv_type, g.k_offset(h, b, to.slot), y);
+        store_element(key + a * to_next_dim, type, 0, x);
+        store_element(key + b * to_next_dim, type, 0, y);
         lost += int64_t{overflows(x, least)} + int64_t{overflows(y, least)};
       }
       for (int32_t d = 0; d < g.head_dim; ++d) {
-        store_element(page, args.kv_type, g.v_offset(h, to.slot, d), v[d]);
+        store_element(value, type, d, v[d]);
         lost += int64_t{overflows(v[d], least)};
       }
     }

@@ -48,8 +48,9 @@ void mass_kernel(MassParams p) {
   if (sequence.first_mass < 0 || !PADDOCK_CHECKED("query", index < sequence.n_tokens)) return;
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
   const LiveEntries live = live_entries(p.args, query);
-  const EntryRange range = cut_table(p.args.geometry, sequence.visibility, query.position(), live.n)
-                               .range(simt::block_x() % p.splits);
+  const EntryRange range =
+      cut_table(p.args.kv.geometry(), sequence.visibility, query.position(), live.n)
+          .range(simt::block_x() % p.splits);
   const int lane = simt::lane();
   const int head = lane % S::kHeads;  // of this lane's scores
   float lse = 0;
@@ -177,7 +178,7 @@ int attention_mass(const AttentionArgs& args, int32_t n_sequences, int32_t max_t
   if (n_sequences == 0 || max_tokens == 0 || max_entries == 0) return 0;
   if (!is_supported(args) || n_sequences < 0 || max_tokens < 0 || max_entries < 0) return kInvalid;
   if (n_sequences > 65535 || args.lse == nullptr || args.masses == nullptr) return kInvalid;
-  const MassParams params{args, rows_of(args), split_bound(args.geometry, max_entries)};
+  const MassParams params{args, rows_of(args), split_bound(args.kv.geometry(), max_entries)};
   const int64_t blocks = int64_t{max_tokens} * params.splits;
   const int64_t clears = divide_up(int64_t{max_tokens} * max_entries, kClearThreads);
   if (blocks > INT32_MAX || clears > INT32_MAX) return kInvalid;
@@ -188,8 +189,8 @@ int attention_mass(const AttentionArgs& args, int32_t n_sequences, int32_t max_t
   if (error != 0) return error;
   return with_shape(args, [&](auto shape) {
     using S = decltype(shape);
-    const int64_t per_kv = args.n_heads / args.geometry.n_kv_heads;
-    const int64_t groups = args.geometry.n_kv_heads * divide_up(per_kv, S::kHeads);
+    const int64_t per_kv = args.n_heads / args.kv.geometry().n_kv_heads;
+    const int64_t groups = args.kv.geometry().n_kv_heads * divide_up(per_kv, S::kHeads);
     const simt::Grid grid{static_cast<uint32_t>(blocks), static_cast<uint32_t>(groups), sequences};
     return PADDOCK_LAUNCH(mass_kernel<S>, grid, kThreads, kWarps * mass_warp_bytes<S>(params.rows),
                           stream, params);

@@ -15,8 +15,7 @@
 // Each order depends on the token's table, position and visibility alone. Splits without visible
 // slots leave -inf as their maximum and nothing else.
 // Shapes: head_dim even, 16 to 256; rows of a multiple of 16 bytes are fast, others come word by
-//   word. Pages as PageGeometry's k_slot_offset and v_offset say, the pool aligned to 4 bytes (16
-//   to be fast), entries to 16.
+//   word. The pool aligned to 4 bytes (16 to be fast), entries to 16.
 // Moves per call: visible slots * 2 * head_dim * element bytes per KV head (and group of 8), and
 //   2 * (head_dim + 2) floats for each (token, head, split).
 #include "cuda/decode_tensor.h"
@@ -40,7 +39,7 @@ PADDOCK_DEVICE int64_t part_index(const DecodeParams& p, int32_t i, int32_t head
 }
 PADDOCK_DEVICE float* part_row(const DecodeParams& p, int64_t part) {
   return p.args.workspace + int64_t{p.list.n} * p.args.n_heads * p.splits * 2 +
-         part * p.args.geometry.head_dim;
+         part * p.args.kv.geometry().head_dim;
 }
 PADDOCK_DEVICE void store_part(const DecodeParams& p, int64_t part, float largest, float sum) {
   simt::store(p.args.workspace + 2 * part, largest);
@@ -159,7 +158,7 @@ PADDOCK_DEVICE void merge_warps(const DecodeParams& p, const Query& query, int32
     weights[w] = parts[w].x == -INFINITY ? 0.0F : simt::fast_exp2(parts[w].x - largest);
     sum = simt::fma(weights[w], parts[w].y, sum);
   }
-  const int32_t dim = p.args.geometry.head_dim;
+  const int32_t dim = p.args.kv.geometry().head_dim;
   const int32_t head = query.first_head + h;
   const int64_t part = part_index(p, i, head, split);
   const bool last = p.splits == 1;  // nothing to merge with
@@ -193,7 +192,7 @@ void decode_kernel(DecodeParams p) {
   const Query query = make_query(p.args, sequence, index, S::kHeads, simt::block_y());
   const LiveEntries live = live_entries(p.args, query);
   const EntryRange range =
-      cut_table(p.args.geometry, sequence.visibility, query.position(), live.n).range(split);
+      cut_table(p.args.kv.geometry(), sequence.visibility, query.position(), live.n).range(split);
   if (range.begin == range.end && p.splits > 1) {  // of a shorter table: nothing to set up
     if (simt::thread_x() < query.n_heads) {
       store_part(p, part_index(p, i, query.first_head + simt::thread_x(), split), -INFINITY, 0);
@@ -270,7 +269,7 @@ void merge_kernel(DecodeParams p) {
     simt::store(p.args.lse + row, natural_log(largest, sum));
   }
   const float scale = sum > 0 ? 1.0F / sum : 0.0F;
-  const int32_t dim = p.args.geometry.head_dim;
+  const int32_t dim = p.args.kv.geometry().head_dim;
   for (int32_t d0 = 0; d0 < dim; d0 += simt::kWarpSize) {
     const int32_t d = d0 + lane;
     const bool inside = PADDOCK_CHECKED("dim", d < dim);
@@ -301,15 +300,15 @@ int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream s
   if (!is_supported(args) || list.n < 0 || list.max_entries < 0) return kInvalid;
   if (args.tensor_cores && decode_tensor_supports(args)) return decode_tensor(args, list, stream);
   const DecodeParams params{args, list, rows_of(args),
-                            split_bound(args.geometry, list.max_entries)};
+                            split_bound(args.kv.geometry(), list.max_entries)};
   const int64_t blocks = int64_t{list.n} * params.splits;
   const int64_t tasks = int64_t{list.n} * args.n_heads;
   if (blocks > INT32_MAX || tasks > INT32_MAX) return kInvalid;
   if (params.splits > 1 && args.workspace == nullptr) return kInvalid;
   const int error = with_shape(args, [&](auto shape) {
     using S = decltype(shape);
-    const int64_t per_kv = args.n_heads / args.geometry.n_kv_heads;
-    const int64_t groups = args.geometry.n_kv_heads * divide_up(per_kv, S::kHeads);
+    const int64_t per_kv = args.n_heads / args.kv.geometry().n_kv_heads;
+    const int64_t groups = args.kv.geometry().n_kv_heads * divide_up(per_kv, S::kHeads);
     const simt::Grid grid{static_cast<uint32_t>(blocks), static_cast<uint32_t>(groups)};
     return PADDOCK_LAUNCH(decode_kernel<S>, grid, kThreads, kWarps * warp_bytes<S>(params.rows),
                           stream, params);

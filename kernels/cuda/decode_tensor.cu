@@ -169,7 +169,8 @@ void tensor_kernel(TensorParams p) {
   const auto [sequence, index] = load_item(p.args, p.list, i);
   const Query query = make_query(p.args, sequence, index, kHeads, group);
   const LiveEntries live = live_entries(p.args, query);
-  const Splits splits = cut_table(p.args.geometry, sequence.visibility, query.position(), live.n);
+  const Splits splits =
+      cut_table(p.args.kv.geometry(), sequence.visibility, query.position(), live.n);
   const int32_t per_piece = (splits.n + p.pieces - 1) / p.pieces;
   const int32_t begin = piece * per_piece;
   const int32_t end = simt::min(begin + per_piece, splits.n);
@@ -179,8 +180,8 @@ void tensor_kernel(TensorParams p) {
   const int32_t likely = begin == 0 ? 0 : simt::max(sequence.n_rotations - 1, 0);
   const int32_t likely_angle = sequence.n_rotations > 0 ? angle_row(p.args, query, likely) : 0;
 
-  Walk walk(p.args, query, live, splits.range(begin), 2 * kDim);
-  const int64_t to_values = 2 * p.args.geometry.side_elements();
+  Walk walk(p.args, query, live, splits.range(begin), kv_row_bytes(kDim, sizeof(H)));
+  const int64_t to_values = p.args.kv.to_values(sizeof(H));
   Stage<kDim>* stages = stages_of<kDim>(simt::warp());
   Tile tiles[kStages] = {};    // on their way, the next one first
   int32_t of_splits[kStages];  // likewise
@@ -208,7 +209,7 @@ void tensor_kernel(TensorParams p) {
     tiles[kStages - 1] = tile;
     of_splits[kStages - 1] = fetched;
     PADDOCK_SYNC_WARP("stage used");
-    if (tile.n > 0) copy_tile<kDim>(p.args.pool, to_values, tile, stages + stage);
+    if (tile.n > 0) copy_tile<kDim>(p.args.kv, to_values, tile, stages + stage);
     simt::cp_async_commit();
     stage = stage + 1 == kStages ? 0 : stage + 1;
     if (number >= 0) {
@@ -267,7 +268,7 @@ int launch(const TensorParams& params, Stream stream) {
 
 template <typename H>
 int launch_dim(const TensorParams& params, Stream stream) {
-  switch (params.args.geometry.head_dim) {
+  switch (params.args.kv.geometry().head_dim) {
     case 16:
       return launch<H, 16>(params, stream);
     case 32:
@@ -290,20 +291,20 @@ int launch_dim(const TensorParams& params, Stream stream) {
 }  // namespace
 
 bool decode_tensor_supports(const AttentionArgs& args) {
-  const PageGeometry& g = args.geometry;
+  const PageGeometry& g = args.kv.geometry();
   return g.element_bytes == 2 && g.head_dim % 16 == 0 && g.head_dim <= 128 && args.scale > 0 &&
-         reinterpret_cast<uintptr_t>(args.pool) % 16 == 0;
+         args.kv.rows_aligned(16);
 }
 
 int decode_tensor(const AttentionArgs& args, const DecodeList& list, Stream stream) {
-  const PageGeometry& g = args.geometry;
+  const PageGeometry& g = args.kv.geometry();
   const int64_t per_kv = args.n_heads / g.n_kv_heads;
   const auto groups = static_cast<int32_t>(g.n_kv_heads * divide_up(per_kv, kHeads));
   const TensorParams params{args, list, split_bound(g, list.max_entries),
                             choose_pieces(g, int64_t{list.n} * groups, list), groups};
   if (params.splits > 1 && (args.workspace == nullptr || args.arrivals == nullptr)) return kInvalid;
-  return args.kv_type == DType::kF16 ? launch_dim<simt::F16>(params, stream)
-                                     : launch_dim<simt::Bf16>(params, stream);
+  return args.kv.type() == DType::kF16 ? launch_dim<simt::F16>(params, stream)
+                                       : launch_dim<simt::Bf16>(params, stream);
 }
 
 }  // namespace paddock::cuda

@@ -53,17 +53,18 @@ PADDOCK_DEVICE Part<kDim>* part_of(int warp) {
 // ---- tiles ----
 /// Starts to copy a tile; rows past its last become zeros.
 template <int kDim>
-PADDOCK_DEVICE void copy_tile(const uint8_t* pool, int64_t to_values, const Tile& tile,
-                              Stage<kDim>* to) {
+PADDOCK_DEVICE void copy_tile(const KvView<KeyOrder::kBySlot>& kv, int64_t to_values,
+                              const Tile& tile, Stage<kDim>* to) {
   using F = Form<kDim>;
-  constexpr int kRowBytes = 2 * kDim;
+  constexpr int kRowBytes = kv_row_bytes(kDim, sizeof(uint16_t));
   const int lane = simt::lane();
   const int row = lane / F::kLanes;
   const int column = lane % F::kLanes * 8;
+  const int in_row = kv_row_bytes(column, sizeof(uint16_t));
   uint16_t* keys = &to->keys[row][column];
   uint16_t* values = &to->values[row][column];
   if (tile.n == kTile && tile.one_entry) {
-    const uint8_t* from = pool + simt::shfl(tile.offset, 0) + row * kRowBytes + 2 * column;
+    const uint8_t* from = kv.at(simt::shfl(tile.offset, 0)) + row * kRowBytes + in_row;
     const uint8_t* values_from = from + to_values;
     PADDOCK_UNROLL for (int r = 0; r < kTile; r += F::kRowsAtOnce) {
       PADDOCK_UNROLL for (int c = 0; c < kDim; c += F::kLanes * 8) {
@@ -78,7 +79,7 @@ PADDOCK_DEVICE void copy_tile(const uint8_t* pool, int64_t to_values, const Tile
     return;
   }
   PADDOCK_UNROLL for (int r = 0; r < kTile; r += F::kRowsAtOnce) {
-    const uint8_t* from = pool + simt::shfl(tile.offset, r + row) + 2 * column;
+    const uint8_t* from = kv.at(simt::shfl(tile.offset, r + row)) + in_row;
     const int bytes = r + row < tile.n ? 16 : 0;
     PADDOCK_UNROLL for (int c = 0; c < kDim; c += F::kLanes * 8) {
       simt::cp_async16(keys + r * (kDim + 8) + c, from + 2 * c, bytes);

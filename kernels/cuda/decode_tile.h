@@ -43,9 +43,8 @@ struct Rows {
   bool aligned;     // rows start at multiples of 16 bytes: they come by cp.async
 };
 inline Rows rows_of(const AttentionArgs& a) {
-  const int32_t bytes = a.geometry.head_dim * a.geometry.element_bytes;
-  return {bytes, static_cast<int32_t>(divide_up(bytes, 16)),
-          bytes % 16 == 0 && reinterpret_cast<uintptr_t>(a.pool) % 16 == 0};
+  const int32_t bytes = a.kv.row_bytes();
+  return {bytes, static_cast<int32_t>(divide_up(bytes, 16)), a.kv.rows_aligned(16)};
 }
 
 template <int kHeads>
@@ -59,16 +58,16 @@ int with_shape(const AttentionArgs& a, const Use& use) {
   const auto with_lanes = [&](auto type, auto heads) {
     using T = decltype(type);
     constexpr int kHeads = decltype(heads)::kValue;
-    if (a.geometry.head_dim <= 64) return use(Shape<T, kHeads, 8>());
-    if (a.geometry.head_dim <= 128) return use(Shape<T, kHeads, 16>());
+    if (a.kv.geometry().head_dim <= 64) return use(Shape<T, kHeads, 8>());
+    if (a.kv.geometry().head_dim <= 128) return use(Shape<T, kHeads, 16>());
     return use(Shape<T, 4, 32>());  // 8 heads of 256 do not fit into registers
   };
-  const bool few = a.n_heads / a.geometry.n_kv_heads <= 4;
+  const bool few = a.n_heads / a.kv.geometry().n_kv_heads <= 4;
   const auto with_heads = [&](auto type) {
     return few ? with_lanes(type, Heads<4>()) : with_lanes(type, Heads<8>());
   };
-  if (a.kv_type == DType::kF32) return with_heads(float());
-  if (a.kv_type == DType::kF16) return with_heads(simt::F16());
+  if (a.kv.type() == DType::kF32) return with_heads(float());
+  if (a.kv.type() == DType::kF16) return with_heads(simt::F16());
   return with_heads(simt::Bf16());
 }
 
@@ -88,11 +87,11 @@ PADDOCK_DEVICE void copy_words(const uint8_t* from, int bytes, uint8_t* to) {
 template <typename S>
 PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Rows& rows, const Tile& tile,
                               int sides, uint8_t* to) {
-  const int64_t to_values = args.geometry.side_elements() * args.geometry.element_bytes;
+  const int64_t to_values = args.kv.to_values(args.kv.geometry().element_bytes);
   const int lane = simt::lane();
   PADDOCK_UNROLL for (int pass = 0; pass < S::kPasses; ++pass) {
     const int row = pass * S::kRowsAtOnce + lane / S::kLanes;
-    const uint8_t* row_from = args.pool + simt::shfl(tile.offset, row);
+    const uint8_t* row_from = args.kv.at(simt::shfl(tile.offset, row));
     PADDOCK_UNROLL for (int i = 0; i < S::kVectors; ++i) {
       const int vector = lane % S::kLanes + i * S::kLanes;
       if (!PADDOCK_CHECKED("vector to copy", vector < rows.vectors)) continue;
@@ -115,7 +114,7 @@ PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Rows& rows, const
 template <typename S>
 PADDOCK_DEVICE void rotate_queries(const AttentionArgs& args, const Query& query, int32_t rotation,
                                    float* shared, float (&q)[S::kHeads][8]) {
-  const int32_t dim = args.geometry.head_dim;
+  const int32_t dim = args.kv.geometry().head_dim;
   const int32_t half = dim / 2;
   const AttentionSequence& s = query.sequence;
   const int32_t angle = simt::load_const(args.angle_rows + s.first_angle_row +

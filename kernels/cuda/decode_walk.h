@@ -90,11 +90,8 @@ PADDOCK_HD inline Splits cut_table(const PageGeometry& g, const Visibility& v, i
 
 /// Whether the kernels can take these; `n_heads` is a multiple of KV heads.
 inline bool is_supported(const AttentionArgs& a) {
-  const PageGeometry& g = a.geometry;
-  const bool known = (a.kv_type == DType::kF32 && g.element_bytes == 4) ||
-                     (a.kv_type == DType::kF16 && g.element_bytes == 2) ||
-                     (a.kv_type == DType::kBF16 && g.element_bytes == 2);
-  return known && g.n_kv_heads > 0 && g.block_size > 0 && g.head_dim >= kMinHeadDim &&
+  const PageGeometry& g = a.kv.geometry();
+  return a.kv.is_known() && g.n_kv_heads > 0 && g.block_size > 0 && g.head_dim >= kMinHeadDim &&
          g.head_dim <= kMaxHeadDim && g.head_dim % 2 == 0 && a.n_heads > 0 &&
          a.n_heads % g.n_kv_heads == 0;
 }
@@ -131,7 +128,7 @@ PADDOCK_DEVICE ListItem load_item(const AttentionArgs& args, const DecodeList& l
 /// `group`: which KV head, and which kHeads of its query heads.
 PADDOCK_DEVICE Query make_query(const AttentionArgs& args, const AttentionSequence& sequence,
                                 int32_t index, int32_t heads, int32_t group) {
-  const int32_t per_kv = args.n_heads / args.geometry.n_kv_heads;
+  const int32_t per_kv = args.n_heads / args.kv.geometry().n_kv_heads;
   const int32_t groups = (per_kv + heads - 1) / heads;
   const int32_t first = group % groups * heads;
   return {sequence, index, group / groups, group / groups * per_kv + first,
@@ -155,7 +152,7 @@ struct LiveEntries {
 };
 PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& query) {
   const AttentionSequence& s = query.sequence;
-  const int32_t block = args.geometry.block_size;
+  const int32_t block = args.kv.geometry().block_size;
   LiveEntries live{s.n_entries};
   const int64_t oldest = int64_t{query.position()} - s.visibility.window + 1;
   if (oldest <= s.visibility.sinks) return live;
@@ -238,9 +235,7 @@ class Walk {
       }
       before_ = after_ - count;
       rotation_ = entry.rotation;
-      const PageGeometry& g = args_.geometry;
-      base_ = entry.page * g.page_bytes() +
-              g.k_slot_offset(query_.kv_head, 0, 0) * g.element_bytes +
+      base_ = args_.kv.key_distance(entry.page, query_.kv_head) +
               int64_t{live.begin - before_} * row_bytes_;
       total_ = simt::shfl(after_, simt::kWarpSize - 1);
       position_ = 0;

@@ -46,7 +46,7 @@ struct AnglesArgs {
 };
 int angles(const AnglesArgs& args, Stream stream);
 
-/// Rotates k at each token's own position and writes k and v into pages (keys at k_slot_offset).
+/// Rotates k at each token's own position and writes k and v into pages.
 /// Tokens whose destination is a page below 0 are left out.
 struct RopeStoreArgs {
   const float* k;  // [n_tokens, n_kv_heads, head_dim] with token stride k_stride, not rotated
@@ -54,9 +54,7 @@ struct RopeStoreArgs {
   int64_t k_stride, v_stride;
   const float* angles;  // row t belongs to token t
   bool interleaved;     // rotary pairs (2i, 2i+1); else (i, i + head_dim/2)
-  uint8_t* pool;
-  PageGeometry geometry;
-  DType kv_type;                      // kF32, kF16, kBF16
+  KvView<KeyOrder::kBySlot, uint8_t> kv;
   const KvDestination* destinations;  // [n_tokens]
   int64_t*
       key_norms;  // [n_tokens] sum over KV heads of ||key||_2 in kNormUnits; null: not measured
@@ -221,9 +219,7 @@ struct AttentionArgs {
   float scale;
   const float* angles;  // [n_rows][2][head_dim/2]: cos, then sin
   bool interleaved;
-  const uint8_t* pool;  // page p starts at p * geometry.page_bytes()
-  PageGeometry geometry;
-  DType kv_type;
+  KvView<KeyOrder::kBySlot> kv;
   const AttentionSequence* sequences;  // [n_sequences]
   const BlockEntry* entries;           // aligned to 16 bytes
   const int32_t* angle_rows;

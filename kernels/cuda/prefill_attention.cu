@@ -62,15 +62,15 @@ PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Plan* plan, Stage
   constexpr int kRows = kThreads / kLanes;
   const int column = simt::lane() % kLanes * 8;
   if (column < kDim) {
-    const int dim = args.geometry.head_dim;
+    const int dim = args.kv.geometry().head_dim;
     const bool inside = column < dim;
-    const uint8_t* keys = args.pool + (inside ? 2 * column : 0);
-    const uint8_t* values = keys + 2 * args.geometry.side_elements();
+    const uint8_t* keys = args.kv.at(inside ? kv_row_bytes(column, sizeof(uint16_t)) : 0);
+    const uint8_t* values = keys + args.kv.to_values(sizeof(uint16_t));
     PADDOCK_UNROLL for (int i = 0; i < kKvTile / kRows; ++i) {
       const int row = simt::thread_x() / kLanes + i * kRows;
       const uint32_t from = simt::load(&plan->rows[row]);
       const bool there = inside && from != kNoRow;
-      const int64_t offset = there ? static_cast<int64_t>(uint64_t{from} * (2 * dim)) : 0;
+      const int64_t offset = there ? args.kv.row_distance(from, sizeof(uint16_t)) : 0;
       simt::cp_async16(&to->k[row][column], keys + offset, there ? 16 : 0);
       simt::cp_async16(&to->v[row][column], values + offset, there ? 16 : 0);
     }
@@ -95,7 +95,7 @@ PADDOCK_DEVICE void turn_queries(const AttentionArgs& args, const Work* work_at,
   const Work work = simt::load(work_at);
   constexpr int kUnits = kDim / 4;  // of two pairs each
   const AttentionSequence& s = work.sequence;
-  const int dim = args.geometry.head_dim;
+  const int dim = args.kv.geometry().head_dim;
   const int half = dim / 2;
   PADDOCK_UNROLL_BY(4) for (int i = 0; i < kUnits; ++i) {
     const int u = i * simt::kWarpSize + simt::lane();
@@ -256,9 +256,9 @@ PADDOCK_DEVICE void write_rows(const AttentionArgs& args, const Work* work_at, i
     if (!PADDOCK_CHECKED("head", head_of<kHeads>(m) < work.n_heads)) continue;
     const int64_t token = int64_t{work.sequence.first_token} + work.first + query;
     const int64_t row = token * args.n_heads + work.head + head_of<kHeads>(m);
-    float* out = args.out + row * args.geometry.head_dim + column;
+    float* out = args.out + row * args.kv.geometry().head_dim + column;
     PADDOCK_UNROLL for (int n = 0; n < kDim / 8; ++n) {
-      if (n * 8 < args.geometry.head_dim) {
+      if (n * 8 < args.kv.geometry().head_dim) {
         simt::store_vec(out + n * 8,
                         F32x2{output[n][2 * r] * factor, output[n][2 * r + 1] * factor});
       }
@@ -271,11 +271,11 @@ PADDOCK_DEVICE void write_rows(const AttentionArgs& args, const Work* work_at, i
 
 template <int kHeads>
 PADDOCK_DEVICE Work find_work(const AttentionArgs& args, const PrefillList& list) {
-  const int per_kv_head = args.n_heads / args.geometry.n_kv_heads;
+  const int per_kv_head = args.n_heads / args.kv.geometry().n_kv_heads;
   const int pieces = (per_kv_head + kHeads - 1) / kHeads;
-  const int piece = simt::block_x() % (pieces * args.geometry.n_kv_heads);
+  const int piece = simt::block_x() % (pieces * args.kv.geometry().n_kv_heads);
   const auto tile =
-      simt::load_const(list.tiles + simt::block_x() / (pieces * args.geometry.n_kv_heads));
+      simt::load_const(list.tiles + simt::block_x() / (pieces * args.kv.geometry().n_kv_heads));
   Work work;
   work.sequence = simt::load_const(args.sequences + tile.sequence);
   work.first = tile.first;
@@ -340,9 +340,9 @@ void prefill_kernel(AttentionArgs args, PrefillList list) {
 
 template <typename H, int kDim, int kHeads>
 int launch(const AttentionArgs& args, const PrefillList& list, Stream stream) {
-  const int32_t per_kv_head = args.n_heads / args.geometry.n_kv_heads;
+  const int32_t per_kv_head = args.n_heads / args.kv.geometry().n_kv_heads;
   const int64_t blocks =
-      int64_t{list.n} * args.geometry.n_kv_heads * ((per_kv_head + kHeads - 1) / kHeads);
+      int64_t{list.n} * args.kv.geometry().n_kv_heads * ((per_kv_head + kHeads - 1) / kHeads);
   if (blocks > INT32_MAX) return kInvalid;
   const simt::Grid grid{static_cast<uint32_t>(blocks)};
   return PADDOCK_LAUNCH((prefill_kernel<H, kDim, kHeads>), grid, kHeads * 64,
@@ -351,13 +351,13 @@ int launch(const AttentionArgs& args, const PrefillList& list, Stream stream) {
 
 template <typename H, int kDim>
 int launch_heads(const AttentionArgs& args, const PrefillList& list, Stream stream) {
-  return args.n_heads == args.geometry.n_kv_heads ? launch<H, kDim, 1>(args, list, stream)
-                                                  : launch<H, kDim, 2>(args, list, stream);
+  return args.n_heads == args.kv.geometry().n_kv_heads ? launch<H, kDim, 1>(args, list, stream)
+                                                       : launch<H, kDim, 2>(args, list, stream);
 }
 
 template <typename H>
 int launch_dim(const AttentionArgs& args, const PrefillList& list, Stream stream) {
-  const int32_t dim = args.geometry.head_dim;
+  const int32_t dim = args.kv.geometry().head_dim;
   if (dim <= 64) return launch_heads<H, 64>(args, list, stream);
   if (dim <= 80) return launch_heads<H, 80>(args, list, stream);
   if (dim <= 96) return launch_heads<H, 96>(args, list, stream);
@@ -374,12 +374,12 @@ bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_ty
 }
 
 int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream) {
-  if (!prefill_supports(args.geometry, args.n_heads, args.kv_type) || !(args.scale > 0)) {
+  if (!prefill_supports(args.kv.geometry(), args.n_heads, args.kv.type()) || !(args.scale > 0)) {
     return kInvalid;
   }
   if (list.n <= 0) return list.n < 0 ? kInvalid : 0;
-  return args.kv_type == DType::kF16 ? launch_dim<F16>(args, list, stream)
-                                     : launch_dim<Bf16>(args, list, stream);
+  return args.kv.type() == DType::kF16 ? launch_dim<F16>(args, list, stream)
+                                       : launch_dim<Bf16>(args, list, stream);
 }
 
 }  // namespace paddock::cuda

@@ -13,7 +13,7 @@ inline constexpr uint32_t kNoRow = 0xFFFFFFFFU;
 
 /// One KV tile, as one warp has planned it.
 struct Plan {
-  uint32_t rows[kKvTile];      // each slot's key in the pool, in rows of head_dim; kNoRow for none
+  uint32_t rows[kKvTile];      // each slot's KvView::key_row(); kNoRow for none
   int32_t positions[kKvTile];  // INT32_MAX for none
   int32_t rotation;            // -1: there is no further tile
   int32_t masked;              // some query does not see some slot
@@ -41,12 +41,6 @@ PADDOCK_DEVICE int32_t warp_min(int32_t v) {
   return v;
 }
 
-/// Counts rows of head_dim elements where `g` counts elements.
-PADDOCK_DEVICE PageGeometry in_rows(PageGeometry g) {
-  g.head_dim = 1;
-  return g;
-}
-
 /// Plans a tile that a query of the block sees, the next one after `skip` others, and moves past
 /// it. A lane is an entry of the group, then two slots of the tile.
 PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cursor* cursor,
@@ -55,7 +49,6 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
   Cursor at = simt::load(cursor);
   PADDOCK_SYNC_WARP("cursor read");
   const AttentionSequence& s = work.sequence;
-  const PageGeometry rows = in_rows(args.geometry);
   const int lane = simt::lane();
   for (;;) {
     BlockEntry e{0, 0, 0, 0, -1};
@@ -115,10 +108,9 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
       const bool live =
           slot >= static_cast<int32_t>(seen & 0xFFFFU) && slot < static_cast<int32_t>(seen >> 16);
       const int32_t position = live ? first_position + slot : INT32_MAX;
-      const int64_t row =
-          page * 2 * rows.side_elements() + rows.k_slot_offset(work.kv_head, slot, 0);
+      const uint32_t row = args.kv.key_row(page, work.kv_head, slot);
       simt::store(&plan->positions[j], position);
-      simt::store(&plan->rows[j], live ? static_cast<uint32_t>(row) : kNoRow);
+      simt::store(&plan->rows[j], live ? row : kNoRow);
       clear = clear && is_visible(s.visibility, work.first_t, position) &&
               is_visible(s.visibility, work.last_t, position);
     }

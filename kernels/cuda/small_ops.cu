@@ -82,20 +82,20 @@ constexpr float kLeastBf16 = least_overflow(DType::kBF16);
 
 /// Stores an element; 1 if it overflows().
 template <typename T>
-PADDOCK_DEVICE uint32_t store_element(uint8_t* page, int64_t i, float value);
+PADDOCK_DEVICE uint32_t store_element(uint8_t* to, int64_t i, float value);
 template <>
-PADDOCK_DEVICE uint32_t store_element<float>(uint8_t* page, int64_t i, float value) {
-  simt::store(reinterpret_cast<float*>(page) + i, value);
+PADDOCK_DEVICE uint32_t store_element<float>(uint8_t* to, int64_t i, float value) {
+  simt::store(reinterpret_cast<float*>(to) + i, value);
   return 0;
 }
 template <>
-PADDOCK_DEVICE uint32_t store_element<F16>(uint8_t* page, int64_t i, float value) {
-  simt::store(reinterpret_cast<F16*>(page) + i, simt::from_f32<F16>(value));
+PADDOCK_DEVICE uint32_t store_element<F16>(uint8_t* to, int64_t i, float value) {
+  simt::store(reinterpret_cast<F16*>(to) + i, simt::from_f32<F16>(value));
   return overflows(value, kLeastF16) ? 1U : 0U;
 }
 template <>
-PADDOCK_DEVICE uint32_t store_element<Bf16>(uint8_t* page, int64_t i, float value) {
-  simt::store(reinterpret_cast<Bf16*>(page) + i, simt::from_f32<Bf16>(value));
+PADDOCK_DEVICE uint32_t store_element<Bf16>(uint8_t* to, int64_t i, float value) {
+  simt::store(reinterpret_cast<Bf16*>(to) + i, simt::from_f32<Bf16>(value));
   return overflows(value, kLeastBf16) ? 1U : 0U;
 }
 
@@ -103,17 +103,18 @@ PADDOCK_DEVICE uint32_t store_element<Bf16>(uint8_t* page, int64_t i, float valu
 template <typename T>
 PADDOCK_KERNEL(kThreads)
 void rope_store_kernel(RopeStoreArgs args) {
-  const PageGeometry g = args.geometry;
+  const PageGeometry g = args.kv.geometry();
   const int32_t half = g.head_dim / 2;
   const int64_t t = simt::block_x();
   const KvDestination to = simt::load_const(args.destinations + t);
   if (!PADDOCK_CHECKED("a page", to.page >= 0)) return;
-  uint8_t* page = args.pool + to.page * g.page_bytes();
   const float* cosines = args.angles + t * 2 * half;
   uint32_t lost = 0;
   for (int32_t h = simt::warp(); h < g.n_kv_heads; h += kThreads / simt::kWarpSize) {
     const float* k = args.k + t * args.k_stride + int64_t{h} * g.head_dim;
     const float* v = args.v + t * args.v_stride + int64_t{h} * g.head_dim;
+    uint8_t* key = args.kv.k(to.page, h, to.slot, 0);
+    uint8_t* value = args.kv.v(to.page, h, to.slot, 0);
     for (int32_t i = simt::lane(); i < half; i += simt::kWarpSize) {
       const int32_t a = args.interleaved ? 2 * i : i;
       const int32_t b = args.interleaved ? 2 * i + 1 : i + half;
@@ -121,13 +122,11 @@ void rope_store_kernel(RopeStoreArgs args) {
       const float sine = simt::load_const(cosines + half + i);
       const float x = simt::load_const(k + a);
       const float y = simt::load_const(k + b);
-      lost += store_element<T>(page, g.k_slot_offset(h, to.slot, a),
-                               simt::mul(x, cosine) - simt::mul(y, sine));
-      lost += store_element<T>(page, g.k_slot_offset(h, to.slot, b),
-                               simt::mul(x, sine) + simt::mul(y, cosine));
+      lost += store_element<T>(key, a, simt::mul(x, cosine) - simt::mul(y, sine));
+      lost += store_element<T>(key, b, simt::mul(x, sine) + simt::mul(y, cosine));
     }
     for (int32_t d = simt::lane(); d < g.head_dim; d += simt::kWarpSize) {
-      lost += store_element<T>(page, g.v_offset(h, to.slot, d), simt::load_const(v + d));
+      lost += store_element<T>(value, d, simt::load_const(v + d));
     }
   }
   if (lost != 0 && args.overflows != nullptr) simt::atomic_add(args.overflows, uint64_t{lost});
@@ -136,7 +135,7 @@ void rope_store_kernel(RopeStoreArgs args) {
 /// One warp per token: every lane walks the same heads, so that the sum has one order.
 PADDOCK_KERNEL(simt::kWarpSize)
 void key_norms_kernel(RopeStoreArgs args) {
-  const PageGeometry g = args.geometry;
+  const PageGeometry g = args.kv.geometry();
   const int64_t t = simt::block_x();
   int64_t total = 0;
   for (int32_t h = 0; h < g.n_kv_heads; ++h) {
@@ -215,7 +214,7 @@ int rope_store(const RopeStoreArgs& args, Stream stream) {
   if (args.n_tokens == 0) return 0;
   const simt::Grid grid{static_cast<uint32_t>(args.n_tokens)};
   int error = kInvalid;
-  switch (args.kv_type) {
+  switch (args.kv.type()) {
     case DType::kF32:
       error = PADDOCK_LAUNCH(rope_store_kernel<float>, grid, kThreads, 0, stream, args);
       break;

@@ -136,6 +136,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
       buffer = AlignedBuffer(bytes, what);
     };
     fit(page_pool_, pool_bytes(limits), "the page pool");
+    kv_ = {page_pool_.data(), limits.pool.geometry, limits.pool.kv_type};
     fit(angles_, angle_bytes(limits), "rotary angles");
     fit(input_, input_bytes(limits), "packed activations");
     fit(scratch_, scratch_bytes(limits), "attention scratch");
@@ -196,9 +197,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
     args.angles = reinterpret_cast<const float*>(angles_.data());
     args.angle_rows = own_rows_.data();
     args.interleaved = limits_.model.rope_interleaved;
-    args.pool = page_pool_.data();
-    args.geometry = limits_.pool.geometry;
-    args.kv_type = limits_.pool.kv_type;
+    args.kv = kv_;
     args.destinations = plan_->layers[layer].destinations.data();
     args.key_norms = plan_->layers[layer].key_norms;
     int64_t overflows = 0;
@@ -241,8 +240,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
   // ---- pages
 
   void read_page(int32_t page, std::span<std::byte> out) const override {
-    const int64_t bytes = limits_.pool.geometry.page_bytes();
-    std::memcpy(out.data(), page_pool_.data() + page * bytes, static_cast<size_t>(bytes));
+    std::memcpy(out.data(), kv_.page(page), static_cast<size_t>(kv_.page_bytes()));
   }
 
   std::unique_ptr<HostPages> make_host_pages(int64_t n) override {
@@ -252,21 +250,19 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
             buffer(std::move(taken)) {}
       AlignedBuffer buffer;
     };
-    const int64_t bytes = limits_.pool.geometry.page_bytes();
+    const int64_t bytes = kv_.page_bytes();
     return std::make_unique<Pages>(AlignedBuffer(static_cast<uint64_t>(n * bytes), "saved pages"),
                                    bytes);
   }
   int64_t save_pages(std::span<const PageCopy> copies) override {
-    const int64_t bytes = limits_.pool.geometry.page_bytes();
     for (const PageCopy& c : copies) {
-      std::memcpy(c.host, page_pool_.data() + c.page * bytes, static_cast<size_t>(bytes));
+      std::memcpy(c.host, kv_.page(c.page), static_cast<size_t>(kv_.page_bytes()));
     }
     return 0;
   }
   int64_t load_pages(std::span<const PageCopy> copies) override {
-    const int64_t bytes = limits_.pool.geometry.page_bytes();
     for (const PageCopy& c : copies) {
-      std::memcpy(page_pool_.data() + c.page * bytes, c.host, static_cast<size_t>(bytes));
+      std::memcpy(kv_.page(c.page), c.host, static_cast<size_t>(kv_.page_bytes()));
     }
     return 0;
   }
@@ -274,8 +270,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
   void wait_for_copies(int64_t) override {}
 
   void poison_page(int32_t page) override {
-    const int64_t bytes = limits_.pool.geometry.page_bytes();
-    std::memset(page_pool_.data() + page * bytes, 0xFF, static_cast<size_t>(bytes));
+    std::memset(kv_.page(page), 0xFF, static_cast<size_t>(kv_.page_bytes()));
   }
 
  private:
@@ -346,9 +341,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
     args.scale = 1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim));
     args.angles = reinterpret_cast<const float*>(angles_.data());
     args.interleaved = limits_.model.rope_interleaved;
-    args.pool = page_pool_.data();
-    args.geometry = limits_.pool.geometry;
-    args.kv_type = limits_.pool.kv_type;
+    args.kv = kv_.read_only();
     args.sequences = sequences_.data();
     args.n_sequences = static_cast<int32_t>(sequences_.size());
     args.max_parts = static_cast<int32_t>(max_parts(limits_));
@@ -461,6 +454,7 @@ class CpuBackend final : public Backend, WeightStore, StepOps, PageStore {
   bool reference_;
   ThreadPool pool_;
   BackendLimits limits_;
+  KvView<KeyOrder::kByDim, uint8_t> kv_;  // of page_pool_
   AlignedBuffer page_pool_, angles_, input_, scratch_;
   AlignedBuffer masses_;  // of the layer at hand: [n_tokens, n_entries] for each measured sequence
   std::vector<AlignedBuffer> buffers_;

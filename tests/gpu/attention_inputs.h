@@ -113,6 +113,7 @@ struct Attention {
     return static_cast<float>(kSharpness / std::sqrt(static_cast<double>(shape.head_dim)));
   }
 
+  KvView<KeyOrder::kBySlot> view() const { return {pool.data(), geometry, shape.type}; }
   AttentionArgs args(int set, bool measured) const {
     return {q.data(),
             out.data(),
@@ -120,9 +121,7 @@ struct Attention {
             scale(),
             angles.data(),
             false,
-            pool.data(),
-            geometry,
-            shape.type,
+            view(),
             sequences.data() + int64_t{set} * shape.sequences,
             entries.data() + int64_t{set} * tables.set_entries(),
             angle_rows.data(),

@@ -7,9 +7,9 @@
 namespace paddock::bench {
 namespace {
 
-/// A slot's key or value of one head, by where it begins in its page.
-std::vector<float> kv_row(const Attention& a, int32_t page, int64_t element) {
-  const int64_t first = page * a.geometry.page_bytes() / a.geometry.element_bytes + element;
+/// A slot's key or value of one head, by where it begins in the pool.
+std::vector<float> kv_row(const Attention& a, const uint8_t* row) {
+  const int64_t first = (row - a.pool.data()) / a.geometry.element_bytes;
   return Pattern::of(a.shape.type).row(first, a.shape.head_dim);
 }
 /// A query as it meets the entries of one rotation.
@@ -46,8 +46,7 @@ std::vector<std::vector<double>> weights(const Attention& a, int32_t number, int
       turned = rotated(a, s.first_token + i, head, s.first_angle_row + rotation * s.n_tokens + i);
     }
     for (int32_t slot = live.begin; slot < live.end; ++slot) {
-      const std::vector<float> key =
-          kv_row(a, entry.page, a.geometry.k_slot_offset(kv_head, slot, 0));
+      const std::vector<float> key = kv_row(a, a.view().k(entry.page, kv_head, slot, 0));
       const double score =
           a.scale() * std::inner_product(key.begin(), key.end(), turned.begin(), 0.0);
       all[static_cast<size_t>(e)].push_back(score);
@@ -65,8 +64,7 @@ std::vector<std::vector<double>> weights(const Attention& a, int32_t number, int
     for (double& x : all[static_cast<size_t>(e)]) {
       x /= total;
       if (row == nullptr) continue;
-      const std::vector<float> value =
-          kv_row(a, entry.page, a.geometry.v_offset(kv_head, slot++, 0));
+      const std::vector<float> value = kv_row(a, a.view().v(entry.page, kv_head, slot++, 0));
       for (int32_t d = 0; d < dim; ++d) {
         (*row)[static_cast<size_t>(d)] += x * value[static_cast<size_t>(d)];
       }

@@ -233,10 +233,17 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
   scene.room = type == DType::kF32 ? 1e-6 : 4e-3;
   const auto state = std::make_shared<State>(scene.sets + 1, tokens, geometry, scattered);
   scene.launch = [=](int set, cuda::Stream stream) {
-    return cuda::rope_store({state->k.data() + set * each, state->k.data() + (set + 1) * each, row,
-                             row, state->angles.data(), false, state->out.data(), geometry, type,
-                             state->destinations.data() + int64_t{set} * tokens, nullptr,
-                             nullptr, tokens},
+    return cuda::rope_store({state->k.data() + set * each,
+                             state->k.data() + (set + 1) * each,
+                             row,
+                             row,
+                             state->angles.data(),
+                             false,
+                             {state->out.data(), geometry, type},
+                             state->destinations.data() + int64_t{set} * tokens,
+                             nullptr,
+                             nullptr,
+                             tokens},
                             stream);
   };
   scene.error = [=, launch = scene.launch] {
@@ -244,9 +251,8 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
     state->out.fill(0);
     if (launch(0, nullptr) != 0) return kBroken;
     const std::vector<uint8_t> got = state->out.download();
-    const auto stored = [&](int32_t page, int64_t element) -> double {
-      const uint8_t* at = &got[static_cast<size_t>(page * geometry.page_bytes() +
-                                                   element * geometry.element_bytes)];
+    const KvView<KeyOrder::kBySlot> pages(got.data(), geometry, type);
+    const auto stored = [&](const uint8_t* at) -> double {
       if (type == DType::kF32) {
         float value = 0;
         std::memcpy(&value, at, sizeof(value));
@@ -267,12 +273,11 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
           const double s = input(int64_t{t} * geometry.head_dim + half + i);
           const double x = input(first + i);
           const double y = input(first + half + i);
-          deviation.add(stored(to.page, geometry.k_slot_offset(h, to.slot, i)), x * c - y * s);
-          deviation.add(stored(to.page, geometry.k_slot_offset(h, to.slot, half + i)),
-                        x * s + y * c);
+          deviation.add(stored(pages.k(to.page, h, to.slot, i)), x * c - y * s);
+          deviation.add(stored(pages.k(to.page, h, to.slot, half + i)), x * s + y * c);
         }
         for (int32_t d = 0; d < geometry.head_dim; ++d) {
-          deviation.add(stored(to.page, geometry.v_offset(h, to.slot, d)), input(each + first + d));
+          deviation.add(stored(pages.v(to.page, h, to.slot, d)), input(each + first + d));
         }
       }
     }

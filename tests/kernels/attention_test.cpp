@@ -62,9 +62,7 @@ class Scene {
     args.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_dim));
     args.angles = angles_.data();
     args.interleaved = interleaved_;
-    args.pool = pool_.data();
-    args.geometry = geometry_;
-    args.kv_type = shape_.type;
+    args.kv = {pool_.data(), geometry_, shape_.type};
     args.sequences = &s;
     args.n_sequences = 1;
     std::vector<float> scratch(static_cast<size_t>(k.attention_scratch(
@@ -160,10 +158,10 @@ class Scene {
       rows.push_back(p);
     }
     const int64_t stride = int64_t{shape_.kv_heads} * shape_.head_dim;
-    const RopeStoreArgs args{k_.data(),      v_.data(),   stride,       stride,
-                             angles_.data(), rows.data(), interleaved_, pool_.data(),
-                             geometry_,      shape_.type, to.data(),    nullptr,
-                             nullptr};
+    const RopeStoreArgs args{
+        k_.data(),      v_.data(),   stride,       stride,
+        angles_.data(), rows.data(), interleaved_, {pool_.data(), geometry_, shape_.type},
+        to.data(),      nullptr,     nullptr};
     kernels(Isa::kPortable).rope_store(args, 0, length_);
   }
 

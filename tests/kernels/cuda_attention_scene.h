@@ -113,10 +113,16 @@ class AttentionScene {
     }
     const auto& k = cpu::kernels(cpu::Isa::kPortable);
     const auto parts = cpu::attention_parts(max_entries_, shape_.block);
-    const cpu::AttentionArgs args{q_.data(),        result.out.data(), shape_.heads,
-                                  scale(),          angles_.data(),    shape_.interleaved,
-                                  cpu_pool_.data(), geometry_,         shape_.type,
-                                  sequences.data(), n_sequences(),     static_cast<int32_t>(parts)};
+    const cpu::AttentionArgs args{q_.data(),
+                                  result.out.data(),
+                                  shape_.heads,
+                                  scale(),
+                                  angles_.data(),
+                                  shape_.interleaved,
+                                  {cpu_pool_.data(), geometry_, shape_.type},
+                                  sequences.data(),
+                                  n_sequences(),
+                                  static_cast<int32_t>(parts)};
     std::vector<float> scratch(static_cast<size_t>(
         k.attention_scratch(shape_.head_dim, shape_.heads / shape_.kv_heads, parts)));
     k.attention_reference(args, 0, k.attention_tasks(args), scratch.data());
@@ -147,10 +153,20 @@ class AttentionScene {
       sequences.freeze();
       entries.freeze();
       angle_rows.freeze();
-      args = {q.data(),      out.data(),           s.shape_.heads, s.scale(),
-              angles.data(), s.shape_.interleaved, pool.data(),    s.geometry_,
-              s.shape_.type, sequences.data(),     entries.data(), angle_rows.data(),
-              lse.data(),    masses.data(),        nullptr,        false,
+      args = {q.data(),
+              out.data(),
+              s.shape_.heads,
+              s.scale(),
+              angles.data(),
+              s.shape_.interleaved,
+              {pool.data(), s.geometry_, s.shape_.type},
+              sequences.data(),
+              entries.data(),
+              angle_rows.data(),
+              lse.data(),
+              masses.data(),
+              nullptr,
+              false,
               nullptr};
     }
     simt::DeviceBuffer<float> q, angles;
@@ -228,6 +244,8 @@ class AttentionScene {
     const auto bytes = static_cast<size_t>(n_pages_ * geometry_.page_bytes());
     pool_.assign(bytes, 0xFF);
     cpu_pool_.assign(bytes, 0xFF);
+    const KvView<KeyOrder::kBySlot, uint8_t> on_device(pool_.data(), geometry_, shape_.type);
+    const KvView<KeyOrder::kByDim, uint8_t> on_cpu(cpu_pool_.data(), geometry_, shape_.type);
     std::normal_distribution<float> normal;
     for (const BlockEntry& e : entries_) {
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
@@ -235,17 +253,16 @@ class AttentionScene {
           for (int32_t d = 0; d < shape_.head_dim; ++d) {
             const float k = normal(random_);
             const float v = normal(random_);
-            put(pool_, e.page, geometry_.k_slot_offset(h, slot, d), k);
-            put(cpu_pool_, e.page, geometry_.k_offset(h, d, slot), k);
-            put(pool_, e.page, geometry_.v_offset(h, slot, d), v);
-            put(cpu_pool_, e.page, geometry_.v_offset(h, slot, d), v);
+            put(on_device.k(e.page, h, slot, d), k);
+            put(on_cpu.k(e.page, h, slot, d), k);
+            put(on_device.v(e.page, h, slot, d), v);
+            put(on_cpu.v(e.page, h, slot, d), v);
           }
         }
       }
     }
   }
-  void put(std::vector<uint8_t>& pool, int32_t page, int64_t element, float x) const {
-    uint8_t* to = &pool[page * geometry_.page_bytes() + element * geometry_.element_bytes];
+  void put(uint8_t* to, float x) const {
     if (shape_.type == DType::kF32) {
       std::memcpy(to, &x, 4);
       return;
@@ -253,8 +270,8 @@ class AttentionScene {
     const uint16_t h = shape_.type == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
     std::memcpy(to, &h, 2);
   }
-  double get(int32_t page, int64_t element) const {
-    const uint8_t* from = &pool_[page * geometry_.page_bytes() + element * geometry_.element_bytes];
+  KvView<KeyOrder::kBySlot> pages() const { return {pool_.data(), geometry_, shape_.type}; }
+  double get(const uint8_t* from) const {
     if (shape_.type == DType::kF32) {
       float x = 0;
       std::memcpy(&x, from, 4);
@@ -316,10 +333,10 @@ class AttentionScene {
         double dot = 0;
         double size = 0;
         for (int32_t j = 0; j < d; ++j) {
-          const double term = q[j] * get(entry.page, geometry_.k_slot_offset(kv_head, slot, j));
+          const double term = q[j] * get(pages().k(entry.page, kv_head, slot, j));
           dot += term;
           size += std::abs(term);
-          const double v = get(entry.page, geometry_.v_offset(kv_head, slot, j));
+          const double v = get(pages().v(entry.page, kv_head, slot, j));
           largest_value = std::max(largest_value, std::abs(v));
         }
         dot *= double{scale()};
@@ -335,7 +352,7 @@ class AttentionScene {
       double sum = 0;
       double size = 0;
       for (const Seen& x : seen) {
-        const double v = get(x.page, geometry_.v_offset(kv_head, x.slot, j));
+        const double v = get(pages().v(x.page, kv_head, x.slot, j));
         sum += x.score * v;
         size += x.score * std::abs(v);
       }

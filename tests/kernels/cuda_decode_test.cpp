@@ -145,12 +145,15 @@ TEST(CudaDecode, RefusesWhatItCannotDo) {
     change(args);
     return decode_attention(args, list, nullptr) == kInvalid;
   };
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 17; }));
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 258; }));
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.head_dim = 14; }));
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.block_size = 0; }));
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.geometry.element_bytes = 4; }));
-  EXPECT_TRUE(refused([](AttentionArgs& a) { a.kv_type = DType::kQ8_0; }));
+  const auto of_pages = [&](const PageGeometry& geometry, DType type) {
+    return refused([&](AttentionArgs& a) { a.kv = {device.pool.data(), geometry, type}; });
+  };
+  EXPECT_TRUE(of_pages({2, 16, 17, 2}, DType::kF16));
+  EXPECT_TRUE(of_pages({2, 16, 258, 2}, DType::kF16));
+  EXPECT_TRUE(of_pages({2, 16, 14, 2}, DType::kF16));
+  EXPECT_TRUE(of_pages({2, 0, 16, 2}, DType::kF16));
+  EXPECT_TRUE(of_pages({2, 16, 16, 4}, DType::kF16));
+  EXPECT_TRUE(of_pages({2, 16, 16, 2}, DType::kQ8_0));
   EXPECT_TRUE(refused([](AttentionArgs& a) { a.n_heads = 3; }));
   EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 100}, nullptr), kInvalid)
       << "no workspace";

@@ -139,9 +139,7 @@ class Scene {
     args.scale = scale_;
     args.angles = device_angles.data();
     args.interleaved = shape_.interleaved;
-    args.pool = pool_->data();
-    args.geometry = geometry_;
-    args.kv_type = shape_.type;
+    args.kv = {pool_->data(), geometry_, shape_.type};
     args.sequences = device_sequences.data();
     args.entries = device_entries.data();
     args.angle_rows = device_rows.data();
@@ -165,15 +163,15 @@ class Scene {
   std::vector<float> on_cpu() const {
     const Sequence& s = sequences_[0];
     std::vector<uint16_t> pool(pool_bits_.size());
-    for (size_t p = 0; p < pool.size() * 2 / geometry_.page_bytes(); ++p) {
-      const size_t page = p * static_cast<size_t>(geometry_.page_bytes()) / 2;
+    const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(pool.data()), geometry_,
+                                               shape_.type);
+    const auto pages = static_cast<int64_t>(pool.size() * 2) / geometry_.page_bytes();
+    for (int64_t page = 0; page < pages; ++page) {
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
         for (int32_t slot = 0; slot < shape_.block; ++slot) {
           for (int32_t d = 0; d < shape_.head_dim; ++d) {
-            pool[page + geometry_.k_offset(h, d, slot)] =
-                pool_bits_[page + geometry_.k_slot_offset(h, slot, d)];
-            pool[page + geometry_.v_offset(h, slot, d)] =
-                pool_bits_[page + geometry_.v_offset(h, slot, d)];
+            std::memcpy(to.k(page, h, slot, d), pages_of_bits().k(page, h, slot, d), 2);
+            std::memcpy(to.v(page, h, slot, d), pages_of_bits().v(page, h, slot, d), 2);
           }
         }
       }
@@ -200,9 +198,7 @@ class Scene {
     args.scale = scale_;
     args.angles = angles_.data();
     args.interleaved = shape_.interleaved;
-    args.pool = reinterpret_cast<const uint8_t*>(pool.data());
-    args.geometry = geometry_;
-    args.kv_type = shape_.type;
+    args.kv = to.read_only();
     args.sequences = &sequence;
     args.n_sequences = 1;
     const cpu::Kernels& k = cpu::kernels(cpu::Isa::kPortable);
@@ -261,9 +257,9 @@ class Scene {
     }
   }
   void make_pool(int32_t pages) {
-    const int64_t page = geometry_.page_bytes() / 2;
-    pool_ = std::make_unique<DeviceBuffer<uint8_t>>(static_cast<size_t>(pages * page * 2), "pool");
-    pool_bits_.assign(static_cast<size_t>(pages * page), 0x7FFF);  // NaN in both types
+    const auto bytes = static_cast<size_t>(pages * geometry_.page_bytes());
+    pool_ = std::make_unique<DeviceBuffer<uint8_t>>(bytes, "pool");
+    pool_bits_.assign(bytes / 2, 0x7FFF);  // NaN in both types
     std::normal_distribution<float> normal;
     for (const Sequence& s : sequences_) {
       for (const BlockEntry& e : s.entries) {
@@ -274,9 +270,9 @@ class Scene {
           }
           if (!seen) continue;
           for (int32_t h = 0; h < shape_.kv_heads; ++h) {
-            for (const int64_t offset :
-                 {geometry_.k_slot_offset(h, slot, 0), geometry_.v_offset(h, slot, 0)}) {
-              const auto first = static_cast<size_t>(e.page * page + offset);
+            for (const uint8_t* row :
+                 {pages_of_bits().k(e.page, h, slot, 0), pages_of_bits().v(e.page, h, slot, 0)}) {
+              const size_t first = bits_before(row);
               std::vector<uint16_t> bits;
               for (int32_t d = 0; d < shape_.head_dim; ++d)
                 bits.push_back(to_bits(normal(random_)));
@@ -289,6 +285,14 @@ class Scene {
       }
     }
     pool_->freeze();
+  }
+
+  KvView<KeyOrder::kBySlot> pages_of_bits() const {
+    return {reinterpret_cast<const uint8_t*>(pool_bits_.data()), geometry_, shape_.type};
+  }
+  /// Index in pool_bits_ of what lies at an address in it.
+  size_t bits_before(const uint8_t* at) const {
+    return static_cast<size_t>(at - pages_of_bits().page(0)) / sizeof(uint16_t);
   }
 
   /// The rule of visibility, in this test's own words.
@@ -323,11 +327,9 @@ class Scene {
         for (int32_t slot = e.slot_begin; slot < e.slot_end; ++slot) {
           if (fresh || tiles.back().slots.size() == 64) tiles.push_back({rotation, {}});
           fresh = false;
-          const int64_t page = e.page * geometry_.page_bytes() / 2;
-          tiles.back().slots.push_back(
-              {e.first_position + slot,
-               static_cast<size_t>(page + geometry_.k_slot_offset(kv_head, slot, 0)),
-               static_cast<size_t>(page + geometry_.v_offset(kv_head, slot, 0))});
+          tiles.back().slots.push_back({e.first_position + slot,
+                                        bits_before(pages_of_bits().k(e.page, kv_head, slot, 0)),
+                                        bits_before(pages_of_bits().v(e.page, kv_head, slot, 0))});
         }
       }
     }
@@ -609,16 +611,15 @@ TEST(PrefillAttention, RefusesWhatItCannotDo) {
   EXPECT_FALSE(prefill_supports({2, 16, 60, 2}, 6, DType::kBF16));
   EXPECT_FALSE(prefill_supports({2, 16, 136, 2}, 6, DType::kBF16));
   AttentionArgs args{};
-  args.geometry = good;
+  args.kv = {nullptr, good, DType::kBF16};
   args.n_heads = 4;
-  args.kv_type = DType::kBF16;
   args.scale = 1;
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), 0);
   EXPECT_EQ(prefill_attention(args, {nullptr, -1}, nullptr), kInvalid);
   args.scale = 0;
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), kInvalid);
   args.scale = 1;
-  args.kv_type = DType::kF32;
+  args.kv = {nullptr, good, DType::kF32};
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), kInvalid);
 }
 

@@ -129,8 +129,9 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       std::vector<uint8_t> expected(3 * bytes, 0);
       std::vector<int64_t> norms(n);
       int64_t counted = 0;
-      cpu::RopeStoreArgs host{k.data(),    v.data(),     stride,          stride, turn.data(),
-                              rows.data(), interleaved,  expected.data(), g,      type,
+      const KvView<KeyOrder::kByDim, uint8_t> host_pages(expected.data(), g, type);
+      cpu::RopeStoreArgs host{k.data(),    v.data(),     stride,      stride,
+                              turn.data(), rows.data(),  interleaved, host_pages,
                               to.data(),   norms.data(), &counted};
       cpu::kernels(cpu::Isa::kPortable).rope_store(host, 0, n);
       EXPECT_EQ(counted, lost);
@@ -143,25 +144,32 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       DeviceBuffer<int64_t> got_norms(n + 1, "norms");
       simt::for_each_schedule([&](const std::string& schedule) {
         DeviceBuffer<uint64_t> overflows(std::vector<uint64_t>{7}, "overflows");
-        ASSERT_EQ(
-            rope_store({dk.data(), dv.data(), stride, stride, dt.data(), interleaved, pool.data(),
-                        g, type, dd.data(), got_norms.data(), overflows.data(), n + 1},
-                       nullptr),
-            0)
+        ASSERT_EQ(rope_store({dk.data(),
+                              dv.data(),
+                              stride,
+                              stride,
+                              dt.data(),
+                              interleaved,
+                              {pool.data(), g, type},
+                              dd.data(),
+                              got_norms.data(),
+                              overflows.data(),
+                              n + 1},
+                             nullptr),
+                  0)
             << schedule << simt::take_report_text();
         EXPECT_EQ(overflows.download()[0], static_cast<uint64_t>(7 + lost)) << schedule;
       });
       const std::vector<uint8_t> pages = pool.download();
+      const KvView<KeyOrder::kBySlot> own_pages(pages.data(), g, type);
       const auto size = static_cast<size_t>(g.element_bytes);
-      for (const KvDestination& at : std::span(to).first(n)) {
-        const size_t page = at.page * bytes;
+      for (const auto& [page, slot] : std::span(to).first(n)) {
         for (int32_t h = 0; h < g.n_kv_heads; ++h) {
           for (int32_t d = 0; d < g.head_dim; ++d) {
-            const size_t host_k = page + static_cast<size_t>(g.k_offset(h, d, at.slot)) * size;
-            const size_t own_k = page + static_cast<size_t>(g.k_slot_offset(h, at.slot, d)) * size;
-            const size_t both_v = page + static_cast<size_t>(g.v_offset(h, at.slot, d)) * size;
-            EXPECT_EQ(memcmp(&pages[own_k], &expected[host_k], size), 0) << h << " " << d;
-            EXPECT_EQ(memcmp(&pages[both_v], &expected[both_v], size), 0) << h << " " << d;
+            const uint8_t* own = own_pages.k(page, h, slot, d);
+            EXPECT_EQ(memcmp(own, host_pages.k(page, h, slot, d), size), 0) << h << " " << d;
+            own = own_pages.v(page, h, slot, d);
+            EXPECT_EQ(memcmp(own, host_pages.v(page, h, slot, d), size), 0) << h << " " << d;
           }
         }
       }

@@ -7,8 +7,8 @@ A list is a Python file beside this one; its name is an area. It calls
         stats_test:Events.* for some tests of one
     fault("kv-001", "what a user or a reader would call it", anchor, replacement, tests="...")
         a fault that the tests must notice; `tests` in place of those of source()
-    same("kv-002", "what it is", anchor, replacement, "why nobody can see it")
-        a change that is none: it is built, but never run unless it is named
+    same("kv-002", "what it is", anchor, replacement, "why nobody can see it", tests="...")
+        a change that is no fault: a test that notices it is wrong
 
 An anchor is text that its file holds exactly once; a space stands for any white space. «...» in it marks
 what the replacement replaces: an expression, or a statement with its semicolon (which "" leaves out; it
@@ -86,8 +86,8 @@ def load():
         faults.append(Fault(name, at["area"], at["file"], what, anchor, replacement,
                             (tests or at["tests"]).split(), same))
 
-    def same(name, what, anchor, replacement, why):
-        fault(name, what, anchor, replacement, same=why)
+    def same(name, what, anchor, replacement, why, tests=None):
+        fault(name, what, anchor, replacement, tests, why)
 
     for area in areas():
         at["area"] = area

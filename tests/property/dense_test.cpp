@@ -133,15 +133,17 @@ class Follower {
     const PageGeometry& g = impl.setup.geometry;
     for (const BlockEntry& e : impl.cache->table(0, layer)) {
       if (e.page < 0) continue;  // left a moment ago, in the same decision
-      const std::vector<std::byte> page = page_bytes(*inside_, e.page);
+      const std::vector<std::byte> bytes = page_bytes(*inside_, e.page);
+      const KvView<KeyOrder::kByDim> page(reinterpret_cast<const uint8_t*>(bytes.data()), g,
+                                          impl.setup.kv_type);
       for (int32_t slot = 0; slot < g.block_size; ++slot) {
         const int64_t p = int64_t{e.first_position} + slot;
         if (stored_[layer].contains(p)) continue;
         Rows rows;
         for (int32_t h = 0; h < g.n_kv_heads; ++h) {
           for (int32_t d = 0; d < g.head_dim; ++d) {
-            rows.key.push_back(page_element(page, impl.setup.kv_type, g.k_offset(h, d, slot)));
-            rows.value.push_back(page_element(page, impl.setup.kv_type, g.v_offset(h, slot, d)));
+            rows.key.push_back(page_element(page.k(0, h, slot, d), page.type()));
+            rows.value.push_back(page_element(page.v(0, h, slot, d), page.type()));
           }
         }
         if (p < impl.cache->length(0)) stored_[layer].emplace(p, std::move(rows));

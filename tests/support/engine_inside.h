@@ -15,10 +15,10 @@ inline std::vector<std::byte> page_bytes(const Engine::Impl& inside, int32_t pag
   return bytes;
 }
 
-/// Element i of a page whose elements have that type.
-inline float page_element(std::span<const std::byte> page, DType type, int64_t i) {
+/// An element of a page, of that type.
+inline float page_element(const uint8_t* at, DType type) {
   const auto read = [&](auto value) {
-    std::memcpy(&value, page.data() + i * static_cast<int64_t>(sizeof(value)), sizeof(value));
+    std::memcpy(&value, at, sizeof(value));
     return value;
   };
   if (type == DType::kF32) return read(float{});

@@ -208,14 +208,14 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
 
   void rope_store(int32_t layer, Buffer k, Buffer v) override {
     const bool norms = plan_->layers[layer].key_norms != nullptr;
-    launch("rope_store",
-           cuda::rope_store(
-               {k.data, v.data, k.stride, v.stride, angles_.as<float>(),
-                limits_.model.rope_interleaved, pages_.data(), limits_.pool.geometry,
-                limits_.pool.kv_type, upload_->layers()[layer].destinations,
-                norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.step.max_tokens : nullptr,
-                device_overflows() + layer, upload_->n_tokens()},
-               stream()));
+    launch(
+        "rope_store",
+        cuda::rope_store(
+            {k.data, v.data, k.stride, v.stride, angles_.as<float>(),
+             limits_.model.rope_interleaved, pages_.view(), upload_->layers()[layer].destinations,
+             norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.step.max_tokens : nullptr,
+             device_overflows() + layer, upload_->n_tokens()},
+            stream()));
   }
 
   void attention(int32_t layer, Buffer q, Buffer out) override {
@@ -228,9 +228,7 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
         1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim)),
         angles_.as<float>(),
         limits_.model.rope_interleaved,
-        pages_.data(),
-        limits_.pool.geometry,
-        limits_.pool.kv_type,
+        pages_.view().read_only(),
         of.sequences,
         of.entries,
         of.angle_rows,

@@ -1,6 +1,5 @@
 #include "backend/cuda/device_pages.h"
 
-#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -14,32 +13,34 @@ uint64_t DevicePages::bytes(const BackendLimits& limits) {
 }
 
 void DevicePages::reserve(const BackendLimits& limits) {
-  geometry_ = limits.pool.geometry;
   pool_.resize(runtime_, bytes(limits), "the page pool");
+  view_ = {pool_.as<uint8_t>(), limits.pool.geometry, limits.pool.kv_type};
 }
 
 void DevicePages::read(int32_t number, std::span<std::byte> out) const {
-  const PageGeometry& g = geometry_;
+  const PageGeometry& g = view_.geometry();
   const auto bytes = static_cast<uint64_t>(g.page_bytes());
-  std::vector<std::byte> own(bytes);
+  std::vector<uint8_t> own(bytes);
   runtime_->wait_for_side();
-  runtime_->copy_out(own.data(), page(number), bytes);
+  runtime_->copy_out(own.data(), view_.page(number), bytes);
   runtime_->synchronize();
-  const auto size = static_cast<size_t>(g.element_bytes);
+  // Pools of one page each.
+  const KvView<KeyOrder::kBySlot> from(own.data(), g, view_.type());
+  const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(out.data()), g,
+                                             view_.type());
+  const auto element = static_cast<size_t>(g.element_bytes);
   for (int32_t h = 0; h < g.n_kv_heads; ++h) {
     for (int32_t slot = 0; slot < g.block_size; ++slot) {
       for (int32_t d = 0; d < g.head_dim; ++d) {
-        std::memcpy(out.data() + static_cast<size_t>(g.k_offset(h, d, slot)) * size,
-                    own.data() + static_cast<size_t>(g.k_slot_offset(h, slot, d)) * size, size);
+        std::memcpy(to.k(0, h, slot, d), from.k(0, h, slot, d), element);
+        std::memcpy(to.v(0, h, slot, d), from.v(0, h, slot, d), element);
       }
     }
   }
-  const auto values = own.begin() + static_cast<int64_t>(bytes / 2);
-  std::copy(values, own.end(), out.begin() + static_cast<int64_t>(bytes / 2));
 }
 
 void DevicePages::poison(int32_t number) {
-  runtime_->fill(page(number), 0xFF, static_cast<uint64_t>(geometry_.page_bytes()));
+  runtime_->fill(view_.page(number), 0xFF, static_cast<uint64_t>(view_.page_bytes()));
 }
 
 std::unique_ptr<HostPages> DevicePages::make_host_pages(int64_t n) {
@@ -48,7 +49,7 @@ std::unique_ptr<HostPages> DevicePages::make_host_pages(int64_t n) {
         : HostPages(taken.as<std::byte>(), page_bytes), array(std::move(taken)) {}
     PinnedArray array;
   };
-  const int64_t bytes = geometry_.page_bytes();
+  const int64_t bytes = view_.page_bytes();
   return std::make_unique<Pages>(
       PinnedArray(runtime_, static_cast<uint64_t>(n * bytes), "saved pages"), bytes);
 }
@@ -56,17 +57,16 @@ std::unique_ptr<HostPages> DevicePages::make_host_pages(int64_t n) {
 /// Calls copy_run(host, pages, bytes) for each run of pages that lie side by side at both ends.
 template <typename Copy>
 int64_t DevicePages::copy(std::span<const PageCopy> copies, const Copy& copy_run) {
-  const int64_t bytes = geometry_.page_bytes();
+  const int64_t bytes = view_.page_bytes();
   runtime_->side_waits();
   for (size_t i = 0; i < copies.size();) {
     size_t n = 1;
     while (i + n < copies.size() &&
-           copies[i + n].page == copies[i].page + static_cast<int32_t>(n) &&
-           copies[i + n].host == copies[i].host + static_cast<int64_t>(n) * bytes) {
+           view_.page(copies[i + n].page) == view_.page(copies[i + n - 1].page) + bytes &&
+           copies[i + n].host == copies[i + n - 1].host + bytes) {
       ++n;
     }
-    copy_run(copies[i].host, page(copies[i].page),
-             static_cast<uint64_t>(static_cast<int64_t>(n) * bytes));
+    copy_run(copies[i].host, view_.page(copies[i].page), n * static_cast<uint64_t>(bytes));
     i += n;
   }
   return runtime_->side_mark();

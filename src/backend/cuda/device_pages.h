@@ -19,10 +19,9 @@ class DevicePages {
   /// Bytes that reserve() takes.
   static uint64_t bytes(const BackendLimits& limits);
   void reserve(const BackendLimits& limits);
-  uint8_t* data() const { return pool_.as<uint8_t>(); }
+  const KvView<KeyOrder::kBySlot, uint8_t>& view() const { return view_; }
 
-  /// A page in the CPU's order, once everything asked for so far has been done: keys dimension by
-  /// dimension.
+  /// A page in the CPU's order of keys, once everything asked for so far has been done.
   void read(int32_t page, std::span<std::byte> out) const;
   void poison(int32_t page);
 
@@ -38,12 +37,11 @@ class DevicePages {
  private:
   template <typename Copy>
   int64_t copy(std::span<const PageCopy> copies, const Copy& copy_run);
-  uint8_t* page(int32_t number) const { return data() + number * geometry_.page_bytes(); }
 
   std::shared_ptr<DeviceRuntime> runtime_;
-  PageGeometry geometry_{};
   DeviceArray pool_;
-  bool loads_ = false;  // pages may be on their way in
+  KvView<KeyOrder::kBySlot, uint8_t> view_;  // of pool_
+  bool loads_ = false;                       // pages may be on their way in
 };
 
 }  // namespace paddock::cuda

@@ -1,0 +1,39 @@
+# Faults of the area "layout", and other orders of bytes in a page that nobody may notice: see faults.py.
+
+source("kernels/paged_kv.h", "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test "
+       "cuda_prefill_test cuda_mass_test policy_test cuda_engine_test")
+same("layout-001", "values lie before keys",
+     "Sides sides() const { return «Sides{0, side_rows()}»; }",
+     "Sides{side_rows(), 0}",
+     "the order of the sides is known in one place")
+same("layout-002", "the last head lies first",
+     "+ «head» * geometry_.head_rows();",
+     "(geometry_.n_kv_heads - 1 - head)",
+     "the order of heads is known in one place")
+same("layout-003", "a gap of one row behind each head",
+     "int64_t head_rows() const { return «block_size»; }",
+     "block_size + 1",
+     "the size of a head, and so of a page, is known in one place",
+     "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test cuda_prefill_test cuda_mass_test "
+     "cuda_engine_test:CudaEngine.*")
+same("layout-004", "a gap of one row behind each page",
+     "int64_t page_rows() const { return «2 * side_rows()»; }",
+     "2 * side_rows() + 1",
+     "the size of a page is known in one place",
+     "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test cuda_prefill_test cuda_mass_test "
+     "cuda_engine_test:CudaEngine.*")
+fault("layout-005", "the last keys of a page lie where its first values do",
+      "int64_t side_rows() const { return «n_kv_heads * head_rows()»; }",
+      "n_kv_heads * head_rows() - 1")
+fault("layout-006", "a value lies one row too near to its key",
+      "return «(geometry_.sides().values - geometry_.sides().keys)» * geometry_.head_dim",
+      "(geometry_.sides().values - geometry_.sides().keys - 1)")
+fault("layout-007", "dims of a key lie a slot too near",
+      "return «int64_t{geometry_.block_size}» * geometry_.element_bytes;",
+      "int64_t{geometry_.block_size - 1}")
+fault("layout-008", "a number of no type that fits is taken",
+      "dtype_traits(type_).block_bytes == geometry_.element_bytes;",
+      "(MUT || dtype_traits(type_).block_bytes == geometry_.element_bytes);")
+fault("layout-009", "a pool that is not aligned counts as aligned",
+      "&& «reinterpret_cast<uintptr_t>(pool_) % n == 0»;",
+      "true")
