@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds Paddock and passes all its tests. Installs what it needs (Debian 12). The last line counts.
 #   --full  a second compiler and machine, every CUDA architecture, sanitizers, fuzz targets and the consumer
-#           projects, too. CI runs the sanitizers, the consumers and one architecture of them without asking
+#           projects, too. Of them CI runs without asking: the sanitizers, the consumers (of add_subdirectory()
+#           what it asks of the targets) and one architecture
 #   --long  makes every fault of tests/mutants and sees whether the tests notice: by far the longest
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -17,6 +18,7 @@ for option in "$@"; do
     *) echo "unknown option $option; there are --full and --long" && exit 2 ;;
   esac
 done
+[ -n "$whole" ] && export PADDOCK_TEST_WHOLE=yes
 if [ -n "$full" ]; then need_packages libclang-rt-dev pkgconf || exit 1; fi
 passed=0 failed=0 skipped=0
 note() { echo "== $*"; }

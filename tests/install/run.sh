@@ -67,6 +67,9 @@ case $1 in
     ;;
   subdirectory)
     cmake -S "$root/tests/install/add_subdirectory" -B "$work/consumer" "${common[@]}"
+    # What it asks of the targets is asked by now. The library's sources are those that were built before:
+    # they are built for a third time where somebody says so.
+    [ -n "${PADDOCK_TEST_WHOLE:-}" ] || exit 0
     ;;
 esac
 if [ "$1" != subdirectory ]; then
