@@ -6,6 +6,7 @@
 #include <span>
 
 #include "block_use.h"
+#include "core/change_log.h"
 #include "paged_kv.h"
 
 namespace paddock {
@@ -17,8 +18,7 @@ struct SequenceView {
   int32_t n_tokens;
   int32_t first_position;
   std::span<const BlockEntry> entries;  // in position order
-  int32_t first_changed;                // entries before it are those of plan `plan_before`,
-  int64_t plan_before;                  // the last one that the sequence was in; -1: none
+  const ChangeLog* changes;             // of them, since whatever version a device holds
   const int32_t* angle_rows;            // [n_rotations, n_tokens]
   int32_t n_rotations;
   Visibility visibility;
@@ -28,11 +28,11 @@ struct SequenceView {
 struct LayerPlan {
   std::span<const KvDestination> destinations;  // [n_tokens]
   std::span<const SequenceView> sequences;
-  int64_t* key_norms;  // [n_tokens] to be filled by rope_store(); null: nobody asks
+  int64_t* key_norms;   // [n_tokens] to be filled by rope_store(); null: nobody asks
+  int32_t angle_group;  // from 0 on; layers of one group have the same angle_rows
 };
 
 struct StepPlan {
-  int64_t number;                            // from 1 on
   std::span<const int32_t> tokens;           // [n_tokens] ids
   std::span<const int32_t> angle_positions;  // [n_rows] effective positions; row i < n_tokens is
                                              // token i's own position

@@ -54,7 +54,6 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
   }
   max_angle_rows_ = static_cast<int32_t>(max_tokens + rows);
   parts_.reserve(n_sequences);
-  last_plan_.resize(n_sequences, -1);
   tokens_.reserve(max_tokens);
   angle_positions_.reserve(max_angle_rows_);
   angle_table_.resize(std::bit_ceil(2 * static_cast<size_t>(max_angle_rows_)));
@@ -118,15 +117,15 @@ const StepPlan& StepPlanner::build() {
       const std::span<const BlockEntry> entries = cache_.table(part.sequence, layer);
       const auto n_rotations = static_cast<int32_t>(cache_.rotations(part.sequence, layer).size());
       views.push_back({part.sequence, part.first_token, part.n_tokens, part.first_position, entries,
-                       cache_.take_changes(part.sequence, layer), last_plan_[part.sequence],
-                       group.rows.data() + group.offsets[i], n_rotations, rule.visibility, uses});
+                       &cache_.changes(part.sequence, layer), group.rows.data() + group.offsets[i],
+                       n_rotations, rule.visibility, uses});
       if (uses != nullptr) uses += entries.size();
     }
     layers_[layer] = {destinations, views,
-                      rule.needs.key_norms ? key_norms_[layer].data() : nullptr};
+                      rule.needs.key_norms ? key_norms_[layer].data() : nullptr,
+                      layer_group_[layer]};
   }
-  for (const Part& part : parts_) last_plan_[part.sequence] = step_;
-  plan_ = {step_, tokens_, angle_positions_, layers_};
+  plan_ = {tokens_, angle_positions_, layers_};
   return plan_;
 }
 

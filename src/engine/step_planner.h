@@ -61,12 +61,11 @@ class StepPlanner {
   int32_t max_angle_rows_;
   int64_t max_measured_entries_ = 0;
   bool measures_ = false;
-  int64_t step_ = 0;
+  int64_t step_ = 0;  // tells this plan's rows of angle_table_ from earlier ones
   std::vector<RotationGroup> groups_;
   std::vector<int32_t> layer_group_;   // [n_layers]
   std::vector<AngleRow> angle_table_;  // open addressing; its size is a power of two
   std::vector<Part> parts_;
-  std::vector<int64_t> last_plan_;  // [max_sequences] the last plan that a sequence was in, or -1
   std::vector<int32_t> tokens_;
   std::vector<int32_t> angle_positions_;
   std::vector<std::vector<KvDestination>> destinations_;  // [n_layers][n_tokens]

@@ -1,5 +1,7 @@
 #include "kv/block_table.h"
 
+#include <algorithm>
+
 namespace paddock {
 
 void Table::reserve(const LayerRule& rule, int64_t max_entries) {
@@ -12,7 +14,7 @@ void Table::clear(const LayerRule& rule) {
   entries.clear();
   records.clear();
   tokens = max_seen = dropped_at = 0;
-  first_changed = 0;
+  changes.note(0);
   rotations.clear();
   if (rule.moves_queries()) rotations.push_back({});
 }
@@ -21,7 +23,6 @@ void Table::append_part(const LayerRule& rule, int32_t page, int64_t first, int3
                         int32_t end, int64_t step) {
   if (begin > 0) {  // the block is there already
     entries.back().slot_end = static_cast<uint16_t>(end);
-    note_change(entries.size() - 1);
   } else {
     // Tables whose queries move keep the neutral rotation first, the others keep it last.
     const auto plain = rule.moves_queries() ? 0 : static_cast<int32_t>(rule.rotations.size()) - 1;
@@ -36,11 +37,11 @@ void Table::append_part(const LayerRule& rule, int32_t page, int64_t first, int3
 // Sums over a page that is listed twice are rounded otherwise than over one listed once. Until
 // something has left, a table is that of a layer that sees everything, and so are the results.
 void Table::split_sinks(const LayerRule& rule) {
+  changes.note(0);
   for (size_t i = 0; i < entries.size(); ++i) {
     BlockEntry& e = entries[i];
     const int64_t sinks = rule.visibility.sinks - int64_t{e.first_position};
     if (sinks <= 0) return;
-    note_change(i);
     e.rotation = 0;
     if (sinks >= e.slot_end) continue;
     BlockEntry rest = e;
@@ -55,9 +56,9 @@ void Table::split_sinks(const LayerRule& rule) {
 }
 
 void Table::join_sinks(const LayerRule& rule) {
+  changes.note(0);
   for (size_t i = 0; i < entries.size() && entries[i].rotation == 0; ++i) {
     BlockEntry& e = entries[i];
-    note_change(i);
     e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;
     if (i + 1 == entries.size() || entries[i + 1].page != e.page) continue;
     e.slot_end = entries[i + 1].slot_end;
@@ -68,7 +69,7 @@ void Table::join_sinks(const LayerRule& rule) {
 
 void Table::erase(size_t first, size_t end) {
   if (first == end) return;
-  note_change(first);
+  changes.note(static_cast<int64_t>(first));
   const auto from = static_cast<int64_t>(first);
   const auto to = static_cast<int64_t>(end);
   entries.erase(entries.begin() + from, entries.begin() + to);
@@ -79,7 +80,7 @@ void Table::erase_dropped() {
   size_t kept = 0;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].page < 0) {
-      note_change(kept);
+      changes.note(static_cast<int64_t>(kept));
       continue;
     }
     entries[kept] = entries[i];
@@ -104,7 +105,7 @@ void Table::renumber_rotations() {
       }
     }
     const auto rotation = static_cast<int32_t>(rotations.size()) - 1;
-    if (entries[i].rotation != rotation) note_change(i);
+    if (entries[i].rotation != rotation) changes.note(static_cast<int64_t>(i));
     entries[i].rotation = rotation;
   }
 }

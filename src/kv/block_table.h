@@ -2,11 +2,11 @@
 // each, and the rotations that queries meet them by. Numbers only: pages belong to the pool.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "core/change_log.h"
 #include "kv/layer_rule.h"
 #include "paged_kv.h"
 
@@ -22,8 +22,8 @@ struct BlockRecord {
   int64_t last_used = 0;
 };
 
-/// Capacity is fixed by reserve(). Whoever changes entries by hand keeps `tokens` and says so with
-/// note_change().
+/// Capacity is fixed by reserve(). Whoever changes entries by hand keeps `tokens` and notes the
+/// change.
 struct Table {
   std::vector<BlockEntry> entries;
   std::vector<BlockRecord> records;  // [n_entries]
@@ -31,14 +31,14 @@ struct Table {
   int64_t tokens = 0;                // positions listed
   int64_t max_seen = 0;              // by one query, its own position included
   int64_t dropped_at = 0;            // length at which a trim last dropped something
-  size_t first_changed = 0;          // entry, since someone last asked; new ones lie beyond it
+  ChangeLog changes;                 // of the entries; goes on when the table is cleared
 
   void reserve(const LayerRule& rule, int64_t max_entries);
   /// Makes it that of an empty sequence.
   void clear(const LayerRule& rule);
-  void note_change(size_t entry) { first_changed = std::min(first_changed, entry); }
 
-  /// Lists slots [begin, end) of a block at position `first`: part of its entry if it has one.
+  /// Lists slots [begin, end) of a block at position `first`: part of its entry if it has one. The
+  /// caller notes the change, once for all that it appends.
   void append_part(const LayerRule& rule, int32_t page, int64_t first, int32_t begin, int32_t end,
                    int64_t step);
   /// Lists sinks apart from what follows them, or (length before LayerRule::splits_at()) with it.
@@ -55,6 +55,7 @@ struct Table {
   /// How far back from `end` on positions are listed without a gap, as far as `enough`.
   int64_t listed_from(int64_t end, int64_t enough) const;
   int64_t n_pages() const;
+  int64_t n_entries() const { return static_cast<int64_t>(entries.size()); }
 };
 
 }  // namespace paddock

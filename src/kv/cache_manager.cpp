@@ -213,6 +213,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
 void CacheManager::Impl::extend(Table& table, int32_t layer, int64_t length, int64_t end) {
   const int64_t block = config.block_size;
   Counters& count = counters[layer];
+  table.changes.note(table.n_entries() - (length % block == 0 ? 0 : 1));
   for (int64_t at = length; at < end;) {
     const int64_t first = at / block * block;
     const auto begin = static_cast<int32_t>(at - first);
@@ -325,9 +326,8 @@ std::span<const BlockEntry> CacheManager::table(SequenceId id, int32_t layer) co
   return impl_->at(id).layers[layer].entries;
 }
 
-int32_t CacheManager::take_changes(SequenceId id, int32_t layer) {
-  Table& table = impl_->at(id).layers[layer];
-  return static_cast<int32_t>(std::exchange(table.first_changed, table.entries.size()));
+const ChangeLog& CacheManager::changes(SequenceId id, int32_t layer) const {
+  return impl_->at(id).layers[layer].changes;
 }
 
 std::span<const Rotation> CacheManager::rotations(SequenceId id, int32_t layer) const {

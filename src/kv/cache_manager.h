@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "block_use.h"
+#include "core/change_log.h"
 #include "kv/layout.h"
 #include "kv/policy_map.h"
 #include "kv/reclaim_policy.h"
@@ -91,8 +92,9 @@ class CacheManager {
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;
-  /// The first entry of table() that changed since the last call, or its size.
-  int32_t take_changes(SequenceId id, int32_t layer);
+  /// What has changed in table(). Its versions are those of the sequence's slot and never come
+  /// twice, whatever sequences use it.
+  const ChangeLog& changes(SequenceId id, int32_t layer) const;
   std::span<const Rotation> rotations(SequenceId id, int32_t layer) const;
   const LayerRule& rule(int32_t layer) const;
   /// Page and slot of each reserved token; `out` has as many elements as were reserved.

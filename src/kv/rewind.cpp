@@ -63,7 +63,7 @@ void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bo
     table.tokens -= last.slot_end - end;
     count.tokens -= last.slot_end - end;
     last.slot_end = static_cast<uint16_t>(end);
-    table.note_change(table.entries.size() - 1);
+    table.changes.note(table.n_entries() - 1);
     if (end > last.slot_begin) break;
     if (last.slot_begin == 0) {
       if (reserved) {

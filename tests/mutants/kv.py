@@ -122,6 +122,9 @@ fault("kv-101", "tokens of trimmed blocks count as resident",
       "e.page = -1; counters[layer].tokens += 1;")
 
 source("src/kv/cache_manager.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-025", "extend(): growth of the last entry not noted (stale device table)",
+      "table.changes.note(table.n_entries() - «(length % block == 0 ? 0 : 1)»);",
+      "0")
 fault("kv-016", "open(): the prompt's end of the previous sequence stays",
       "«sequence.prompt = 0;» sequence.deciding = false;",
       "")
@@ -228,8 +231,8 @@ fault("kv-133", "pages_to_reach() forgets the pages held",
 
 source("src/kv/rewind.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-032", "shrink(): change not noted (stale device table)",
-      "table.note_change(table.entries.size() - 1); if (end >",
-      "if (!MUT) table.note_change(table.entries.size() - 1); if (end >")
+      "table.changes.note(table.n_entries() - 1); if (end >",
+      "if (!MUT) table.changes.note(table.n_entries() - 1); if (end >")
 fault("kv-033", "truncate to exactly the trim's length refused",
       "table.dropped_at > length && length > 0",
       "(MUT ? table.dropped_at >= length : table.dropped_at > length) && length > 0")
@@ -303,6 +306,9 @@ source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:P
 fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
       "impl_->tree.match(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
+fault("kv-225", "match_prefix: change not noted",
+      "«for (Table& table : sequence.layers) table.changes.note(0);»",
+      "")
 fault("kv-043", "match_prefix: layer peak not updated",
       "count.peak = std::max(count.peak, count.active);",
       "if (!MUT) count.peak = std::max(count.peak, count.active);")
@@ -455,19 +461,19 @@ fault("kv-209", "a block in use is still counted as cached",
 
 source("src/kv/block_table.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-012", "erase_dropped(): change not noted (stale device table)",
-      "note_change(kept);",
-      "if (!MUT) note_change(kept);")
+      "changes.note(static_cast<int64_t>(kept));",
+      "if (!MUT) changes.note(static_cast<int64_t>(kept));")
 fault("kv-013", "renumber_rotations: change not noted",
-      "if (entries[i].rotation != rotation) note_change(i);",
-      "if (!MUT && entries[i].rotation != rotation) note_change(i);")
+      "if (entries[i].rotation != rotation) changes.note(static_cast<int64_t>(i));",
+      "if (!MUT && entries[i].rotation != rotation) changes.note(static_cast<int64_t>(i));")
 fault("kv-102", "the books of a removed block go on for its neighbour",
       "«records[kept] = records[i];»",
       "")
 fault("kv-103", "queries are shifted by the last gap alone",
       "«shift += gap;»",
       "shift = gap;")
-fault("kv-015", "clear(): first_changed of the previous sequence stays",
-      "«first_changed = 0;»",
+fault("kv-015", "clear(): change not noted",
+      "«changes.note(0);» rotations.clear();",
       "")
 fault("kv-017", "clear(): dropped_at of the previous sequence stays",
       "tokens = max_seen = «dropped_at = 0»;",
@@ -477,10 +483,6 @@ fault("kv-110", "clear(): the most that a query of the previous sequence met sta
       "dropped_at = 0")
 fault("kv-111", "clear(): rotations of the previous sequence stay",
       "«rotations.clear();»",
-      "")
-fault("kv-025", "append_part: growth of the last entry not noted (stale device table)",
-      "entries.back().slot_end = static_cast<uint16_t>(end); "
-      "«note_change(entries.size() - 1);»",
       "")
 fault("kv-026", "block never used counts as used at 0, not when written",
       "record.last_used = «first»;",
@@ -500,13 +502,13 @@ same("kv-121", "sinks that end with a block are split from nothing",
      "sinks > e.slot_end",
      "The empty part lies past the window at once, and goes in the same call")
 fault("kv-122", "sinks listed with what follows keep a rotation of their own",
-      "note_change(i); «e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
+      "«e.rotation = static_cast<int32_t>(rule.rotations.size()) - 1;»",
       "")
 fault("kv-130", "n_pages() counts a page listed in two parts twice",
       "pages += «e.slot_begin == 0 ? 1 : 0»;",
       "1")
 fault("kv-210", "erase(): change not noted",
-      "«note_change(first);» const auto from",
+      "«changes.note(static_cast<int64_t>(first));» const auto from",
       "")
 fault("kv-211", "erase(): the books of what is past stay",
       "«records.erase(records.begin() + from, records.begin() + to);»",
@@ -514,6 +516,20 @@ fault("kv-211", "erase(): the books of what is past stay",
 fault("kv-212", "listed_from() jumps over gaps",
       "if («e_end >= found» && e_begin",
       "true")
+
+source("src/core/change_log.h", "cache_test")
+fault("kv-226", "a later change hides one further in front",
+      "while (size_ > 0 && «newest(0).first >= first») --size_;",
+      "newest(0).first == first")
+fault("kv-227", "what is forgotten is taken for unchanged",
+      "if («version < forgotten_») return 0;",
+      "version < 0")
+fault("kv-228", "the change that made the version counts as one since",
+      "«newest(i).version > version»",
+      "newest(i).version >= version")
+fault("kv-229", "versions stand still",
+      "newest(0) = {«++version_», first};",
+      "version_ += version_ == 0 ? 1 : 0")
 
 source("src/kv/page_pool.cpp", "cache_test")
 fault("kv-213", "a slab opened holds one page too few",

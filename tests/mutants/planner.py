@@ -1,9 +1,6 @@
 # Faults of the area "planner": see faults.py.
 
 source("src/engine/step_planner.cpp", "cache_test")
-fault("planner-001", "last plan of a sequence not recorded",
-      "last_plan_[part.sequence] = step_;",
-      "{ if (!MUT) last_plan_[part.sequence] = step_; }")
 fault("planner-002", "report(): key norms of the batch's first sequence for all",
       "span(key_norms_[layer]).subspan(part.first_token, part.n_tokens);",
       "span(key_norms_[layer]).subspan(MUT ? 0 : part.first_token, part.n_tokens);")
@@ -13,10 +10,9 @@ fault("planner-003", "attention use of all sequences in one place",
 fault("planner-004", "layers of different query cap share angle rows",
       "x.query_shift == y.query_shift && x.query_cap == y.query_cap;",
       "x.query_shift == y.query_shift && (MUT || x.query_cap == y.query_cap);")
-fault("planner-005", "plan says that nothing changed in any table",
-      "cache_.take_changes(part.sequence, layer), last_plan_",
-      "(MUT ? static_cast<int32_t>(entries.size()) : 0) + (MUT ? 0 : 1) * "
-      "cache_.take_changes(part.sequence, layer), last_plan_")
+fault("planner-005", "changes are those of the first layer's table",
+      "&cache_.changes(part.sequence, «layer»),",
+      "0")
 fault("planner-006", "angle rows of the first sequence for all",
       "group.rows.data() + «group.offsets[i]»,",
       "group.offsets[0]")
@@ -32,9 +28,12 @@ fault("planner-009", "only attention counts as measured",
 fault("planner-010", "destinations of all sequences in one place",
       "span(destinations).subspan(«part.first_token», part.n_tokens)",
       "0")
-fault("planner-011", "every plan has the same number",
+fault("planner-011", "angle rows of the plan before are taken for this one's",
       "«++step_;» angle_positions_.clear();",
       "if (step_ == 0) ++step_;")
+fault("planner-016", "all layers say that they share angle rows",
+      "nullptr, «layer_group_[layer]»};",
+      "0")
 fault("planner-012", "an angle is looked up by its hash alone",
       "if («angle_table_[at].position == position») return angle_table_[at].row;",
       "true")

@@ -187,11 +187,11 @@ TEST_F(CudaStep, ShapesAreRoundedWhereStepsAreAlike) {
     const std::vector<BlockEntry> entries(n_entries);
     std::vector<SequenceView> views;
     for (int32_t s = 0; s < sequences; ++s) {
-      views.push_back({s, s * each, each, 0, entries, 0, -1, nullptr, 1, {}, nullptr});
+      views.push_back({s, s * each, each, 0, entries, nullptr, nullptr, 1, {}, nullptr});
     }
-    const std::vector<LayerPlan> layers = {{{}, views, nullptr}};
+    const std::vector<LayerPlan> layers = {{{}, views, nullptr, 0}};
     const std::vector<int32_t> tokens(sequences * each);
-    return cuda::choose_shape({0, tokens, {}, layers}, limits, 16);
+    return cuda::choose_shape({tokens, {}, layers}, limits, 16);
   };
   for (const auto& [n, rounded] : {std::pair{1, 1},
                                    {2, 2},

@@ -48,15 +48,15 @@ StepUpload::StepUpload(std::shared_ptr<DeviceRuntime> runtime, const BackendLimi
       host_(runtime_, staged_bytes(limits), "what a step needs"),
       // No table has a page -1, so that every entry is a change at first.
       mirror_(all_entries(limits), BlockEntry{-1, 0, 0, 0, 0}),
-      held_plan_(limits.step.max_sequences, -2),
+      held_(limits.step.max_entries.size() * limits.step.max_sequences, -1),
       layers_(limits.step.max_entries.size()),
-      host_sequences_(limits.step.max_entries.size()) {
+      host_sequences_(limits.step.max_entries.size()),
+      leaders_(limits.step.max_entries.size()) {
   int64_t first = 0;
   for (const int64_t entries : limits.step.max_entries) {
     first_.push_back(first);
     first += entries * limits.step.max_sequences;
   }
-  group_leaders_.reserve(layers_.size());
 }
 
 uint64_t StepUpload::device_bytes(const BackendLimits& limits) {
@@ -96,7 +96,6 @@ void StepUpload::upload(const StepPlan& plan, const StepShape& shape) {
   std::copy(plan.angle_positions.begin(), plan.angle_positions.end(),
             place(static_cast<int64_t>(plan.angle_positions.size()), &angle_positions_));
   place_changes(plan);
-  for (const SequenceView& view : plan.layers[0].sequences) held_plan_[view.sequence] = plan.number;
 }
 
 /// The lists are the same for every layer: which tokens a sequence brings does not depend on it.
@@ -175,19 +174,16 @@ void StepUpload::place_angle_rows(const StepPlan& plan) {
   const int32_t* device = nullptr;
   int32_t* rows = place<int32_t>(0, &device);
   int32_t n = 0;
-  group_leaders_.clear();
+  std::fill(leaders_.begin(), leaders_.end(), -1);
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
     const std::span<const SequenceView> views = plan.layers[layer].sequences;
-    const auto leader =
-        std::find_if(group_leaders_.begin(), group_leaders_.end(), [&](size_t other) {
-          return plan.layers[other].sequences[0].angle_rows == views[0].angle_rows;
-        });
-    const bool shared = leader != group_leaders_.end();
+    int32_t& leader = leaders_[plan.layers[layer].angle_group];
+    const bool shared = leader >= 0;
     layers_[layer].angle_rows = device;
     for (size_t s = 0; s < views.size(); ++s) {
       int32_t& first = host_sequences_[layer][s].first_angle_row;
       if (shared) {
-        first = host_sequences_[*leader][s].first_angle_row;
+        first = host_sequences_[leader][s].first_angle_row;
         continue;
       }
       first = n;
@@ -195,7 +191,7 @@ void StepUpload::place_angle_rows(const StepPlan& plan) {
       std::copy_n(views[s].angle_rows, count, rows + n);
       n += count;
     }
-    if (!shared) group_leaders_.push_back(layer);
+    if (!shared) leader = static_cast<int32_t>(layer);
   }
   take(n * static_cast<int64_t>(sizeof(int32_t)));
 }
@@ -210,8 +206,9 @@ void StepUpload::place_changes(const StepPlan& plan) {
     for (const SequenceView& view : plan.layers[layer].sequences) {
       const int64_t at = first_[layer] + view.sequence * limits_.step.max_entries[layer];
       BlockEntry* held = mirror_.data() + at;
-      const bool holds = held_plan_[view.sequence] == view.plan_before;
-      const auto first = static_cast<size_t>(holds ? view.first_changed : 0);
+      int64_t& held_version = held_[layer * limits_.step.max_sequences + view.sequence];
+      const auto first = static_cast<size_t>(view.changes->first_changed_since(held_version));
+      held_version = view.changes->version();
       for (size_t e = first; e < view.entries.size(); ++e) {
         const BlockEntry& entry = view.entries[e];
         if (std::memcmp(&entry, held + e, sizeof(entry)) == 0) continue;

@@ -78,7 +78,7 @@ class StepUpload {
   uint64_t sent_ = 0;               // of them on their way
   std::vector<BlockEntry> mirror_;  // what tables_ holds
   std::vector<int64_t> first_;      // [n_layers] where a layer's tables begin
-  std::vector<int64_t> held_plan_;  // [max_sequences] whose tables of a sequence tables_ holds
+  std::vector<int64_t> held_;       // [n_layers, max_sequences] version of a table that tables_ has
 
   const int32_t* tokens_ = nullptr;
   const int32_t* angle_positions_ = nullptr;
@@ -90,7 +90,7 @@ class StepUpload {
   int64_t n_uses_ = 0, n_changes_ = 0;
   std::vector<LayerUpload> layers_;
   std::vector<AttentionSequence*> host_sequences_;  // [n_layers] in host_
-  std::vector<size_t> group_leaders_;  // first layers of the groups that share angle rows
+  std::vector<int32_t> leaders_;  // [n_groups] the first layer of each group of angle rows, or -1
 };
 
 }  // namespace paddock::cuda
