@@ -239,7 +239,7 @@ CacheRun run_cache(const std::shared_ptr<const EvictionPolicy>& policy,
   }
   for (std::vector<SequenceId> growing = ids; !growing.empty();) {
     const SequenceId id = growing[dice() % growing.size()];
-    const int64_t most = std::min(cache.most_next(id), extent.length - cache.length(id));
+    const int64_t most = std::min(cache.max_next(id), extent.length - cache.length(id));
     const auto n = static_cast<int32_t>(1 + dice() % static_cast<uint64_t>(most));
     if (!cache.reserve(id, n)) fail(ErrorCode::kInternal, "a simulated run ran out of pages");
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {

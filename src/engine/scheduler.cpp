@@ -77,7 +77,7 @@ int32_t Scheduler::take_tokens(Request& request, int32_t room, ScheduledBatch& b
   Sequence& sequence = request.sequence;
   const int64_t left = sequence.length() - sequence.computed();
   const auto n =
-      static_cast<int32_t>(std::min({left, int64_t{room}, cache_.most_next(sequence.tables())}));
+      static_cast<int32_t>(std::min({left, int64_t{room}, cache_.max_next(sequence.tables())}));
   if (!cache_.reserve(sequence.tables(), n)) {
     batch.endings.push_back({&request, FinishReason::kKvFull, ""});
     return 0;

@@ -166,7 +166,7 @@ void Engine::Impl::feed_sequence(
   }
   FeedIsCancelled stop(cancel_feed_);
   for (int64_t first = start; first < end; first = sequence.computed()) {
-    const auto n = static_cast<int32_t>(std::min(end - first, cache->most_next(sequence.tables())));
+    const auto n = static_cast<int32_t>(std::min(end - first, cache->max_next(sequence.tables())));
     if (!cache->reserve(sequence.tables(), n)) {
       throw Error(
           ErrorCode::kOutOfMemory,

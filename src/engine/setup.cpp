@@ -38,7 +38,7 @@ int64_t min_positions(const EngineSetup& s) {
   int64_t least = s.options.kv.block_size;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
     const LayerRule& rule = s.policies.layer(layer);
-    if (rule.bounded()) least = std::max<int64_t>(least, rule.most_tokens(s.chunk));
+    if (rule.bounded()) least = std::max<int64_t>(least, rule.max_resident(s.chunk));
   }
   return std::min(least, s.options.context);
 }
@@ -64,7 +64,7 @@ bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t t
   for (int32_t i = 0; i < policies.size(); ++i) {
     const LayerRule& rule = policies.layer(i);
     const bool near = rule.visibility.window != kUnlimited || rule.moves_queries();
-    const int64_t farthest = near && rule.bounded() ? rule.most_tokens(o.batch_size) : o.context;
+    const int64_t farthest = near && rule.bounded() ? rule.max_resident(o.batch_size) : o.context;
     if (std::min(farthest, o.context) > trained) return true;
   }
   return false;
@@ -83,8 +83,8 @@ int64_t min_pages(const EngineSetup& s) {
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
     const LayerRule& rule = s.policies.layer(layer);
     // A layer with a bound must hold a sequence of any length.
-    pages += rule.most_pages(s.options.kv.block_size, rule.bounded() ? s.options.context : least,
-                             s.chunk);
+    pages += rule.max_pages(s.options.kv.block_size, rule.bounded() ? s.options.context : least,
+                            s.chunk);
   }
   return pages;
 }

@@ -42,9 +42,9 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
     int64_t own = 0;
     if (rule.moves_queries()) {
       // Steps end where the rule decides, so a sequence brings few tokens at once.
-      const int64_t most = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
+      const int64_t max = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
       own = CacheManager::max_entries(rule, config) *
-            std::min<int64_t>(max_tokens, most * config.max_sequences);
+            std::min<int64_t>(max_tokens, max * config.max_sequences);
     } else {
       own = static_cast<int64_t>(rule.rotations.size()) * max_tokens;
     }

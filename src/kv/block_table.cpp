@@ -4,13 +4,13 @@
 
 namespace paddock {
 
-void Table::reserve(const LayerRule& rule, int64_t max_entries) {
+void BlockTable::reserve(const LayerRule& rule, int64_t max_entries) {
   entries.reserve(max_entries);
   records.reserve(max_entries);
   if (rule.moves_queries()) rotations.reserve(max_entries);
 }
 
-void Table::clear(const LayerRule& rule) {
+void BlockTable::clear(const LayerRule& rule) {
   entries.clear();
   records.clear();
   tokens = max_seen = dropped_at = 0;
@@ -19,8 +19,8 @@ void Table::clear(const LayerRule& rule) {
   if (rule.moves_queries()) rotations.push_back({});
 }
 
-void Table::append_part(const LayerRule& rule, int32_t page, int64_t first, int32_t begin,
-                        int32_t end, int64_t step) {
+void BlockTable::append_part(const LayerRule& rule, int32_t page, int64_t first, int32_t begin,
+                             int32_t end, int64_t step) {
   if (begin > 0) {  // the block is there already
     entries.back().slot_end = static_cast<uint16_t>(end);
   } else {
@@ -36,7 +36,7 @@ void Table::append_part(const LayerRule& rule, int32_t page, int64_t first, int3
 
 // Sums over a page that is listed twice are rounded otherwise than over one listed once. Until
 // something has left, a table is that of a layer that sees everything, and so are the results.
-void Table::split_sinks(const LayerRule& rule) {
+void BlockTable::split_sinks(const LayerRule& rule) {
   changes.note(0);
   for (size_t i = 0; i < entries.size(); ++i) {
     BlockEntry& e = entries[i];
@@ -55,7 +55,7 @@ void Table::split_sinks(const LayerRule& rule) {
   }
 }
 
-void Table::join_sinks(const LayerRule& rule) {
+void BlockTable::join_sinks(const LayerRule& rule) {
   changes.note(0);
   for (size_t i = 0; i < entries.size() && entries[i].rotation == 0; ++i) {
     BlockEntry& e = entries[i];
@@ -67,7 +67,7 @@ void Table::join_sinks(const LayerRule& rule) {
   }
 }
 
-void Table::erase(size_t first, size_t end) {
+void BlockTable::erase(size_t first, size_t end) {
   if (first == end) return;
   changes.note(static_cast<int64_t>(first));
   const auto from = static_cast<int64_t>(first);
@@ -76,7 +76,7 @@ void Table::erase(size_t first, size_t end) {
   records.erase(records.begin() + from, records.begin() + to);
 }
 
-void Table::erase_dropped() {
+void BlockTable::erase_dropped() {
   size_t kept = 0;
   for (size_t i = 0; i < entries.size(); ++i) {
     if (entries[i].page < 0) {
@@ -91,7 +91,7 @@ void Table::erase_dropped() {
   records.resize(kept);
 }
 
-void Table::renumber_rotations() {
+void BlockTable::renumber_rotations() {
   rotations.resize(1);  // the newest run: neutral
   int64_t shift = 0;
   for (size_t i = entries.size(); i-- > 0;) {
@@ -110,7 +110,7 @@ void Table::renumber_rotations() {
   }
 }
 
-void Table::find_destinations(int64_t first, std::span<KvDestination> out) const {
+void BlockTable::find_destinations(int64_t first, std::span<KvDestination> out) const {
   auto entry = static_cast<int64_t>(entries.size()) - 1;
   for (auto i = static_cast<int64_t>(out.size()) - 1; i >= 0; --i) {
     const int64_t position = first + i;
@@ -119,7 +119,7 @@ void Table::find_destinations(int64_t first, std::span<KvDestination> out) const
   }
 }
 
-int64_t Table::listed_from(int64_t end, int64_t enough) const {
+int64_t BlockTable::listed_from(int64_t end, int64_t enough) const {
   int64_t found = end;
   for (size_t i = entries.size(); i-- > 0 && found > enough;) {
     const BlockEntry& e = entries[i];
@@ -130,7 +130,7 @@ int64_t Table::listed_from(int64_t end, int64_t enough) const {
   return found;
 }
 
-int64_t Table::n_pages() const {
+int64_t BlockTable::n_pages() const {
   int64_t pages = 0;  // an entry of later slots is the second part of its page
   for (const BlockEntry& e : entries) pages += e.slot_begin == 0 ? 1 : 0;
   return pages;

@@ -24,7 +24,7 @@ struct BlockRecord {
 
 /// Capacity is fixed by reserve(). Whoever changes entries by hand keeps `tokens` and notes the
 /// change.
-struct Table {
+struct BlockTable {
   std::vector<BlockEntry> entries;
   std::vector<BlockRecord> records;  // [n_entries]
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral

@@ -22,7 +22,7 @@ struct Sequence {
   int64_t prompt = 0;           // where the prompt ends; 0: nobody said
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
-  std::vector<Table> layers;
+  std::vector<BlockTable> layers;
 };
 
 struct CacheManager::Impl {
@@ -40,7 +40,7 @@ struct CacheManager::Impl {
   /// lock is held: policies are the host's, and may look at the cache in their destructors.
   void adopt(PolicyMap& map);
   int64_t new_blocks(const Sequence& sequence, int64_t n) const;
-  void extend(Table& table, int32_t layer, int64_t length, int64_t end);
+  void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
   /// Frees kept blocks until every layer can have so many pages. False, and nothing is freed, where

@@ -25,7 +25,7 @@ struct Listed {
   int64_t past = -1;  // last position
 };
 
-Listed take_census(const Table& table, const LayerRule& rule, int32_t layer,
+Listed take_census(const BlockTable& table, const LayerRule& rule, int32_t layer,
                    const CacheConfig& config, Census& census) {
   if (table.records.size() != table.entries.size()) {
     fail(ErrorCode::kInternal, "layer {}: {} entries have {} records", layer, table.entries.size(),
@@ -52,7 +52,7 @@ Listed take_census(const Table& table, const LayerRule& rule, int32_t layer,
 
 void check_sequence(const Sequence& sequence, const Listed& listed, const LayerRule& rule,
                     int32_t layer) {
-  const Table& table = sequence.layers[layer];
+  const BlockTable& table = sequence.layers[layer];
   if (!sequence.live) {
     if (table.entries.empty()) return;
     fail(ErrorCode::kInternal, "layer {}: a closed sequence still lists pages", layer);

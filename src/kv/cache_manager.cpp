@@ -16,9 +16,9 @@ int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
     return (to * (to + 1) - from * (from + 1)) / 2;
   };
   if (v.window == kUnlimited) return ramp(first, first + n);
-  const int64_t most = int64_t{v.sinks} + v.window;
-  const int64_t turn = std::clamp(most, first, first + n);  // from here on every query sees `most`
-  return ramp(first, turn) + (first + n - turn) * most;
+  const int64_t max = int64_t{v.sinks} + v.window;
+  const int64_t turn = std::clamp(max, first, first + n);  // from here on every query sees `max`
+  return ramp(first, turn) + (first + n - turn) * max;
 }
 
 int32_t units_of_block(const CacheConfig& config) {
@@ -56,7 +56,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
 /// Reserves what tables and decisions will need under the new rules. What can fail comes first.
 void CacheManager::Impl::adopt(PolicyMap& map) {
   map.check_block_size(config.block_size);
-  int64_t most = 0;
+  int64_t longest = 0;  // table of a rule that trims
   std::vector<int32_t> numbers;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = map.layer(layer);
@@ -65,18 +65,18 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
     for (Sequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
-    if (rule.trims()) most = std::max(most, entries);
+    if (rule.trims()) longest = std::max(longest, entries);
   }
   if (config.keep_blocks) {
     for (Sequence& sequence : sequences) {
       sequence.shared.reserve(static_cast<size_t>(config.max_positions / config.block_size));
     }
   }
-  view.reserve(most);
-  victims.reserve(most);
-  choices.reserve(most);
-  spared.reserve(most);
-  named.reserve(most);
+  view.reserve(longest);
+  victims.reserve(longest);
+  choices.reserve(longest);
+  spared.reserve(longest);
+  named.reserve(longest);
   layer_rules = std::move(numbers);
   std::swap(policies, map);
 }
@@ -137,7 +137,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
   const std::lock_guard lock(impl_->mutex);
   impl_->keep_blocks(sequence, tokens);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    Table& table = sequence.layers[layer];
+    BlockTable& table = sequence.layers[layer];
     impl_->counters[layer].tokens -= table.tokens;
     for (size_t i = 0; i < table.entries.size(); ++i) {
       if (i > 0 && table.entries[i].page == table.entries[i - 1].page) continue;  // its second part
@@ -167,14 +167,13 @@ void CacheManager::set_prompt(SequenceId id, int64_t length) {
   }
 }
 
-int64_t CacheManager::most_next(SequenceId id) const {
+int64_t CacheManager::max_next(SequenceId id) const {
   const Sequence& sequence = impl_->at(id);
-  int64_t most = impl_->config.max_chunk;
+  int64_t max = impl_->config.max_chunk;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    most =
-        std::min(most, rule(layer).next_split(sequence.length, sequence.prompt) - sequence.length);
+    max = std::min(max, rule(layer).next_split(sequence.length, sequence.prompt) - sequence.length);
   }
-  return most;
+  return max;
 }
 
 // ---- a step
@@ -189,10 +188,10 @@ int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int64_t n) cons
 bool CacheManager::reserve(SequenceId id, int32_t n) {
   Sequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
-  if (sequence.reserved != 0 || n < 1 || n > most_next(id) ||
+  if (sequence.reserved != 0 || n < 1 || n > max_next(id) ||
       sequence.length + n > config.max_positions) {
     fail(ErrorCode::kInternal, "cannot reserve {} positions after {} (limits {} and {})", n,
-         sequence.length, most_next(id), config.max_positions);
+         sequence.length, max_next(id), config.max_positions);
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
@@ -210,7 +209,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
 }
 
 /// Lists the positions [length, end), with new pages where blocks begin.
-void CacheManager::Impl::extend(Table& table, int32_t layer, int64_t length, int64_t end) {
+void CacheManager::Impl::extend(BlockTable& table, int32_t layer, int64_t length, int64_t end) {
   const int64_t block = config.block_size;
   Counters& count = counters[layer];
   table.changes.note(table.n_entries() - (length % block == 0 ? 0 : 1));
@@ -296,7 +295,7 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
   const Visibility& v = policies.layer(layer).visibility;
   if (v.window == kUnlimited) return;
   const Sequence& sequence = at(id);
-  Table& table = sequences[id].layers[layer];
+  BlockTable& table = sequences[id].layers[layer];
   const auto is_window = [&](const BlockEntry& e) {
     return int64_t{e.first_position} + e.slot_begin >= v.sinks;
   };
@@ -355,7 +354,7 @@ int64_t sum_pages(const PolicyMap& policies, int64_t block_size, int64_t positio
                   int64_t fresh, const Held& held) {
   int64_t pages = 0;
   for (int32_t layer = 0; layer < policies.size(); ++layer) {
-    const int64_t max = policies.layer(layer).most_pages(block_size, positions, chunk);
+    const int64_t max = policies.layer(layer).max_pages(block_size, positions, chunk);
     pages += std::min(max, held(layer) + fresh);
   }
   return pages;
@@ -378,7 +377,7 @@ int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
 }
 
 int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
-  const int64_t pages = rule.most_pages(config.block_size, config.max_positions, config.max_chunk);
+  const int64_t pages = rule.max_pages(config.block_size, config.max_positions, config.max_chunk);
   return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts
 }
 

@@ -61,9 +61,9 @@ class CacheManager {
   void set_prompt(SequenceId id, int64_t length);
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
-  int64_t most_next(SequenceId id) const;
+  int64_t max_next(SequenceId id) const;
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
-  /// cannot hold them now: then nothing changed. n <= most_next(), length + n <= max_positions.
+  /// cannot hold them now: then nothing changed. n <= max_next(), length + n <= max_positions.
   bool reserve(SequenceId id, int32_t n);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);

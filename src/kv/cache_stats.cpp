@@ -178,7 +178,7 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
   for (int32_t id = 0; id < config.max_sequences; ++id) {
     const Sequence& sequence = impl_->sequences[id];
     if (!sequence.live) continue;
-    const Table& table = sequence.layers[layer];
+    const BlockTable& table = sequence.layers[layer];
     const std::vector<Rotation>& rotations =
         rule.moves_queries() ? table.rotations : rule.rotations;
     for (size_t i = 0; i < table.entries.size(); ++i) {

@@ -160,12 +160,12 @@ int64_t LayerRule::next_split(int64_t length, int64_t prompt) const {
   return next;
 }
 
-int64_t LayerRule::most_tokens(int64_t chunk) const {
+int64_t LayerRule::max_resident(int64_t chunk) const {
   if (visibility.window != kUnlimited) return int64_t{visibility.sinks} + visibility.window + chunk;
   return bounded() ? int64_t{schedule.budget} + schedule.every : int64_t{kUnlimited};
 }
 
-int64_t LayerRule::most_pages(int64_t block_size, int64_t positions_, int64_t chunk) const {
+int64_t LayerRule::max_pages(int64_t block_size, int64_t positions_, int64_t chunk) const {
   const auto all = static_cast<int64_t>(ceil_div(positions_, block_size));
   if (!bounded()) return all;
   if (trims()) {

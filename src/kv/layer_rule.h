@@ -48,9 +48,9 @@ struct LayerRule {
 
   /// Most positions resident at once while chunks of up to `chunk` tokens are read; kUnlimited if
   /// the rule sets no bound.
-  int64_t most_tokens(int64_t chunk) const;
+  int64_t max_resident(int64_t chunk) const;
   /// Most pages one sequence of `positions` needs at once.
-  int64_t most_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
+  int64_t max_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
   /// Whether a block is one that trim() may not name.
   bool is_protected(int64_t first, int64_t end, int64_t length) const {
     return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;

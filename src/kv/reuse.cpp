@@ -24,7 +24,7 @@ int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> token
   if (!impl_->shares()) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   impl_->tree.match(tokens, max_positions / block_size, counts, sequence.shared);
-  for (Table& table : sequence.layers) table.changes.note(0);
+  for (BlockTable& table : sequence.layers) table.changes.note(0);
   for (const int32_t node : sequence.shared) {
     impl_->tree.lock(node, impl_->steps);
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

@@ -8,7 +8,7 @@ namespace {
 
 /// Error kInvalidArgument where the rule has dropped or measured what going back to `length`
 /// forbids.
-void check_rewind(const LayerRule& rule, int32_t layer, const Table& table, int64_t length,
+void check_rewind(const LayerRule& rule, int32_t layer, const BlockTable& table, int64_t length,
                   int64_t block_size) {
   if (rule.needs.attention || rule.needs.key_norms) {
     if (length == 0) return;
@@ -50,7 +50,7 @@ void CacheManager::rollback(SequenceId id) {
 }
 
 void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bool reserved) {
-  Table& table = at(id).layers[layer];
+  BlockTable& table = at(id).layers[layer];
   Counters& count = counters[layer];
   while (!table.entries.empty()) {
     BlockEntry& last = table.entries.back();

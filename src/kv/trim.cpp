@@ -74,7 +74,7 @@ class SufficientBudget {
 void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                            std::span<const int64_t> key_norms) {
   Sequence& sequence = impl_->at(id);
-  Table& table = sequence.layers[layer];
+  BlockTable& table = sequence.layers[layer];
   const std::lock_guard lock(impl_->mutex);
   if (rule(layer).needs.attention) {
     for (size_t i = 0; i < uses.size(); ++i) {
@@ -129,7 +129,7 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
 
 void CacheManager::Impl::fill_view(const Sequence& sequence, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
-  const Table& table = sequence.layers[layer];
+  const BlockTable& table = sequence.layers[layer];
   view.clear();
   for (size_t i = 0; i < table.entries.size(); ++i) {
     const BlockEntry& e = table.entries[i];
@@ -238,7 +238,7 @@ int64_t CacheManager::Impl::take_answer(const LayerRule& rule, int32_t layer, in
 
 void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
   Sequence& sequence = at(id);
-  Table& table = sequence.layers[layer];
+  BlockTable& table = sequence.layers[layer];
   RemovalEvent details;
   details.left_together = static_cast<int32_t>(choices.size());
   SufficientBudget sufficient(policies.layer(layer).schedule, sequence.length, table.tokens,

@@ -133,7 +133,7 @@ fault("advice-041", "a pool need not hold a bounded layer's longest sequence",
       "rule.bounded() ? «s.options.context» : least,",
       "least")
 fault("advice-042", "a pool need not hold what bounded layers prefill",
-      "if (rule.bounded()) «least = std::max<int64_t>(least, rule.most_tokens(s.chunk));»",
+      "if (rule.bounded()) «least = std::max<int64_t>(least, rule.max_resident(s.chunk));»",
       "")
 fault("advice-043", "a pool has to hold more than the context",
       "return «std::min(least, s.options.context)»;",

@@ -141,8 +141,8 @@ fault("kv-021", "layer peak never updated in extend()",
       "count.peak = std::max(count.peak, count.active); }",
       "if (!MUT) count.peak = std::max(count.peak, count.active); }")
 fault("kv-022", "keys_met: ramp one too long (tokens_read)",
-      "std::clamp(most, first, first + n);",
-      "std::clamp(most + (MUT ? 1 : 0), first, first + n);")
+      "std::clamp(max, first, first + n);",
+      "std::clamp(max + (MUT ? 1 : 0), first, first + n);")
 fault("kv-023", "window removals not logged",
       "log_removal(id, layer, keep, RemovalReason::kWindow);",
       "if (!MUT) log_removal(id, layer, keep, RemovalReason::kWindow);")
@@ -187,7 +187,7 @@ fault("kv-114", "steps do not end where a prompt does",
       "rule(layer).next_split(sequence.length, «sequence.prompt»)",
       "int64_t{0}")
 fault("kv-115", "a step longer than the rules allow is accepted",
-      "«n > most_next(id)» || sequence.length + n",
+      "«n > max_next(id)» || sequence.length + n",
       "false")
 fault("kv-116", "the last position cannot be reserved",
       "|| «sequence.length + n > config.max_positions») {",
@@ -220,7 +220,7 @@ fault("kv-128", "the clock stands still",
       "«++impl_->steps;»",
       "")
 fault("kv-129", "pages are summed for chunks of one token",
-      "policies.layer(layer).most_pages(block_size, positions, «chunk»);",
+      "policies.layer(layer).max_pages(block_size, positions, «chunk»);",
       "1")
 fault("kv-132", "pages_to_reach() counts what has left again",
       "std::min(max, «held(layer) + fresh»)",
@@ -307,7 +307,7 @@ fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
       "impl_->tree.match(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
-      "«for (Table& table : sequence.layers) table.changes.note(0);»",
+      "«for (BlockTable& table : sequence.layers) table.changes.note(0);»",
       "")
 fault("kv-043", "match_prefix: layer peak not updated",
       "count.peak = std::max(count.peak, count.active);",
@@ -585,7 +585,7 @@ fault("kv-057", "observation window one query short",
 fault("kv-058", "no step boundary where snapkv's observation begins",
       "consider(prompt - schedule.observe);",
       "if (!MUT) consider(prompt - schedule.observe);")
-fault("kv-059", "most_tokens without chunk (least pool)",
+fault("kv-059", "max_resident() without chunk (least pool)",
       "visibility.window + chunk;",
       "visibility.window + (MUT ? 0 : chunk);")
 fault("kv-060", "window of 0 accepted from a policy",

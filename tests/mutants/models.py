@@ -347,5 +347,5 @@ fault("models-108", "original positions are said to lie near",
       "«rule.visibility.window != kUnlimited || rule.moves_queries()»; const",
       "true")
 fault("models-109", "a window longer than the trained context is not said",
-      "near && rule.bounded() ? «rule.most_tokens(o.batch_size)» : o.context;",
+      "near && rule.bounded() ? «rule.max_resident(o.batch_size)» : o.context;",
       "0")

@@ -47,7 +47,7 @@ std::unique_ptr<CacheManager> cache_for(const std::string& spec, int32_t block) 
 void feed(CacheManager& cache, SequenceId id, int64_t end, std::mt19937& random) {
   while (cache.length(id) < end) {
     const int64_t length = cache.length(id);
-    const int64_t most = std::min(cache.most_next(id), end - length);
+    const int64_t most = std::min(cache.max_next(id), end - length);
     const auto n = static_cast<int32_t>(1 + random() % most);
     ASSERT_TRUE(cache.reserve(id, n));
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -75,7 +75,7 @@ void feed(CacheManager& cache, SequenceId id, int64_t end, std::mt19937& random)
 
 /// What a step would meet: entries for any pages, and where queries stand.
 std::string tables(const CacheManager& cache, SequenceId id) {
-  std::string out = fmt::format("length {} next {}\n", cache.length(id), cache.most_next(id));
+  std::string out = fmt::format("length {} next {}\n", cache.length(id), cache.max_next(id));
   for (int32_t layer = 0; layer < kLayers; ++layer) {
     for (const Rotation& r : cache.rotations(id, layer)) {
       out += fmt::format("[{} {}] ", r.query_shift, r.query_cap);

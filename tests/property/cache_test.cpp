@@ -68,7 +68,7 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
           const SequenceId id = live[random() % live.size()];
           const int64_t length = cache.length(id);
           const auto n = static_cast<int32_t>(std::min({static_cast<int64_t>(1 + random() % kChunk),
-                                                        kPositions - length, cache.most_next(id)}));
+                                                        kPositions - length, cache.max_next(id)}));
           if (n == 0) continue;
           ASSERT_TRUE(cache.reserve(id, n)) << spec << ": two sequences fit by pages_needed";
           cache.check_integrity();
@@ -118,7 +118,7 @@ TEST(CacheProperty, EntriesBeforeTheFirstChangeAreAsTheyWere) {
         }
       } else {
         const auto n =
-            static_cast<int32_t>(std::min<int64_t>(1 + random() % 9, cache.most_next(id)));
+            static_cast<int32_t>(std::min<int64_t>(1 + random() % 9, cache.max_next(id)));
         ASSERT_TRUE(cache.reserve(id, n));
         if (random() % 3 == 0) {
           version = cache.changes(id, 0).version();
@@ -185,7 +185,7 @@ TEST(CacheProperty, UntilSomethingLeavesATableIsThatOfFull) {
           }
         } else {
           const auto n =
-              static_cast<int32_t>(std::min<int64_t>(1 + random() % 9, cache.most_next(id)));
+              static_cast<int32_t>(std::min<int64_t>(1 + random() % 9, cache.max_next(id)));
           ASSERT_TRUE(cache.reserve(id, n) && full.reserve(id, n));
           const bool before = length < turn;
           ASSERT_TRUE(!before || length + n <= turn);
@@ -233,7 +233,7 @@ TEST(CacheManager, CountersAddUp) {
   CacheManager cache({2, 4, 4, 64, 100, 1, 1000, 16}, PolicyMap::parse("0=full,1=sink:2+6", 2));
   const SequenceId id = cache.open();
   while (cache.length(id) < 60) {
-    const int64_t n = std::min({int64_t{3}, 60 - cache.length(id), cache.most_next(id)});
+    const int64_t n = std::min({int64_t{3}, 60 - cache.length(id), cache.max_next(id)});
     ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(n)));
     cache.commit(id);
   }

@@ -159,7 +159,7 @@ class Decisions {
       text.prompt = text.length + 1 + static_cast<int64_t>(random_() % 30);
       cache_->set_prompt(id, text.prompt);
     }
-    const int64_t most = std::min(cache_->most_next(id), kPositions - text.length);
+    const int64_t most = std::min(cache_->max_next(id), kPositions - text.length);
     if (most < 1) return;
     const auto n = static_cast<int32_t>(1 + random_() % most);
     ASSERT_TRUE(cache_->reserve(id, n));

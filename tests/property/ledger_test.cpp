@@ -91,7 +91,7 @@ class Ledger {
   }
 
   void grow(SequenceId id, Text& text) {
-    const int64_t most = std::min(cache_->most_next(id), kPositions - text.length);
+    const int64_t most = std::min(cache_->max_next(id), kPositions - text.length);
     if (most < 1) return;
     const auto n = static_cast<int32_t>(1 + random_() % most);
     if (!cache_->reserve(id, n)) {

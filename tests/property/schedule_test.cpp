@@ -135,7 +135,7 @@ class Schedule {
   void grow(SequenceId id, Text& text) {
     const auto length = static_cast<int64_t>(text.content.size());
     if (random_() % 16 == 0) text.document = static_cast<int>(random_() % 3);  // not as announced
-    const int64_t most = std::min(cache_->most_next(id), kPositions - length);
+    const int64_t most = std::min(cache_->max_next(id), kPositions - length);
     if (most < 1) return;
     const auto n = static_cast<int32_t>(1 + random_() % most);
     const int64_t free = cache_->free_pages();

@@ -99,10 +99,10 @@ TEST(LayerRules, AreBoundedWhereAWindowOrAnIntervalBoundsThem) {
   EXPECT_TRUE(rule_with({}, {0, 4}).bounded());
   EXPECT_TRUE(rule_with({.budget = 8}).bounded());
   EXPECT_FALSE(rule_with({.budget = 8, .every = 0}).bounded()) << "what follows a prompt stays";
-  EXPECT_EQ(rule_with({}).most_tokens(7), kUnlimited);
-  EXPECT_EQ(rule_with({.budget = 8, .every = 0}).most_tokens(7), kUnlimited);
-  EXPECT_EQ(rule_with({.budget = 8, .every = 5}).most_tokens(7), 13);
-  EXPECT_EQ(rule_with({}, {3, 4}).most_tokens(7), 14);
+  EXPECT_EQ(rule_with({}).max_resident(7), kUnlimited);
+  EXPECT_EQ(rule_with({.budget = 8, .every = 0}).max_resident(7), kUnlimited);
+  EXPECT_EQ(rule_with({.budget = 8, .every = 5}).max_resident(7), 13);
+  EXPECT_EQ(rule_with({}, {3, 4}).max_resident(7), 14);
   for (const auto& [spec, unbounded] : {std::pair{"full", true},
                                         {"window:4", false},
                                         {"0=full,*=window:4", true},
@@ -201,7 +201,7 @@ std::vector<int32_t> tokens_of(int32_t document, int32_t n) {
 
 void grow(CacheManager& cache, SequenceId id, int64_t end) {
   while (cache.length(id) < end) {
-    const int64_t n = std::min(end - cache.length(id), cache.most_next(id));
+    const int64_t n = std::min(end - cache.length(id), cache.max_next(id));
     ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(n)));
     cache.commit(id);
   }
@@ -214,7 +214,7 @@ TEST(CacheEdges, TakesWhatFitsExactly) {
   config.max_chunk = 24;
   CacheManager cache(config, PolicyMap::parse("full", 2));
   const SequenceId id = cache.open();
-  EXPECT_EQ(cache.most_next(id), 24);
+  EXPECT_EQ(cache.max_next(id), 24);
   EXPECT_THROW(cache.reserve(id, 25), Error);
   EXPECT_THROW(cache.reserve(id, 0), Error);
   EXPECT_TRUE(cache.reserve(id, 24)) << "six blocks in two layers are twelve pages";
@@ -251,12 +251,12 @@ TEST(CacheEdges, APromptThatHasEndedCannotBeTold) {
   grow(cache, id, 20);
   cache.set_prompt(id, 20);
   cache.set_prompt(id, 7);
-  EXPECT_EQ(cache.most_next(id), 64) << "no step has to end anywhere";
+  EXPECT_EQ(cache.max_next(id), 64) << "no step has to end anywhere";
   cache.set_prompt(id, 30);
   cache.set_prompt(id, 20);
-  EXPECT_EQ(cache.most_next(id), 6) << "what is observed begins four before the end";
+  EXPECT_EQ(cache.max_next(id), 6) << "what is observed begins four before the end";
   grow(cache, id, 26);
-  EXPECT_EQ(cache.most_next(id), 4);
+  EXPECT_EQ(cache.max_next(id), 4);
 }
 
 TEST(CacheEdges, ATableMayBeOneEntryLongerThanItsPages) {
@@ -416,7 +416,7 @@ TEST(CacheEdges, NeedsNoMorePagesThanItSays) {
       int64_t peak = 0;
       const auto grow_to = [&](int64_t end) {
         while (cache.length(id) < end) {
-          const int64_t most = std::min(end - cache.length(id), cache.most_next(id));
+          const int64_t most = std::min(end - cache.length(id), cache.max_next(id));
           ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(1 + random() % most)));
           peak = std::max(peak, listed(cache, id));
           cache.commit(id);

@@ -67,7 +67,7 @@ void tables_follow(const std::string& policy, uint32_t seed) {
     for (const SequenceId id : live) {
       if (random() % 4 == 0 || cache.length(id) > 380) continue;
       const auto n = static_cast<int32_t>(
-          std::min<int64_t>(decodes ? 1 : 1 + random() % 10, cache.most_next(id)));
+          std::min<int64_t>(decodes ? 1 : 1 + random() % 10, cache.max_next(id)));
       if (!cache.reserve(id, n)) continue;
       planner.add(id, std::span(ids).first(n));
       in_step.push_back(id);

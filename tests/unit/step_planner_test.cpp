@@ -49,7 +49,7 @@ class Plans {
     std::vector<std::pair<SequenceId, int32_t>> parts;
     for (const SequenceId id : live_) {
       const int64_t room = max_tokens_ - static_cast<int64_t>(tokens.size());
-      const int64_t most = std::min({cache_.most_next(id), 150 - cache_.length(id), room});
+      const int64_t most = std::min({cache_.max_next(id), 150 - cache_.length(id), room});
       if (most < 1 || random_() % 3 == 0) continue;
       const auto n = static_cast<int32_t>(1 + random_() % most);
       ASSERT_TRUE(cache_.reserve(id, n));
