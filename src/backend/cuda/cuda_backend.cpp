@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "backend/cuda/device_pages.h"
 #include "backend/cuda/products.h"
@@ -118,7 +119,7 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
 
   void reserve(const BackendLimits& limits) override {
     pending_ = nullptr;
-    runtime_->synchronize();
+    wait();
     limits_ = limits;
     pages_.reserve(limits);
     for (const auto& [array, bytes, what] : sizes(limits)) {
@@ -160,7 +161,7 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
       fail(ErrorCode::kDevice, "the device failed before ({}); {}", failure_,
            device_lost_ ? "restart the process" : "make a new engine");
     }
-    pending_ = nullptr;  // what a stopped step measured is of no use
+    pending_ = nullptr;  // nobody has waited for its measures, and its plan is gone
     if (busy_) wait();
     guard([&] { pages_.join_loads(); });
     plan_ = &plan;
@@ -183,6 +184,7 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
     }
     bring_measures();
     pending_ = plan_;
+    timed_layers_ = static_cast<int32_t>(plan.layers.size());
     return true;
   }
 
@@ -313,13 +315,9 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
   void wait() override {
     guard([&] { runtime_->synchronize(); });
     busy_ = rows_busy_ = false;
-    if (pending_ == nullptr) return;
-    hand_out_measures(*pending_);
-    const auto n_layers = static_cast<int32_t>(pending_->layers.size());
-    for (int32_t i = 0; i < n_layers && 2 * i + 1 < DeviceRuntime::kMarks; ++i) {
-      clocks_.add(i, runtime_->nanoseconds(2 * i, 2 * i + 1));
-    }
-    pending_ = nullptr;
+    const int32_t timed = std::min(std::exchange(timed_layers_, 0), DeviceRuntime::kMarks / 2);
+    for (int32_t i = 0; i < timed; ++i) clocks_.add(i, runtime_->nanoseconds(2 * i, 2 * i + 1));
+    if (pending_ != nullptr) hand_out_measures(*std::exchange(pending_, nullptr));
   }
 
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }
@@ -519,7 +517,8 @@ class CudaBackend final : public Backend, WeightStore, StepOps, PageStore {
   PinnedArray host_samples_;   // as sample_rows_
   PinnedArray host_measures_;  // uses, then key norms
   const StepPlan* plan_ = nullptr;     // the step at hand
-  const StepPlan* pending_ = nullptr;  // the last one, until it has been waited for
+  const StepPlan* pending_ = nullptr;  // the last one, until its measures have been waited for
+  int32_t timed_layers_ = 0;           // layers of a completed step whose time is yet to be read
   bool busy_ = false;
   bool rows_busy_ = false;  // host_gather_ is being read
   std::string failure_;     // the device's first, if any
