@@ -81,9 +81,10 @@ else()
   target_link_libraries(bench_scenes_test PRIVATE simt_kernels)
   # The CUDA backend on an emulated device.
   set(backend ${PROJECT_SOURCE_DIR}/src/backend/cuda)
-  add_library(emulated_cuda STATIC support/simt/simt_runtime.cpp ${backend}/cuda_backend.cpp
-              ${backend}/device_pages.cpp ${backend}/nvml.cpp ${backend}/products.cpp
-              ${backend}/step_recorder.cpp ${backend}/step_upload.cpp)
+  add_library(emulated_cuda STATIC support/simt/simt_runtime.cpp ${backend}/cuda_attention.cpp
+              ${backend}/cuda_backend.cpp ${backend}/cuda_results.cpp ${backend}/cuda_steps.cpp
+              ${backend}/cuda_weights.cpp ${backend}/device_pages.cpp ${backend}/nvml.cpp
+              ${backend}/products.cpp ${backend}/step_recorder.cpp ${backend}/step_upload.cpp)
   paddock_flags(emulated_cuda)
   target_include_directories(emulated_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src)
   target_compile_options(emulated_cuda PRIVATE -ffp-contract=off)

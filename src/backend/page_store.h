@@ -31,7 +31,7 @@ struct PageCopy {
 class PageStore {
  public:
   virtual ~PageStore() = default;
-  /// Copies a page of page_bytes() to host memory, in the order of kernels/paged_kv.h.
+  /// Copies a page of page_bytes() to host memory, in the CPU's order of keys (KeyOrder::kByDim).
   virtual void read_page(int32_t page, std::span<std::byte> out) const = 0;
   /// Host memory for whole pages, in the backend's own order of bytes, one after another. Must go
   /// before the backend does.

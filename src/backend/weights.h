@@ -21,6 +21,11 @@ struct EmbeddingWeight {
   virtual ~EmbeddingWeight() = default;
 };
 
+/// Every backend keeps vectors as float32.
+inline uint64_t vector_bytes(const TensorView& tensor) {
+  return static_cast<uint64_t>(tensor.cols()) * sizeof(float);
+}
+
 /// Bytes that the make functions reserve are added to their `bytes`.
 class WeightStore {
  public:

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "engine/advice.h"
 #include "engine/engine_impl.h"
+#include "model/make_weights.h"
 
 namespace paddock {
 namespace {

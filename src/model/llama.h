@@ -1,6 +1,7 @@
 // The forward pass of a Llama decoder, written once for every backend.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -8,7 +9,6 @@
 
 #include "backend/backend.h"
 #include "model/config.h"
-#include "model/model_data.h"
 #include "model/weights.h"
 
 namespace paddock {
@@ -49,6 +49,13 @@ class Llama {
   }
 
  private:
+  /// A buffer that the constructor takes.
+  struct Activation {
+    Buffer Llama::*buffer;
+    int64_t rows, cols;
+  };
+  static std::array<Activation, 10> activations(const LlamaConfig& config, int32_t max_tokens,
+                                                int32_t max_logit_rows);
   /// False if `stop` said so.
   bool run_layers(int32_t n, StopCheck* stop);
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);
@@ -68,11 +75,5 @@ class Llama {
   Buffer logits_;        // [max_logit_rows, vocab_size]
   std::span<const float> host_logits_;
 };
-
-/// Gives every tensor to a backend in its own form; originals that were repacked leave memory.
-std::shared_ptr<const LlamaWeights> make_weights(const detail::ModelData& model,
-                                                 WeightStore& store);
-/// Bytes make_weights would reserve.
-uint64_t weights_bytes(const LlamaTensors& tensors, const WeightStore& store);
 
 }  // namespace paddock

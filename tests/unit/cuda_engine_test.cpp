@@ -262,20 +262,24 @@ TEST_F(CudaEngine, SessionsContinueAndRewind) {
 TEST_F(CudaEngine, AttentionOfChunksWithoutLogitsIsCounted) {
   const auto model = Model::load(golden("gqa2-linear"));
   const std::vector<TokenId> tokens = golden_tokens();
-  EngineOptions options = on("cuda");
-  options.batch_size = 4;
-  Engine engine(parts(model, options));
-  const auto expect = [&](int steps) {
-    for (const KvLayerStats& layer : engine.kv_stats().layers) {
-      EXPECT_DOUBLE_EQ(layer.attention_seconds, steps * 1e-9) << layer.layer;
-    }
-  };
-  GenerateOptions how;
-  how.max_tokens = 1;
-  engine.generate(std::span(tokens).first(11), how);  // the last of three chunks has logits
-  expect(3);
-  engine.feed(engine.open_session(), std::span(tokens).first(15));
-  expect(3 + 4);
+  for (const char* policy : {"full", "h2o:24@every:8"}) {  // the second waits for every step
+    SCOPED_TRACE(policy);
+    EngineOptions options = on("cuda");
+    options.batch_size = 4;
+    options.kv.policy = policy;
+    Engine engine(parts(model, options));
+    const auto expect = [&](int steps) {
+      for (const KvLayerStats& layer : engine.kv_stats().layers) {
+        EXPECT_DOUBLE_EQ(layer.attention_seconds, steps * 1e-9) << layer.layer;
+      }
+    };
+    GenerateOptions how;
+    how.max_tokens = 1;
+    engine.generate(std::span(tokens).first(11), how);  // the last of three chunks has logits
+    expect(3);
+    engine.feed(engine.open_session(), std::span(tokens).first(15));
+    expect(3 + 4);
+  }
 }
 #endif
 

@@ -1,4 +1,4 @@
-// The CUDA backend: every operation of backend.h as our kernels and dense products on one device.
+// The CUDA backend: weights, steps and pages on one device.
 #pragma once
 
 #include <memory>

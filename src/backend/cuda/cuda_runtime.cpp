@@ -37,6 +37,7 @@ class CudaRuntime final : public DeviceRuntime {
     cudaDeviceProp properties{};
     expect(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
     name_ = fmt::format("cuda:{} ({})", index, properties.name);
+    multiprocessors_ = properties.multiProcessorCount;
     if (properties.major < kLeastMajor) {
       fail(ErrorCode::kDevice,
            "{} has compute capability {}.{}; this backend needs {}.0 (Ampere) or newer; use cpu",
@@ -59,6 +60,7 @@ class CudaRuntime final : public DeviceRuntime {
   ~CudaRuntime() override { close(); }
 
   std::string name() const override { return name_; }
+  int32_t multiprocessors() const override { return multiprocessors_; }
   Stream stream() const override {
     use();  // a launch follows
     return stream_;
@@ -314,6 +316,7 @@ class CudaRuntime final : public DeviceRuntime {
 
   int index_;
   std::string name_;
+  int32_t multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   cudaStream_t side_ = nullptr;
   cudaEvent_t meeting_ = nullptr;       // where one stream waits for the other

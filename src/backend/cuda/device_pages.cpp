@@ -17,7 +17,7 @@ void DevicePages::reserve(const BackendLimits& limits) {
   view_ = {pool_.as<uint8_t>(), limits.pool.geometry, limits.pool.kv_type};
 }
 
-void DevicePages::read(int32_t number, std::span<std::byte> out) const {
+void DevicePages::read_page(int32_t number, std::span<std::byte> out) const {
   const PageGeometry& g = view_.geometry();
   const auto bytes = static_cast<uint64_t>(g.page_bytes());
   std::vector<uint8_t> own(bytes);
@@ -39,7 +39,7 @@ void DevicePages::read(int32_t number, std::span<std::byte> out) const {
   }
 }
 
-void DevicePages::poison(int32_t number) {
+void DevicePages::poison_page(int32_t number) {
   runtime_->fill(view_.page(number), 0xFF, static_cast<uint64_t>(view_.page_bytes()));
 }
 
@@ -72,22 +72,34 @@ int64_t DevicePages::copy(std::span<const PageCopy> copies, const Copy& copy_run
   return runtime_->side_mark();
 }
 
-int64_t DevicePages::save(std::span<const PageCopy> copies) {
-  return copy(copies, [&](std::byte* host, uint8_t* pages, uint64_t bytes) {
-    runtime_->side_copy_out(host, pages, bytes);
+int64_t DevicePages::save_pages(std::span<const PageCopy> copies) {
+  return device_.guard([&](DeviceRuntime& r) {
+    return copy(copies, [&](std::byte* host, uint8_t* pages, uint64_t bytes) {
+      r.side_copy_out(host, pages, bytes);
+    });
   });
 }
 
-int64_t DevicePages::load(std::span<const PageCopy> copies) {
+int64_t DevicePages::load_pages(std::span<const PageCopy> copies) {
   loads_ = true;
-  return copy(copies, [&](const std::byte* host, uint8_t* pages, uint64_t bytes) {
-    runtime_->side_copy_in(pages, host, bytes);
+  return device_.guard([&](DeviceRuntime& r) {
+    return copy(copies, [&](const std::byte* host, uint8_t* pages, uint64_t bytes) {
+      r.side_copy_in(pages, host, bytes);
+    });
   });
+}
+
+bool DevicePages::copies_done(int64_t ticket) {
+  return device_.guard([&](DeviceRuntime& r) { return r.side_reached(ticket); });
+}
+
+void DevicePages::wait_for_copies(int64_t ticket) {
+  device_.guard([&](DeviceRuntime& r) { r.side_synchronize(ticket); });
 }
 
 void DevicePages::join_loads() {
   if (!loads_) return;
-  runtime_->wait_for_side();
+  device_.guard([](DeviceRuntime& r) { r.wait_for_side(); });
   loads_ = false;
 }
 

@@ -47,6 +47,8 @@ class DeviceRuntime {
   virtual std::string name() const = 0;  ///< such as "cuda:0 (NVIDIA H100)"
   virtual Stream stream() const = 0;
   virtual DeviceMemoryInfo memory() const = 0;
+  /// How much runs at once: some launches cut their work to fit.
+  virtual int32_t multiprocessors() const = 0;
 
   /// Aligned to 256 bytes. Error kOutOfMemory naming `what`, the bytes needed and those free.
   virtual void* allocate(uint64_t bytes, const char* what) = 0;

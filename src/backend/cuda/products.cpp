@@ -23,20 +23,6 @@ int32_t most_tensor_tokens(DType type) {
 
 }  // namespace
 
-DeviceMatrix Products::matrix(const TensorView& tensor, uint64_t& bytes) {
-  std::weak_ptr<const DeviceArray>& known = uploaded_[tensor.data.data()];
-  std::shared_ptr<const DeviceArray> data = known.lock();
-  if (data == nullptr) {
-    auto array = std::make_shared<DeviceArray>(runtime_, tensor.data.size(), tensor.name.c_str());
-    runtime_->copy_in(array->as<uint8_t>(), tensor.data.data(), tensor.data.size());
-    runtime_->synchronize();  // other engines' streams will read it
-    bytes += tensor.data.size();
-    data = std::move(array);
-    known = data;
-  }
-  return {tensor.dtype, tensor.rows(), tensor.cols(), data};
-}
-
 Products::Sizes Products::sizes(const BackendLimits& limits) const {
   Sizes sizes{exact_ ? 0 : uint64_t(limits.step.max_tokens) * uint64_t(limits.model.max_cols) * 2,
               0, 0};
@@ -90,8 +76,16 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
       dense(w, x, n, outputs[i++], accumulate);
       continue;
     }
-    TensorGemvArgs args{{}, 0,         w.type, w.cols, x.data, x.stride, input_.as<uint16_t>(),
-                        n,  accumulate};
+    TensorGemvArgs args{{},
+                        0,
+                        w.type,
+                        w.cols,
+                        x.data,
+                        x.stride,
+                        input_.as<uint16_t>(),
+                        n,
+                        accumulate,
+                        runtime_->multiprocessors()};
     for (; i < parts.size() && parts[i].type == w.type && args.n_parts < kMostGemvParts; ++i) {
       args.parts[args.n_parts++] = {parts[i].bytes(), outputs[i].data, outputs[i].stride,
                                     static_cast<int32_t>(parts[i].rows)};

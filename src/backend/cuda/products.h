@@ -1,24 +1,16 @@
-// Weights on a device, byte for byte as in their file, and the products with them.
+// Products with weights as they lie on a device.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <unordered_map>
 #include <utility>
 
 #include "backend/backend.h"
+#include "backend/cuda/cuda_weights.h"
 #include "backend/cuda/device_runtime.h"
 
 namespace paddock::cuda {
-
-struct DeviceMatrix {
-  DType type = DType::kF32;
-  int64_t rows = 0, cols = 0;
-  std::shared_ptr<const DeviceArray> data;
-  const uint8_t* bytes() const { return data->as<uint8_t>(); }
-};
 
 /// Few tokens are multiplied with the packed weights, on tensor cores where the type allows; more
 /// by dense products over weights expanded slab by slab to bfloat16. Where it has to be exact,
@@ -29,9 +21,6 @@ class Products {
  public:
   Products(std::shared_ptr<DeviceRuntime> runtime, bool exact)
       : runtime_(std::move(runtime)), exact_(exact) {}
-
-  /// A tensor given twice (tied embeddings) lies there once. What is taken is added to `bytes`.
-  DeviceMatrix matrix(const TensorView& tensor, uint64_t& bytes);
 
   /// Bytes that reserve() takes.
   uint64_t bytes(const BackendLimits& limits) const;
@@ -55,7 +44,6 @@ class Products {
 
   std::shared_ptr<DeviceRuntime> runtime_;
   bool exact_;
-  std::unordered_map<const std::byte*, std::weak_ptr<const DeviceArray>> uploaded_;
   DeviceArray input_;      // [max_tokens, max_cols] bfloat16
   DeviceArray slab_;       // expanded rows
   DeviceArray workspace_;  // partial sums

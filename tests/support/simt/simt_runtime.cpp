@@ -30,6 +30,7 @@ class SimtRuntime final : public cuda::DeviceRuntime {
 
   std::string name() const override { return "cuda:0 (emulated)"; }
   Stream stream() const override { return nullptr; }
+  int32_t multiprocessors() const override { return 132; }  // an H100's
   cuda::DeviceMemoryInfo memory() const override { return {free_, total_, 0}; }
 
   void* allocate(uint64_t bytes, const char* what) override {

@@ -1,0 +1,54 @@
+# Faults of the area "backend": see faults.py.
+
+source("src/backend/devices.cpp", "cuda_engine_test:*Devices*")
+fault("backend-001", "a device of a negative number counts as known",
+      "known = error == std::errc() && at == end && «index >= 0»;",
+      "true")
+fault("backend-002", "what follows a device's number is ignored",
+      "known = error == std::errc() && «at == end» && index >= 0;",
+      "true")
+
+source("src/backend/cpu/cpu_steps.cpp", "logits_test engine_behaviour_test engine_test")
+fault("backend-010", "rotary angles: the sine lacks the attention factor",
+      "static_cast<float>(std::sin(angle)) * «limits_.model.attention_factor»;",
+      "1.0F")
+fault("backend-011", "the time of attention is not counted",
+      "«clocks_.add(layer, std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count());»",
+      "", tests="engine_behaviour_test")
+fault("backend-012", "keys and values that do not fit are not counted",
+      "«if (overflows > 0) overflows_.add(layer, overflows);»",
+      "", tests="engine_test:Overflow*")
+fault("backend-013", "masses of the last step are added to",
+      "«std::fill_n(masses, int64_t{s.n_tokens} * n_entries, int64_t{0});»",
+      "", tests="eviction_test logits_test policy_test")
+
+source("src/backend/cpu/cpu_pages.cpp", "cuda_engine_test:*DevicePages*")
+fault("backend-020", "pages do not come back from the host",
+      "«std::memcpy(view_.page(c.page), c.host, page_bytes());»",
+      "")
+
+source("src/backend/cuda/step_recorder.cpp", "cuda_engine_test:CudaStep.*")
+fault("backend-030", "a step that was stopped while it was recorded is replayed later",
+      "if («!completed») { runtime_->discard_recording(); return false; }",
+      "false")
+fault("backend-031", "where a recording fails the step is left out",
+      "«if (!enabled_) return launches();» } runtime_->replay",
+      "if (!enabled_) return true;")
+fault("backend-032", "after a recording failed the next step is recorded all the same",
+      "entries_.clear(); «enabled_ = false;»",
+      "")
+
+source("src/backend/cuda/cuda_steps.cpp", "cuda_engine_test:*Attention*Counted*")
+fault("backend-040", "the attention of steps that nobody waits for is not counted",
+      "«timed_layers_ = static_cast<int32_t>(plan.layers.size());»",
+      "")
+
+source("src/backend/cuda/cuda_results.cpp", "cuda_engine_test:*Attention*Counted*")
+fault("backend-041", "the attention of a step is counted with every wait",
+      "std::min(«std::exchange(timed_layers_, 0)», DeviceRuntime::kMarks / 2);",
+      "timed_layers_")
+
+source("src/model/make_weights.cpp", "engine_test logits_test")
+fault("backend-050", "gate and up change places",
+      "visitor.linear({«&from.gate, &from.up»}, to.gate_up);",
+      "&from.up, &from.gate", tests="logits_test")
