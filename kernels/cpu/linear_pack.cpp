@@ -5,131 +5,22 @@
 #include <cstring>
 
 #include "half.h"
+#include "quant_blocks.h"
 
 namespace paddock::cpu {
 namespace {
 
-/// One row's block taken apart: unsigned values and what turns them back into weights.
-struct Unpacked {
-  uint8_t q[256];
-  uint16_t d = 0, m = 0;  // f16 bits
-  uint8_t scale[16] = {}, min[16] = {};
-  float f_scale[16] = {}, f_min[16] = {};
+/// What turns a value into a weight: value * scale + minimum.
+struct Line {
+  float scale, minimum;
 };
-
-uint16_t u16_at(const uint8_t* p) {
-  uint16_t v = 0;
-  std::memcpy(&v, p, 2);
-  return v;
-}
-
-void k_scales(const uint8_t* s, Unpacked& u) {
-  for (int j = 0; j < 8; ++j) {
-    u.scale[j] = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6) << 4;
-    u.min[j] = j < 4 ? s[j + 4] & 63 : (s[j + 4] >> 4) | (s[j] >> 6) << 4;
-  }
-}
-
-void unpack_32(DType type, const uint8_t* b, Unpacked& u) {
-  const bool has_min = type == DType::kQ4_1 || type == DType::kQ5_1;
-  u.d = u16_at(b);
-  u.m = has_min ? u16_at(b + 2) : uint16_t{0};
-  const uint8_t* at = b + (has_min ? 4 : 2);
-  if (type == DType::kQ8_0) {
-    for (int i = 0; i < 32; ++i) u.q[i] = static_cast<uint8_t>(at[i] + 128);
-    return;
-  }
-  uint32_t fifth = 0;
-  const bool five = type == DType::kQ5_0 || type == DType::kQ5_1;
-  if (five) {
-    std::memcpy(&fifth, at, 4);
-    at += 4;
-  }
-  for (int i = 0; i < 32; ++i) {
-    const int q = (i < 16 ? at[i] & 15 : at[i - 16] >> 4) | static_cast<int>((fifth >> i) & 1U)
-                                                                << 4;
-    u.q[i] = static_cast<uint8_t>(type == DType::kQ5_0 ? q - 16 + 128 : q);
-  }
-  if (type == DType::kQ5_1) {
-    std::fill_n(u.f_scale, 2, f16_to_f32(u.d));
-    std::fill_n(u.f_min, 2, f16_to_f32(u.m));
-  }
-}
-
-void unpack_q45_k(bool five, const uint8_t* b, Unpacked& u) {
-  u.d = u16_at(b);
-  u.m = u16_at(b + 2);
-  k_scales(b + 4, u);
-  const uint8_t* qs = b + (five ? 48 : 16);
-  for (int i = 0; i < 256; ++i) {
-    const int j = i / 32;
-    const uint8_t byte = qs[32 * (j / 2) + i % 32];
-    int q = j % 2 == 0 ? byte & 15 : byte >> 4;
-    if (five) q |= (b[16 + i % 32] >> j & 1) << 4;
-    u.q[i] = static_cast<uint8_t>(q);
-  }
-  for (int s = 0; s < 16; ++s) {
-    u.f_scale[s] = f16_to_f32(u.d) * static_cast<float>(u.scale[s / 2]);
-    u.f_min[s] = -(f16_to_f32(u.m) * static_cast<float>(u.min[s / 2]));
-  }
-}
-
-void unpack_q6_k(const uint8_t* b, Unpacked& u) {
-  u.d = u16_at(b + 208);
-  std::memcpy(u.scale, b + 192, 16);
-  for (int i = 0; i < 256; ++i) {
-    const int n = i / 128;
-    const int g = i % 128 / 32;
-    const int l = i % 32;
-    const uint8_t byte = b[64 * n + 32 * (g & 1) + l];
-    const int low = g < 2 ? byte & 15 : byte >> 4;
-    u.q[i] = static_cast<uint8_t>(low | ((b[128 + 32 * n + l] >> (2 * g)) & 3) << 4);
-  }
-}
-
-void unpack_q3_k(const uint8_t* b, Unpacked& u) {
-  u.d = u16_at(b + 108);
-  for (int j = 0; j < 16; ++j) {
-    const uint8_t* s = b + 96;
-    const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
-    const int high = (s[8 + j % 4] >> (2 * (j / 4))) & 3;
-    u.scale[j] = static_cast<uint8_t>((low | high << 4) - 32);
-  }
-  for (int i = 0; i < 256; ++i) {
-    const int r = i % 128;
-    const int q = (b[32 + 32 * (i / 128) + r % 32] >> (2 * (r / 32))) & 3;
-    u.q[i] = static_cast<uint8_t>(q | (b[i % 32] >> (i / 32) & 1) << 2);
-  }
-}
-
-void unpack_q2_k(const uint8_t* b, Unpacked& u) {
-  const float d = f16_to_f32(u16_at(b + 80));
-  const float m = f16_to_f32(u16_at(b + 82));
-  for (int s = 0; s < 16; ++s) {
-    u.f_scale[s] = d * static_cast<float>(b[s] & 15);
-    u.f_min[s] = -(m * static_cast<float>(b[s] >> 4));
-  }
-  for (int i = 0; i < 256; ++i) {
-    const int r = i % 128;
-    u.q[i] = static_cast<uint8_t>((b[16 + 32 * (i / 128) + r % 32] >> (2 * (r / 32))) & 3);
-  }
-}
-
-void unpack(DType type, const uint8_t* block, Unpacked& u) {
-  switch (type) {
-    case DType::kQ4_K:
-      return unpack_q45_k(false, block, u);
-    case DType::kQ5_K:
-      return unpack_q45_k(true, block, u);
-    case DType::kQ6_K:
-      return unpack_q6_k(block, u);
-    case DType::kQ3_K:
-      return unpack_q3_k(block, u);
-    case DType::kQ2_K:
-      return unpack_q2_k(block, u);
-    default:
-      return unpack_32(type, block, u);
-  }
+/// That of the values 16 j to 16 j + 15.
+Line line_of(const QuantTraits& traits, const QuantBlock& block, int j) {
+  const float d = f16_to_f32(block.d);
+  const float m = f16_to_f32(block.m);
+  if (traits.scales == Scales::kPer32Min) return {d, m};
+  const int sub = traits.scales == Scales::kSuper32Min ? j / 2 : j;
+  return {d * static_cast<float>(block.scale[sub]), -(m * static_cast<float>(block.min[sub]))};
 }
 
 /// 4 chunks of 16 bytes a row: low nibbles values 0..15, high nibbles 16..31.
@@ -139,11 +30,14 @@ void put_nibbles(const uint8_t* q, int64_t row, uint8_t* out) {
   }
 }
 
-void put_bytes(const uint8_t* q, int n, int64_t row, uint8_t* out) {
-  for (int i = 0; i < n; ++i) out[i / 4 * 64 + row * 4 + i % 4] = q[i];
+void put_bytes(const uint8_t* q, int n, int64_t row, uint8_t* out, int add = 0) {
+  for (int i = 0; i < n; ++i) {
+    out[i / 4 * 64 + row * 4 + i % 4] = static_cast<uint8_t>(q[i] + add);
+  }
 }
 
-void put_block(int32_t format, const Unpacked& u, int64_t row, int values, uint8_t* out) {
+void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uint8_t* out) {
+  const QuantTraits traits = quant_traits(type);
   const auto put_u16 = [&](uint8_t* at, uint16_t v) { std::memcpy(at + 2 * row, &v, 2); };
   const auto put_f32 = [&](uint8_t* at, float v) { std::memcpy(at + 4 * row, &v, 4); };
   switch (format) {
@@ -156,7 +50,7 @@ void put_block(int32_t format, const Unpacked& u, int64_t row, int values, uint8
       return put_nibbles(u.q, row, out + 64);
     case kBytes:
       put_u16(out, u.d);
-      return put_bytes(u.q, 32, row, out + 32);
+      return put_bytes(u.q, 32, row, out + 32, 128 - traits.offset);
     case kSuper4:
       put_u16(out, u.d);
       put_u16(out + 32, u.m);
@@ -177,10 +71,11 @@ void put_block(int32_t format, const Unpacked& u, int64_t row, int values, uint8
       }
       return;
     case kExpanded:
-      for (int j = 0; j < values / 16; ++j) {
+      for (int j = 0; j < dtype_traits(type).block_values / 16; ++j) {
         uint8_t* sub = out + j * 384;
-        put_f32(sub, u.f_scale[j]);
-        put_f32(sub + 64, u.f_min[j]);
+        const Line line = line_of(traits, u, j);
+        put_f32(sub, line.scale);
+        put_f32(sub + 64, line.minimum);
         put_bytes(u.q + 16 * j, 16, row, sub + 128);
       }
       return;
@@ -265,6 +160,7 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
   const BlockShape shape = block_shape(packed.format);
   const int64_t group_bytes = blocks_in_row(packed.format, packed.cols) * shape.bytes;
   const DTypeTraits traits = dtype_traits(type);
+  QuantBlock block;
   for (int64_t g = group_begin; g < group_end; ++g) {
     uint8_t* group = data + g * group_bytes;
     for (int64_t lane = 0; lane < kGroupRows; ++lane) {
@@ -277,9 +173,8 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
       }
       uint8_t* out = group;
       for (int64_t k = 0; k < packed.cols; k += traits.block_values, at += traits.block_bytes) {
-        Unpacked u;
-        unpack(type, at, u);
-        put_block(packed.format, u, lane, traits.block_values, out);
+        unpack_block(type, at, block);
+        put_block(packed.format, type, block, lane, out);
         out += traits.block_values / shape.values * shape.bytes;
       }
     }
