@@ -57,12 +57,14 @@ class StepOps {
   // ---- after a step
   /// out[i] = x[rows[i]]
   virtual void gather(Buffer x, std::span<const int32_t> rows, Buffer out) = 0;
-  /// The first n rows of a buffer without gaps, in host memory until the next operation; waits.
+  // host_rows() and sample() may be asked for other rows of one buffer (Buffer::rows_from), in
+  // either order: what one gave stays until it is called again, or a step runs.
+  /// The first n rows of a buffer without gaps, in host memory; waits.
   virtual std::span<const float> host_rows(Buffer x, int32_t n) = 0;
   /// Whether sample() chooses on the device. Otherwise the host does, from host_rows().
   virtual bool samples() const = 0;
   /// A token for each of the first rows.size() rows of `logits`, by kernels/sampling.h; -1 where a
-  /// logit is not finite. In host memory until the next operation; waits. Only where samples().
+  /// logit is not finite. In host memory; waits. Only where samples().
   virtual std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) = 0;
   /// Waits until what the plan asked for (uses, key norms) has been written.
   virtual void wait() = 0;

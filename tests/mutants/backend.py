@@ -48,6 +48,10 @@ fault("backend-041", "the attention of a step is counted with every wait",
       "std::min(«std::exchange(timed_layers_, 0)», DeviceRuntime::kMarks / 2);",
       "timed_layers_")
 
+fault("backend-042", "tokens are drawn from the first rows, whichever are asked for",
+      "SampleArgs args{«logits.data», logits.stride, limits_.model.vocab_size,",
+      "logits.data - logits.stride", tests="cuda_engine_test:*EitherOrder*")
+
 source("src/model/make_weights.cpp", "engine_test logits_test")
 fault("backend-050", "gate and up change places",
       "visitor.linear({«&from.gate, &from.up»}, to.gate_up);",

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <set>
 
 #include "backend/cuda/step_recorder.h"
 #include "support/engine_inside.h"
@@ -176,6 +178,48 @@ TEST_F(CudaStep, ManyLayersMayAlternateBetweenRules) {
   options.device = "cpu";
   Engine host(parts(model, options));
   EXPECT_LT(relative_error(all_logits(device, tokens), all_logits(host, tokens)), 5e-5);
+}
+
+// ---- what comes to the host
+TEST_F(CudaStep, RowsAreDrawnAndBroughtInEitherOrder) {
+  const auto model = Model::load(golden("gqa2-linear"));
+  const auto inside = parts(model, on("cuda"));
+  StepOps& ops = inside->backend->ops();
+  const Buffer hidden = inside->backend->make_buffer(4, model->info().hidden_size);
+  const Buffer logits = inside->backend->make_buffer(4, model->info().vocab_size);
+  StepPlanner planner(*inside->cache, 4);
+  const SequenceId id = inside->cache->open();
+  ASSERT_TRUE(inside->cache->reserve(id, 4));
+  planner.add(id, std::vector<int32_t>{3, 14, 15, 92});
+  ASSERT_TRUE(ops.run(planner.build(), [&](int32_t n) {
+    EXPECT_EQ(n, 4);
+    ops.embed(*inside->weights->embedding, hidden);
+    return true;
+  }));
+  inside->cache->rollback(id);
+  ops.linear(*inside->weights->output, hidden, 4, std::array{logits}, false);
+
+  std::vector<SampleRow> how;
+  for (uint64_t seed = 0; seed < 4; ++seed) how.push_back({1.5F, 0, 1.0F, 0.0F, seed, 9});
+  const auto copy = [](const auto& span) { return std::vector(span.begin(), span.end()); };
+  const std::vector<int32_t> tokens = copy(ops.sample(logits, how));
+  const std::vector<float> values = copy(ops.host_rows(logits, 4));
+  EXPECT_GT(std::set<int32_t>(tokens.begin(), tokens.end()).size(), 1U);
+  for (const bool draws_first : {true, false}) {
+    std::span<const int32_t> drawn;
+    std::span<const float> brought;
+    const auto draw = [&] {
+      drawn = ops.sample(logits.rows_from(1), std::span(how).subspan(1, 2));
+    };
+    if (draws_first) draw();
+    brought = ops.host_rows(logits.rows_from(2), 2);
+    if (!draws_first) draw();
+    // Neither takes the other's place.
+    EXPECT_TRUE(std::equal(drawn.begin(), drawn.end(), tokens.begin() + 1, tokens.begin() + 3));
+    EXPECT_TRUE(std::equal(brought.begin(), brought.end(),
+                           values.end() - static_cast<int64_t>(brought.size()), values.end()));
+    EXPECT_EQ(brought.size(), values.size() / 2);
+  }
 }
 
 // ---- what is replayed
