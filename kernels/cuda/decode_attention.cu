@@ -297,7 +297,9 @@ int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, i
 
 int decode_attention(const AttentionArgs& args, const DecodeList& list, Stream stream) {
   if (list.n == 0) return 0;
-  if (!is_supported(args) || list.n < 0 || list.max_entries < 0) return kInvalid;
+  if (!is_supported(args) || list.n < 0 || list.max_entries < 0 || list.blocks_at_once < 1) {
+    return kInvalid;
+  }
   if (args.tensor_cores && decode_tensor_supports(args)) return decode_tensor(args, list, stream);
   const DecodeParams params{args, list, rows_of(args),
                             split_bound(args.kv.geometry(), list.max_entries)};

@@ -34,7 +34,7 @@ struct Part {
 template <int kDim>
 struct Form {
   static constexpr int kStages = kDim <= 64 ? 4 : 2;
-  static constexpr int kBlocks = 2;  // on a multiprocessor
+  static constexpr int kBlocks = kDecodeBlocksEach;
   /// Lanes that share a row in copies: as many as divide its vectors of 16 bytes.
   static constexpr int kLanes = (kDim / 8) & -(kDim / 8);
   static constexpr int kRowsAtOnce = simt::kWarpSize / kLanes;

@@ -255,9 +255,9 @@ int run(const GemvArgs& args, Stream stream) {
   job.accumulate = args.accumulate;
   if (args.workspace != nullptr) {
     job.finished = reinterpret_cast<uint32_t*>(args.workspace);
-    job.partials = args.workspace + kValues;
+    job.partials = args.workspace + all_values(args.multiprocessors);
   }
-  divide_work(job);
+  divide_work(job, args.multiprocessors);
   if (args.n_tokens == 1) return launch<kType, 1>(job, stream);
   if (args.n_tokens == 2) return launch<kType, 2>(job, stream);
   if (args.n_tokens <= 4 || kMaxTokens == 4) return launch<kType, 4>(job, stream);
@@ -284,8 +284,8 @@ bool gemv_supports(DType type) {
   }
 }
 
-int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols) {
-  return gemv_supports(type) && rows > 0 && cols > 128 ? 3 * kValues : 0;
+int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols, int32_t multiprocessors) {
+  return gemv_supports(type) && rows > 0 && cols > 128 ? 3 * all_values(multiprocessors) : 0;
 }
 
 int gemv(const GemvArgs& args, Stream stream) {
@@ -295,7 +295,9 @@ int gemv(const GemvArgs& args, Stream stream) {
       args.n_tokens < 1 || args.n_tokens > kMaxGemvTokens || !aligned_to_16(args.weights) ||
       !aligned_to_16(args.x) || args.x_stride % 4 != 0 || args.x_stride < args.cols ||
       args.y_stride < args.rows || (args.rows / 16 + 1) * (args.cols / 128 + 1) > INT32_MAX ||
-      (args.workspace == nullptr && gemv_workspace_floats(args.type, args.rows, args.cols) > 0)) {
+      args.multiprocessors < 1 || args.multiprocessors > kMostMultiprocessors ||
+      (args.workspace == nullptr &&
+       gemv_workspace_floats(args.type, args.rows, args.cols, args.multiprocessors) > 0)) {
     return kInvalid;
   }
   switch (args.type) {

@@ -1,7 +1,7 @@
 // How gemv.cu divides its work. An item is a chunk of columns (32 * LaneRow::kLaneCols) of a group
 // of rows (8 or 4 per warp). All items, chunk after chunk and group after group, are cut into equal
-// runs, so that every SM has the same to do whatever the shape. Groups that are cut leave partial
-// sums in the workspace, and the block that finishes one last adds them up.
+// runs, so that every multiprocessor has the same to do whatever the shape. Groups that are cut
+// leave partial sums in the workspace, and the block that finishes one last adds them up.
 #pragma once
 
 #include "cuda/gemv_rows.h"
@@ -15,11 +15,14 @@ namespace {
 /// Rows of a warp. 8 share each load of x; the sums of more than two tokens leave registers for 4.
 template <int kTokens>
 inline constexpr int kRows = kTokens > 2 ? 4 : 8;
-/// A group has up to kMaxUnits of 8 rows; runs are as many as give 132 SMs 16 units each.
+/// A group has up to kMaxUnits of 8 rows; runs are as many as give each multiprocessor 16 units.
 constexpr int kUnit = 8;
 constexpr int kMaxUnits = 8;
-constexpr int kAllUnits = 16 * 132;
-constexpr int64_t kValues = int64_t{kAllUnits} * kUnit * kMaxGemvTokens;  // sums of all runs
+constexpr int64_t all_units(int32_t multiprocessors) { return int64_t{16} * multiprocessors; }
+/// Sums of all runs.
+constexpr int64_t all_values(int32_t multiprocessors) {
+  return all_units(multiprocessors) * kUnit * kMaxGemvTokens;
+}
 
 template <DType kType>
 struct Shape {
@@ -102,12 +105,13 @@ PADDOCK_DEVICE int misalignment(const Job& job, int32_t row, int chunk_offset) {
 // ---- host ----
 int32_t divide_up(int64_t a, int64_t b) { return static_cast<int32_t>((a + b - 1) / b); }
 
-/// Large groups share x among more rows; small ones spread short work over more SMs.
-void divide_work(Job& job) {
+/// Large groups share x among more rows; small ones spread short work over more
+/// multiprocessors.
+void divide_work(Job& job, int32_t multiprocessors) {
   for (const int units : {kMaxUnits, 2}) {
     job.group_rows = units * kUnit;
     const int64_t items = int64_t{divide_up(job.rows, job.group_rows)} * job.chunks;
-    const int64_t most = kAllUnits / units;
+    const int64_t most = all_units(multiprocessors) / units;
     job.runs = static_cast<int32_t>(items < most ? items : most);
     job.items_each = static_cast<int32_t>(items / job.runs);
     job.longer_runs = static_cast<int32_t>(items % job.runs);

@@ -139,10 +139,12 @@ struct DequantizeArgs {
 int dequantize(const DequantizeArgs& args, Stream stream);
 
 inline constexpr int32_t kMaxGemvTokens = 8;
+/// Of one device: launchers take any number up to it.
+inline constexpr int32_t kMostMultiprocessors = 4096;
 
 /// y[t][r] (=, or += when accumulate) sum_k W[r][k] x[t][k] on the packed weights, for 1 to
-/// kMaxGemvTokens tokens; float32 products and sums in one fixed order that n_tokens does not
-/// change.
+/// kMaxGemvTokens tokens; float32 products and sums in an order that is fixed for a device, and
+/// that n_tokens does not change.
 struct GemvArgs {
   const uint8_t* weights;  // [rows] of row_bytes(type, cols), aligned to 16 bytes
   DType type;
@@ -156,10 +158,11 @@ struct GemvArgs {
   /// gemv_workspace_floats() of it, for split sums; may be null if that is 0. All zero before its
   /// first use; may be shared by launches that follow one another, whatever their shapes.
   float* workspace;
+  int32_t multiprocessors;  // of the device: into how many runs the work is cut
 };
 /// Whether gemv() has a kernel for weights of this type (the others are expanded).
 bool gemv_supports(DType type);
-int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols);
+int64_t gemv_workspace_floats(DType type, int64_t rows, int64_t cols, int32_t multiprocessors);
 int gemv(const GemvArgs& args, Stream stream);
 
 inline constexpr int32_t kMaxTensorGemvTokens = 64;
@@ -188,7 +191,7 @@ struct TensorGemvArgs {
   const uint16_t* rounded;
   int32_t n_tokens;  // up to kMaxTensorGemvTokens
   bool accumulate;
-  int32_t multiprocessors = 132;  // of the device, here an H100: how many warps share a row's sum
+  int32_t multiprocessors;  // of the device: how many warps share a row's sum
 };
 bool tensor_gemv_supports(DType type, int64_t cols);
 int tensor_gemv(const TensorGemvArgs& args, Stream stream);
@@ -237,6 +240,7 @@ struct AttentionArgs {
   uint32_t* arrivals = nullptr;
 };
 
+inline constexpr int32_t kDecodeBlocksEach = 2;
 /// Attention of single query tokens, each with its own row of work: any number of tokens of any
 /// sequences. Splits a table into runs of entries whose bounds depend on the table alone, so a
 /// token's result does not depend on the batch.
@@ -245,9 +249,9 @@ struct DecodeList {
   const int32_t* sequences;  // [n] the sequence of each; null with them
   int32_t n;
   int32_t max_entries;  // of those sequences' tables
-  /// Blocks of decode_tensor.cu that the device runs at once, here an H100: decides into how many
-  /// the work is cut, and no bit.
-  int32_t blocks_at_once = 2 * 132;
+  /// Blocks of decode_tensor.cu that the device runs at once, kDecodeBlocksEach for each of its
+  /// multiprocessors: decides into how many the work is cut, and no bit.
+  int32_t blocks_at_once;
 };
 int64_t decode_workspace_floats(int32_t n_heads, const PageGeometry& geometry, int32_t n_tokens,
                                 int32_t max_entries);

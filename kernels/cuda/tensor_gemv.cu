@@ -333,7 +333,8 @@ bool tensor_gemv_supports(DType type, int64_t cols) {
 int tensor_gemv(const TensorGemvArgs& args, Stream stream) {
   if (!tensor_gemv_supports(args.type, args.cols) || args.cols < 1 || args.cols > INT32_MAX / 256 ||
       args.n_tokens < 1 || args.n_tokens > kMaxTensorGemvTokens || args.multiprocessors < 1 ||
-      args.n_parts < 1 || args.n_parts > kMostGemvParts) {
+      args.multiprocessors > kMostMultiprocessors || args.n_parts < 1 ||
+      args.n_parts > kMostGemvParts) {
     return kInvalid;
   }
   const bool unrounded = args.n_tokens <= kMaxUnroundedTokens;

@@ -137,7 +137,8 @@ struct Attention {
     return cuda::decode_attention(
         args(set, measured),
         {alone ? nullptr : decode_tokens.data(), alone ? nullptr : decode_sequences.data(),
-         tables.n_tokens(), tables.sequences[0].n_entries},
+         tables.n_tokens(), tables.sequences[0].n_entries,
+         cuda::kDecodeBlocksEach * simt::multiprocessors()},
         stream);
   }
   int prefill(int set, bool measured, cuda::Stream stream) const {

@@ -58,6 +58,12 @@ void DeviceMemory::set_unwritten() {
 }
 void DeviceMemory::freeze() {}
 
+int32_t multiprocessors() {
+  int count = 0;
+  expect(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0), "a question");
+  return count;
+}
+
 std::vector<Report> take_reports() { return {}; }
 std::string take_report_text() {
   const cudaError_t error = cudaDeviceSynchronize();

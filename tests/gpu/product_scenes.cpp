@@ -72,7 +72,7 @@ Scene gemv_scene(const MatrixShape& shape, const Turns& turns) {
         : weights(s, n_sets),
           x(static_cast<size_t>(s.tokens * s.cols), "x"),
           y(static_cast<size_t>(s.tokens * s.rows), "y"),
-          n_floats(cuda::gemv_workspace_floats(s.type, s.rows, s.cols)),
+          n_floats(cuda::gemv_workspace_floats(s.type, s.rows, s.cols, simt::multiprocessors())),
           workspace(static_cast<size_t>(std::max<int64_t>(n_floats, 1)), "workspace") {
       Pattern::of(DType::kF32).fill(x);
       x.freeze();
@@ -90,10 +90,11 @@ Scene gemv_scene(const MatrixShape& shape, const Turns& turns) {
   scene.room = 1e-5;
   const auto state = std::make_shared<State>(shape, scene.sets);
   scene.launch = [shape, state](int set, cuda::Stream stream) {
-    return cuda::gemv({state->weights.set(set), shape.type, shape.rows, shape.cols, state->x.data(),
-                       shape.cols, state->y.data(), shape.rows, shape.tokens, false,
-                       state->n_floats > 0 ? state->workspace.data() : nullptr},
-                      stream);
+    return cuda::gemv(
+        {state->weights.set(set), shape.type, shape.rows, shape.cols, state->x.data(), shape.cols,
+         state->y.data(), shape.rows, shape.tokens, false,
+         state->n_floats > 0 ? state->workspace.data() : nullptr, simt::multiprocessors()},
+        stream);
   };
   scene.error = [shape, state, launch = scene.launch] {
     state->y.set_unwritten();
@@ -138,7 +139,8 @@ Scene tensor_gemv_scene(const MatrixShape& shape, const Turns& turns) {
          shape.cols,
          state->x.data(),
          shape.tokens,
-         false},
+         false,
+         simt::multiprocessors()},
         stream);
   };
   scene.error = [shape, state, launch = scene.launch] {

@@ -11,7 +11,7 @@ struct DecodeOptions {
   int32_t max_entries = 0;  // 0: the scene's
   int32_t only = -1;        // a token, where not all are wanted: other rows become zeros
   bool tensor_cores = false;
-  int32_t blocks_at_once = 264;
+  int32_t blocks_at_once = kDecodeBlocksEach * simt::multiprocessors();
   bool in_order = false;  // first token first; where each sequence has one, no list is given
 };
 struct DecodeResult {

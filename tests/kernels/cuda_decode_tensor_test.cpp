@@ -153,7 +153,7 @@ TEST(CudaDecodeTensor, LeavesToTheOtherKernelWhatItCannotDo) {
   AttentionArgs args = device.args;
   args.tensor_cores = true;
   args.workspace = workspace.data();
-  EXPECT_EQ(decode_attention(args, {zero.data(), zero.data(), 1, 13}, nullptr), kInvalid)
+  EXPECT_EQ(decode_attention(args, {zero.data(), zero.data(), 1, 13, 1}, nullptr), kInvalid)
       << "no arrivals";
 }
 

@@ -139,7 +139,7 @@ TEST(CudaDecode, RefusesWhatItCannotDo) {
   const AttentionScene scene({4, 2, 16, 16, DType::kF16}, {{.length = 20}});
   const AttentionScene::Device device(scene);
   const simt::DeviceBuffer<int32_t> zero(std::vector<int32_t>{0});
-  const DecodeList list{zero.data(), zero.data(), 1, 2};
+  const DecodeList list{zero.data(), zero.data(), 1, 2, 1};
   const auto refused = [&](const std::function<void(AttentionArgs&)>& change) {
     AttentionArgs args = device.args;
     change(args);
@@ -155,9 +155,10 @@ TEST(CudaDecode, RefusesWhatItCannotDo) {
   EXPECT_TRUE(of_pages({2, 16, 16, 4}, DType::kF16));
   EXPECT_TRUE(of_pages({2, 16, 16, 2}, DType::kQ8_0));
   EXPECT_TRUE(refused([](AttentionArgs& a) { a.n_heads = 3; }));
-  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 100}, nullptr), kInvalid)
+  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 100, 1}, nullptr), kInvalid)
       << "no workspace";
-  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 0, 2}, nullptr), 0);
+  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 0, 2, 1}, nullptr), 0);
+  EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 2, 0}, nullptr), kInvalid);
 }
 
 TEST(CudaDecode, NeedsEachOfItsSites) {

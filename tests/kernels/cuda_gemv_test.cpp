@@ -61,13 +61,15 @@ Case make_case(DType type, int64_t rows, int64_t cols) {
 /// y [n_tokens, rows] of gemv onto `before` (accumulated where `accumulate`); empty after a fault.
 /// Between rows of x lie bytes that nobody wrote, between rows of y kGap, which stays.
 constexpr float kGap = -12345;
-std::vector<float> multiply(const Case& c, int32_t n_tokens, bool accumulate, float before) {
+std::vector<float> multiply(const Case& c, int32_t n_tokens, bool accumulate, float before,
+                            int32_t multiprocessors = simt::multiprocessors()) {
   const int64_t x_stride = (c.cols + 3) / 4 * 4 + 4;
   const int64_t y_stride = c.rows + 3;
   DeviceBuffer<uint8_t> weights(c.weights, "weights");
   DeviceBuffer<float> x(static_cast<size_t>(n_tokens * x_stride), "x");
   DeviceBuffer<float> y(static_cast<size_t>(n_tokens * y_stride), "y");
-  const auto n_floats = static_cast<size_t>(gemv_workspace_floats(c.type, c.rows, c.cols));
+  const auto n_floats =
+      static_cast<size_t>(gemv_workspace_floats(c.type, c.rows, c.cols, multiprocessors));
   DeviceBuffer<float> workspace(std::max<size_t>(n_floats, 1), "workspace");
   workspace.fill(0);
   y.fill(kGap);
@@ -90,7 +92,8 @@ std::vector<float> multiply(const Case& c, int32_t n_tokens, bool accumulate, fl
                       y_stride,
                       n_tokens,
                       accumulate,
-                      n_floats == 0 ? nullptr : workspace.data()};
+                      n_floats == 0 ? nullptr : workspace.data(),
+                      multiprocessors};
   if (gemv(args, nullptr) != 0) return {};
   const std::vector<float> all = y.download();
   std::vector<float> got;
@@ -112,9 +115,10 @@ double tolerance(const Case& c, size_t i) {
   return c.bounds[i] * roundings * 0x1p-24;
 }
 
-bool is_right(const Case& c, int32_t n_tokens, bool accumulate = false) {
+bool is_right(const Case& c, int32_t n_tokens, bool accumulate = false,
+              int32_t multiprocessors = simt::multiprocessors()) {
   const float before = 0.75F;
-  const std::vector<float> got = multiply(c, n_tokens, accumulate, before);
+  const std::vector<float> got = multiply(c, n_tokens, accumulate, before, multiprocessors);
   if (got.size() != static_cast<size_t>(n_tokens * c.rows)) return false;
   for (size_t i = 0; i < got.size(); ++i) {
     const double want = c.sums[i] + (accumulate ? double{before} : 0);
@@ -140,6 +144,16 @@ TEST(CudaGemv, EqualsAFloat64Loop) {
           EXPECT_TRUE(is_right(c, n_tokens)) << name(c) << simt::take_report_text();
         }
       }
+    }
+  }
+}
+
+TEST(CudaGemv, IsRightOnSmallAndLargeDevices) {
+  for (const DType type : {DType::kBF16, DType::kQ4_K}) {
+    const Case c = make_case(type, 83, 1024);
+    for (const int32_t multiprocessors : {1, 2, 7, 300}) {
+      EXPECT_TRUE(is_right(c, 3, true, multiprocessors))
+          << name(c) << " on " << multiprocessors << simt::take_report_text();
     }
   }
 }
@@ -197,11 +211,11 @@ TEST(CudaGemv, RefusesWhatItCannotMultiply) {
   DeviceBuffer<uint8_t> weights(c.weights, "weights");
   DeviceBuffer<float> x(c.x, "x");
   DeviceBuffer<float> y(32, "y");
-  DeviceBuffer<float> workspace(static_cast<size_t>(gemv_workspace_floats(c.type, 4, 256)),
+  DeviceBuffer<float> workspace(static_cast<size_t>(gemv_workspace_floats(c.type, 4, 256, 1)),
                                 "workspace");
   workspace.fill(0);
-  const GemvArgs good{weights.data(), c.type, 4, 256,   x.data(),        256,
-                      y.data(),       4,      8, false, workspace.data()};
+  const GemvArgs good{weights.data(), c.type, 4, 256,   x.data(),         256,
+                      y.data(),       4,      8, false, workspace.data(), 1};
   EXPECT_EQ(gemv(good, nullptr), 0) << simt::take_report_text();
   const auto refused = [&](auto change) {
     GemvArgs args = good;
@@ -222,6 +236,8 @@ TEST(CudaGemv, RefusesWhatItCannotMultiply) {
   EXPECT_TRUE(refused([](auto& a) { a.n_tokens = 0; }));
   EXPECT_TRUE(refused([](auto& a) { a.n_tokens = 9; }));
   EXPECT_TRUE(refused([](auto& a) { a.workspace = nullptr; }));
+  EXPECT_TRUE(refused([](auto& a) { a.multiprocessors = 0; }));
+  EXPECT_TRUE(refused([](auto& a) { a.multiprocessors = kMostMultiprocessors + 1; }));
   for (const DType type : test::kAllTypes) {
     EXPECT_EQ(gemv_supports(type), std::ranges::count(kTypes, type) == 1)
         << dtype_traits(type).name;

@@ -70,7 +70,8 @@ Case make_case(DType type, const std::vector<int32_t>& rows, int64_t cols, int32
 /// fault. Between rows of x lie bytes that nobody wrote, between rows of y kGap, which stays.
 constexpr float kGap = -12345;
 std::vector<std::vector<float>> multiply(const Case& c, int32_t n_tokens, bool accumulate = false,
-                                         float before = 0, int32_t multiprocessors = 132) {
+                                         float before = 0,
+                                         int32_t multiprocessors = simt::multiprocessors()) {
   const int64_t x_stride = c.cols + 8;
   DeviceBuffer<float> x(static_cast<size_t>(n_tokens * x_stride), "x");
   for (int32_t t = 0; t < n_tokens; ++t) {
@@ -117,7 +118,7 @@ std::vector<std::vector<float>> multiply(const Case& c, int32_t n_tokens, bool a
 double roundings(const Case& c) { return 72.0 + 2.0 * static_cast<double>(c.cols) / 128.0; }
 
 bool is_right(const Case& c, int32_t n_tokens, bool accumulate = false,
-              int32_t multiprocessors = 132) {
+              int32_t multiprocessors = simt::multiprocessors()) {
   const float before = 0.75F;
   const auto got = multiply(c, n_tokens, accumulate, before, multiprocessors);
   if (got.size() != c.rows.size()) return false;
@@ -199,7 +200,7 @@ TEST(CudaTensorGemv, RefusesWhatItCannotMultiply) {
   DeviceBuffer<float> x(c.unrounded, "x");
   DeviceBuffer<float> y(32, "y");
   const TensorGemvArgs good{
-      {{weights.data(), y.data(), 4, 4}}, 1, c.type, 256, x.data(), 256, nullptr, 1, false};
+      {{weights.data(), y.data(), 4, 4}}, 1, c.type, 256, x.data(), 256, nullptr, 1, false, 1};
   EXPECT_EQ(tensor_gemv(good, nullptr), 0) << simt::take_report_text();
   const auto refused = [&](auto change) {
     TensorGemvArgs args = good;

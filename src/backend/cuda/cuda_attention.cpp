@@ -5,13 +5,6 @@
 #include "backend/cuda/cuda_steps.h"
 
 namespace paddock::cuda {
-namespace {
-
-/// Blocks of decode attention that a multiprocessor runs at once (kernels/cuda/decode_tensor.cu).
-constexpr int32_t kDecodeBlocks = 2;
-
-}  // namespace
-
 AttentionArgs CudaSteps::attention_args(const LayerUpload& of, Buffer q, Buffer out) const {
   return {q.data,
           out.data,
@@ -48,7 +41,7 @@ void CudaSteps::attention(int32_t layer, Buffer q, Buffer out) {
                        {alone ? nullptr : upload_->decode_tokens() + first,
                         alone ? nullptr : upload_->decode_sequences() + first,
                         std::min(decode_most(limits_), upload_->n_decode() - first), of.max_entries,
-                        kDecodeBlocks * device_.runtime()->multiprocessors()},
+                        kDecodeBlocksEach * device_.runtime()->multiprocessors()},
                        stream()));
   }
   if (of.measured) measure(layer, args);

@@ -26,9 +26,10 @@ int32_t most_tensor_tokens(DType type) {
 Products::Sizes Products::sizes(const BackendLimits& limits) const {
   Sizes sizes{exact_ ? 0 : uint64_t(limits.step.max_tokens) * uint64_t(limits.model.max_cols) * 2,
               0, 0};
+  const int32_t n = runtime_->multiprocessors();
   for (const LinearShape& s : limits.model.linears) {
-    const int64_t floats = std::max(gemv_workspace_floats(s.type, s.rows, s.cols),
-                                    gemv_workspace_floats(DType::kF32, s.rows, s.cols));
+    const int64_t floats = std::max(gemv_workspace_floats(s.type, s.rows, s.cols, n),
+                                    gemv_workspace_floats(DType::kF32, s.rows, s.cols, n));
     sizes.workspace = std::max(sizes.workspace, uint64_t(floats) * sizeof(float));
     sizes.slab = std::max(sizes.slab, uint64_t(slab_rows(s.rows, s.cols) * s.cols) *
                                           (exact_ ? sizeof(float) : sizeof(uint16_t)));
@@ -117,7 +118,8 @@ void Products::packed(const uint8_t* weights, DType type, int64_t rows, int64_t 
                         y.stride,
                         std::min(kMaxGemvTokens, n - first),
                         accumulate,
-                        workspace_.as<float>()};
+                        workspace_.as<float>(),
+                        runtime_->multiprocessors()};
     runtime_->check(gemv(args, runtime_->stream()), "gemv");
   }
 }

@@ -14,6 +14,9 @@
 
 namespace paddock::simt {
 
+/// Of the device.
+int32_t multiprocessors();
+
 // ---- reports ----
 enum class Fault {
   kOutOfBounds,

@@ -29,8 +29,8 @@ class SimtRuntime final : public cuda::DeviceRuntime {
   explicit SimtRuntime(uint64_t free_bytes) : free_(free_bytes), total_(free_bytes) {}
 
   std::string name() const override { return "cuda:0 (emulated)"; }
+  int32_t multiprocessors() const override { return simt::multiprocessors(); }
   Stream stream() const override { return nullptr; }
-  int32_t multiprocessors() const override { return 132; }  // an H100's
   cuda::DeviceMemoryInfo memory() const override { return {free_, total_, 0}; }
 
   void* allocate(uint64_t bytes, const char* what) override {
