@@ -55,8 +55,6 @@ def main():
                     target = room if os.path.exists(beside) else target_of(other)
                     if target == "core" and room != "kernels":
                         continue
-                    if target == "support" and other.startswith("support/simt/device_host"):
-                        continue  # what stands for the CUDA language in the harness
                     if target == "paddock":
                         header = other.split("/")[1].removesuffix(".h")
                         if headers == "*" or header in headers or header in ("error", "export", "log"):

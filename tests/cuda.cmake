@@ -6,6 +6,8 @@ add_library(simt STATIC support/simt/fiber.cpp support/simt/memory.cpp support/s
             support/simt/tensor_core.cpp)
 paddock_flags(simt)
 target_include_directories(simt PUBLIC ${PROJECT_SOURCE_DIR}/kernels ${CMAKE_CURRENT_SOURCE_DIR})
+set(device_header PADDOCK_DEVICE_HEADER="support/simt/device_host.h")  # see kernels/cuda/device.h
+target_compile_definitions(simt PUBLIC ${device_header})
 target_link_libraries(simt PUBLIC fmt::fmt)
 # paddock_simt_test(NAME SOURCE... [FILTER gtest-filter]): a test of kernels.
 function(paddock_simt_test name)
@@ -24,6 +26,7 @@ function(paddock_gpu_program name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/kernels
                                              ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE paddock_inside fmt::fmt nlohmann_json::nlohmann_json)
+  target_compile_definitions(${name} PRIVATE ${device_header})
   if(PADDOCK_WITH_CUDA)
     target_compile_definitions(${name} PRIVATE PADDOCK_HAS_CUDA)
     target_link_libraries(${name} PRIVATE CUDA::cudart_static CUDA::cublas)

@@ -179,3 +179,5 @@ int launch(const char* name, void (*kernel)(Params...), Grid grid, int block, si
 }
 
 }  // namespace paddock::simt
+
+#include "support/simt/device_host_warp.h"
