@@ -32,7 +32,8 @@ struct Rotation {
   int32_t query_cap = INT32_MAX;
 };
 
-/// What a query at position t sees: p <= t and (p < sinks or p > t - window).
+/// What a query at position t sees: p <= t and (p < sinks or p > t - window). Kernels may not know
+/// public headers: this is the policies' TokenVisibility, which LayerRule turns into it.
 struct Visibility {
   int32_t sinks = 0;
   int32_t window = INT32_MAX;  // INT32_MAX: everything
@@ -42,6 +43,17 @@ struct Visibility {
 struct SlotRange {
   int32_t begin;
   int32_t end;
+};
+
+/// Consecutive query tokens of one sequence, as one layer's attention sees them. Each device adds
+/// where their table and their angles lie.
+struct SequenceQueries {
+  int32_t first_token;     // of them in the flat batch
+  int32_t n_tokens;        // how many
+  int32_t first_position;  // of first_token
+  int32_t n_entries;       // of the table
+  int32_t n_rotations;     // that occur in it
+  Visibility visibility;
 };
 
 /// Where a token's key and value are written in one layer.

@@ -48,22 +48,17 @@ struct PackedInput {
   int64_t cols;
 };
 
-/// Attention over paged keys and values of one layer for a batch of sequences.
-struct AttentionSequence {
-  int32_t first_token;     // index of its first token in the flat batch
-  int32_t n_tokens;        // consecutive tokens of this sequence in the batch
-  int32_t first_position;  // position of its first token
-  const BlockEntry* entries;
-  int32_t n_entries;  // in position order
+/// One sequence of an attention call, by addresses: tables lie where the host keeps them.
+struct AttentionSequence : SequenceQueries {
+  const BlockEntry* entries;  // [n_entries] in position order
   /// Row of the angle table for query token i under rotation r: angle_rows[r * n_tokens + i].
   const int32_t* angle_rows;
-  int32_t n_rotations;
-  Visibility visibility;
   /// [n_tokens, n_entries], zeroed: attention that each query gives to each entry, summed over
   /// heads in units of 2^-32. Null: not measured.
   int64_t* mass;
 };
 
+/// Attention over paged keys and values of one layer for a batch of sequences.
 struct AttentionArgs {
   const float* q;  // [n_tokens, n_heads, head_dim], not rotated
   float* out;      // [n_tokens, n_heads, head_dim]

@@ -199,16 +199,10 @@ int tensor_gemv(const TensorGemvArgs& args, Stream stream);
 // ---- attention (decode_attention.cu, decode_tensor.cu, prefill_attention.cu, attention_mass.cu)
 // ---------------------
 
-/// One sequence's consecutive tokens in the flat batch, as one layer sees them.
-struct AttentionSequence {
-  int32_t first_token;
-  int32_t n_tokens;
-  int32_t first_position;
-  int32_t first_entry;  // of AttentionArgs::entries
-  int32_t n_entries;
+/// One sequence of an attention call, by indices: its table lies among others' in device memory.
+struct AttentionSequence : SequenceQueries {
+  int32_t first_entry;      // of AttentionArgs::entries
   int32_t first_angle_row;  // of AttentionArgs::angle_rows: [n_rotations, n_tokens]
-  int32_t n_rotations;
-  Visibility visibility;
   int32_t reserved;
   int64_t first_mass;  // of AttentionArgs::masses: [n_tokens, n_entries]; -1: not measured
 };

@@ -23,6 +23,11 @@ struct SequenceView {
   int32_t n_rotations;
   Visibility visibility;
   BlockUse* uses;  // [n_entries] to be filled by attention(); null: nobody asks
+
+  SequenceQueries queries() const {
+    return {first_token, n_tokens,  first_position, static_cast<int32_t>(entries.size()),
+            n_rotations, visibility};
+  }
 };
 
 struct LayerPlan {

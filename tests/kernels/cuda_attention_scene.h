@@ -106,9 +106,7 @@ class AttentionScene {
     result.masses.resize(static_cast<size_t>(n_masses_));
     std::vector<cpu::AttentionSequence> sequences;
     for (const AttentionSequence& s : sequences_) {
-      sequences.push_back({s.first_token, s.n_tokens, s.first_position, &entries_[s.first_entry],
-                           s.n_entries, &angle_rows_[s.first_angle_row], s.n_rotations,
-                           s.visibility,
+      sequences.push_back({s, &entries_[s.first_entry], &angle_rows_[s.first_angle_row],
                            s.first_mass < 0 ? nullptr : &result.masses[s.first_mass]});
     }
     const auto& k = cpu::kernels(cpu::Isa::kPortable);

@@ -102,9 +102,12 @@ class Scene {
         tiles.push_back({static_cast<int32_t>(sequences.size()), t});
       }
       sequences.push_back(
-          {n_tokens, count, s.first_position + begin, static_cast<int32_t>(entries.size()),
-           static_cast<int32_t>(s.entries.size()), static_cast<int32_t>(rows.size()),
-           static_cast<int32_t>(s.rotations.size()), s.visibility, 0, -1});
+          {{n_tokens, count, s.first_position + begin, static_cast<int32_t>(s.entries.size()),
+            static_cast<int32_t>(s.rotations.size()), s.visibility},
+           static_cast<int32_t>(entries.size()),
+           static_cast<int32_t>(rows.size()),
+           0,
+           -1});
       entries.insert(entries.end(), s.entries.begin(), s.entries.end());
       for (const Rotation& r : s.rotations) {
         for (int32_t i = 0; i < count; ++i) {
@@ -182,15 +185,12 @@ class Scene {
         rows.push_back(query_position(r, s.first_position + i));
     }
     std::vector<float> out(q_.size());
-    const cpu::AttentionSequence sequence{0,
-                                          s.n_tokens,
-                                          s.first_position,
-                                          s.entries.data(),
-                                          static_cast<int32_t>(s.entries.size()),
-                                          rows.data(),
-                                          static_cast<int32_t>(s.rotations.size()),
-                                          s.visibility,
-                                          nullptr};
+    const cpu::AttentionSequence sequence{
+        {0, s.n_tokens, s.first_position, static_cast<int32_t>(s.entries.size()),
+         static_cast<int32_t>(s.rotations.size()), s.visibility},
+        s.entries.data(),
+        rows.data(),
+        nullptr};
     cpu::AttentionArgs args{};
     args.q = q_.data();
     args.out = out.data();

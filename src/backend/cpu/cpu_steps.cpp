@@ -188,8 +188,7 @@ void CpuSteps::collect_sequences(int32_t layer) {
   auto* masses = reinterpret_cast<int64_t*>(masses_.data());
   for (const SequenceView& s : views) {
     const auto n_entries = static_cast<int32_t>(s.entries.size());
-    sequences_.push_back({s.first_token, s.n_tokens, s.first_position, s.entries.data(), n_entries,
-                          s.angle_rows, s.n_rotations, s.visibility, nullptr});
+    sequences_.push_back({s.queries(), s.entries.data(), s.angle_rows, nullptr});
     if (s.uses == nullptr) continue;
     sequences_.back().mass = masses;
     std::fill_n(masses, int64_t{s.n_tokens} * n_entries, int64_t{0});

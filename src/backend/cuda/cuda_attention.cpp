@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_steps.h"
 
 namespace paddock::cuda {
+
 AttentionArgs CudaSteps::attention_args(const LayerUpload& of, Buffer q, Buffer out) const {
   return {q.data,
           out.data,

@@ -147,16 +147,9 @@ void StepUpload::place_layer(const StepPlan& plan, const StepShape& shape, int32
   int64_t first_mass = 0;
   for (const SequenceView& s : from.sequences) {
     const auto n_entries = static_cast<int32_t>(s.entries.size());
-    *sequences++ = {s.first_token,
-                    s.n_tokens,
-                    s.first_position,
-                    static_cast<int32_t>(s.sequence * limits_.step.max_entries[layer]),
-                    n_entries,
+    *sequences++ = {s.queries(), static_cast<int32_t>(s.sequence * limits_.step.max_entries[layer]),
                     0,  // see place_angle_rows
-                    s.n_rotations,
-                    s.visibility,
-                    0,
-                    s.uses != nullptr ? first_mass : -1};
+                    0, s.uses != nullptr ? first_mass : -1};
     *uses_first++ = n_uses_;
     if (s.uses == nullptr) continue;
     first_mass += int64_t{s.n_tokens} * n_entries;
@@ -164,7 +157,7 @@ void StepUpload::place_layer(const StepPlan& plan, const StepShape& shape, int32
     to.measured = true;
   }
   for (int32_t t = plan.n_tokens(); t < n_tokens_; ++t) {  // they see nothing
-    *sequences++ = {t, 1, 0, 0, 0, 0, 0, {}, 0, -1};
+    *sequences++ = {{t, 1, 0, 0, 0, {}}, 0, 0, 0, -1};
     *uses_first++ = 0;
   }
 }
