@@ -20,14 +20,13 @@ const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);  // by this machine and this build
 Isa best_isa();
 
-// ---- element types -----------------------------------------------------------------------------
+// ---- element types
 
 /// Expands a row of n values of any DType to float32, exactly as the reference decoder of ggml
 /// does. Portable, no alignment needed.
 void dequantize_row(DType type, const void* row, int64_t n, float* out);
 
 // ---- linear layers
-// -------------------------------------------------------------------------------
 
 /// A weight matrix W [rows, cols] packed for one instruction set: groups of 16 rows interleaved so
 /// that SIMD lanes are output rows. Made by pack_linear, immutable.
@@ -83,7 +82,8 @@ struct RopeStoreArgs {
   const KvDestination* destinations;  // [n_tokens]
   /// [n_tokens] sum over KV heads of ||key||_2, in kNormUnits; null: not measured.
   int64_t* key_norms;
-  /// Keys and values that overflows() are added to it, from any thread; null: not counted.
+  /// Grows by the number of keys and values that become infinite where they are stored (see
+  /// overflows() in paged_kv.h), from any thread; null: not counted.
   int64_t* overflows;
 };
 
@@ -139,7 +139,7 @@ int64_t attention_parts(int64_t n_entries, int64_t block_size);
 /// newest query that gave it at least its fair share.
 void add_up_uses(const AttentionSequence& sequence, int32_t n_heads, BlockUse* uses);
 
-/// Error-free: falls back to portable if `isa` is not supported.
+/// The kernels of `isa`, or the portable ones where it is not supported.
 const Kernels& kernels(Isa isa);
 
 }  // namespace paddock::cpu

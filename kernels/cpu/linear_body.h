@@ -1,10 +1,12 @@
 // The fast linear kernels, compiled once per instruction set. The including file defines, in its
 // own namespace, before it includes this one:
-//   I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4)   acc[r] += sum_j w[4r+j] *
-//   x4.byte[j] I16Lanes dot4_low(...), dot4_high(...)                      the same on the nibbles
-//   of w F16Lanes halves(const uint8_t* p)                           16 f16 values as float32
+// clang-format off
+//   I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4)   acc[r] += sum_j w[4r+j] * x4.byte[j]
+//   I16Lanes dot4_low(...), dot4_high(...)                      the same on the nibbles of w
+//   F16Lanes halves(const uint8_t* p)                           16 f16 values as float32
 //   F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c)           a * b + c, always rounded alike
 //   kTileTokens                                                 tokens that share a pass, 8 at most
+// clang-format on
 //
 // y[t][r] = sum_k W[r][k] x[t][k]. Lanes are rows, so every output is summed over k in ascending
 // order whatever the number of tokens; kTokens only says how many share one pass over the weights.

@@ -61,7 +61,8 @@ void mass_kernel(MassParams p) {
 
   const int32_t stage_bytes = kTile * p.rows.vectors * 16;
   uint8_t* stages = simt::dynamic_shared<uint8_t>() + simt::warp() * mass_warp_bytes<S>(p.rows);
-  // Entries of rows, [kStages + 1][kTile]: one more, so that one barrier per tile is enough.
+  // The table entry of each row, [kStages + 1][kTile]: one stage more than rows have, so that the
+  // next tile's entries are written where nobody reads and one barrier per tile is enough.
   auto* entries = reinterpret_cast<int32_t*>(stages + S::kStages * stage_bytes);
   auto* queries = reinterpret_cast<float*>(entries + (S::kStages + 1) * kTile);
   int64_t* masses = p.args.masses + sequence.first_mass + int64_t{index} * sequence.n_entries;

@@ -26,7 +26,8 @@ struct Shape {
   static constexpr int kElements = 16 / static_cast<int>(sizeof(T));  // of a vector
   static constexpr int kVectors = 8 / kElements;                      // of a row, per lane
   static constexpr int kMostTileBytes = 2 * kTile * kPitch * static_cast<int>(sizeof(T));
-  /// So many that kBlocks blocks of 16-bit rows up to 128 long live on one H100 multiprocessor.
+  /// So many that kBlocks blocks of 16-bit rows up to 128 long fit into the 228 KiB of shared
+  /// memory that a multiprocessor of compute capability 9.0 has.
   static constexpr int kStages = kMostTileBytes <= 4096 ? 4 : kMostTileBytes <= 16384 ? 2 : 1;
   static constexpr int kBlocks = kHeads == 4 && kLanes <= 16 && sizeof(T) == 2 ? 3 : 2;
   /// Row of a tile whose score `i` this lane holds; its head is lane() % kHeads.

@@ -41,8 +41,8 @@ PADDOCK_HD inline int32_t split_bound(const PageGeometry& g, int32_t max_entries
   return static_cast<int32_t>(needed < 1 ? 1 : needed < most ? needed : most);
 }
 
-/// Entries in a split of LiveEntries as a query at `t` sees them: at least kSplitTokens slots, more
-/// for long tables. In 32 bits: longer divisions take a block as long as loads do.
+/// How many LiveEntries of a query at `t` make a split: at least kSplitTokens slots, more in long
+/// tables. Computed in 32 bits, because a division of 64 takes a block as long as a load does.
 PADDOCK_HD inline uint32_t entries_per_split(const PageGeometry& g, const Visibility& v, int32_t t,
                                              int32_t n_entries) {
   const auto most = static_cast<uint32_t>(most_splits(g.n_kv_heads));
@@ -64,10 +64,10 @@ struct EntryRange {
 
 /// How one query's LiveEntries are cut.
 struct Splits {
-  int32_t n;          // that are not empty; one of an empty table
-  int32_t per_split;  // entries; the last of most_splits() takes what is left
-  int32_t n_entries;  // of all
-  int32_t most;       // of any table
+  int32_t n;          // splits that are not empty; 1 for an empty table
+  int32_t per_split;  // entries of each; the last of `most` takes all that are left
+  int32_t n_entries;  // of all splits together
+  int32_t most;       // splits that any table can have
   /// Empty past the last one.
   PADDOCK_HD EntryRange range(int32_t split) const {
     const int64_t from = int64_t{split} * per_split;
@@ -142,12 +142,13 @@ PADDOCK_DEVICE BlockEntry load_entry(const BlockEntry* at) {
   return entry;
 }
 
-/// A table without entries that have left the query's window but not yet the table: those are gone
-/// or not by when a step ended, which is to change no bit.
+/// The entries of a table that a query may still see, numbered without those that its window has
+/// passed. The host takes such entries out of a table when it gets to it, sooner or later; splits
+/// are cut by these numbers, so that a result does not depend on when it does.
 struct LiveEntries {
-  int32_t n;          // how many are left
-  int32_t sinks = 0;  // the first so many are the table's first, and
-  int32_t skip = 0;   // later ones lie so much further on
+  int32_t n;          // how many there are
+  int32_t sinks = 0;  // numbers below it are the table's own;
+  int32_t skip = 0;   // number i from there on is the table's entry i + skip
   PADDOCK_DEVICE int32_t in_table(int32_t i) const { return i < sinks ? i : i + skip; }
 };
 PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& query) {
@@ -165,7 +166,8 @@ PADDOCK_DEVICE LiveEntries live_entries(const AttentionArgs& args, const Query& 
   const int32_t gone = simt::min(static_cast<int32_t>(oldest) / block - first, s.n_entries - sinks);
   if (gone <= 0) return live;
   const BlockEntry last = load_entry(entries + gone - 1);
-  if (last.first_position + last.slot_end > oldest) return live;  // a policy has taken some
+  // A policy has taken blocks out of the middle: what was counted as passed is partly in view.
+  if (last.first_position + last.slot_end > oldest) return live;
   return {s.n_entries - gone, sinks, gone};
 }
 
@@ -275,17 +277,17 @@ class Walk {
   const BlockEntry* entries_;
   int32_t next_, end_;
   int32_t row_bytes_;
-  // Of the 32 entries at hand, of which the query sees total_ slots; lane by lane:
-  int32_t first_ = 0;
-  int32_t total_ = 0;
-  int32_t before_ = 0, after_ = 0;  // slots seen before the lane's entry, and up to its end
-  int32_t rotation_ = 0;
-  int64_t base_ = 0;  // bytes to the key of the lane's entry that would be slot 0 of the 32 entries
+  // The 32 entries at hand, one a lane. The slots of them that the query sees are numbered from 0.
+  int32_t first_ = 0;               // the first entry's place among the LiveEntries
+  int32_t total_ = 0;               // slots seen in all 32
+  int32_t before_ = 0, after_ = 0;  // the lane's entry has the slots from before_ to after_ - 1
+  int32_t rotation_ = 0;            // the lane's
+  int64_t base_ = 0;                // where the lane's entry would have the key of slot number 0
   // Where the walk is among those slots:
   int32_t position_ = 0;
   int32_t run_end_ = 0;
   int32_t run_rotation_ = 0;
-  int32_t tile_ = 0;  // of all warps, counted from the split's begin
+  int32_t tile_ = 0;  // the next tile of any warp, counted from the split's begin
 };
 
 }  // namespace paddock::cuda::tile

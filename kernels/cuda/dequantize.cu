@@ -2,8 +2,8 @@
 //   weights [rows] of row_bytes(type, cols)  ->  out [rows, cols]
 // A block of threads per row; a thread expands 8 elements at a time, so that a warp writes 512
 // (bf16) or 1024 (f32) bytes of a row in 16-byte vectors. Moves row_bytes(type, cols) + 2 or 4 *
-// cols bytes per row. Weights are aligned to 2 bytes (F32: 4), out to its elements. Tests:
-// tests/kernels/cuda_dequantize_test.cpp
+// cols bytes per row. Weights are aligned to 2 bytes (F32: 4), out to its elements.
+// Test: tests/kernels/cuda_dequantize_test.cpp
 
 //
 

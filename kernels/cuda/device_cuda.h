@@ -194,7 +194,7 @@ class SharedMemoryLimits {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(bytes));
     if (error != cudaSuccess) return error;
-    // As many blocks as fit: these kernels live on it.
+    // Prefer shared memory to L1, so that as many blocks as registers allow run at once.
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                  cudaSharedmemCarveoutMaxShared);
     if (error == cudaSuccess) bytes_[device] = bytes;
@@ -218,7 +218,8 @@ int launch(SharedMemoryLimits& limits, void (*kernel)(Params...), Grid grid, int
     config.stream = static_cast<cudaStream_t>(stream);
     error = cudaLaunchKernelEx(&config, kernel, Params(args)...);
   }
-  // The runtime also keeps it for whoever asks next on this thread, which is not its concern.
+  // The runtime also keeps the error for whoever asks next on this thread: take it away, it has
+  // been reported.
   if (error != cudaSuccess) cudaGetLastError();
   return static_cast<int>(error);
 }

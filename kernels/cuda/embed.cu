@@ -1,7 +1,7 @@
 // out[t] = row tokens[t] of a table of any DType, in float32.
 //   tokens [n_tokens], table [rows] of row_bytes(type, cols)  ->  out [n_tokens, cols]
 // A block of threads per token, 8 elements per thread at a time, as in dequantize.cu. Moves
-// row_bytes(type, cols) + 4 * cols bytes per token. Tests: tests/kernels/cuda_dequantize_test.cpp
+// row_bytes(type, cols) + 4 * cols bytes per token. Test: tests/kernels/cuda_dequantize_test.cpp
 
 //
 

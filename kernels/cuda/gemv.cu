@@ -3,11 +3,14 @@
 //   weights [rows] of row_bytes(type, cols), x [n_tokens, cols], y [n_tokens, rows], float32
 // How work is divided is in gemv_plan.h, how rows are decoded in gemv_rows.h and gemv_k_rows.h. A
 // ring of stages filled by cp.async runs through a block's items without a pause.
-// Sums: float32, of a lane's columns of a chunk in a fixed order, times their scale, over the
-// chunks of a run, over the lanes (xor 16, 8, 4, 2, 1), over the runs in the order of columns.
-// Where runs begin follows from type, rows and cols alone, so n_tokens changes no bit. Limits:
-// weights and x aligned to 16 bytes, x_stride a multiple of 4. Moves rows * row_bytes once, and x
-// once per group of rows (from L2). Tests: tests/kernels/cuda_gemv_test.cpp
+//
+// Sums:    float32: a lane's columns of a chunk in a fixed order, times their scale; then over the
+//          chunks of a run, over the lanes (xor 16, 8, 4, 2, 1) and over the runs, in the order of
+//          columns. Where runs begin follows from the device, type, rows and cols alone, so
+//          n_tokens changes no bit.
+// Limits:  weights and x aligned to 16 bytes, x_stride a multiple of 4
+// Moves:   rows * row_bytes once, and x once per group of rows (from L2)
+// Test:    tests/kernels/cuda_gemv_test.cpp
 
 // hot: gemv_kernel
 #include "cuda/gemv_k_rows.h"
@@ -224,8 +227,8 @@ void gemv_kernel(Job job) {
 
 template <DType kType, int kTokens>
 int launch(Job job, Stream stream) {
-  // Blocks with 4 rows per warp have twice the threads: where all SMs are busy, half as many
-  // blocks.
+  // Blocks with 4 rows per warp have twice the threads; where there is work for all
+  // multiprocessors, half as many of them do.
   job.block_runs = kRows<kTokens> == 4 && job.items_each + job.longer_runs > 1 ? 2 : 1;
   const int vectors = kStages<kType, kTokens> * stage_vectors<kType, kTokens>(job.group_rows) +
                       job.group_rows * Shape<kType>::kTableVectors;
@@ -238,7 +241,7 @@ int launch(Job job, Stream stream) {
 
 template <DType kType>
 int run(const GemvArgs& args, Stream stream) {
-  // Scales apart, eight tokens' sums of quantized rows do not fit into registers.
+  // Rows with scales need a second set of sums; with eight tokens those do not fit into registers.
   constexpr int kMaxTokens = LaneRow<kType>::kSumGroups == 0 ? 8 : 4;
   Job job{};
   job.weights = args.weights;

@@ -50,8 +50,8 @@ constexpr int fitting_stages() {
   constexpr int kFit = kRoom / stage_vectors<kType, kTokens>(kGroupRows);
   return kFit < 2 ? 2 : kFit > 4 ? 4 : kFit;
 }
-/// As many as leave room for the blocks that registers allow on an SM: two, or one of twice the
-/// warps.
+/// As many stages as fit into shared memory beside each other for the blocks that registers allow
+/// on a multiprocessor: two blocks, or one of twice the warps.
 template <DType kType, int kTokens>
 inline constexpr int kStages = fitting_stages<kType, kTokens>();
 

@@ -19,7 +19,6 @@ inline constexpr int kInvalid = 1;  // cudaErrorInvalidValue
 inline constexpr uint64_t kSharedMemoryNeeded = 163 * 1024;
 
 // ---- small operations (small_ops.cu)
-// ----------------------------------------------------------------
 
 /// out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight; x and out may be the same.
 struct RmsNormArgs {
@@ -56,9 +55,11 @@ struct RopeStoreArgs {
   bool interleaved;     // rotary pairs (2i, 2i+1); else (i, i + head_dim/2)
   KvView<KeyOrder::kBySlot, uint8_t> kv;
   const KvDestination* destinations;  // [n_tokens]
-  int64_t*
-      key_norms;  // [n_tokens] sum over KV heads of ||key||_2 in kNormUnits; null: not measured
-  uint64_t* overflows;  // keys and values that overflows() are added to it; null: not counted
+  /// [n_tokens] sum over KV heads of ||key||_2, in kNormUnits; null: not measured.
+  int64_t* key_norms;
+  /// Grows by the number of keys and values that become infinite where they are stored (see
+  /// overflows() in paged_kv.h); null: not counted.
+  uint64_t* overflows;
   int32_t n_tokens;
 };
 int rope_store(const RopeStoreArgs& args, Stream stream);
@@ -113,7 +114,6 @@ struct ChangeTablesArgs {
 int change_tables(const ChangeTablesArgs& args, Stream stream);
 
 // ---- weights (embed.cu, dequantize.cu, gemv.cu, tensor_gemv.cu)
-// ----------------------------------------------------------------
 
 /// out[t] = row tokens[t] of a table of any DType, expanded to float32: ids must be rows of
 /// it. Aligned as in DequantizeArgs.
@@ -155,8 +155,9 @@ struct GemvArgs {
   int64_t y_stride;
   int32_t n_tokens;
   bool accumulate;
-  /// gemv_workspace_floats() of it, for split sums; may be null if that is 0. All zero before its
-  /// first use; may be shared by launches that follow one another, whatever their shapes.
+  /// gemv_workspace_floats() floats for sums that several blocks share; may be null if that is 0.
+  /// All zero before the first use. Launches that follow one another may share it, whatever their
+  /// shapes.
   float* workspace;
   int32_t multiprocessors;  // of the device: into how many runs the work is cut
 };
@@ -197,7 +198,6 @@ bool tensor_gemv_supports(DType type, int64_t cols);
 int tensor_gemv(const TensorGemvArgs& args, Stream stream);
 
 // ---- attention (decode_attention.cu, decode_tensor.cu, prefill_attention.cu, attention_mass.cu)
-// ---------------------
 
 /// One sequence of an attention call, by indices: its table lies among others' in device memory.
 struct AttentionSequence : SequenceQueries {
@@ -226,11 +226,13 @@ struct AttentionArgs {
   int64_t* masses;  // see attention_mass
   /// Of decode_attention: decode_workspace_floats(), aligned to 16 bytes; may be null if that is 0.
   float* workspace;
-  /// Whether decode_attention may round queries and weights to the KV type, as prefill_attention
-  /// does, to multiply on tensor cores where KV type and shape allow (decode_tensor.cu).
+  /// Whether decode_attention may use tensor cores where KV type and shape allow
+  /// (decode_tensor.cu), for which it rounds queries and weights to the KV type, as
+  /// prefill_attention does.
   bool tensor_cores = false;
-  /// ... which counts here: [DecodeList::n, n_heads], all zero before their first use, and left so;
-  /// may be null if the workspace may.
+  /// Where the blocks that share a token's work on tensor cores count who has finished, so that the
+  /// last one merges their parts: [DecodeList::n, n_heads], all zero before the first use and left
+  /// zero by each launch. May be null where the workspace may.
   uint32_t* arrivals = nullptr;
 };
 
@@ -277,7 +279,6 @@ int add_up_uses(const AttentionArgs& args, const int64_t* uses_first, BlockUse* 
                 int32_t n_sequences, int32_t max_entries, Stream stream);
 
 // ---- sampling (sampling.cu)
-// ------------------------------------------------------------------------
 
 /// Chooses a token per row exactly as the host's sampler does (kernels/sampling.h).
 struct SampleArgs {

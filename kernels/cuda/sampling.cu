@@ -10,9 +10,8 @@
 //                   walked in the order of ids
 //          Of logits equal to the smallest kept one only the first few stay: state.equals.
 // Sums:    integers, so their order is of no account.
-// Limits:  vocab_size up to kMaxSlices * kSlice. Workspace all zero before its first use, and left
-// so
-//          where it has to be.
+// Limits:  vocab_size up to kMaxSlices * kSlice; the workspace all zero before its first use (each
+//          call leaves its counters so)
 // Moves:   4 * vocab_size bytes a launch and row, mostly from L2.
 // Test:    tests/kernels/cuda_sampling_test.cpp
 // hot: begin_kernel select_kernel draw_kernel
@@ -54,7 +53,7 @@ struct Part {
 struct RowScratch {
   RowState state;
   uint32_t arrived[4];   // blocks of this launch that have left their part; zero between launches
-  uint64_t bins[kBins];  // likewise
+  uint64_t bins[kBins];  // counts or weights of keys by the digit at hand; zero between launches
 };
 static_assert(sizeof(RowScratch) % 16 == 0);
 

@@ -9,10 +9,9 @@
 //          the second finds the weights in L2.
 // Copies:  each warp has two stages, filled by cp.async in turn; x comes straight from L2, as it is
 //          for few tokens, rounded before for more.
-// Numbers: weights less their scales are exact in bfloat16, so are products with x, which are
-// summed
-//          in float32 over the columns that share a scale; then times the scale, over a warp's
-//          chunks in order, over the warps in order.
+// Numbers: weights without their scales are small integers, exact in bfloat16, and so are their
+//          products with x in float32. These are summed over the columns that share a scale, then
+//          multiplied by it and summed over a warp's chunks in order, then over the warps in order.
 // Limits:  weights, x and its rows aligned to 16 bytes, cols a multiple of 256 (64 for BF16).
 // Moves:   weights once, and x once per block (from L2).
 // Test:    tests/kernels/cuda_tensor_gemv_test.cpp
@@ -281,7 +280,8 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
   }
 }
 
-/// So many that the device's multiprocessors have 16 each, as far as there are chunks for them.
+/// Warps of a block: so many that each of the device's multiprocessors has 16, as far as there are
+/// chunks for them.
 int choose_warps(int64_t row_blocks, int64_t chunks, int most, const TensorGemvArgs& args) {
   int warps = 4;
   while (warps < most && warps < chunks && 2 * warps * row_blocks <= 16 * args.multiprocessors) {
