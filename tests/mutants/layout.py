@@ -1,7 +1,7 @@
 # Faults of the area "layout", and other orders of bytes in a page that nobody may notice: see faults.py.
 
-source("kernels/paged_kv.h", "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test "
-       "cuda_prefill_test cuda_mass_test policy_test cuda_engine_test")
+source("kernels/paged_kv.h", "kernels_test cuda_small_ops_test cuda_mass_test cuda_prefill_test "
+       "cuda_decode_tensor_test cuda_decode_test")
 same("layout-001", "values lie before keys",
      "Sides sides() const { return «Sides{0, side_rows()}»; }",
      "Sides{side_rows(), 0}",
@@ -13,15 +13,11 @@ same("layout-002", "the last head lies first",
 same("layout-003", "a gap of one row behind each head",
      "int64_t head_rows() const { return «block_size»; }",
      "block_size + 1",
-     "the size of a head, and so of a page, is known in one place",
-     "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test cuda_prefill_test cuda_mass_test "
-     "cuda_engine_test:CudaEngine.*")
+     "the size of a head, and so of a page, is known in one place")
 same("layout-004", "a gap of one row behind each page",
      "int64_t page_rows() const { return «2 * side_rows()»; }",
      "2 * side_rows() + 1",
-     "the size of a page is known in one place",
-     "kernels_test cuda_small_ops_test cuda_decode_test cuda_decode_tensor_test cuda_prefill_test cuda_mass_test "
-     "cuda_engine_test:CudaEngine.*")
+     "the size of a page is known in one place")
 fault("layout-005", "the last keys of a page lie where its first values do",
       "int64_t side_rows() const { return «n_kv_heads * head_rows()»; }",
       "n_kv_heads * head_rows() - 1")
