@@ -180,9 +180,10 @@ fault("kv-109", "open(): blocks that the previous sequence shared stay",
 fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
       "false")
-fault("kv-113", "close(): a prefix is reclaimed before what continues it",
-      "«impl_->tree.unlock(sequence.shared[i], impl_->steps);»",
-      "impl_->tree.unlock(sequence.shared[sequence.shared.size() - 1 - i], impl_->steps);")
+same("kv-113", "close(): a prefix is released before what continues it",
+     "«impl_->tree.unlock(sequence.shared[i], impl_->steps);»",
+     "impl_->tree.unlock(sequence.shared[sequence.shared.size() - 1 - i], impl_->steps);",
+     "The tree takes what continues a block before the block itself, whichever of them is named")
 fault("kv-114", "steps do not end where a prompt does",
       "rule(layer).next_split(sequence.length, «sequence.prompt»)",
       "int64_t{0}")
@@ -449,9 +450,6 @@ fault("kv-208", "fallback order not told of what left",
 fault("kv-163", "what a hook throws is not counted",
       "\"reclaim policy '{}': threw\", name_); } «++violations_;»",
       "")
-fault("kv-164", "a reclaim policy may name a block that is none",
-      "if («block >= 0» && block",
-      "true")
 fault("kv-168", "the wrong answer of a reclaim policy stands",
       "«victims_.clear();» fallback_.reclaim",
       "")

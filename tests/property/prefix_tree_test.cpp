@@ -19,6 +19,27 @@ uint64_t by_depth(uint64_t before, std::span<const int32_t>) { return before + 1
 
 using Tokens = std::vector<int32_t>;
 
+/// Names the block kept first of all that are, whatever continues it.
+class Oldest final : public ReclaimPolicy {
+ public:
+  void on_cached(int32_t block, int64_t) override { cached_[block] = true; }
+  void on_use(int32_t block, int64_t) override { cached_[block] = false; }
+  void on_removed(int32_t block) override { cached_[block] = false; }
+  void reclaim(int32_t, std::vector<int32_t>& victims) override {
+    for (const auto& [block, is_cached] : cached_) {
+      if (is_cached) return victims.push_back(block);
+    }
+  }
+
+ private:
+  std::map<int32_t, bool> cached_;
+};
+
+std::unique_ptr<ReclaimPolicy> order(uint32_t seed) {
+  if (seed % 2 == 0) return std::make_unique<ReclaimPolicy>();
+  return std::make_unique<Oldest>();
+}
+
 /// What the map says of a prefix: the number that its pages hold, and who has it locked.
 struct Kept {
   int32_t page = 0;
@@ -31,7 +52,7 @@ class TreeAndMap {
       : block_(block),
         capacity_(capacity),
         random_(seed),
-        tree_(capacity, block, kLayers, std::make_unique<ReclaimPolicy>(), hash) {}
+        tree_(capacity, block, kLayers, order(seed), hash) {}
 
   void run(int n_steps) {
     for (int i = 0; i < n_steps && !testing::Test::HasFailure(); ++i) {
@@ -45,6 +66,7 @@ class TreeAndMap {
       }
       check();
     }
+    EXPECT_EQ(tree_.violations(), 0);
     EXPECT_GT(matched_, n_steps / 40);
     EXPECT_GT(inserted_, n_steps / 40);
     EXPECT_GT(evicted_, n_steps / 40);
@@ -194,6 +216,21 @@ TEST(PrefixTree, TheHashIsOfAllTokensInTheirOrder) {
   EXPECT_NE(hash(0, {1, 2}), hash(1, {1, 2}));
   EXPECT_EQ(hash(hash(0, {1, 2}), {3, 4}), hash(0, {1, 2, 3, 4}));
   EXPECT_NE(hash(0, {0, 0}), hash(0, {0}));
+}
+
+TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
+  PrefixTree tree(8, 2, 1, std::make_unique<ReclaimPolicy>());
+  const Tokens tokens = {1, 2, 3, 4};
+  const int32_t first = tree.insert(PrefixTree::kRoot, std::span(tokens).first(2));
+  tree.unlock(tree.insert(first, std::span(tokens).last(2)), 0);
+  tree.evict();
+  std::vector<int32_t> nodes;
+  tree.match(std::span(tokens).last(2), 9, true, nodes);
+  EXPECT_EQ(tree.regrets(), 0);
+  tree.match(tokens, 9, true, nodes);
+  EXPECT_EQ(tree.regrets(), 1);
+  EXPECT_EQ(tree.lookups(), 3);
+  EXPECT_EQ(tree.hits(), 1);
 }
 
 TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {

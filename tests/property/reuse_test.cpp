@@ -71,7 +71,9 @@ TEST(Reuse, TwoReadersShareAndNeitherFreesWhatTheOtherReads) {
   read(cache, tokens);
   const SequenceId a = cache.open();
   const SequenceId b = cache.open();
+  const int64_t version = cache.changes(a, 0).version();
   EXPECT_EQ(cache.match_prefix(a, tokens, 100), 16);
+  EXPECT_EQ(cache.changes(a, 0).first_changed_since(version), 0);
   EXPECT_EQ(cache.match_prefix(b, tokens, 100), 16);
   EXPECT_EQ(cache.table(a, 1)[2].page, cache.table(b, 1)[2].page);
   EXPECT_EQ(cache.stats().layers[1].pages_active, 4);
