@@ -49,7 +49,7 @@ fault("backend-041", "the attention of a step is counted with every wait",
       "timed_layers_")
 
 fault("backend-042", "tokens are drawn from the first rows, whichever are asked for",
-      "SampleArgs args{«logits.data», logits.stride, limits_.model.vocab_size,",
+      "SampleArgs args{.logits = «logits.data», .stride",
       "logits.data - logits.stride", tests="cuda_engine_test:*EitherOrder*")
 
 source("src/model/make_weights.cpp", "engine_test logits_test")

@@ -7,21 +7,21 @@
 namespace paddock::cuda {
 
 AttentionArgs CudaSteps::attention_args(const LayerUpload& of, Buffer q, Buffer out) const {
-  return {q.data,
-          out.data,
-          limits_.model.n_heads,
-          1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim)),
-          angles_.as<float>(),
-          limits_.model.rope_interleaved,
-          pages_.view().read_only(),
-          of.sequences,
-          of.entries,
-          of.angle_rows,
-          of.measured ? lse_.as<float>() : nullptr,
-          masses_.as<int64_t>(),
-          workspace_.as<float>(),
-          !reference_,
-          arrivals_.as<uint32_t>()};
+  return {.q = q.data,
+          .out = out.data,
+          .n_heads = limits_.model.n_heads,
+          .scale = 1.0F / std::sqrt(static_cast<float>(limits_.pool.geometry.head_dim)),
+          .angles = angles_.as<float>(),
+          .interleaved = limits_.model.rope_interleaved,
+          .kv = pages_.view().read_only(),
+          .sequences = of.sequences,
+          .entries = of.entries,
+          .angle_rows = of.angle_rows,
+          .lse = of.measured ? lse_.as<float>() : nullptr,
+          .masses = masses_.as<int64_t>(),
+          .workspace = workspace_.as<float>(),
+          .tensor_cores = !reference_,
+          .arrivals = arrivals_.as<uint32_t>()};
 }
 
 void CudaSteps::attention(int32_t layer, Buffer q, Buffer out) {

@@ -25,11 +25,16 @@ std::span<const int32_t> CudaSteps::sample(Buffer logits, std::span<const Sample
   auto* device_tokens = reinterpret_cast<int32_t*>(sample_rows_.as<uint8_t>() + layout.tokens);
   std::copy(rows.begin(), rows.end(), host_rows);
   device_.copy_in(device_rows, host_rows, rows.size_bytes());
-  const auto n = static_cast<int32_t>(rows.size());
-  SampleArgs args{logits.data, logits.stride, limits_.model.vocab_size,
-                  device_rows, device_tokens, sampling_.as<uint8_t>(),
-                  n,           false,         false,
-                  false};
+  SampleArgs args{.logits = logits.data,
+                  .stride = logits.stride,
+                  .vocab_size = limits_.model.vocab_size,
+                  .rows = device_rows,
+                  .tokens = device_tokens,
+                  .workspace = sampling_.as<uint8_t>(),
+                  .n_rows = static_cast<int32_t>(rows.size()),
+                  .any_top_k = false,
+                  .any_top_p = false,
+                  .any_draw = false};
   for (const SampleRow& row : rows) {
     args.any_top_k |= row.top_k > 0;
     args.any_top_p |= row.top_p < 1.0F;

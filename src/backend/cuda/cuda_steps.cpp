@@ -142,14 +142,20 @@ void CudaSteps::linear(const LinearWeight& weight, Buffer x, int32_t n,
 
 void CudaSteps::rope_store(int32_t layer, Buffer k, Buffer v) {
   const bool norms = plan_->layers[layer].key_norms != nullptr;
-  device_.launch(
-      "rope_store",
-      cuda::rope_store(
-          {k.data, v.data, k.stride, v.stride, angles_.as<float>(), limits_.model.rope_interleaved,
-           pages_.view(), upload_->layers()[layer].destinations,
-           norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.step.max_tokens : nullptr,
-           device_overflows() + layer, upload_->n_tokens()},
-          stream()));
+  const RopeStoreArgs args{
+      .k = k.data,
+      .v = v.data,
+      .k_stride = k.stride,
+      .v_stride = v.stride,
+      .angles = angles_.as<float>(),
+      .interleaved = limits_.model.rope_interleaved,
+      .kv = pages_.view(),
+      .destinations = upload_->layers()[layer].destinations,
+      .key_norms =
+          norms ? norms_.as<int64_t>() + int64_t{layer} * limits_.step.max_tokens : nullptr,
+      .overflows = device_overflows() + layer,
+      .n_tokens = upload_->n_tokens()};
+  device_.launch("rope_store", cuda::rope_store(args, stream()));
 }
 
 void CudaSteps::swiglu(Buffer gate_up, int32_t n, Buffer out) {

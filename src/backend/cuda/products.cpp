@@ -77,16 +77,16 @@ void Products::multiply(std::span<const DeviceMatrix> parts, Buffer x, int32_t n
       dense(w, x, n, outputs[i++], accumulate);
       continue;
     }
-    TensorGemvArgs args{{},
-                        0,
-                        w.type,
-                        w.cols,
-                        x.data,
-                        x.stride,
-                        input_.as<uint16_t>(),
-                        n,
-                        accumulate,
-                        runtime_->multiprocessors()};
+    TensorGemvArgs args{.parts = {},
+                        .n_parts = 0,
+                        .type = w.type,
+                        .cols = w.cols,
+                        .x = x.data,
+                        .x_stride = x.stride,
+                        .rounded = input_.as<uint16_t>(),
+                        .n_tokens = n,
+                        .accumulate = accumulate,
+                        .multiprocessors = runtime_->multiprocessors()};
     for (; i < parts.size() && parts[i].type == w.type && args.n_parts < kMostGemvParts; ++i) {
       args.parts[args.n_parts++] = {parts[i].bytes(), outputs[i].data, outputs[i].stride,
                                     static_cast<int32_t>(parts[i].rows)};
@@ -108,18 +108,18 @@ Products::Way Products::way_for(const DeviceMatrix& w, Buffer x, int32_t n) cons
 void Products::packed(const uint8_t* weights, DType type, int64_t rows, int64_t cols, Buffer x,
                       int32_t n, Buffer y, bool accumulate) {
   for (int32_t first = 0; first < n; first += kMaxGemvTokens) {
-    const GemvArgs args{weights,
-                        type,
-                        rows,
-                        cols,
-                        x.data + first * x.stride,
-                        x.stride,
-                        y.data + first * y.stride,
-                        y.stride,
-                        std::min(kMaxGemvTokens, n - first),
-                        accumulate,
-                        workspace_.as<float>(),
-                        runtime_->multiprocessors()};
+    const GemvArgs args{.weights = weights,
+                        .type = type,
+                        .rows = rows,
+                        .cols = cols,
+                        .x = x.data + first * x.stride,
+                        .x_stride = x.stride,
+                        .y = y.data + first * y.stride,
+                        .y_stride = y.stride,
+                        .n_tokens = std::min(kMaxGemvTokens, n - first),
+                        .accumulate = accumulate,
+                        .workspace = workspace_.as<float>(),
+                        .multiprocessors = runtime_->multiprocessors()};
     runtime_->check(gemv(args, runtime_->stream()), "gemv");
   }
 }
