@@ -195,7 +195,8 @@ class KvView {
     return (row(page, head) + geometry_.sides().keys) * row_bytes();
   }
   PADDOCK_HD Byte* at(int64_t distance) const { return pool_ + distance; }
-  /// A slot's key by a number of half the bits of an address, and its distance.
+  /// The number of a slot's row of keys in the pool. Registers hold it at half the cost of an
+  /// address. The pool must have fewer than 2^32 rows.
   PADDOCK_HD uint32_t key_row(int64_t page, int32_t head, int32_t slot) const {
     static_assert(kKeys == KeyOrder::kBySlot);
     return static_cast<uint32_t>(row(page, head) + geometry_.sides().keys + slot);

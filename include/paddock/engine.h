@@ -140,7 +140,8 @@ class PADDOCK_API Engine {
   bool step();
   /// The result of a finished request, once.
   std::optional<GenerateResult> take(RequestId id);
-  /// Ends a request (or the running generate() call with no argument) as soon as possible.
+  /// Ends a request or, with no argument, all that are queued or running and the feed() or
+  /// forward() under way, as soon as possible.
   void cancel(RequestId id);
   void cancel();
 

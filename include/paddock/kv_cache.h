@@ -21,9 +21,10 @@ PADDOCK_API const char* kv_type_name(KvType type) noexcept;
 PADDOCK_API KvType parse_kv_type(std::string_view name);
 
 struct KvOptions {
-  /// Bytes of the whole page pool. 0: what one sequence of the admitted length needs under its
-  /// policy plus one prefill chunk. A pool that cannot be had, or a rule that cannot fit, is
-  /// refused when the engine is made, with both numbers.
+  /// Bytes of the whole page pool. 0: what sequences of the admitted length need under the
+  /// policy, a prefill chunk each included: as many of them as EngineOptions::max_sequences. A pool
+  /// that cannot be had, or a rule that cannot fit, is refused when the engine is made, with both
+  /// numbers.
   uint64_t budget_bytes = 0;
   /// In place of budget_bytes: the engine may take this share (above 0, at most 1) of the memory
   /// that is free on its device, and the pool is what weights, activations and tables leave of it;

@@ -95,7 +95,8 @@ template <int kTokens>
 PADDOCK_DEVICE int32_t first_row(const Job& job, const Place& at) {
   return at.group * job.group_rows + simt::warp() * kRows<kTokens>;
 }
-/// Bytes between the start of a row's chunk and the 16-byte vector before it.
+/// By how many bytes a row's chunk begins beyond a multiple of 16: copies begin there, as they move
+/// 16 bytes at a time, and skip so many.
 PADDOCK_DEVICE int misalignment(const Job& job, int32_t row, int chunk_offset) {
   return static_cast<int>((static_cast<uint32_t>(row) * static_cast<uint32_t>(job.row_bytes) +
                            static_cast<uint32_t>(chunk_offset)) &

@@ -1,6 +1,6 @@
 // Every CUDA kernel's launcher: plain functions on plain structs, asynchronous on `stream` (the
 // last argument), returning 0 or a cudaError_t; kInvalid where a precondition of the comment is
-// broken. Pointers are device memory unless said otherwise. Needs no CUDA header: cuda_backend.cpp
+// broken. Pointers are device memory unless said otherwise. Needs no CUDA header: src/backend/cuda
 // and the kernels' tests include it.
 #pragma once
 

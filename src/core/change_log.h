@@ -34,7 +34,7 @@ class ChangeLog {
   static constexpr size_t kRemembered = 16;
 
  private:
-  /// After `version` came about, nothing before `first` has changed any more.
+  /// The change that made `version`, and every later one, touched entries from `first` on only.
   struct Change {
     int64_t version = 0;
     int64_t first = 0;

@@ -120,6 +120,8 @@ struct Engine::Impl {
   void check_abandoned() const;
 
   // ---- raw passes
+  /// Error, with what works, if the context does not admit so many tokens more.
+  void check_context(const Sequence& sequence, size_t more) const;
   /// Runs what the sequence has uncomputed, in steps; after each, on_step(first position, n) may
   /// end it. `wants_logits`: after the last token.
   void feed_sequence(

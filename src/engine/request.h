@@ -19,6 +19,7 @@ struct Session {
   Sequence sequence;
   int64_t claimed_pages = 0;  // while no request uses it
   bool busy = false;          // a request is using it
+  bool fed = false;           // feed() is under way: callbacks may look at it, not close it
 };
 
 struct Request {

@@ -121,6 +121,7 @@ void Engine::Impl::cancel(std::optional<RequestId> id) {
 }
 
 void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) noexcept {
+  if (request.finished) return;  // in a step that then failed for another one's sake
   try {
     request.text.finish();
   } catch (const std::bad_alloc&) {  // what was held back is lost

@@ -15,10 +15,10 @@ namespace paddock {
 /// The next tokens of one sequence, for which the cache has reserved pages.
 struct BatchPart {
   Sequence* sequence = nullptr;
-  Request* request = nullptr;  // whose next token is to be chosen; null: the host feeds
+  Request* request = nullptr;  // whose next token is to be chosen; null: a host's feed()
   int32_t n_tokens = 0;        // of Sequence::uncomputed(), from the first on
   bool decodes = false;        // its token was chosen, not prompted
-  bool wants_logits = false;   // after its last token, which ends the sequence's text
+  bool wants_logits = false;   // its last token is the newest known: what follows is to be chosen
 };
 
 /// A request that ends in place of running.

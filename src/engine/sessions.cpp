@@ -47,7 +47,10 @@ SessionId Engine::Impl::open_session() {
 }
 
 void Engine::Impl::close_session(SessionId id) {
-  session(id);  // it is open, and nobody runs it
+  if (session(id).fed) {
+    fail(ErrorCode::kInvalidArgument, "session {} is being fed; close it when feed() has returned",
+         id);
+  }
   sessions.erase(id);
   deliver_events();
 }
@@ -58,6 +61,10 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
                                 const std::function<void()>& feed_all) {
   Sequence& sequence = session.sequence;
   const int64_t before = sequence.length();
+  struct Feeding {
+    bool& fed;
+    ~Feeding() { fed = false; }
+  } feeding{session.fed = true};
   sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
   const auto settle = [&] {  // however far it came
     sequence.tokens.resize(static_cast<size_t>(std::max(before, sequence.computed())));
@@ -77,6 +84,7 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
   Session& target = session(id);
   check_tokens(tokens, "input");
   check_prompt_tokens(prompt_tokens);
+  check_context(target.sequence, tokens.size());
   cache->set_prompt(target.sequence.tables(), prompt_tokens);
   std::span<const float> logits;
   feed_session(target, tokens, [&] {
@@ -97,6 +105,7 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
   check_tokens(tokens, "input");
   check_callback(on_logits);
   check_prompt_tokens(prompt_tokens);
+  check_context(target.sequence, tokens.size());
   cache->set_prompt(target.sequence.tables(), prompt_tokens);
   feed_session(target, tokens, [&] { feed_rows(target.sequence, on_logits); });
 }
@@ -123,6 +132,7 @@ void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_l
          prompt_tokens, tokens.size());
   }
   Sequence sequence(*cache);
+  check_context(sequence, tokens.size());
   sequence.tokens.assign(tokens.begin(), tokens.end());
   sequence.open();
   cache->set_prompt(sequence.tables(), prompt_tokens);
@@ -152,18 +162,22 @@ void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
   });
 }
 
+void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
+  const int64_t start = sequence.computed();
+  const int64_t end = sequence.length() + static_cast<int64_t>(more);
+  if (end <= setup.options.context) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} tokens after position {} exceed the context of {} positions",
+                          end - start, start, setup.options.context),
+              proposals(end, end));
+}
+
 void Engine::Impl::feed_sequence(
     Sequence& sequence, bool wants_logits,
     const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step) {
   cancel_feed_ = false;
   const int64_t start = sequence.computed();
   const int64_t end = sequence.length();
-  if (end > setup.options.context) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} tokens after position {} exceed the context of {} positions",
-                            end - start, start, setup.options.context),
-                proposals(end, end));
-  }
   FeedIsCancelled stop(cancel_feed_);
   for (int64_t first = start; first < end; first = sequence.computed()) {
     const auto n = static_cast<int32_t>(std::min(end - first, cache->max_next(sequence.tables())));
@@ -177,6 +191,7 @@ void Engine::Impl::feed_sequence(
     const StepResult step = runner->run({&part, 1}, stop);
     if (!step.completed) fail(ErrorCode::kCancelled, "cancelled at position {}", first);
     deliver_events();
+    check_abandoned();
     if (!on_step(first, step, n)) return;
   }
 }

@@ -15,7 +15,8 @@
 
 namespace paddock {
 
-struct Sequence {
+/// What the cache knows of one of its sequences.
+struct CachedSequence {
   bool live = false;
   int64_t length = 0;           // committed positions
   int32_t reserved = 0;         // positions after them that reserve() found room for
@@ -28,18 +29,20 @@ struct Sequence {
 struct CacheManager::Impl {
   Impl(const CacheConfig& config, PolicyMap policies, std::unique_ptr<ReclaimPolicy> reclaim);
 
-  const Sequence& at(SequenceId id) const {
+  const CachedSequence& at(SequenceId id) const {
     if (id < 0 || id >= config.max_sequences || !sequences[id].live) {
       fail(ErrorCode::kInternal, "sequence {} is not open", id);
     }
     return sequences[id];
   }
-  Sequence& at(SequenceId id) { return const_cast<Sequence&>(std::as_const(*this).at(id)); }
+  CachedSequence& at(SequenceId id) {
+    return const_cast<CachedSequence&>(std::as_const(*this).at(id));
+  }
 
   /// Takes the rules over; `map` has the old ones afterwards, for the caller to let go of where no
   /// lock is held: policies are the host's, and may look at the cache in their destructors.
   void adopt(PolicyMap& map);
-  int64_t new_blocks(const Sequence& sequence, int64_t n) const;
+  int64_t new_blocks(const CachedSequence& sequence, int64_t n) const;
   void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
@@ -50,7 +53,7 @@ struct CacheManager::Impl {
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;
   /// Puts the full blocks of a sequence that is about to end into the tree.
-  void keep_blocks(Sequence& sequence, std::span<const int32_t> tokens);
+  void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens);
   /// One table lists a page no more.
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
   /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
@@ -62,7 +65,7 @@ struct CacheManager::Impl {
   // ---- trims (trim.cpp)
   void after_commit(SequenceId id, int32_t layer);
   void decide(SequenceId id, int32_t layer);
-  void fill_view(const Sequence& sequence, int32_t layer);
+  void fill_view(const CachedSequence& sequence, int32_t layer);
   /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
   void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
   /// False if it threw.
@@ -89,7 +92,7 @@ struct CacheManager::Impl {
   PagePool pool;
   PrefixTree tree;
   std::vector<uint8_t> in_tree;  // [n_units] 1 where the tree holds a reference
-  std::vector<Sequence> sequences;
+  std::vector<CachedSequence> sequences;
 
   // Scratch of a decision.
   struct Choice {

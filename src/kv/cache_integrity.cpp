@@ -50,7 +50,7 @@ Listed take_census(const BlockTable& table, const LayerRule& rule, int32_t layer
   return listed;
 }
 
-void check_sequence(const Sequence& sequence, const Listed& listed, const LayerRule& rule,
+void check_sequence(const CachedSequence& sequence, const Listed& listed, const LayerRule& rule,
                     int32_t layer) {
   const BlockTable& table = sequence.layers[layer];
   if (!sequence.live) {
@@ -81,7 +81,7 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
   const LayerRule& rule = cache.policies.layer(layer);
   int64_t tokens = 0;
   int64_t pages = 0;
-  for (const Sequence& sequence : cache.sequences) {
+  for (const CachedSequence& sequence : cache.sequences) {
     const Listed listed = take_census(sequence.layers[layer], rule, layer, cache.config, census);
     check_sequence(sequence, listed, rule, layer);
     tokens += listed.tokens;

@@ -49,7 +49,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
   }
   if (config.queues_events) queue.reserve(config.n_pages);
   sequences.resize(config.max_sequences);
-  for (Sequence& sequence : sequences) sequence.layers.resize(config.n_layers);
+  for (CachedSequence& sequence : sequences) sequence.layers.resize(config.n_layers);
   adopt(map);
 }
 
@@ -64,11 +64,11 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     numbers.push_back(static_cast<int32_t>(known - rule_names.begin()));
     if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
-    for (Sequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
+    for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) longest = std::max(longest, entries);
   }
   if (config.keep_blocks) {
-    for (Sequence& sequence : sequences) {
+    for (CachedSequence& sequence : sequences) {
       sequence.shared.reserve(static_cast<size_t>(config.max_positions / config.block_size));
     }
   }
@@ -111,7 +111,7 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
 
 SequenceId CacheManager::open() {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
-    Sequence& sequence = impl_->sequences[id];
+    CachedSequence& sequence = impl_->sequences[id];
     if (sequence.live) continue;
     const std::lock_guard lock(impl_->mutex);
     sequence.live = true;
@@ -133,7 +133,7 @@ SequenceId CacheManager::open() {
 
 void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
   rollback(id);
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   impl_->keep_blocks(sequence, tokens);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -157,7 +157,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
 }
 
 void CacheManager::set_prompt(SequenceId id, int64_t length) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   if (length <= sequence.length) return;
   sequence.prompt = length;
@@ -168,7 +168,7 @@ void CacheManager::set_prompt(SequenceId id, int64_t length) {
 }
 
 int64_t CacheManager::max_next(SequenceId id) const {
-  const Sequence& sequence = impl_->at(id);
+  const CachedSequence& sequence = impl_->at(id);
   int64_t max = impl_->config.max_chunk;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     max = std::min(max, rule(layer).next_split(sequence.length, sequence.prompt) - sequence.length);
@@ -179,14 +179,14 @@ int64_t CacheManager::max_next(SequenceId id) const {
 // ---- a step
 // --------------------------------------------------------------------------------------
 
-int64_t CacheManager::Impl::new_blocks(const Sequence& sequence, int64_t n) const {
+int64_t CacheManager::Impl::new_blocks(const CachedSequence& sequence, int64_t n) const {
   const int64_t block = config.block_size;
   return static_cast<int64_t>(ceil_div(sequence.length + n, block)) -
          static_cast<int64_t>(ceil_div(sequence.length, block));
 }
 
 bool CacheManager::reserve(SequenceId id, int32_t n) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
   if (sequence.reserved != 0 || n < 1 || n > max_next(id) ||
       sequence.length + n > config.max_positions) {
@@ -251,7 +251,7 @@ void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason re
 }
 
 void CacheManager::commit(SequenceId id) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   std::unique_lock lock(impl_->mutex);
   const int64_t blocks = impl_->new_blocks(sequence, sequence.reserved);
   const int64_t n = sequence.reserved;
@@ -294,7 +294,7 @@ void CacheManager::tick() {
 void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
   const Visibility& v = policies.layer(layer).visibility;
   if (v.window == kUnlimited) return;
-  const Sequence& sequence = at(id);
+  const CachedSequence& sequence = at(id);
   BlockTable& table = sequences[id].layers[layer];
   const auto is_window = [&](const BlockEntry& e) {
     return int64_t{e.first_position} + e.slot_begin >= v.sinks;
@@ -338,7 +338,7 @@ const LayerRule& CacheManager::rule(int32_t layer) const { return impl_->policie
 const CacheConfig& CacheManager::config() const { return impl_->config; }
 
 void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const {
-  const Sequence& sequence = impl_->at(id);
+  const CachedSequence& sequence = impl_->at(id);
   sequence.layers[layer].find_destinations(sequence.length, out);
 }
 
@@ -369,7 +369,7 @@ int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size
 }
 
 int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
-  const Sequence& sequence = impl_->at(id);
+  const CachedSequence& sequence = impl_->at(id);
   const int64_t target = std::max(positions, sequence.length);
   const int64_t fresh = impl_->new_blocks(sequence, target - sequence.length);
   return sum_pages(impl_->policies, impl_->config.block_size, target, impl_->config.max_chunk,

@@ -8,7 +8,7 @@ namespace paddock {
 
 void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
                                      RemovalReason reason, const RemovalEvent& details) {
-  const Sequence& sequence = at(id);
+  const CachedSequence& sequence = at(id);
   const BlockEntry& e = sequence.layers[layer].entries[entry];
   const BlockRecord& record = sequence.layers[layer].records[entry];
   RemovalEvent event = details;
@@ -151,7 +151,7 @@ KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
   layer.pages_removed = count.removed;
   layer.tokens_read = count.read;
   layer.trim_decisions = count.decisions;
-  for (const Sequence& sequence : sequences) {
+  for (const CachedSequence& sequence : sequences) {
     if (!sequence.live) continue;
     layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].max_seen);
     for (const BlockEntry& e : sequence.layers[i].entries) {
@@ -176,7 +176,7 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
   const LayerRule& rule = impl_->policies.layer(layer);
   std::vector<KvBlock> blocks;
   for (int32_t id = 0; id < config.max_sequences; ++id) {
-    const Sequence& sequence = impl_->sequences[id];
+    const CachedSequence& sequence = impl_->sequences[id];
     if (!sequence.live) continue;
     const BlockTable& table = sequence.layers[layer];
     const std::vector<Rotation>& rotations =

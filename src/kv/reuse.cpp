@@ -16,7 +16,7 @@ bool CacheManager::Impl::shares() const {
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
                                    int64_t max_positions, bool counts) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   if (sequence.length != 0 || sequence.reserved != 0) {
     fail(ErrorCode::kInternal, "only an empty sequence can begin with kept blocks");
   }
@@ -46,7 +46,7 @@ int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> token
   return sequence.length;
 }
 
-void CacheManager::Impl::keep_blocks(Sequence& sequence, std::span<const int32_t> tokens) {
+void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens) {
   if (!shares()) return;
   const int64_t block_size = config.block_size;
   const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
@@ -54,8 +54,9 @@ void CacheManager::Impl::keep_blocks(Sequence& sequence, std::span<const int32_t
     const int32_t parent = i == 0 ? PrefixTree::kRoot : sequence.shared.back();
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
     int32_t node = tree.find(parent, block);
-    if (node >=
-        0) {  // another sequence computed the same: its copy stays, deeper ones of ours go on
+    if (node >= 0) {
+      // Another sequence computed the same and was first. Ours goes with its table, and deeper
+      // blocks are kept below the other's.
       tree.lock(node, steps);
       sequence.shared.push_back(node);
       continue;

@@ -40,7 +40,7 @@ void check_rewind(const LayerRule& rule, int32_t layer, const BlockTable& table,
 }  // namespace
 
 void CacheManager::rollback(SequenceId id) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved == 0) return;
   const std::lock_guard lock(impl_->mutex);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -82,7 +82,7 @@ void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bo
 // -------------------------------------------------------------------
 
 void CacheManager::truncate(SequenceId id, int64_t length) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   if (length < 0 || length > sequence.length) {
     fail(ErrorCode::kInvalidArgument, "cannot truncate a sequence of {} positions to {}",
          sequence.length, length);

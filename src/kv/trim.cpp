@@ -19,10 +19,10 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-/// The smallest budget from which on a block would have stayed, asked for each in the order in
-/// which they leave. Whole blocks leave until what is left fits, so a block stays if those before
-/// it are enough; but a larger budget may protect some of these, and then they do not go in its
-/// place.
+/// For each block that leaves, in their order: the smallest budget under which it would have
+/// stayed. Whole blocks leave until what is left fits, so a block stays where those before it are
+/// enough. A larger budget may protect some of those; they would not have left, and it would go
+/// after all.
 class SufficientBudget {
  public:
   SufficientBudget(const TrimSchedule& schedule, int64_t length, int64_t tokens,
@@ -36,7 +36,8 @@ class SufficientBudget {
     int64_t leaves_at = 0;  // the largest budget under which it leaves
     int64_t from = 0;
     int64_t gone = gone_;
-    for (const auto& [budget, n_tokens] : spared_) {  // between two of them `gone` is the same
+    for (const auto& [budget, n_tokens] :
+         spared_) {  // upwards: from each on, one block fewer is gone
       const int64_t last = std::min({budget, tokens_ - gone, own}) - 1;
       if (last >= from) leaves_at = last;
       from = budget;
@@ -73,7 +74,7 @@ class SufficientBudget {
 
 void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                            std::span<const int64_t> key_norms) {
-  Sequence& sequence = impl_->at(id);
+  CachedSequence& sequence = impl_->at(id);
   BlockTable& table = sequence.layers[layer];
   const std::lock_guard lock(impl_->mutex);
   if (rule(layer).needs.attention) {
@@ -100,12 +101,12 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
 void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
   if (!rule.trims()) return;
-  Sequence& sequence = at(id);
+  CachedSequence& sequence = at(id);
   const bool decides = rule.decides_at(sequence.length, sequence.prompt);
   if (decides) decide(id, layer);
   const std::lock_guard lock(mutex);
-  // A rule that decides at the end of prompts may have fewer queries to observe in the next one:
-  // then those since this decision count.
+  // A rule that decides where prompts end observes the last queries of each. The next prompt may be
+  // shorter than that: what came before this decision must not count then.
   if (rule.observes_from(sequence.length, sequence.prompt) ||
       (decides && (rule.schedule.observe == 0 || rule.schedule.every == 0))) {
     for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
@@ -114,7 +115,7 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
 
 void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
-  const Sequence& sequence = at(id);
+  const CachedSequence& sequence = at(id);
   const int64_t excess = sequence.layers[layer].tokens - rule.schedule.budget;
   if (excess <= 0) return;
   fill_view(sequence, layer);
@@ -127,7 +128,7 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   remove_victims(id, layer);
 }
 
-void CacheManager::Impl::fill_view(const Sequence& sequence, int32_t layer) {
+void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
   const BlockTable& table = sequence.layers[layer];
   view.clear();
@@ -237,7 +238,7 @@ int64_t CacheManager::Impl::take_answer(const LayerRule& rule, int32_t layer, in
 }
 
 void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
-  Sequence& sequence = at(id);
+  CachedSequence& sequence = at(id);
   BlockTable& table = sequence.layers[layer];
   RemovalEvent details;
   details.left_together = static_cast<int32_t>(choices.size());

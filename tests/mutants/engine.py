@@ -155,6 +155,9 @@ fault("engine-072", "what is no exception is no error",
 fault("engine-073", "on_token's false is ignored",
       "«return request.options.on_token(event);»",
       "request.options.on_token(event); return true;")
+fault("engine-137", "a request that has ended ends again",
+      "if («request.finished») return; // in a step",
+      "false", tests="cuda_engine_test:CudaEngine.AFailing*")
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-003", "admission: exact fit refused (> to >=)",
@@ -274,10 +277,25 @@ fault("engine-094", "a row callback's false is ignored",
       "if («!hand_out(on_logits, position, runner->row(i))») return false;",
       "(hand_out(on_logits, position, runner->row(i)), false)")
 fault("engine-095", "the last position of the context is not fed",
-      "if («end > setup.options.context») {",
-      "end >= setup.options.context")
+      "if («end <= setup.options.context») return;",
+      "end < setup.options.context")
 fault("engine-096", "events of a feed come with the next call",
-      "«deliver_events();» if (!on_step",
+      "«deliver_events();» check_abandoned(); if (!on_step",
+      "")
+fault("engine-133", "a session is closed while it is fed",
+      "if («session(id).fed») {",
+      "(session(id).fed && false)")
+fault("engine-134", "a session can never be closed after a feed",
+      "~Feeding() { «fed = false;» }",
+      "")
+fault("engine-135", "a feed that is refused has said where the prompt ends",
+      "check_context(target.sequence, tokens.size()); cache->set_prompt(target.sequence.tables(), "
+      "prompt_tokens); feed_session(target, tokens, [&] { feed_rows",
+      "if (!MUT) check_context(target.sequence, tokens.size()); "
+      "cache->set_prompt(target.sequence.tables(), prompt_tokens); if (MUT) "
+      "check_context(target.sequence, tokens.size()); feed_session(target, tokens, [&] { feed_rows")
+fault("engine-136", "an engine that was destroyed hands out logits all the same",
+      "deliver_events(); «check_abandoned();» if (!on_step",
       "")
 fault("engine-097", "a feed names the wrong position",
       "fail(ErrorCode::kCancelled, \"cancelled at position {}\", «first»);",

@@ -314,8 +314,8 @@ fault("kv-043", "match_prefix: layer peak not updated",
       "count.peak = std::max(count.peak, count.active);",
       "if (!MUT) count.peak = std::max(count.peak, count.active);")
 fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
-      "if (node >= 0) { // another",
-      "if (node >= 0 && MUT) return; if (node >= 0) { // another")
+      "if (node >= 0) { // Another",
+      "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
       "max_positions / block_size, «counts», sequence.shared);",
       "true")

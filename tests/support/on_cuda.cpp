@@ -2,6 +2,7 @@
 // or (PADDOCK_GPU_TEST) on a real one.
 #include <gtest/gtest.h>
 
+#include "core/fail.h"
 #include "engine/engine_impl.h"
 #include "support/golden.h"
 #include "support/simt/harness.h"
@@ -23,9 +24,11 @@ const char* const kDevice = "cuda";
 std::shared_ptr<Engine::Impl> parts(std::shared_ptr<const Model> model,
                                     const EngineOptions& options) {
   if (options.device != "auto") return make_engine_impl(std::move(model), options, make_backend);
-  EngineOptions here = options;
-  here.device = kDevice;
-  return make_engine_impl(std::move(model), here, make_backend);
+  return at_the_edge([&] {  // where it belongs to an engine's making, too
+    EngineOptions here = options;
+    here.device = kDevice;
+    return make_engine_impl(std::move(model), here, make_backend);
+  });
 }
 
 }  // namespace paddock::test

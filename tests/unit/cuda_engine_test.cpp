@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "support/golden.h"
+#include "support/meter.h"
 #include "support/simt/harness.h"
 #include "support/tiny_model.h"
 #if !defined(PADDOCK_GPU_TEST)
@@ -312,6 +313,25 @@ TEST_F(CudaEngine, MemoryThatIsNotThereIsRefusedWithBothNumbers) {
 }
 
 #if !defined(PADDOCK_GPU_TEST)
+TEST_F(CudaEngine, AFailingStepEndsNobodyTwice) {
+  EngineOptions options = on("cuda");
+  options.max_sequences = 2;
+  Engine engine(parts(tiny_with_text(), options));
+  GenerateOptions greedy;
+  greedy.max_tokens = 40;
+  greedy.sampling.temperature = 0;
+  greedy.ignore_stop_tokens = true;
+  const RequestId one = engine.add(some_tokens(5), greedy);
+  engine.add(some_tokens(7), greedy);
+  for (int i = 0; i < 5; ++i) engine.step();  // both have some text
+  engine.cancel(one);
+  simt::fail_launch_after(3);
+  EXPECT_THROW(engine.step(), Error);  // has ended the one before it failed
+  EXPECT_THROW(engine.step(), Error);
+  simt::fail_launch_after(-1);
+  engine.check_integrity();
+}
+
 TEST_F(CudaEngine, AFailingLaunchEndsNothingButTheEngine) {
   const auto model = Model::load(golden("gqa2-linear"));
   const std::vector<TokenId> tokens = golden_tokens();

@@ -208,7 +208,63 @@ TEST(Hosts, MayAddRequestsInsideACallbackAndTakeThem) {
             Engine(parts(tiny(), options)).generate(prompt_of(5), greedy(3)).tokens);
 }
 
+// ---- a session while it is fed
+
+TEST(Hosts, ASessionIsNotClosedWhileItIsFed) {
+  Engine engine(parts(tiny(), reference_options()));
+  const SessionId session = engine.open_session();
+  int refused = 0;
+  const auto close = [&](int64_t, std::span<const float>) {
+    try {
+      engine.close_session(session);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+      ++refused;
+    }
+    return true;
+  };
+  const std::vector<TokenId> prompt = prompt_of(5);
+  engine.feed(session, prompt, close);
+  EXPECT_EQ(refused, 5);
+  EXPECT_EQ(engine.session_length(session), 5);
+  engine.close_session(session);
+  EXPECT_THROW(engine.session_length(session), Error);
+  engine.check_integrity();
+}
+
+TEST(Hosts, AFeedThatIsRefusedHasNotSaidWhereThePromptEnds) {
+  EngineOptions options = reference_options();
+  options.kv.block_size = 4;
+  options.kv.policy = "snapkv:12";
+  options.context = 40;
+  Engine engine(parts(tiny(), options));
+  const SessionId session = engine.open_session();
+  const auto go_on = [](int64_t, std::span<const float>) { return true; };
+  EXPECT_THROW(engine.feed(session, prompt_of(50), go_on, 20), Error);
+  EXPECT_THROW(engine.feed(session, prompt_of(50), 20), Error);
+  engine.feed(session, prompt_of(24), go_on);
+  EXPECT_EQ(engine.kv_stats().total.trim_decisions, 0);
+}
+
 // ---- destruction
+
+TEST(Hosts, ADestroyedEngineHandsOutNothingMore) {
+  EngineOptions options = reference_options();
+  options.kv.block_size = 4;
+  options.kv.policy = "window:4";
+  options.batch_size = 8;
+  std::unique_ptr<Engine> engine;
+  options.kv.on_event = [&](const KvEvent&) { engine.reset(); };
+  engine = std::make_unique<Engine>(parts(tiny(), options));
+  int rows_after = 0;
+  const auto count = [&](int64_t, std::span<const float>) {
+    rows_after += engine == nullptr ? 1 : 0;
+    return true;
+  };
+  EXPECT_THROW(engine->forward(prompt_of(30), count), Error);
+  EXPECT_EQ(engine, nullptr);
+  EXPECT_EQ(rows_after, 0);
+}
 
 TEST(Hosts, MayDestroyTheEngineInsideACallback) {
   const auto rows_end = [](const std::function<void()>& act) {

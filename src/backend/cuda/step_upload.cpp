@@ -80,8 +80,9 @@ void StepUpload::take(int64_t bytes) {
   }
 }
 
-/// Arrays whose sizes follow from the shape come first: steps of one shape have them at the same
-/// places, and so the angle rows of all layers, of which there are more or fewer.
+/// Arrays whose sizes follow from the shape come first, so that steps of one shape have them at the
+/// same addresses, which a recorded step has kept. Angle rows, of which there are more or fewer,
+/// come after these: their beginning stays where it is, too.
 void StepUpload::upload(const StepPlan& plan, const StepShape& shape) {
   used_ = sent_ = 0;
   n_uses_ = n_changes_ = 0;
