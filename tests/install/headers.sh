@@ -8,7 +8,7 @@ for header in paddock/*.h; do
     echo "$header names a header that is not ours or the standard library's" >&2
     exit 1
   fi
-  for compiler in g++ clang++; do
+  for compiler in g++ ${PADDOCK_TEST_WHOLE:+clang++}; do
     command -v "$compiler" >/dev/null || continue
     echo "#include <$header>" | "$compiler" -std=c++20 -Wall -Wextra -Wpedantic -Werror -I. -x c++ -fsyntax-only -
   done

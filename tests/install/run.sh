@@ -61,6 +61,8 @@ check_symbols() {
 case $1 in
   static) cmake --install "$2" --prefix "$work/prefix" ;;
   shared)
+    # The same sources once more: where somebody asks for everything.
+    [ -n "${PADDOCK_TEST_WHOLE:-}" ] || { echo "tests/run.sh --full builds the shared library"; exit 77; }
     cmake -S "$root" -B "$work/build" "${common[@]}" -DPADDOCK_BUILD_TESTS=OFF -DPADDOCK_CUDA=OFF \
       -DPADDOCK_BUILD_EXAMPLES=OFF -DCMAKE_INSTALL_PREFIX="$work/prefix" -DPADDOCK_SHARED=ON
     cmake --build "$work/build" --target install
