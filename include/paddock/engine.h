@@ -77,8 +77,8 @@ struct GenerateOptions {
   /// until the request ended. Return false to cancel: then nothing more comes. Runs on the thread
   /// that drives the engine; what it throws ends this request alone.
   std::function<bool(const TokenEvent&)> on_token{};
-  /// Checked before every step and, on the CPU, before each layer of it, also inside a prefill; a
-  /// device ends the step that it was handed.
+  /// Checked before every step and, on the CPU, before each layer of it, also inside a prefill. On
+  /// another device it may be noticed only when the step at hand is done.
   std::optional<std::chrono::steady_clock::time_point> deadline{};
 };
 
@@ -147,6 +147,7 @@ class PADDOCK_API Engine {
 
   // ---- a conversation: a sequence that outlives one request. It knows its text: 4 bytes a token.
   SessionId open_session();
+  /// Error kInvalidArgument, and no change, while a request or a feed() uses it.
   void close_session(SessionId session);
   /// Feeds only `tokens` after what the session holds, then generates. A sampled stop token stays
   /// pending and is fed first with the next call, so the next turn continues exactly there: a text

@@ -28,6 +28,9 @@ void dequantize_row(DType type, const void* row, int64_t n, float* out);
 
 // ---- linear layers
 
+/// Rows of a group of packed weights: one for each lane.
+inline constexpr int64_t kGroupRows = 16;
+
 /// A weight matrix W [rows, cols] packed for one instruction set: groups of 16 rows interleaved so
 /// that SIMD lanes are output rows. Made by pack_linear, immutable.
 struct PackedLinear {

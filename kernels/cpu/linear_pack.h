@@ -26,8 +26,6 @@
 
 namespace paddock::cpu {
 
-inline constexpr int64_t kGroupRows = 16;
-
 enum PackedFormat : int32_t {
   kNibbles4_0,
   kNibbles4_1,

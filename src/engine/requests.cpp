@@ -1,6 +1,5 @@
 // Requests: taken in, run step by step, handed out.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "core/fail.h"
@@ -121,7 +120,8 @@ void Engine::Impl::cancel(std::optional<RequestId> id) {
 }
 
 void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) noexcept {
-  if (request.finished) return;  // in a step that then failed for another one's sake
+  // What its callback threw may have ended it, or a step that then failed for another one's sake.
+  if (request.finished) return;
   try {
     request.text.finish();
   } catch (const std::bad_alloc&) {  // what was held back is lost
@@ -339,14 +339,14 @@ void Engine::Impl::take_token(Request& request, TokenId id, std::span<const floa
   if (reason) request.text.finish();
   event.text = request.text.take();
   if (!deliver(request, event) && !reason) reason = FinishReason::kCancelled;
-  if (reason && !request.finished) finish(request, *reason);
+  if (reason) finish(request, *reason);
 }
 
 bool Engine::Impl::deliver(Request& request, const TokenEvent& event) {
   if (!request.options.on_token) return true;
   const Driving::CallOut out(driving);
   const auto broken = [&](std::string why) {
-    if (!request.finished) finish(request, FinishReason::kError);
+    finish(request, FinishReason::kError);
     request.undelivered = 0;
     request.result.finish_reason = FinishReason::kError;
     request.result.error = std::move(why);

@@ -24,7 +24,6 @@ class Sequence {
 
   /// Takes its place in the cache; without one it waits. Error kInvalidArgument if all are taken.
   void open() { tables_ = cache_.open(); }
-  bool is_open() const { return tables_.has_value(); }
   /// Where the cache has its tables. It is open.
   SequenceId tables() const { return *tables_; }
 

@@ -41,12 +41,12 @@ StepResult StepRunner::run(std::span<const BatchPart> parts, StopCheck& stop) {
       give_back();
       return {};
     }
+    planner_->report(cache_);
+    for (const BatchPart& part : parts) cache_.commit(part.sequence->tables());
   } catch (...) {
     give_back();
     throw;
   }
-  planner_->report(cache_);
-  for (const BatchPart& part : parts) cache_.commit(part.sequence->tables());
   cache_.tick();
   return {true, std::chrono::duration<double>(Clock::now() - start).count(), results_};
 }
@@ -58,7 +58,7 @@ bool StepRunner::forward(std::span<const BatchPart> parts, StopCheck& stop) {
     const auto tokens = part.sequence->uncomputed().first(static_cast<size_t>(part.n_tokens));
     last_tokens_.push_back(planner_->add(part.sequence->tables(), tokens) + part.n_tokens - 1);
   }
-  if (!llama_.run(planner_->build(), &stop)) return false;
+  if (!llama_.run(planner_->build(), stop)) return false;
   assign_rows(parts);
   if (!logit_rows_.empty()) {
     llama_.compute_logits(logit_rows_);

@@ -38,15 +38,15 @@ uint64_t Llama::activation_bytes(const LlamaConfig& config, int32_t max_tokens,
   return bytes;
 }
 
-bool Llama::run(const StepPlan& plan, StopCheck* stop) {
-  if (stop != nullptr && stop->should_stop()) return false;
+bool Llama::run(const StepPlan& plan, StopCheck& stop) {
+  if (stop.should_stop()) return false;
   return ops_.run(plan, [&](int32_t n) { return run_layers(n, stop); });
 }
 
-bool Llama::run_layers(int32_t n, StopCheck* stop) {
+bool Llama::run_layers(int32_t n, StopCheck& stop) {
   ops_.embed(*weights_->embedding, hidden_);
   for (int32_t i = 0; i < config_.n_layers; ++i) {
-    if (stop != nullptr && stop->should_stop()) return false;
+    if (stop.should_stop()) return false;
     attention_block(weights_->layers[i], i, n);
     mlp_block(weights_->layers[i], n);
   }

@@ -32,7 +32,7 @@ class Llama {
 
   /// Runs all layers over the plan's tokens and writes their keys and values. False if `stop` said
   /// so; the hidden states are then meaningless.
-  bool run(const StepPlan& plan, StopCheck* stop);
+  bool run(const StepPlan& plan, StopCheck& stop);
 
   /// Logits [rows.size(), vocab_size] of tokens of the last run, in the backend's memory; at most
   /// max_logit_rows at a time.
@@ -57,7 +57,7 @@ class Llama {
   static std::array<Activation, 10> activations(const LlamaConfig& config, int32_t max_tokens,
                                                 int32_t max_logit_rows);
   /// False if `stop` said so.
-  bool run_layers(int32_t n, StopCheck* stop);
+  bool run_layers(int32_t n, StopCheck& stop);
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);
   void mlp_block(const LlamaWeights::Layer& layer, int32_t n);
 

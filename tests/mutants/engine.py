@@ -143,11 +143,8 @@ fault("engine-068", "one token more than max_tokens",
 fault("engine-069", "length before a stop string",
       "if («request.text.stopped()») { reason = FinishReason::kStop;",
       "request.text.stopped() && static_cast<int64_t>(result.tokens.size()) < request.options.max_tokens")
-fault("engine-070", "an error at the last token is a length",
-      "if (reason && «!request.finished») finish(request, *reason);",
-      "true")
 fault("engine-071", "a callback that threw is called with the rest",
-      "if (!request.finished) finish(request, FinishReason::kError); «request.undelivered = 0;»",
+      "finish(request, FinishReason::kError); «request.undelivered = 0;»",
       "")
 fault("engine-072", "what is no exception is no error",
       "broken(«\"on_token threw something that is no std::exception\"»);",
@@ -155,9 +152,9 @@ fault("engine-072", "what is no exception is no error",
 fault("engine-073", "on_token's false is ignored",
       "«return request.options.on_token(event);»",
       "request.options.on_token(event); return true;")
-fault("engine-137", "a request that has ended ends again",
-      "if («request.finished») return; // in a step",
-      "false", tests="cuda_engine_test:CudaEngine.AFailing*")
+fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
+      "«if (request.finished) return;» try { request.text.finish();",
+      "")
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-003", "admission: exact fit refused (> to >=)",

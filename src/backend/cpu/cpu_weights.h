@@ -21,8 +21,8 @@ struct CpuLinear final : LinearWeight {
     const std::byte* original;  // mapped bytes, for the reference kernels
     cpu::PackedLinear packed;   // for the fast ones
     AlignedBuffer storage;
-    /// Groups of 16 rows that the packed form consists of, see cpu/kernels.h.
-    int64_t groups() const { return static_cast<int64_t>(ceil_div(rows, 16)); }
+    /// Groups of rows that the packed form consists of.
+    int64_t groups() const { return static_cast<int64_t>(ceil_div(rows, cpu::kGroupRows)); }
   };
   std::vector<Part> parts;
 };

@@ -12,7 +12,8 @@ namespace {
 
 /// Shapes kept at once; the one that was not used for longest gives way.
 constexpr size_t kMostEntries = 64;
-/// More tokens at once are worth their launches.
+/// Steps of more tokens are not recorded: what they compute takes so much longer than launching it
+/// that a replay would save little.
 constexpr int32_t kMostTokens = 256;
 /// Tables up to so many positions share a shape; beyond, shapes double.
 constexpr int32_t kLeastPositions = 1024;
