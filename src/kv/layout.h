@@ -1,9 +1,9 @@
 // What a page of each table group holds: element types, bytes, and which pages are of one size.
 //
 // A table group is a set of (layer, KV heads) whose blocks always leave together: it has tables and
-// pages of its own. Today a group is one layer with all its KV heads, so groups are numbered like
-// layers; later one may be fewer heads. Nothing outside this file, the tables and paged_kv.h is to
-// assume that it is a whole layer.
+// pages of its own. Today a group is one layer with all its KV heads, and the cache's tables, the
+// prefix tree, plans and kernels number groups by layer; one of fewer heads needs numbers of its
+// own there.
 #pragma once
 
 #include <cstdint>
