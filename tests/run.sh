@@ -141,7 +141,7 @@ if [ -n "$full" ]; then
     failed=$((failed + 1))
   fi
   note "thread sanitizer"
-  if targets="core_test engine_test field_reports_test" build "$root/build/tsan" "${light[@]}" -DPADDOCK_SANITIZE=thread; then
+  if targets="core_test engine_test runner_test field_reports_test" build "$root/build/tsan" "${light[@]}" -DPADDOCK_SANITIZE=thread; then
     run_ctest "$root/build/tsan" -L threads
   else
     failed=$((failed + 1))

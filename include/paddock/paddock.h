@@ -9,6 +9,7 @@
 #include "paddock/log.h"
 #include "paddock/model.h"
 #include "paddock/quality.h"
+#include "paddock/runner.h"
 #include "paddock/sampling.h"
 #include "paddock/stats.h"
 #include "paddock/tokenizer.h"

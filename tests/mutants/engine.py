@@ -425,3 +425,59 @@ fault("engine-044", "a cancelled request does not stop its pass",
 fault("engine-129", "an answer's first step counts as the prompt's",
       "return «sequence.computed() >= prompt_end»;",
       "sequence.computed() > prompt_end")
+
+source("src/engine/runner.cpp", "runner_test")
+fault("engine-150", "a callback that waits for its own thread waits for ever",
+      "if («!arrived() && std::this_thread::get_id() == driver») {",
+      "false")
+fault("engine-151", "why a request was refused is forgotten",
+      "«error = why;» done = true;",
+      "")
+fault("engine-152", "tokens are not streamed",
+      "«request->push(event);»",
+      "")
+fault("engine-153", "the host's callback is asked, not heard",
+      "return «!host || host(event)»;",
+      "!host || host(event) || true")
+fault("engine-154", "a cancellation that comes before the engine has the request is lost",
+      "if (cancelled) «engine->cancel(id);»",
+      "")
+fault("engine-155", "cancel() does not reach a running request",
+      "if (id && engine != nullptr) «engine->cancel(*id);»",
+      "")
+fault("engine-156", "a cancelling shutdown waits for what was submitted",
+      "cancels_ = «closing == Shutdown::kCancel»; return",
+      "false")
+fault("engine-157", "a drain cannot be turned into a cancellation",
+      "if («closing != Shutdown::kCancel») closing = how;",
+      "!closing")
+fault("engine-158", "a runner that was shut down takes requests",
+      "if («closing») fail(ErrorCode::kCancelled,",
+      "false")
+fault("engine-159", "the driving thread asks again and again while there is nothing to do",
+      "wake.wait(lock, [&] { return «busy_ || !inbox.empty() || !calls.empty() || closing»; });",
+      "true")
+fault("engine-160", "what a call throws is lost",
+      "«call.thrown = std::current_exception();»",
+      "")
+fault("engine-161", "a call on the driving thread waits for itself",
+      "if («impl_->is_driver()») return fn(*impl_->engine);",
+      "false")
+fault("engine-162", "a result that somebody else took is waited for",
+      "if («!result && busy_») continue;",
+      "!result")
+fault("engine-163", "nobody is told that on_done threw",
+      "on_done(RequestHandle(request)); } catch (...) { «++callback_failures;»",
+      "")
+fault("engine-164", "a broken runner does not say so",
+      "«failure = error;»",
+      "")
+fault("engine-165", "requests that came while the engine broke are forgotten",
+      "«arrived_.swap(inbox);» called_.swap(calls); }",
+      "")
+fault("engine-166", "a runner destroyed inside its callback waits for itself",
+      "EngineRunner::~EngineRunner() { impl_->close(Shutdown::kCancel); if («impl_->is_driver()») {",
+      "false")
+fault("engine-167", "shutdown() inside a callback waits for itself",
+      "void EngineRunner::shutdown(Shutdown how) { if («impl_->is_driver()») {",
+      "false")

@@ -1,0 +1,481 @@
+// An engine driven by a thread of its own: what many threads ask of it at once, what happens where
+// callbacks or the device misbehave, and how it ends.
+#include <atomic>
+#include <ctime>
+#include <latch>
+#include <random>
+#include <thread>
+
+#include "engine/engine_impl.h"
+#include "support/hooked_backend.h"
+#include "support/scripted_model.h"
+#include "support/small_requests.h"
+
+namespace paddock::test {
+namespace {
+
+using Shutdown = EngineRunner::Shutdown;
+
+EngineOptions small() {
+  EngineOptions o = reference_options();
+  o.threads = 1;
+  o.max_sequences = 3;
+  o.batch_size = 8;
+  o.kv.block_size = 4;
+  return o;
+}
+
+std::shared_ptr<Engine> small_engine() { return std::make_shared<Engine>(tiny(), small()); }
+
+/// One whose passes the tests look into.
+std::shared_ptr<Engine> hooked_engine() {
+  return std::make_shared<Engine>(make_engine_impl(tiny(), small(), make_hooked_backend));
+}
+
+std::optional<ErrorCode> code_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    return e.code();
+  }
+  return std::nullopt;
+}
+
+/// A request that goes on until it is cancelled, once its first token is there.
+struct Endless {
+  explicit Endless(EngineRunner& runner) {
+    GenerateOptions options = greedy(1 << 20);
+    options.on_token = [this](const TokenEvent&) {
+      if (!started.exchange(true)) began.count_down();
+      return true;
+    };
+    handle = runner.submit(prompt_of(3), options);
+    began.wait();
+  }
+  ~Endless() {
+    handle.cancel();
+    handle.wait();
+  }
+  std::atomic<bool> started{false};
+  std::latch began{1};
+  RequestHandle handle;
+};
+
+EngineOptions endless() {  // a window's context has no end
+  EngineOptions o = small();
+  o.kv.policy = "window:8";
+  return o;
+}
+
+// ---- answers
+
+TEST(Runner, GivesEveryThreadTheAnswerOfAnEngineAlone) {
+  std::vector<std::vector<TokenId>> expected;
+  Engine alone(tiny(), small());
+  for (size_t n = 1; n <= 6; ++n) {
+    expected.push_back(alone.generate(prompt_of(4 * n), greedy(12)).tokens);
+  }
+  EngineRunner runner(small_engine());
+  std::atomic<int> told{0};
+  std::vector<std::thread> hosts;
+  for (size_t n = 1; n <= 6; ++n) {
+    hosts.emplace_back([&, n] {
+      for (int i = 0; i < 4; ++i) {
+        const RequestHandle handle =
+            runner.submit(prompt_of(4 * n), greedy(12), [&](const RequestHandle&) { ++told; });
+        std::vector<TokenId> streamed;
+        if (i % 2 == 0) {
+          while (const auto token = handle.next()) streamed.push_back(token->id);
+        }
+        EXPECT_EQ(handle.wait().tokens, expected[n - 1]);
+        EXPECT_EQ(handle.wait().finish_reason, FinishReason::kLength);
+        EXPECT_TRUE(handle.done());
+        if (i % 2 != 0) continue;
+        EXPECT_EQ(streamed, expected[n - 1]);
+      }
+    });
+  }
+  for (std::thread& host : hosts) host.join();
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(told, 24);
+  EXPECT_EQ(runner.callback_failures(), 0);
+  EXPECT_FALSE(runner.failure());
+  runner.engine().check_integrity();
+}
+
+TEST(Runner, StreamsTextAndLogProbabilitiesByValue) {
+  const TemporaryFolder folder;
+  const auto model = scripted_model(folder, alphabet_script());
+  EngineRunner runner(std::make_shared<Engine>(model, small()));
+  GenerateOptions options = greedy(10);
+  options.logprobs = 2;
+  options.stop = {"fz"};  // "f" is held back until it is known what follows
+  const RequestHandle handle = runner.submit({'a'}, options);
+  std::vector<StreamedToken> tokens;
+  while (auto token = handle.next()) tokens.push_back(std::move(*token));
+  const GenerateResult result = handle.wait();
+  EXPECT_EQ(result.text, "bcdefghijk");
+  std::string text;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    text += tokens[i].text;
+    EXPECT_EQ(tokens[i].id, result.tokens[i]);
+    EXPECT_EQ(tokens[i].logprob, result.logprobs[i].logprob);
+    ASSERT_EQ(tokens[i].top.size(), 2U);
+    EXPECT_EQ(tokens[i].top[0].id, tokens[i].id);
+  }
+  EXPECT_EQ(text, result.text);
+  EXPECT_EQ(tokens.size(), 10U);
+}
+
+TEST(Runner, HandsTokensOutWhileTheAnswerIsMade) {
+  EngineRunner runner(std::make_shared<Engine>(tiny(), endless()));
+  const RequestHandle handle = runner.submit(prompt_of(3), greedy(1 << 20));
+  EXPECT_TRUE(handle.next());
+  EXPECT_TRUE(handle.next());
+  EXPECT_FALSE(handle.done());
+  handle.cancel();
+  EXPECT_EQ(handle.wait().finish_reason, FinishReason::kCancelled);
+  while (handle.next()) {
+  }
+  handle.cancel();  // is no more
+}
+
+TEST(Runner, ARequestCancelledBeforeTheEngineHasItNeverRuns) {
+  EngineRunner runner(small_engine());
+  std::latch began(1), go(1);
+  GenerateOptions waits = greedy(3);
+  waits.on_token = [&, n = 0](const TokenEvent&) mutable {
+    if (n++ > 0) return false;  // and a host that has heard enough says so
+    began.count_down();
+    go.wait();
+    return true;
+  };
+  const RequestHandle first = runner.submit(prompt_of(2), waits);
+  began.wait();  // the driving thread is in the callback
+  const RequestHandle second = runner.submit(prompt_of(2), greedy(3));
+  second.cancel();
+  EXPECT_FALSE(second.done());
+  go.count_down();
+  EXPECT_EQ(second.wait().finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(second.wait().timings.prefill_tokens, 0);
+  EXPECT_FALSE(second.next());
+  EXPECT_EQ(first.wait().finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(first.wait().tokens.size(), 2U);
+}
+
+TEST(Runner, ARefusalComesFromTheHandle) {
+  EngineRunner runner(small_engine());
+  std::vector<TokenId> wrong = prompt_of(4);
+  wrong[2] = 4000;
+  const std::string expected = refusal_of([&] { Engine(tiny(), small()).add(wrong, greedy(3)); });
+  std::atomic<int> told{0};
+  const RequestHandle refused = runner.submit(wrong, greedy(3), [&](const RequestHandle& handle) {
+    EXPECT_EQ(code_of([&] { handle.wait(); }), ErrorCode::kInvalidArgument);
+    ++told;
+  });
+  EXPECT_EQ(refusal_of([&] { refused.wait(); }), expected);
+  EXPECT_EQ(refusal_of([&] { refused.next(); }), expected);
+  GenerateOptions bad = greedy(3);
+  bad.sampling.temperature = -1;
+  EXPECT_EQ(code_of([&] { runner.submit(prompt_of(4), bad).wait(); }), ErrorCode::kInvalidArgument);
+  // Proposals come along.
+  try {
+    runner.submit(std::vector<TokenId>(500, 1), greedy(3)).wait();
+    ADD_FAILURE() << "the context is shorter";
+  } catch (const Error& e) {
+    EXPECT_FALSE(e.proposals().empty());
+  }
+  EXPECT_EQ(runner.submit(prompt_of(4), greedy(3)).wait().tokens.size(), 3U);
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(told, 1);
+}
+
+TEST(Runner, AHandleOfNothingSaysSo) {
+  const RequestHandle none;
+  EXPECT_EQ(code_of([&] { none.wait(); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([&] { none.next(); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([&] { none.cancel(); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([&] { none.done(); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([] { EngineRunner nothing(nullptr); }), ErrorCode::kInvalidArgument);
+}
+
+// ---- callbacks
+
+TEST(Runner, CallbacksThatThrowDisturbNobody) {
+  EngineRunner runner(small_engine());
+  GenerateOptions throws = greedy(5);
+  throws.on_token = [](const TokenEvent&) -> bool { throw std::runtime_error("no ink"); };
+  const RequestHandle bad =
+      runner.submit(prompt_of(5), throws, [](const RequestHandle&) { throw 7; });
+  const RequestHandle good = runner.submit(
+      prompt_of(5), greedy(5), [](const RequestHandle&) { throw std::runtime_error("no paper"); });
+  EXPECT_EQ(bad.wait().finish_reason, FinishReason::kError);
+  EXPECT_EQ(bad.wait().error, "on_token threw: no ink");
+  EXPECT_EQ(good.wait().finish_reason, FinishReason::kLength);
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(runner.callback_failures(), 2);
+  EXPECT_FALSE(runner.failure());
+}
+
+TEST(Runner, ACallbackCannotWaitForItsOwnThread) {
+  EngineRunner runner(small_engine());
+  RequestHandle other;
+  std::latch submitted(1), inside(1);
+  std::vector<std::string> refusals;
+  GenerateOptions asks = greedy(2);
+  asks.on_token = [&](const TokenEvent&) {
+    submitted.wait();
+    if (!refusals.empty()) return true;
+    refusals.push_back(refusal_of([&] { other.wait(); }));
+    refusals.push_back(refusal_of([&] { other.next(); }));
+    refusals.push_back(refusal_of([&] { runner.shutdown(Shutdown::kDrain); }));
+    EXPECT_FALSE(other.done());
+    other.cancel();
+    return true;
+  };
+  std::optional<FinishReason> from_on_done;
+  const RequestHandle asking = runner.submit(prompt_of(3), asks, [&](const RequestHandle& handle) {
+    from_on_done = handle.wait().finish_reason;  // has ended: nobody waits
+    while (handle.next()) {
+    }
+    // A request of a callback's own, and the engine's methods.
+    other = runner.submit(prompt_of(3), greedy(2));
+    runner.call([](Engine& engine) { engine.close_session(engine.open_session()); });
+    inside.count_down();
+  });
+  other = runner.submit(prompt_of(3), greedy(5));
+  const RequestHandle first = other;
+  submitted.count_down();
+  EXPECT_EQ(asking.wait().finish_reason, FinishReason::kLength);
+  EXPECT_EQ(first.wait().finish_reason, FinishReason::kCancelled);
+  inside.wait();
+  EXPECT_EQ(other.wait().tokens.size(), 2U);
+  EXPECT_EQ(from_on_done, FinishReason::kLength);
+  ASSERT_EQ(refusals.size(), 3U);
+  for (const std::string& refusal : refusals) {
+    EXPECT_NE(refusal.find("drives the engine"), std::string::npos) << refusal;
+  }
+}
+
+// ---- calls
+
+TEST(Runner, CallsReachSessionsBetweenSteps) {
+  EngineRunner runner(std::make_shared<Engine>(tiny(), endless()));
+  const Endless beside(runner);
+  SessionId session = 0;
+  std::vector<TokenId> said;
+  runner.call([&](Engine& engine) { session = engine.open_session(); });
+  runner.call([&](Engine& engine) {
+    EXPECT_EQ(engine.feed(session, prompt_of(5)).size(), 128U);
+    said = engine.generate(session, prompt_of(2), greedy(4)).tokens;
+  });
+  Engine alone(tiny(), endless());
+  const SessionId own = alone.open_session();
+  alone.feed(own, prompt_of(5));
+  EXPECT_EQ(said, alone.generate(own, prompt_of(2), greedy(4)).tokens);
+  EXPECT_EQ(code_of([&] { runner.call([](Engine& e) { e.close_session(77); }); }),
+            ErrorCode::kInvalidArgument);
+  EXPECT_THROW(runner.call([](Engine&) { throw std::runtime_error("mine"); }), std::runtime_error);
+  EXPECT_EQ(code_of([&] { runner.call({}); }), ErrorCode::kInvalidArgument);
+  EXPECT_FALSE(beside.handle.done());
+  // What a host adds there is driven, too.
+  RequestId id = 0;
+  runner.call([&](Engine& engine) { id = engine.add(prompt_of(5), greedy(3)); });
+  std::optional<GenerateResult> result;
+  while (!result) runner.call([&](Engine& engine) { result = engine.take(id); });
+  EXPECT_EQ(result->tokens.size(), 3U);
+}
+
+TEST(Runner, AResultThatSomebodyElseTookIsAnError) {
+  EngineRunner runner(small_engine());
+  std::latch began(1), go(1);
+  GenerateOptions waits = greedy(2);
+  waits.on_token = [&, n = 0](const TokenEvent&) mutable {
+    if (n++ > 0) return true;
+    began.count_down();
+    go.wait();
+    return true;
+  };
+  const RequestHandle first = runner.submit(prompt_of(2), waits, [&](const RequestHandle&) {
+    runner.call([](Engine& engine) {  // on the driving thread: at once
+      while (engine.step()) {
+      }
+      EXPECT_TRUE(engine.take(2));
+    });
+  });
+  began.wait();
+  const RequestHandle robbed = runner.submit(prompt_of(2), greedy(9));
+  go.count_down();
+  EXPECT_EQ(first.wait().tokens.size(), 2U);
+  const std::string said = refusal_of([&] { robbed.wait(); });
+  EXPECT_NE(said.find("somebody else took"), std::string::npos) << said;
+  EXPECT_EQ(runner.submit(prompt_of(2), greedy(3)).wait().tokens.size(), 3U);
+}
+
+// ---- ends
+
+TEST(Runner, DrainsWhatWasSubmitted) {
+  auto runner = std::make_unique<EngineRunner>(small_engine());
+  std::vector<RequestHandle> handles;
+  std::atomic<int> told{0};
+  for (int i = 0; i < 9; ++i) {
+    handles.push_back(
+        runner->submit(prompt_of(9), greedy(7), [&](const RequestHandle&) { ++told; }));
+  }
+  runner->shutdown(Shutdown::kDrain);
+  EXPECT_EQ(told, 9);
+  for (const RequestHandle& handle : handles) EXPECT_TRUE(handle.done());
+  EXPECT_EQ(code_of([&] { runner->submit(prompt_of(2)); }), ErrorCode::kCancelled);
+  EXPECT_EQ(code_of([&] { runner->call([](Engine&) {}); }), ErrorCode::kCancelled);
+  runner->shutdown(Shutdown::kCancel);  // nothing is left to cancel
+  runner.reset();
+  // Handles outlive it.
+  for (const RequestHandle& handle : handles) {
+    handle.cancel();
+    EXPECT_EQ(handle.wait().finish_reason, FinishReason::kLength);
+    int tokens = 0;
+    while (handle.next()) ++tokens;
+    EXPECT_EQ(tokens, 7);
+  }
+}
+
+TEST(Runner, ACancellingShutdownEndsADrainThatTakesTooLong) {
+  EngineRunner runner(std::make_shared<Engine>(tiny(), endless()));
+  const Endless running(runner);
+  std::vector<RequestHandle> queued;
+  for (int i = 0; i < 5; ++i) queued.push_back(runner.submit(prompt_of(9), greedy(1 << 20)));
+  std::thread drain([&] { runner.shutdown(Shutdown::kDrain); });
+  runner.shutdown(Shutdown::kCancel);
+  drain.join();
+  EXPECT_EQ(running.handle.wait().finish_reason, FinishReason::kCancelled);
+  for (const RequestHandle& handle : queued) {
+    EXPECT_EQ(handle.wait().finish_reason, FinishReason::kCancelled);
+  }
+}
+
+TEST(Runner, ItsEndCancelsWhatIsLeftAndWakesWhoWaits) {
+  auto runner = std::make_unique<EngineRunner>(std::make_shared<Engine>(tiny(), endless()));
+  const Endless running(*runner);
+  const RequestHandle queued = runner->submit(prompt_of(9), greedy(1 << 20));
+  std::thread waits([&] {
+    EXPECT_EQ(queued.wait().finish_reason, FinishReason::kCancelled);
+    while (running.handle.next()) {
+    }
+  });
+  runner.reset();
+  EXPECT_TRUE(queued.done());
+  waits.join();
+}
+
+TEST(Runner, MayBeDestroyedInsideACallback) {
+  for (const bool in_on_done : {false, true}) {
+    auto engine = std::make_shared<Engine>(tiny(), endless());
+    const std::weak_ptr<Engine> watched = engine;
+    auto runner = std::make_unique<EngineRunner>(std::move(engine));
+    std::latch submitted(1);
+    std::atomic<bool> left{false};
+    const auto leave = [&] {
+      submitted.wait();
+      if (!left.exchange(true)) runner.reset();
+    };
+    GenerateOptions options = greedy(in_on_done ? 2 : 1 << 20);
+    options.on_token = [&](const TokenEvent&) {
+      if (!in_on_done) leave();
+      return true;
+    };
+    const RequestHandle first =
+        runner->submit(prompt_of(3), options, [&](const RequestHandle&) { leave(); });
+    const RequestHandle second = runner->submit(prompt_of(3), greedy(1 << 20));
+    submitted.count_down();
+    const FinishReason expected = in_on_done ? FinishReason::kLength : FinishReason::kCancelled;
+    EXPECT_EQ(first.wait().finish_reason, expected);
+    EXPECT_EQ(second.wait().finish_reason, FinishReason::kCancelled);
+    while (!watched.expired()) std::this_thread::yield();  // the thread takes its engine with it
+  }
+}
+
+TEST(Runner, SleepsWhileThereIsNothingToDo) {
+  EngineRunner runner(small_engine());
+  runner.submit(prompt_of(3), greedy(2)).wait();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const std::clock_t before = std::clock();  // of all threads
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 10);
+  EXPECT_EQ(runner.submit(prompt_of(3), greedy(2)).wait().tokens.size(), 2U);
+}
+
+// ---- a device that fails
+
+TEST(Runner, AnEngineThatFailsEndsEverythingWithItsError) {
+  std::atomic<bool> fails{false};
+  std::latch inside(1), go(1);
+  const InLayer hook([&](int32_t) {
+    if (!fails) return;
+    inside.count_down();
+    go.wait();
+    throw Error(ErrorCode::kDevice, "the device has fallen off the bus");
+  });
+  EngineRunner runner(hooked_engine());
+  EXPECT_EQ(runner.submit(prompt_of(5), greedy(3)).wait().tokens.size(), 3U);
+  EXPECT_FALSE(runner.failure());
+  fails = true;
+  std::atomic<int> told{0};
+  const auto tell = [&](const RequestHandle& handle) {
+    EXPECT_EQ(code_of([&] { handle.wait(); }), ErrorCode::kDevice);
+    ++told;
+  };
+  std::vector<RequestHandle> handles = {runner.submit(prompt_of(5), greedy(3), tell)};
+  inside.wait();
+  for (int i = 0; i < 3; ++i) handles.push_back(runner.submit(prompt_of(5), greedy(3), tell));
+  std::thread calls([&] {
+    const auto code = code_of([&] { runner.call([](Engine&) { ADD_FAILURE() << "was run"; }); });
+    EXPECT_EQ(code, ErrorCode::kDevice);
+  });
+  go.count_down();
+  for (const RequestHandle& handle : handles) {
+    EXPECT_EQ(code_of([&] { handle.wait(); }), ErrorCode::kDevice);
+    EXPECT_EQ(code_of([&] { handle.next(); }), ErrorCode::kDevice);
+  }
+  calls.join();
+  ASSERT_TRUE(runner.failure());
+  EXPECT_STREQ(runner.failure()->what(), "the device has fallen off the bus");
+  EXPECT_EQ(code_of([&] { runner.submit(prompt_of(5)); }), ErrorCode::kDevice);
+  EXPECT_EQ(code_of([&] { runner.call([](Engine&) {}); }), ErrorCode::kDevice);
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(told, 4);
+}
+
+// ---- a storm
+
+TEST(Runner, StandsAStormOfCancellations) {
+  EngineRunner runner(small_engine());
+  std::vector<std::thread> hosts;
+  std::atomic<int> ended{0};
+  for (uint32_t seed = 0; seed < 4; ++seed) {
+    hosts.emplace_back([&, seed] {
+      std::minstd_rand random(seed + 1);
+      for (int i = 0; i < 25; ++i) {
+        const RequestHandle handle =
+            runner.submit(prompt_of(1 + random() % 30), greedy(1 + int32_t(random() % 9)),
+                          [&](const RequestHandle&) { ++ended; });
+        const uint64_t reads = random() % 4;
+        for (uint64_t n = 0; n < reads && handle.next(); ++n) {
+        }
+        if (random() % 3 != 0) handle.cancel();
+        const FinishReason reason = handle.wait().finish_reason;
+        EXPECT_TRUE(reason == FinishReason::kCancelled || reason == FinishReason::kLength);
+        if (i % 5 == 0) runner.call([](Engine& engine) { engine.check_integrity(); });
+        runner.engine().kv_stats();
+      }
+    });
+  }
+  for (std::thread& host : hosts) host.join();
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(ended, 100);
+  const KvStats stats = runner.engine().kv_stats();
+  EXPECT_EQ(stats.pages_free, stats.pool_pages);
+  EXPECT_EQ(stats.sequences, 0);
+}
+
+}  // namespace
+}  // namespace paddock::test
