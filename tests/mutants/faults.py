@@ -127,6 +127,14 @@ def find(fault, text):
     return plain, offsets
 
 
+def has_comma(expression):
+    """Whether a comma stands outside all brackets and strings: behind "?" and ":" it would be an operator."""
+    plain = re.sub(r'"(\\.|[^"\\])*"|\'(\\.|[^\'\\])*\'', "", expression)
+    while (inner := re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[\w:, ]*>", "", plain)) != plain:
+        plain = inner
+    return "," in plain
+
+
 def edit(fault, text, order):
     plain, offsets = find(fault, text)
     if "«" in fault.anchor:
@@ -134,6 +142,8 @@ def edit(fault, text, order):
         end = fault.anchor.index("»") - 1
         marked = plain[begin:end].strip()
         kind = "statement" if ";" in marked and marked[-1] in ";}" else "expression"
+        if kind == "expression" and (has_comma(marked) or has_comma(fault.replacement)):
+            raise Stale(f"{fault.id}: marks more than one expression; mark one, or put MUT in the replacement")
         return Edit(offsets[begin], offsets[end], fault, kind, fault.replacement, order)
     new = fault.replacement
     if not re.search(r"\bMUT\b", new):
