@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,9 +78,13 @@ struct GenerateOptions {
   /// until the request ended. Return false to cancel: then nothing more comes. Runs on the thread
   /// that drives the engine; what it throws ends this request alone.
   std::function<bool(const TokenEvent&)> on_token{};
-  /// Checked before every step and, on the CPU, before each layer of it, also inside a prefill. On
-  /// another device it may be noticed only when the step at hand is done.
+  /// Acts at the next step. Inside a step, also a prefill, only where all requests in it are to
+  /// end: nobody else's work is thrown away. There the CPU notices it before each layer; another
+  /// device may notice it only when the step is done.
   std::optional<std::chrono::steady_clock::time_point> deadline{};
+  /// Once stop is requested, from any thread, the request ends as by cancel(): when and where a
+  /// deadline acts. A request whose stop was requested before it was added never runs.
+  std::stop_token stop_token{};
 };
 
 struct Timings {
@@ -141,7 +146,7 @@ class PADDOCK_API Engine {
   /// The result of a finished request, once.
   std::optional<GenerateResult> take(RequestId id);
   /// Ends a request or, with no argument, all that are queued or running and the feed() or
-  /// forward() under way, as soon as possible.
+  /// forward() under way: when and where a deadline acts.
   void cancel(RequestId id);
   void cancel();
 

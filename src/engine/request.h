@@ -49,8 +49,10 @@ struct Request {
   void make_room();
   /// Whether its deadline has passed.
   bool overdue() const;
-  /// Whether somebody wants its step to stop; from any thread.
-  bool wants_to_stop() const { return cancelled || overdue(); }
+  /// Whether the host has cancelled it, by whatever means.
+  bool is_cancelled() const { return cancelled || options.stop_token.stop_requested(); }
+  /// Whether it need not go on with the step that it is in; from any thread.
+  bool wants_to_stop() const { return is_cancelled() || overdue(); }
   /// Whether its prompt is in the cache, so that steps bring tokens that were chosen.
   bool decoding() const { return sequence.computed() >= prompt_end; }
 };

@@ -33,12 +33,13 @@ std::string no_memory() noexcept {
   }
 }
 
-/// Stops a step as soon as one of its requests wants to end.
-class AnyoneWantsToStop final : public StopCheck {
+/// Stops a step once all of its requests want to end: where one wants to go on, what the step has
+/// computed for it is not thrown away, and the others end when it is done.
+class AllWantToStop final : public StopCheck {
  public:
-  explicit AnyoneWantsToStop(std::span<const BatchPart> parts) : parts_(parts) {}
+  explicit AllWantToStop(std::span<const BatchPart> parts) : parts_(parts) {}
   bool should_stop() override {
-    return std::any_of(parts_.begin(), parts_.end(),
+    return std::all_of(parts_.begin(), parts_.end(),
                        [](const BatchPart& part) { return part.request->wants_to_stop(); });
   }
 
@@ -246,7 +247,7 @@ HeldBySessions Engine::Impl::held_by_sessions() const {
 bool Engine::Impl::step() {
   if (scheduler->requests().empty()) return false;
   for (const auto& request : scheduler->requests()) {
-    if (request->cancelled) {
+    if (request->is_cancelled()) {
       finish(*request, FinishReason::kCancelled);
     } else if (request->overdue()) {
       finish(*request, FinishReason::kDeadline);
@@ -264,9 +265,9 @@ bool Engine::Impl::step() {
 }
 
 void Engine::Impl::run_batch() {
-  AnyoneWantsToStop stop(batch_.parts);
+  AllWantToStop stop(batch_.parts);
   const StepResult step = runner->run(batch_.parts, stop);
-  if (!step.completed) return;  // who asked to stop is ended by the next step; the others go on
+  if (!step.completed) return;  // all have asked to stop, and are ended by the next step
   deliver_events();
   for (size_t i = 0; i < batch_.parts.size(); ++i) {
     const BatchPart& part = batch_.parts[i];

@@ -47,8 +47,8 @@ fault("engine-022", "held-back text not in the last event at length/context",
       "if (reason) request.text.finish();",
       "if (reason && !MUT) request.text.finish();")
 fault("engine-023", "cancel of a queued request waits for its admission",
-      "for (const auto& request : scheduler->requests()) { if (request->cancelled) {",
-      "for (const auto& request : scheduler->requests()) { if (request->cancelled && (!MUT || request->admitted)) {")
+      "for (const auto& request : scheduler->requests()) { if (request->is_cancelled()) {",
+      "for (const auto& request : scheduler->requests()) { if (request->is_cancelled() && (!MUT || request->admitted)) {")
 fault("engine-024", "max_tokens 0 finishes as stop",
       "if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);",
       "if (request.options.max_tokens == 0) return finish(request, MUT ? FinishReason::kStop : "
@@ -152,6 +152,9 @@ fault("engine-072", "what is no exception is no error",
 fault("engine-073", "on_token's false is ignored",
       "«return request.options.on_token(event);»",
       "request.options.on_token(event); return true;")
+fault("engine-141", "one request that wants to end throws away what a step computed for the others",
+      "return «std::all_of»(parts_",
+      "std::any_of")
 fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
       "«if (request.finished) return;» try { request.text.finish();",
       "")
@@ -417,11 +420,14 @@ fault("engine-128", "penalties do not see the prompt",
 
 source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-008", "deadline does not stop a running forward pass",
-      "return cancelled || overdue();",
-      "return cancelled || (!MUT && overdue());")
+      "return is_cancelled() || overdue();",
+      "return is_cancelled() || (!MUT && overdue());")
 fault("engine-044", "a cancelled request does not stop its pass",
-      "return cancelled ||",
-      "return (!MUT && cancelled) ||")
+      "return is_cancelled() ||",
+      "return (!MUT && is_cancelled()) ||")
+fault("engine-140", "nobody looks at a request's stop_token",
+      "return cancelled || «options.stop_token.stop_requested()»;",
+      "false")
 fault("engine-129", "an answer's first step counts as the prompt's",
       "return «sequence.computed() >= prompt_end»;",
       "sequence.computed() > prompt_end")

@@ -2,9 +2,9 @@
 // runs beside them and what comes after is as if they had never been.
 #include <thread>
 
+#include "engine/engine_impl.h"
+#include "support/hooked_backend.h"
 #include "support/small_requests.h"
-#include "support/temporary_folder.h"
-#include "support/tiny_model.h"
 
 namespace paddock::test {
 namespace {
@@ -215,112 +215,180 @@ TEST(Interruptions, EventsAreToldInOrderWhenTheirCallIsDone) {
 
 // ---- in the middle of a pass
 
-/// A model whose passes take long enough to be met in their middle.
-std::shared_ptr<const Model> slow() {
-  static const TemporaryFolder folder;
-  static const auto model = tiny_model(folder,
-                                       {.n_layers = 8,
-                                        .n_heads = 4,
-                                        .n_kv_heads = 2,
-                                        .head_dim = 32,
-                                        .hidden_size = 128,
-                                        .intermediate_size = 256,
-                                        .context_length = 1024},
-                                       4);
-  return model;
-}
-
-std::vector<TokenId> long_prompt(int64_t n) {
-  std::vector<TokenId> tokens(static_cast<size_t>(n));
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<TokenId>(i * i % 96);
-  return tokens;
-}
-
-EngineOptions one_pass() {
-  EngineOptions o = small();
-  o.batch_size = 512;
-  return o;
-}
-
-/// A prompt that is one pass, how long that takes, and what a request beside it says.
-struct LongPass {
-  LongPass() {
-    const auto before = Clock::now();
-    engine.generate(prompt, greedy(1));
-    pass = Clock::now() - before;
+/// An engine whose first pass after arm() is interrupted in the first of its two layers.
+struct Pass {
+  void arm(std::function<void()> interruption) {
+    in_pass = std::move(interruption);
+    layers = 0;
   }
-  RequestId add_beside() { return engine.add(long_prompt(60), greedy(6)); }
+  /// Tokens of all passes that were completed.
+  int64_t written() const { return engine.kv_stats().tokens_written; }
 
-  Engine engine{slow(), one_pass()};
-  std::vector<TokenId> prompt = long_prompt(400);
-  std::vector<TokenId> beside = engine.generate(long_prompt(60), greedy(6)).tokens;
-  Clock::duration pass{};
+  std::function<void()> in_pass;
+  int layers = 0;  // of the passes since
+  InLayer hook{[this](int32_t) {
+    ++layers;
+    if (const auto interruption = std::exchange(in_pass, nullptr)) interruption();
+  }};
+  EngineOptions options = [] {
+    EngineOptions o = small();
+    o.batch_size = 64;
+    return o;
+  }();
+  Engine engine{make_engine_impl(tiny(), options, make_hooked_backend)};
 };
 
-// The machine may be busy elsewhere: that a pass is met in its middle is tried a few times.
-constexpr int kTries = 5;
+/// What ends a request in the middle of its pass, and as what.
+struct Interruption {
+  const char* name;
+  FinishReason reason;
+  std::function<void(Engine&, RequestId, std::stop_source&, Clock::time_point deadline)> act;
+};
 
-TEST(Interruptions, ADeadlineIsKeptInsideAPassAndTheOthersGoOn) {
-  LongPass scene;
-  Engine& engine = scene.engine;
-  bool met = false;
-  for (int i = 0; i < kTries && !met; ++i) {
-    GenerateOptions late = greedy(5);
-    const RequestId other = scene.add_beside();
-    late.deadline = Clock::now() + scene.pass / 4;
-    const RequestId id = engine.add(scene.prompt, late);
-    while (engine.step()) engine.check_integrity();
-    const auto r = engine.take(id);
-    EXPECT_EQ(r->finish_reason, FinishReason::kDeadline);
-    EXPECT_EQ(r->timings.prefill_seconds > 0, r->timings.prefill_tokens > 0);
-    EXPECT_EQ(engine.take(other)->tokens, scene.beside);
-    expect_nothing_held(engine);
-    met = r->timings.prefill_tokens == 0;
-    EXPECT_TRUE(r->tokens.empty() || !met);
-  }
-  EXPECT_TRUE(met);
+const std::vector<Interruption>& interruptions() {
+  static const std::vector<Interruption> all = {
+      {"cancel(id)", FinishReason::kCancelled,
+       [](Engine& e, RequestId id, std::stop_source&, Clock::time_point) { e.cancel(id); }},
+      {"cancel(id) by another thread", FinishReason::kCancelled,
+       [](Engine& e, RequestId id, std::stop_source&, Clock::time_point) {
+         std::thread([&] { e.cancel(id); }).join();
+       }},
+      {"stop_token", FinishReason::kCancelled,
+       [](Engine&, RequestId, std::stop_source& stop, Clock::time_point) {
+         std::thread([&] { stop.request_stop(); }).join();
+       }},
+      {"deadline", FinishReason::kDeadline,
+       [](Engine&, RequestId, std::stop_source&, Clock::time_point deadline) {
+         std::this_thread::sleep_until(deadline);
+       }},
+  };
+  return all;
 }
 
-TEST(Interruptions, AnotherThreadCancelsInsideAPass) {
-  LongPass scene;
-  Engine& engine = scene.engine;
-  bool met = false;
-  for (int i = 0; i < kTries && !met; ++i) {
-    const RequestId other = scene.add_beside();
-    const RequestId id = engine.add(scene.prompt, greedy(5));
-    std::thread canceller([&] {
-      std::this_thread::sleep_for(scene.pass / 4);
-      engine.cancel(id);
-    });
-    while (engine.step()) engine.check_integrity();
-    canceller.join();
-    const auto r = engine.take(id);
-    EXPECT_EQ(engine.take(other)->tokens, scene.beside);
-    expect_nothing_held(engine);
-    met = r->finish_reason == FinishReason::kCancelled && r->timings.prefill_tokens == 0;
-  }
-  EXPECT_TRUE(met);
-
-  met = false;
-  for (int i = 0; i < kTries && !met; ++i) {
-    const SessionId session = engine.open_session();
-    std::thread canceller([&] {
-      std::this_thread::sleep_for(scene.pass / 4);
-      engine.cancel();
-    });
-    try {
-      engine.feed(session, scene.prompt);
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ErrorCode::kCancelled);
-      met = engine.session_length(session) == 0;
+/// A request that may be ended by each of them.
+struct Interruptible {
+  Interruptible(Engine& engine, const std::vector<TokenId>& prompt, const Interruption& how) {
+    GenerateOptions options = greedy(5);
+    options.stop_token = stop.get_token();
+    if (how.reason == FinishReason::kDeadline) {
+      deadline = Clock::now() + std::chrono::milliseconds(200);  // its step begins before that
+      options.deadline = deadline;
     }
-    canceller.join();
-    engine.check_integrity();
-    engine.feed(session, std::span(scene.prompt).first(40));
-    engine.close_session(session);
-    expect_nothing_held(engine);
+    id = engine.add(prompt, options);
   }
-  EXPECT_TRUE(met);
+  std::stop_source stop;
+  Clock::time_point deadline{};
+  RequestId id = 0;
+};
+
+TEST(Interruptions, AloneAPassIsStoppedInItsMiddle) {
+  for (const Interruption& how : interruptions()) {
+    SCOPED_TRACE(how.name);
+    Pass pass;
+    Interruptible request(pass.engine, prompt_of(40), how);
+    pass.arm([&] { how.act(pass.engine, request.id, request.stop, request.deadline); });
+    EXPECT_TRUE(pass.engine.step());
+    EXPECT_EQ(pass.layers, 1);
+    EXPECT_EQ(pass.written(), 0);
+    while (pass.engine.step()) pass.engine.check_integrity();
+    EXPECT_EQ(pass.layers, 1);
+    const auto r = pass.engine.take(request.id);
+    EXPECT_EQ(r->finish_reason, how.reason);
+    EXPECT_EQ(r->timings.prefill_tokens, 0);
+    expect_nothing_held(pass.engine);
+  }
+}
+
+TEST(Interruptions, InCompanyAPassGoesOnAndNobodysWorkIsThrownAway) {
+  const std::vector<TokenId> beside =
+      Engine(tiny(), small()).generate(prompt_of(20), greedy(6)).tokens;
+  for (const Interruption& how : interruptions()) {
+    SCOPED_TRACE(how.name);
+    Pass pass;
+    const RequestId other = pass.engine.add(prompt_of(20), greedy(6));
+    Interruptible request(pass.engine, prompt_of(40), how);
+    pass.arm([&] { how.act(pass.engine, request.id, request.stop, request.deadline); });
+    EXPECT_TRUE(pass.engine.step());
+    EXPECT_EQ(pass.layers, 2);
+    EXPECT_EQ(pass.written(), 60);
+    while (pass.engine.step()) pass.engine.check_integrity();
+    const auto r = pass.engine.take(request.id);
+    EXPECT_EQ(r->finish_reason, how.reason);
+    EXPECT_EQ(r->timings.prefill_tokens, 40);
+    EXPECT_EQ(r->tokens.size(), 1U);  // of the step that it was in
+    EXPECT_EQ(pass.engine.take(other)->tokens, beside);
+    EXPECT_EQ(pass.written(), 65);  // the newest token needs no place
+    expect_nothing_held(pass.engine);
+  }
+}
+
+TEST(Interruptions, APassThatAllWantToEndIsStopped) {
+  Pass pass;
+  const RequestId first = pass.engine.add(prompt_of(20), greedy(6));
+  std::stop_source stop;
+  GenerateOptions stoppable = greedy(6);
+  stoppable.stop_token = stop.get_token();
+  const RequestId second = pass.engine.add(prompt_of(30), stoppable);
+  pass.arm([&] {
+    pass.engine.cancel(first);
+    stop.request_stop();
+  });
+  while (pass.engine.step()) pass.engine.check_integrity();
+  EXPECT_EQ(pass.layers, 1);
+  EXPECT_EQ(pass.written(), 0);
+  for (const RequestId id : {first, second}) {
+    EXPECT_EQ(pass.engine.take(id)->finish_reason, FinishReason::kCancelled);
+  }
+  pass.arm([&] { pass.engine.cancel(); });
+  const RequestId third = pass.engine.add(prompt_of(20), greedy(6));
+  while (pass.engine.step()) {
+  }
+  EXPECT_EQ(pass.layers, 1);
+  EXPECT_EQ(pass.engine.take(third)->finish_reason, FinishReason::kCancelled);
+  expect_nothing_held(pass.engine);
+}
+
+TEST(Interruptions, AStopRequestedBeforehandEndsTheRequestUnrun) {
+  Pass pass;
+  std::stop_source stop;
+  stop.request_stop();
+  GenerateOptions options = greedy(5);
+  options.stop_token = stop.get_token();
+  options.on_token = [](const TokenEvent&) {
+    ADD_FAILURE() << "a token";
+    return true;
+  };
+  const RequestId other = pass.engine.add(prompt_of(9), greedy(3));
+  const RequestId id = pass.engine.add(prompt_of(20), options);
+  EXPECT_TRUE(pass.engine.step());
+  EXPECT_EQ(pass.written(), 9);
+  EXPECT_EQ(pass.engine.take(id)->finish_reason, FinishReason::kCancelled);
+  while (pass.engine.step()) {
+  }
+  EXPECT_EQ(pass.engine.take(other)->tokens.size(), 3U);
+  const GenerateResult alone = pass.engine.generate(prompt_of(20), options);
+  EXPECT_EQ(alone.finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(alone.prompt_tokens, 20);
+  EXPECT_TRUE(alone.tokens.empty());
+  expect_nothing_held(pass.engine);
+}
+
+TEST(Interruptions, AnotherThreadCancelsAFeedInsideAPass) {
+  Pass pass;
+  const SessionId session = pass.engine.open_session();
+  pass.arm([&] { std::thread([&] { pass.engine.cancel(); }).join(); });
+  try {
+    pass.engine.feed(session, prompt_of(40));
+    ADD_FAILURE() << "went on";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kCancelled);
+  }
+  EXPECT_EQ(pass.layers, 1);
+  EXPECT_EQ(pass.engine.session_length(session), 0);
+  pass.engine.check_integrity();
+  pass.engine.feed(session, prompt_of(40));
+  pass.engine.close_session(session);
+  expect_nothing_held(pass.engine);
 }
 
 // ---- raw passes
