@@ -85,6 +85,13 @@ struct GenerateOptions {
   /// Once stop is requested, from any thread, the request ends as by cancel(): when and where a
   /// deadline acts. A request whose stop was requested before it was added never runs.
   std::stop_token stop_token{};
+  /// Called for each token with the text so far (all that the sequence holds: prompt, earlier
+  /// turns, what was made) and the model's logits [vocab_size] of what comes next, which it may
+  /// change: bias, penalties and sampling act on what it leaves. -infinity rules a token out. Log-
+  /// probabilities stay the model's own. Runs on the thread that drives the engine; the logits come
+  /// to the host for it. What it throws, and a logit that it leaves NaN or +infinity, ends this
+  /// request alone, with kError.
+  std::function<void(std::span<const TokenId> tokens, std::span<float> logits)> logits_processor{};
 };
 
 struct Timings {
@@ -111,11 +118,26 @@ struct GenerateResult {
 using RequestId = int64_t;
 using SessionId = int64_t;
 
+enum class RequestState {
+  kUnknown,   ///< never added, or its result was taken or discarded
+  kQueued,    ///< waits to be let in
+  kRunning,   ///< steps bring its tokens
+  kFinished,  ///< take() has its result
+};
+
+struct RequestStatus {
+  RequestState state = RequestState::kUnknown;
+  int64_t prompt_tokens = 0;    ///< as GenerateResult::prompt_tokens
+  int64_t computed_tokens = 0;  ///< of them, in the cache; of a finished one, that were computed
+  int64_t made_tokens = 0;      ///< of its answer
+};
+
 /// Runs requests. Used by one thread at a time; cancel(), options(), the model and the statistics
 /// are safe from any thread at any time. Inside its callbacks (on_token, on_event, on_logits)
-/// add(), take() and what opens, closes or measures sessions may be called, too. A call that is not
-/// allowed there throws Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An
-/// engine destroyed inside a callback ends the call under way as if cancelled.
+/// add(), status(), take(), discard() and what opens, closes or measures sessions may be called,
+/// too. A call that is not allowed there throws Error kInvalidArgument and changes nothing;
+/// docs/hosts.md has the table. An engine destroyed inside a callback ends the call under way as if
+/// cancelled.
 ///
 /// All memory (pool, activations, tables, staging) is reserved by the constructor. Where memory
 /// runs out all the same, what asked for it ends with Error kOutOfMemory (a request of step() with
@@ -145,6 +167,11 @@ class PADDOCK_API Engine {
   bool step();
   /// The result of a finished request, once.
   std::optional<GenerateResult> take(RequestId id);
+  /// How far a request is.
+  RequestStatus status(RequestId id) const;
+  /// Forgets a request: the result of a finished one; one that is not finished is cancelled, and
+  /// its result never appears. The one of a generate() under way is only cancelled.
+  void discard(RequestId id);
   /// Ends a request or, with no argument, all that are queued or running and the feed() or
   /// forward() under way: when and where a deadline acts.
   void cancel(RequestId id);

@@ -82,6 +82,14 @@ std::optional<GenerateResult> Engine::take(RequestId id) {
   return Impl::touch(impl_, "take", [&](Impl& impl) { return impl.take(id); });
 }
 
+RequestStatus Engine::status(RequestId id) const {
+  return Impl::touch(impl_, "status", [&](Impl& impl) { return impl.status(id); });
+}
+
+void Engine::discard(RequestId id) {
+  Impl::touch(impl_, "discard", [&](Impl& impl) { impl.discard(id); });
+}
+
 void Engine::cancel(RequestId id) { impl_->cancel(id); }
 void Engine::cancel() { impl_->cancel(std::nullopt); }
 

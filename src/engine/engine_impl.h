@@ -61,6 +61,8 @@ struct Engine::Impl {
   GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options,
                           Session* session);
   std::optional<GenerateResult> take(RequestId id);
+  RequestStatus status(RequestId id) const;
+  void discard(RequestId id);
   /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
   void abandon();
   /// What it means, for everyone, that a row of logits is not all finite numbers; nothing if it is.
@@ -99,6 +101,9 @@ struct Engine::Impl {
   void accept(Request& request, const PartResult& step);
   /// The token that the host chooses; nothing, and the request has ended, where there is none.
   std::optional<TokenId> choose(Request& request, std::span<const float> logits);
+  /// Lets the host's processor change a copy of the logits, and gives that. What it did wrong:
+  /// nothing, and the request has ended.
+  std::optional<std::span<const float>> process(Request& request, std::span<const float> logits);
   /// Puts a chosen token into text and result and hands it to the host.
   void take_token(Request& request, TokenId id, std::span<const float> logits);
   /// Calls the host's callback; what it throws ends this request alone. False: stop.

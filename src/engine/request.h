@@ -43,7 +43,9 @@ struct Request {
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
-  size_t undelivered = 0;  // bytes at the end of result.text that on_token has yet to get
+  bool discarded = false;        // nobody wants its result
+  std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
+  size_t undelivered = 0;        // bytes at the end of result.text that on_token has yet to get
 
   /// Makes room for one more token, so that taking it cannot fail half-way.
   void make_room();

@@ -153,7 +153,7 @@ void Engine::Impl::retire() noexcept {
       session.busy = false;
     }
     gone->own = nullptr;
-    finished.insert(std::move(gone->node));
+    if (!gone->discarded) finished.insert(std::move(gone->node));
   });
 }
 
@@ -305,9 +305,15 @@ std::optional<TokenId> Engine::Impl::choose(Request& request, std::span<const fl
     finish(request, FinishReason::kError, trouble->what());
     return std::nullopt;
   }
+  if (request.options.logits_processor) {
+    const auto processed = process(request, logits);
+    if (!processed) return std::nullopt;
+    logits = *processed;
+  }
   const TokenId id = request.sampler.choose(logits);
   if (id >= 0) return id;
-  finish(request, FinishReason::kError, request.sampler.why_none());
+  finish(request, FinishReason::kError,
+         request.sampler.why_none(request.options.logits_processor != nullptr));
   return std::nullopt;
 }
 

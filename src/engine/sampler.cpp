@@ -168,11 +168,12 @@ TokenId Sampler::choose(std::span<const float> logits) {
   return draw_token(logits, next_row(), candidates_);
 }
 
-std::string Sampler::why_none() const {
+std::string Sampler::why_none(bool processed) const {
   std::string set;
   const auto name = [&](bool is_set, const std::string& option) {
     if (is_set) set += (set.empty() ? "" : ", ") + option;
   };
+  name(processed, "logits_processor");
   name(!bias_.empty(), fmt::format("logit_bias (of {} tokens)", bias_.size()));
   name(options_.repeat_penalty != 1.0F, fmt::format("repeat_penalty {}", options_.repeat_penalty));
   name(options_.frequency_penalty != 0.0F,

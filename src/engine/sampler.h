@@ -45,11 +45,11 @@ class Sampler {
   bool adjusts() const { return !adjusted_.empty(); }
   /// How the next token is drawn: with its position's random number.
   SampleRow next_row() const;
-  /// The next token for these raw logits [vocab_size], all finite; -1 where bias and penalties
-  /// leave none that may be drawn.
+  /// The next token for these raw logits [vocab_size], none NaN or +infinity; -1 where they, bias
+  /// and penalties leave none that may be drawn.
   TokenId choose(std::span<const float> logits);
-  /// What leaves none, for people.
-  std::string why_none() const;
+  /// What leaves none, for people; `processed`: the host's processor has changed the logits.
+  std::string why_none(bool processed) const;
 
  private:
   bool penalizes() const;

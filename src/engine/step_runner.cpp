@@ -12,7 +12,7 @@ using Clock = std::chrono::steady_clock;
 /// Whether the device may choose the token: nobody looks at the logits or changes them.
 bool leaves_choice(const BatchPart& part) {
   return part.request != nullptr && !part.request->sampler.adjusts() &&
-         !part.request->options.logprobs;
+         !part.request->options.logprobs && !part.request->options.logits_processor;
 }
 
 }  // namespace

@@ -152,6 +152,12 @@ fault("engine-072", "what is no exception is no error",
 fault("engine-073", "on_token's false is ignored",
       "«return request.options.on_token(event);»",
       "request.options.on_token(event); return true;")
+fault("engine-143", "a discarded request's result is kept",
+      "if («!gone->discarded») finished.insert(",
+      "true")
+fault("engine-144", "what a processor leaves is not what is sampled",
+      "«logits = *processed;»",
+      "")
 fault("engine-141", "one request that wants to end throws away what a step computed for the others",
       "return «std::all_of»(parts_",
       "std::any_of")
@@ -218,8 +224,12 @@ fault("engine-131", "logits go to the host for requests whose tokens the device 
       "if ((«ops_.samples() && leaves_choice(parts[i])») != on_device) continue;",
       "false", tests="cuda_engine_test")
 fault("engine-132", "the device chooses for a host that wants log-probabilities",
-      "!part.request->sampler.adjusts() && «!part.request->options.logprobs»;",
+      "!part.request->sampler.adjusts() && «!part.request->options.logprobs» &&",
       "true", tests="cuda_engine_test engine_test_cuda")
+
+fault("engine-142", "the device chooses in place of a host's processor",
+      "!part.request->options.logprobs && «!part.request->options.logits_processor»;",
+      "true", tests="cuda_engine_test")
 
 source("src/engine/sessions.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-026", "a cancelled feed cancels all later ones",
@@ -431,6 +441,47 @@ fault("engine-140", "nobody looks at a request's stop_token",
 fault("engine-129", "an answer's first step counts as the prompt's",
       "return «sequence.computed() >= prompt_end»;",
       "sequence.computed() > prompt_end")
+
+source("src/engine/request_books.cpp", "engine_behaviour_test")
+fault("engine-170", "a request that waits is said to run",
+      "«request->admitted ? RequestState::kRunning : RequestState::kQueued»",
+      "RequestState::kRunning")
+fault("engine-171", "status: all of the prompt counts as computed",
+      "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
+      "result.prompt_tokens")
+fault("engine-172", "status: the answer counts as prompt",
+      "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
+      "request->sequence.computed() - begin")
+fault("engine-173", "status: a finished request had all of its prompt computed",
+      "«std::min(result.timings.prefill_tokens, result.prompt_tokens)»",
+      "result.prompt_tokens")
+fault("engine-174", "discard() lets the request run on",
+      "void Engine::Impl::discard(RequestId id) { «cancel(id);»",
+      "")
+fault("engine-175", "the result of a discarded request appears all the same",
+      "request->id == id) «request->discarded = true;»",
+      "")
+fault("engine-176", "a finished request is not forgotten",
+      "«finished.erase(id);»",
+      "")
+fault("engine-177", "generate() waits for its discarded request for ever",
+      "if («id == own_request_») return;",
+      "false")
+fault("engine-178", "a processor gets what it left of the last token's logits",
+      "«request.processed.assign(logits.begin(), logits.end());»",
+      "if (request.processed.empty()) request.processed.assign(logits.begin(), logits.end());")
+fault("engine-179", "a processor may not use the engine",
+      "try { «const Driving::CallOut out(driving);» request.options.logits_processor(",
+      "")
+fault("engine-180", "what a processor left NaN is sampled",
+      "if («!std::isnan(logit) && logit < INFINITY») continue;",
+      "std::isnan(logit) || logit < INFINITY")
+fault("engine-181", "what a processor left infinite is sampled",
+      "if (!std::isnan(logit) && «logit < INFINITY») continue;",
+      "true")
+fault("engine-182", "trouble with a processor is named one position late",
+      "i, logit, «request.sequence.length() - 1»));",
+      "request.sequence.length()")
 
 source("src/engine/runner.cpp", "runner_test")
 fault("engine-150", "a callback that waits for its own thread waits for ever",

@@ -61,6 +61,9 @@ const std::vector<Method>& methods() {
        [](Engine& e, SessionId) {
          for (RequestId id = 0; id < 9; ++id) EXPECT_FALSE(e.take(id));
        }},
+      {"status", Kind::kBooks,
+       [](Engine& e, SessionId) { EXPECT_EQ(e.status(12345).state, RequestState::kUnknown); }},
+      {"discard", Kind::kBooks, [](Engine& e, SessionId) { e.discard(12345); }},
       {"open_session", Kind::kBooks, [](Engine& e, SessionId) { e.open_session(); }},
       {"close_session", Kind::kBooks, [](Engine& e, SessionId idle) { e.close_session(idle); }},
       {"session_length", Kind::kBooks,

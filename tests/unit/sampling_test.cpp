@@ -94,7 +94,7 @@ TEST(Sampling, WhereEveryTokenIsForbiddenNoneIsChosen) {
     Sampler sampler(options, 2);
     for (int i = 0; i < 9; ++i) sampler.observe(1);
     EXPECT_EQ(sampler.choose(std::vector<float>{1, 2}), -1);
-    EXPECT_EQ(sampler.why_none(),
+    EXPECT_EQ(sampler.why_none(false),
               "no token may be drawn: logit_bias (of 2 tokens), frequency_penalty -1e+38 leave "
               "every logit at -infinity; allow some token");
     EXPECT_EQ(greedy_choice(std::vector<float>{-INFINITY}.data(), 1), -1);

@@ -1,0 +1,63 @@
+// What a host asks about requests and does to them beside running them.
+#include <algorithm>
+#include <cmath>
+
+#include "core/fail.h"
+#include "engine/engine_impl.h"
+
+namespace paddock {
+
+RequestStatus Engine::Impl::status(RequestId id) const {
+  for (const auto& request : scheduler->requests()) {
+    if (request == nullptr || request->id != id) continue;
+    const GenerateResult& result = request->result;
+    const int64_t begin = request->prompt_end - result.prompt_tokens;
+    return {request->admitted ? RequestState::kRunning : RequestState::kQueued,
+            result.prompt_tokens,
+            std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens),
+            static_cast<int64_t>(result.tokens.size())};
+  }
+  const auto at = finished.find(id);
+  if (at == finished.end() || id == own_request_) return {};
+  const GenerateResult& result = at->second;
+  return {RequestState::kFinished, result.prompt_tokens,
+          std::min(result.timings.prefill_tokens, result.prompt_tokens),
+          static_cast<int64_t>(result.tokens.size())};
+}
+
+void Engine::Impl::discard(RequestId id) {
+  cancel(id);
+  if (id == own_request_) return;  // generate() waits for it
+  for (const auto& request : scheduler->requests()) {
+    if (request != nullptr && request->id == id) request->discarded = true;
+  }
+  finished.erase(id);
+}
+
+std::optional<std::span<const float>> Engine::Impl::process(Request& request,
+                                                            std::span<const float> logits) {
+  const auto broken = [&](std::string why) {
+    finish(request, FinishReason::kError, std::move(why));
+    return std::nullopt;
+  };
+  request.processed.assign(logits.begin(), logits.end());
+  try {
+    const Driving::CallOut out(driving);
+    request.options.logits_processor(request.sequence.tokens, request.processed);
+  } catch (const std::exception& e) {
+    return broken(fmt::format("logits_processor threw: {}", e.what()));
+  } catch (...) {
+    return broken("logits_processor threw something that is no std::exception");
+  }
+  for (size_t i = 0; i < request.processed.size(); ++i) {
+    const float logit = request.processed[i];
+    if (!std::isnan(logit) && logit < INFINITY) continue;
+    return broken(fmt::format(
+        "logits_processor left the logit of token {} at {} after position {}; it must be a number "
+        "or -infinity",
+        i, logit, request.sequence.length() - 1));
+  }
+  return request.processed;
+}
+
+}  // namespace paddock
