@@ -78,7 +78,7 @@ paddock::SettingNames option_names(const std::string& policy) {
           .policy = policy,
           .context = "-c",
           .batch = "-b",
-          .sequences = "--parallel",
+          .sequences = "--sequences",
           .size = size_text};
 }
 

@@ -1,10 +1,12 @@
-// paddock generate: completes a raw prompt, streaming.
+// paddock generate: completes a raw prompt, streaming, or many at once (parallel.cpp).
 #include <fmt/format.h>
 
 #include "advice.h"
+#include "answer_json.h"
 #include "common.h"
 #include "kv_notes.h"
 #include "kv_report.h"
+#include "parallel.h"
 
 namespace cli {
 namespace {
@@ -13,37 +15,14 @@ struct Args {
   EngineArgs engine;
   SamplingArgs sampling;
   KvReportArgs report;
-  std::string prompt, file;
+  std::string prompt, file, parallel;
+  std::optional<int> sequences;
   int max_tokens = 128;
   std::vector<std::string> stop;
   std::optional<int> logprobs;
   double timeout = 0;
   bool no_special = false, ignore_stop = false;
 };
-
-Json timings_json(const paddock::Timings& t) {
-  const auto rate = [](int64_t n, double s) { return s > 0 ? static_cast<double>(n) / s : 0.0; };
-  return {{"prefill_seconds", t.prefill_seconds},
-          {"prefill_tokens", t.prefill_tokens},
-          {"prefill_tokens_per_second", rate(t.prefill_tokens, t.prefill_seconds)},
-          {"decode_seconds", t.decode_seconds},
-          {"decode_tokens", t.decode_tokens},
-          {"decode_tokens_per_second", rate(t.decode_tokens, t.decode_seconds)}};
-}
-
-Json logprobs_json(const paddock::GenerateResult& result) {
-  Json out = Json::array();
-  for (size_t i = 0; i < result.logprobs.size(); ++i) {
-    Json top = Json::array();
-    for (const paddock::TokenLogprob& t : result.top_logprobs[i]) {
-      top.push_back({{"id", t.id}, {"logprob", t.logprob}});
-    }
-    out.push_back({{"id", result.logprobs[i].id},
-                   {"logprob", result.logprobs[i].logprob},
-                   {"top", std::move(top)}});
-  }
-  return out;
-}
 
 int run(const Args& args) {
   if (args.max_tokens < 0) {
@@ -55,8 +34,14 @@ int run(const Args& args) {
   if (args.logprobs && *args.logprobs < 0) {
     throw UsageError(fmt::format("--logprobs {}: must be 0 or more", *args.logprobs));
   }
-  if (args.logprobs && !args.engine.json) {
+  if (args.logprobs && !args.engine.json && args.parallel.empty()) {
     throw UsageError(fmt::format("--logprobs {}: needs --json, which prints them", *args.logprobs));
+  }
+  if (args.sequences && args.parallel.empty()) {
+    throw UsageError(fmt::format("--sequences {}: needs --parallel", *args.sequences));
+  }
+  if (args.sequences && (*args.sequences < 1 || *args.sequences > 4096)) {
+    throw UsageError(fmt::format("--sequences {}: must be from 1 to 4096", *args.sequences));
   }
   paddock::EngineOptions engine_options = args.engine.engine_options();
   paddock::GenerateOptions options;
@@ -65,6 +50,14 @@ int run(const Args& args) {
   options.stop = args.stop;
   options.logprobs = args.logprobs;
   options.ignore_stop_tokens = args.ignore_stop;
+  if (!args.parallel.empty()) {
+    return run_parallel({.file = args.parallel,
+                         .sequences = args.sequences.value_or(8),
+                         .parse_special = !args.no_special,
+                         .timeout = args.timeout,
+                         .defaults = options},
+                        args.engine, args.sampling, args.report);
+  }
 
   const auto model = args.engine.load_model();
   const std::vector<paddock::TokenId> tokens =
@@ -95,16 +88,7 @@ int run(const Args& args) {
   const paddock::KvStats stats = engine->kv_stats();
 
   if (args.engine.json) {
-    Json out = {{"text", result.text},
-                {"prompt_tokens", result.prompt_tokens},
-                {"tokens", result.tokens},
-                {"finish_reason", paddock::finish_reason_name(result.finish_reason)},
-                {"seed", options.sampling.seed},
-                {"timings", timings_json(result.timings)},
-                {"kv", Json::parse(paddock::to_json(stats))}};
-    if (args.logprobs) out["logprobs"] = logprobs_json(result);
-    if (!result.error.empty()) out["error"] = result.error;
-    print_json(out);
+    print_json(answer_json(result, options.sampling.seed, args.logprobs.has_value(), &stats));
   } else {
     print("\n");
   }
@@ -134,7 +118,12 @@ void add_generate(CLI::App& app, int& exit_code) {
       ->add_option("-f,--file", args->file,
                    "a file that holds the prompt, byte for byte; '-' is stdin")
       ->check(kNotEmpty);
+  input
+      ->add_option("--parallel", args->parallel,
+                   "many prompts at once: a file of JSON lines; '-' is stdin")
+      ->check(kNotEmpty);
   input->require_option(1);
+  command->add_option("--sequences", args->sequences, "with --parallel: most at once (default 8)");
   command->add_option("-n,--predict", args->max_tokens, "most tokens to generate")
       ->capture_default_str();
   args->sampling.add_to(*command);

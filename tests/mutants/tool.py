@@ -408,3 +408,35 @@ fault("tool-124", "what is no number is to be a whole one",
 fault("tool-125", "an interrupted command: exit code 0",
       "return «cli::InterruptGuard::interrupted()» ? 130 : exit_code;",
       "false", tests="cli_test:CliTrouble.InterruptsAre*")
+
+source("examples/paddock/parallel.cpp", "cli_test:CliParallel.*")
+fault("tool-130", "a key that nobody knows is lost without a word",
+      "«line.check_done();»",
+      "")
+fault("tool-131", "a request that was refused is no failure",
+      "all_good = «print_answer(asks[i], handles[i]) && all_good»;",
+      "print_answer(asks[i], handles[i]) || all_good")
+fault("tool-132", "all answers of a line have its seed",
+      "for (int i = 0; i < n; ++i, ++o.sampling.seed) {",
+      "for (int i = 0; i < n; ++i, o.sampling.seed += MUT ? 0 : 1) {")
+fault("tool-133", "all lines have the command's seed",
+      "«o.sampling.seed += asks.size();»",
+      "")
+fault("tool-134", "blank lines count",
+      "«continue;» add_asks(",
+      "{ ++index; continue; }")
+fault("tool-135", "errors name the request, not the line",
+      "add_asks(Line(job.file, «number», text)",
+      "index + 1")
+fault("tool-136", "one at a time",
+      "std::min<size_t>(«static_cast<size_t>(job.sequences)», asks.size())",
+      "size_t{1}")
+fault("tool-137", "log-probabilities of one line are not printed",
+      "«ask.options.logprobs.has_value()»",
+      "false")
+fault("tool-138", "a prompt and ids at once: the ids win",
+      "if («text.is_null() == ids.is_null()») line.refuse",
+      "text.is_null() && ids.is_null()")
+fault("tool-139", "a single answer has a number, too",
+      "if («n > 1») ask.which = i;",
+      "true")

@@ -1,0 +1,251 @@
+#include "parallel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+
+#include "advice.h"
+#include "answer_json.h"
+
+namespace cli {
+namespace {
+
+/// One answer to make.
+struct Ask {
+  int64_t index = 0;         // of its line, blank ones left out
+  std::optional<int> which;  // of the answers of one line, where that asks for several
+  std::vector<paddock::TokenId> prompt;
+  paddock::GenerateOptions options;
+};
+
+/// One line of the file.
+class Line {
+ public:
+  Line(const std::string& file, int64_t number, const std::string& text)
+      : file_(file), number_(number), json_(Json::parse(text, nullptr, false)) {
+    if (!json_.is_object()) refuse("is no JSON object");
+  }
+
+  [[noreturn]] void refuse(const std::string& why) const {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("{}:{}: {}", file_, number_, why));
+  }
+
+  /// The value of a key, which the line no longer has; null if it had none.
+  Json take(const char* key) {
+    const auto at = json_.find(key);
+    if (at == json_.end()) return nullptr;
+    Json value = std::move(*at);
+    json_.erase(at);
+    return value;
+  }
+
+  /// Sets `to` where the line has that key.
+  template <typename T>
+  void take_integer(const char* key, T& to, int64_t least, int64_t most = INT32_MAX) {
+    const Json value = take(key);
+    if (value.is_null()) return;
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > most) {
+      refuse(fmt::format("{} is {}; it must be a whole number from {} to {}", key, value.dump(),
+                         least, most));
+    }
+    to = static_cast<T>(value.get<int64_t>());
+  }
+
+  void take_float(const char* key, float& to) {
+    const Json value = take(key);
+    if (value.is_null()) return;
+    if (!value.is_number()) {
+      refuse(fmt::format("{} is {}; it must be a number", key, value.dump()));
+    }
+    to = static_cast<float>(value.get<double>());
+  }
+
+  void take_strings(const char* key, std::vector<std::string>& to) {
+    Json value = take(key);
+    if (value.is_null()) return;
+    if (value.is_string()) value = Json::array({value});
+    const bool strings = value.is_array() && std::all_of(value.begin(), value.end(),
+                                                         [](auto& v) { return v.is_string(); });
+    if (!strings) refuse(fmt::format("{} is {}; it must be strings", key, value.dump()));
+    to = value.get<std::vector<std::string>>();
+  }
+
+  /// Error if a key is left that nobody has taken: a slip, which would be lost without a word.
+  void check_done() const {
+    if (json_.empty()) return;
+    refuse(fmt::format("there is no key \"{}\"; there are {}", json_.begin().key(),
+                       "prompt or tokens, n, max_tokens, temperature, top_k, top_p, min_p, "
+                       "repeat_penalty, frequency_penalty, presence_penalty, seed, stop, "
+                       "logprobs, ignore_eos"));
+  }
+
+ private:
+  const std::string& file_;
+  int64_t number_;
+  Json json_;
+};
+
+std::vector<paddock::TokenId> prompt_of(Line& line, const paddock::Model& model,
+                                        bool parse_special) {
+  const Json text = line.take("prompt"), ids = line.take("tokens");
+  if (text.is_null() == ids.is_null()) line.refuse("needs either \"prompt\" or \"tokens\"");
+  if (!ids.is_null()) {
+    const bool good =
+        ids.is_array() && std::all_of(ids.begin(), ids.end(), [](const Json& id) {
+          return id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX;
+        });
+    if (!good) line.refuse("tokens must be an array of token ids");
+    return ids.get<std::vector<paddock::TokenId>>();
+  }
+  if (!text.is_string()) line.refuse("prompt must be a string");
+  try {
+    return model.tokenizer()->encode(text.get<std::string>(),
+                                     {.add_bos = true, .parse_special = parse_special});
+  } catch (const paddock::Error& e) {
+    line.refuse(e.what());
+  }
+}
+
+/// The answers that a line asks for.
+void add_asks(Line line, int64_t index, const ParallelJob& job, const paddock::Model& model,
+              std::vector<Ask>& asks) {
+  Ask ask{.index = index, .which = {}, .prompt = {}, .options = job.defaults};
+  paddock::GenerateOptions& o = ask.options;
+  ask.prompt = prompt_of(line, model, job.parse_special);
+  int n = 1;
+  line.take_integer("n", n, 1, 10000);
+  line.take_integer("max_tokens", o.max_tokens, 0);
+  line.take_float("temperature", o.sampling.temperature);
+  line.take_integer("top_k", o.sampling.top_k, 0);
+  line.take_float("top_p", o.sampling.top_p);
+  line.take_float("min_p", o.sampling.min_p);
+  line.take_float("repeat_penalty", o.sampling.repeat_penalty);
+  line.take_float("frequency_penalty", o.sampling.frequency_penalty);
+  line.take_float("presence_penalty", o.sampling.presence_penalty);
+  o.sampling.seed += asks.size();  // so that equal prompts get answers of their own
+  line.take_integer("seed", o.sampling.seed, 0, INT64_MAX);
+  line.take_strings("stop", o.stop);
+  int logprobs = -1;
+  line.take_integer("logprobs", logprobs, 0);
+  if (logprobs >= 0) o.logprobs = logprobs;
+  const Json ignore_stop = line.take("ignore_eos");
+  if (!ignore_stop.is_null()) {
+    if (!ignore_stop.is_boolean()) line.refuse("ignore_eos must be true or false");
+    o.ignore_stop_tokens = ignore_stop.get<bool>();
+  }
+  line.check_done();
+  for (int i = 0; i < n; ++i, ++o.sampling.seed) {
+    if (n > 1) ask.which = i;
+    asks.push_back(ask);
+  }
+}
+
+std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) {
+  const std::string all = read_file(job.file);
+  std::vector<Ask> asks;
+  int64_t number = 0, index = 0;
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = std::min(all.find('\n', begin), all.size());
+    const std::string text = all.substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
+    add_asks(Line(job.file, number, text), index++, job, model, asks);
+  }
+  if (asks.empty()) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("'{}' holds no request", job.file));
+  }
+  return asks;
+}
+
+/// Requests that have ended, handed from the driving thread to the one that prints.
+class Ended {
+ public:
+  void push(size_t ask) {
+    {
+      const std::lock_guard lock(mutex_);
+      asks_.push_back(ask);
+    }
+    changed_.notify_one();
+  }
+  size_t pop() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !asks_.empty(); });
+    const size_t ask = asks_.front();
+    asks_.pop_front();
+    return ask;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<size_t> asks_;
+};
+
+/// Prints what became of a request. Whether it went well.
+bool print_answer(const Ask& ask, const paddock::RequestHandle& handle) {
+  Json out = {{"index", ask.index}};
+  if (ask.which) out["answer"] = *ask.which;
+  bool good = false;
+  try {
+    const paddock::GenerateResult result = handle.wait();
+    out.update(answer_json(result, ask.options.sampling.seed, ask.options.logprobs.has_value()));
+    good = result.finish_reason != paddock::FinishReason::kError;
+  } catch (const paddock::Error& e) {  // refused, or the device failed
+    out["finish_reason"] = paddock::finish_reason_name(paddock::FinishReason::kError);
+    out["error"] = describe(e);
+  }
+  print_json(out);
+  return good;
+}
+
+}  // namespace
+
+int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingArgs& sampling,
+                 const KvReportArgs& report) {
+  paddock::EngineOptions engine_options = args.engine_options();
+  const auto model = args.load_model();
+  std::vector<Ask> asks = read_asks(job, *model);
+  engine_options.max_sequences =
+      static_cast<int32_t>(std::min<size_t>(static_cast<size_t>(job.sequences), asks.size()));
+  EventFile events(report.events, engine_options);
+  const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options);
+  events.begin();
+  sampling.report_seed(job.defaults.sampling);
+  const InterruptGuard guard(*engine);
+  std::optional<Watch> watch;
+  if (report.watch) watch.emplace(*engine);
+
+  bool all_good = true;
+  Ended ended;
+  std::vector<paddock::RequestHandle> handles;
+  paddock::EngineRunner runner(engine);
+  const auto start = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < asks.size(); ++i) {
+    if (job.timeout > 0) {
+      asks[i].options.deadline =
+          start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                      std::chrono::duration<double>(job.timeout));
+    }
+    handles.push_back(runner.submit(std::move(asks[i].prompt), asks[i].options,
+                                    [&ended, i](const paddock::RequestHandle&) { ended.push(i); }));
+  }
+  for (size_t n = 0; n < asks.size(); ++n) {
+    const size_t i = ended.pop();
+    all_good = print_answer(asks[i], handles[i]) && all_good;
+    handles[i] = {};  // its text is printed
+  }
+  runner.shutdown(paddock::EngineRunner::Shutdown::kDrain);
+  watch.reset();
+  events.close();
+  if (report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
+  return all_good ? 0 : 1;
+}
+
+}  // namespace cli
