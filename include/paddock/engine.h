@@ -33,7 +33,11 @@ struct EngineOptions {
   int64_t context = 0;  ///< longest sequence admitted, in positions. 0: the model's context if any
                         ///< layer sees everything, else no limit but 2^31 - 1
   int32_t batch_size = 512;   ///< most tokens in one forward pass
-  int32_t max_sequences = 1;  ///< requests and sessions alive at once
+  int32_t max_sequences = 1;  ///< sessions open and requests running at once; others wait
+  int32_t max_queued = 0;     ///< most requests that may wait; 0: any number
+  /// Most prompt tokens in a step in which others decode, so that their next tokens come soon; each
+  /// counts 1, and more the more it sees (docs/scheduling.md). 0: 32 on a CPU, 256 on CUDA devices.
+  int32_t mixed_prefill = 0;
   KvOptions kv{};
   /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
   std::string isa{};
@@ -63,8 +67,14 @@ struct TokenEvent {
 /// Most alternatives that GenerateOptions::logprobs may ask for.
 inline constexpr int32_t kMaxLogprobs = 256;
 
+/// GenerateOptions::priority lies between this and its negative.
+inline constexpr int32_t kMaxPriority = 1000;
+
 struct GenerateOptions {
   int32_t max_tokens = 128;
+  /// Larger ones are let in first, and have to give their pages up last. 64 steps of waiting count
+  /// as one level.
+  int32_t priority = 0;
   SamplingOptions sampling{};
   /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for
   /// the token.
@@ -113,6 +123,9 @@ struct GenerateResult {
   std::vector<TokenLogprob> logprobs;                   ///< one per token, if asked for
   std::vector<std::vector<TokenLogprob>> top_logprobs;  ///< likewise
   Timings timings;
+  int32_t preemptions = 0;        ///< times that it was parked, its pages being needed by others;
+  int64_t recomputed_tokens = 0;  ///< tokens that were computed again for it, for that or because
+                                  ///< its session had been parked: part of Timings::prefill_tokens
 };
 
 using RequestId = int64_t;
@@ -122,6 +135,7 @@ enum class RequestState {
   kUnknown,   ///< never added, or its result was taken or discarded
   kQueued,    ///< waits to be let in
   kRunning,   ///< steps bring its tokens
+  kParked,    ///< ran, had to give its pages to others, and waits to go on
   kFinished,  ///< take() has its result
 };
 
@@ -160,9 +174,17 @@ class PADDOCK_API Engine {
   GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options = {});
 
   // ---- many at once: add, then step until idle
-  /// Queues a request. Error kInvalidArgument for an empty or too long prompt, unknown ids, bad
-  /// options; kOutOfMemory if the prompt can never fit the pool.
+  /// Queues a request, at any time. Error kInvalidArgument for an empty or too long prompt, unknown
+  /// ids, bad options; kOutOfMemory if the prompt can never fit the pool, or EngineOptions::
+  /// max_queued requests wait. It is let in when what all running ones need now fits the pool; when
+  /// pages run short later, idle sessions and then the requests that came last are parked: they
+  /// lose their pages, wait, and go on where they were once their tokens have been computed again.
+  /// docs/scheduling.md.
   RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options = {});
+  /// Likewise, continuing a session as generate(session, ...) does; until it has finished no other
+  /// call may use the session.
+  RequestId add(SessionId session, std::span<const TokenId> tokens,
+                const GenerateOptions& options = {});
   /// One forward pass over whatever is ready. False if there was nothing to do.
   bool step();
   /// The result of a finished request, once.

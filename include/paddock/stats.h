@@ -18,7 +18,7 @@ enum class RemovalReason : int32_t {
   kWindow,       ///< no later query could see any of it (the rule's own visibility)
   kPolicyTrim,   ///< a scored rule dropped it from a live sequence: changes the output
   kSequenceEnd,  ///< its sequence ended
-  kPreempt,      ///< its sequence was parked: lossless, slow; not yet, as no engine parks any
+  kPreempt,      ///< its sequence was parked: lossless, slow
   kUser,         ///< the host truncated the sequence
 };
 inline constexpr int32_t kRemovalReasons = 6;

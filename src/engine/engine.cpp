@@ -74,6 +74,12 @@ RequestId Engine::add(std::span<const TokenId> prompt, const GenerateOptions& op
   return Impl::touch(impl_, "add", [&](Impl& impl) { return impl.add(prompt, options, nullptr); });
 }
 
+RequestId Engine::add(SessionId session, std::span<const TokenId> tokens,
+                      const GenerateOptions& options) {
+  return Impl::touch(impl_, "add",
+                     [&](Impl& impl) { return impl.add(tokens, options, &impl.session(session)); });
+}
+
 bool Engine::step() {
   return Impl::drive(impl_, "step", [](Impl& impl) { return impl.step(); });
 }

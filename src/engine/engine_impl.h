@@ -79,7 +79,7 @@ struct Engine::Impl {
   std::atomic<uint64_t> memory_bytes{0};
 
   std::map<RequestId, GenerateResult> finished;
-  std::map<SessionId, std::unique_ptr<Session>> sessions;
+  Sessions sessions;
 
   Driving driving;
 
@@ -94,7 +94,6 @@ struct Engine::Impl {
   std::vector<Proposal> proposals(int64_t positions, int64_t least) const;
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
   void check_prompt(const Session* session, int64_t total, int32_t max_tokens) const;
-  HeldBySessions held_by_sessions() const;
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
   /// Takes the next token of a request from what its step gave.
@@ -127,12 +126,14 @@ struct Engine::Impl {
   // ---- raw passes
   /// Error, with what works, if the context does not admit so many tokens more.
   void check_context(const Sequence& sequence, size_t more) const;
-  /// Runs what the sequence has uncomputed, in steps; after each, on_step(first position, n) may
-  /// end it. `wants_logits`: after the last token.
+  /// Runs what the sequence has uncomputed up to position `end`, in steps; after each,
+  /// on_step(first position, n) may end it. `wants_logits`: after the last token.
   void feed_sequence(
-      Sequence& sequence, bool wants_logits,
+      Sequence& sequence, int64_t end, bool wants_logits,
       const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step);
-  /// Likewise, handing out the logits after each token.
+  /// Computes again what a parked sequence had.
+  void restore(Sequence& sequence);
+  /// Runs what the sequence has not had computed yet, handing out the logits after each token.
   void feed_rows(Sequence& sequence, const OnLogits& on_logits);
   /// Adds `tokens` to the session's text and calls feed_all, which runs what is uncomputed of it;
   /// when it returns or throws, what has not been run of the tokens pending before stays pending,

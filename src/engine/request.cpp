@@ -29,6 +29,10 @@ void validate(const GenerateOptions& options, int32_t vocab_size) {
       fail(ErrorCode::kInvalidArgument, "a stop string is no UTF-8 at byte {}", at);
     }
   }
+  if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
+    fail(ErrorCode::kInvalidArgument, "priority is {}; it must be from {} to {}", options.priority,
+         -kMaxPriority, kMaxPriority);
+  }
   options.sampling.validate(vocab_size);
 }
 
@@ -70,10 +74,19 @@ Request::Request(RequestId request_id, Session* continued, std::span<const Token
       own(continued == nullptr ? std::make_unique<Sequence>(cache) : nullptr),
       sequence(continued == nullptr ? *own : continued->sequence),
       prompt_end(sequence.length() + static_cast<int64_t>(prompt.size())),
-      sampler(options.sampling, model.info().vocab_size),
       text(model.data().tokenizer, options.stop),
       node(make_node(request_id)),
       result(node.mapped()) {
+  const int64_t reached = sequence.reached();
+  sequence.tokens.reserve(static_cast<size_t>(prompt_end));
+  sequence.set_prompt(prompt_end);
+  // From here on nothing fails: the session's text grows, or the request is none.
+  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
+  result.prompt_tokens = sequence.length() - reached;
+}
+
+void Request::begin(int32_t vocab_size) {
+  if (sampler) return;  // it has been parked
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
   result.tokens.reserve(expected + 1);
   text.reserve(expected * kBytesPerToken);
@@ -82,10 +95,8 @@ Request::Request(RequestId request_id, Session* continued, std::span<const Token
     result.top_logprobs.reserve(expected);
   }
   sequence.tokens.reserve(static_cast<size_t>(prompt_end) + expected + 1);
-  // From here on nothing fails: the session's text grows, or the request is none.
-  sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
-  result.prompt_tokens = sequence.length() - sequence.computed();
-  sampler.observe(sequence.tokens);
+  sampler.emplace(options.sampling, vocab_size);
+  sampler->observe(sequence.tokens);
 }
 
 }  // namespace paddock

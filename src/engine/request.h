@@ -4,6 +4,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/sampler.h"
@@ -17,10 +18,12 @@ namespace paddock {
 struct Session {
   explicit Session(CacheManager& cache) : sequence(cache) {}
   Sequence sequence;
-  int64_t claimed_pages = 0;  // while no request uses it
-  bool busy = false;          // a request is using it
-  bool fed = false;           // feed() is under way: callbacks may look at it, not close it
+  bool busy = false;      // a request is using it
+  bool fed = false;       // feed() is under way: callbacks may look at it, not close it
+  int64_t last_used = 0;  // the cache's clock when a request or a feed() last ended
 };
+
+using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
 
 struct Request {
   /// Its prompt continues the session's text, or begins one of its own. If it throws the session is
@@ -30,13 +33,14 @@ struct Request {
 
   RequestId id;
   GenerateOptions options;
-  Session* session;               // whose text it continues, if any
-  std::unique_ptr<Sequence> own;  // else
-  Sequence& sequence;             // the one or the other
-  int64_t prompt_end;             // position after the prompt's last token
-  int64_t claimed_pages = 0;      // what it may come to need
-  bool admitted = false;
-  Sampler sampler;
+  Session* session;                // whose text it continues, if any
+  std::unique_ptr<Sequence> own;   // else
+  Sequence& sequence;              // the one or the other
+  int64_t prompt_end;              // position after the prompt's last token
+  int64_t rank = 0;                // the smaller goes first; equal ones by their ids
+  int32_t times_passed = 0;        // by requests behind it that were let in before it
+  bool running = false;            // let in; else it waits, perhaps parked
+  std::optional<Sampler> sampler;  // once it has begun
   TextStream text;
   /// Becomes an entry of Engine::Impl::finished without an allocation.
   std::map<RequestId, GenerateResult>::node_type node;
@@ -47,6 +51,8 @@ struct Request {
   std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
   size_t undelivered = 0;        // bytes at the end of result.text that on_token has yet to get
 
+  /// Takes the memory that it needs to run: one that waits costs what its tokens cost.
+  void begin(int32_t vocab_size);
   /// Makes room for one more token, so that taking it cannot fail half-way.
   void make_room();
   /// Whether its deadline has passed.
@@ -55,8 +61,10 @@ struct Request {
   bool is_cancelled() const { return cancelled || options.stop_token.stop_requested(); }
   /// Whether it need not go on with the step that it is in; from any thread.
   bool wants_to_stop() const { return is_cancelled() || overdue(); }
-  /// Whether its prompt is in the cache, so that steps bring tokens that were chosen.
-  bool decoding() const { return sequence.computed() >= prompt_end; }
+  /// Whether what its next step brings is one token, that was chosen.
+  bool decoding() const {
+    return sequence.computed() >= prompt_end && sequence.length() - sequence.computed() == 1;
+  }
 };
 
 }  // namespace paddock

@@ -12,8 +12,9 @@ RequestStatus Engine::Impl::status(RequestId id) const {
     if (request == nullptr || request->id != id) continue;
     const GenerateResult& result = request->result;
     const int64_t begin = request->prompt_end - result.prompt_tokens;
-    return {request->admitted ? RequestState::kRunning : RequestState::kQueued,
-            result.prompt_tokens,
+    const RequestState waits =
+        result.preemptions > 0 ? RequestState::kParked : RequestState::kQueued;
+    return {request->running ? RequestState::kRunning : waits, result.prompt_tokens,
             std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens),
             static_cast<int64_t>(result.tokens.size())};
   }
@@ -21,7 +22,7 @@ RequestStatus Engine::Impl::status(RequestId id) const {
   if (at == finished.end() || id == own_request_) return {};
   const GenerateResult& result = at->second;
   return {RequestState::kFinished, result.prompt_tokens,
-          std::min(result.timings.prefill_tokens, result.prompt_tokens),
+          std::min(result.timings.prefill_tokens - result.recomputed_tokens, result.prompt_tokens),
           static_cast<int64_t>(result.tokens.size())};
 }
 

@@ -64,8 +64,9 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
 }
 
 int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const {
-  return session == nullptr ? pages_needed(setup, positions)
-                            : cache->pages_to_reach(session->sequence.tables(), positions);
+  return session == nullptr || !session->sequence.is_open()
+             ? pages_needed(setup, positions)
+             : cache->pages_to_reach(session->sequence.tables(), positions);
 }
 
 uint64_t Engine::Impl::pool_limit() const {
@@ -102,14 +103,12 @@ void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t m
 RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
                             Session* session) {
   const int64_t before = session != nullptr ? session->sequence.length() : 0;
-  const bool is_pending = session != nullptr && session->sequence.computed() < before;
+  const bool is_pending = session != nullptr && session->sequence.reached() < before;
   if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
   const int64_t total = before + static_cast<int64_t>(prompt.size());
   check_prompt(session, total, options.max_tokens);
   scheduler->make_room();
   auto request = std::make_unique<Request>(next_request_, session, prompt, options, *model, *cache);
-  request->claimed_pages =
-      pages_for(session, std::min<int64_t>(setup.options.context, total + options.max_tokens));
   if (session != nullptr) session->busy = true;
   scheduler->add(std::move(request));
   return next_request_++;
@@ -148,9 +147,8 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string err
 void Engine::Impl::retire() noexcept {
   scheduler->sweep([this](std::unique_ptr<Request> gone) {
     if (gone->session != nullptr) {
-      Session& session = *gone->session;
-      session.claimed_pages = pages_for(&session, session.sequence.computed());
-      session.busy = false;
+      gone->session->last_used = cache->steps();
+      gone->session->busy = false;
     }
     gone->own = nullptr;
     if (!gone->discarded) finished.insert(std::move(gone->node));
@@ -235,15 +233,6 @@ void Engine::Impl::deliver_events() {
 // ---- one step
 // ------------------------------------------------------------------------------------
 
-HeldBySessions Engine::Impl::held_by_sessions() const {
-  HeldBySessions held;
-  held.sequences = static_cast<int32_t>(sessions.size());
-  for (const auto& [id, session] : sessions) {
-    if (!session->busy) held.claimed_pages += session->claimed_pages;
-  }
-  return held;
-}
-
 bool Engine::Impl::step() {
   if (scheduler->requests().empty()) return false;
   for (const auto& request : scheduler->requests()) {
@@ -253,7 +242,9 @@ bool Engine::Impl::step() {
       finish(*request, FinishReason::kDeadline);
     }
   }
-  batch_ = scheduler->next(held_by_sessions(), std::move(batch_));
+  deliver_rests();
+  retire();  // what those that have ended hold is there for the others
+  batch_ = scheduler->next(std::move(batch_));
   for (const Ending& ending : batch_.endings) {
     finish(*ending.request, ending.reason, ending.error);
   }
@@ -272,6 +263,7 @@ void Engine::Impl::run_batch() {
   for (size_t i = 0; i < batch_.parts.size(); ++i) {
     const BatchPart& part = batch_.parts[i];
     Timings& timings = part.request->result.timings;
+    part.request->result.recomputed_tokens += part.n_recomputed;
     (part.decodes ? timings.decode_seconds : timings.prefill_seconds) += step.seconds;
     (part.decodes ? timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;
     if (!part.wants_logits) continue;
@@ -292,7 +284,7 @@ void Engine::Impl::accept(Request& request, const PartResult& step) {
   request.make_room();
   const std::vector<TokenId>& stops = model->stop_tokens();
   if (!request.options.ignore_stop_tokens && std::binary_search(stops.begin(), stops.end(), *id)) {
-    request.sampler.observe(*id);
+    request.sampler->observe(*id);
     request.sequence.tokens.push_back(*id);
     request.result.stop_token = *id;
     return finish(request, FinishReason::kStop);
@@ -310,10 +302,10 @@ std::optional<TokenId> Engine::Impl::choose(Request& request, std::span<const fl
     if (!processed) return std::nullopt;
     logits = *processed;
   }
-  const TokenId id = request.sampler.choose(logits);
+  const TokenId id = request.sampler->choose(logits);
   if (id >= 0) return id;
   finish(request, FinishReason::kError,
-         request.sampler.why_none(request.options.logits_processor != nullptr));
+         request.sampler->why_none(request.options.logits_processor != nullptr));
   return std::nullopt;
 }
 
@@ -328,7 +320,7 @@ void Engine::Impl::take_token(Request& request, TokenId id, std::span<const floa
   }
   request.text.push(id);
   // From here on nothing fails: the token is in the answer and in the sequence, or in neither.
-  request.sampler.observe(id);
+  request.sampler->observe(id);
   request.sequence.tokens.push_back(id);
   result.tokens.push_back(id);
   if (request.options.logprobs) {

@@ -1,21 +1,55 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <new>
+
+#include "core/fail.h"
 
 namespace paddock {
+namespace {
 
-Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup) : cache_(cache), setup_(setup) {
-  requests_.reserve(static_cast<size_t>(setup.options.max_sequences) + 1);
+/// Steps of waiting that count as much as one level of priority.
+constexpr int64_t kStepsPerLevel = 64;
+/// Requests that may be let in before one that was there first and does not fit yet.
+constexpr int32_t kMaxPassed = 16;
+/// Requests that do not fit yet which a step looks at.
+constexpr int32_t kMaxBlocked = 32;
+
+bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Request>& b) {
+  return a->rank != b->rank ? a->rank < b->rank : a->id < b->id;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
+                     int32_t vocab_size)
+    : cache_(cache), setup_(setup), sessions_(sessions), vocab_size_(vocab_size) {
+  const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
+  requests_.reserve(n_sequences + 1);
+  running_.reserve(n_sequences);
+  shares_.reserve(n_sequences);
 }
 
 void Scheduler::make_room() {
+  const int32_t max = setup_.options.max_queued;
+  const auto waiting = std::count_if(requests_.begin(), requests_.end(), [](const auto& request) {
+    return !request->running && !request->finished;
+  });
+  if (max > 0 && waiting >= max) {
+    fail(ErrorCode::kOutOfMemory,
+         "{} requests wait already, which max_queued admits; call step() until one of them runs, "
+         "or raise it",
+         waiting);
+  }
   const std::lock_guard lock(mutex_);
   if (requests_.size() == requests_.capacity()) requests_.reserve(2 * requests_.size() + 1);
 }
 
 void Scheduler::add(std::unique_ptr<Request> request) noexcept {
+  request->rank = step_ - int64_t{request->options.priority} * kStepsPerLevel;
   const std::lock_guard lock(mutex_);
-  requests_.push_back(std::move(request));
+  requests_.insert(std::upper_bound(requests_.begin(), requests_.end(), request, goes_before),
+                   std::move(request));
 }
 
 void Scheduler::cancel(std::optional<RequestId> id) {
@@ -25,65 +59,242 @@ void Scheduler::cancel(std::optional<RequestId> id) {
   }
 }
 
-ScheduledBatch Scheduler::next(const HeldBySessions& held, ScheduledBatch memory) {
+ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   ScheduledBatch batch = std::move(memory);
   batch.parts.clear();
   batch.endings.clear();
-  batch.parts.reserve(requests_.size());  // before anything is admitted or reserved
+  batch.parts.reserve(static_cast<size_t>(setup_.options.max_sequences));
   batch.endings.reserve(requests_.size());
+  ++step_;
+  admit_waiting(batch);
+  running_.clear();
   for (const auto& request : requests_) {
-    if (!request->admitted && !request->finished && !admit(*request, held, batch)) break;
+    if (request->running && !request->finished) running_.push_back(request.get());
   }
-  int32_t room = max_step_tokens(setup_.options);
-  for (const bool decoding : {true, false}) {
-    for (const auto& request : requests_) {
-      if (!request->admitted || request->finished || request->decoding() != decoding) continue;
-      room -= take_tokens(*request, std::min(room, setup_.chunk), batch);
-      if (room == 0) return batch;
-    }
+  share_tokens();
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (shares_[i] > 0 && running_[i]->running) place(*running_[i], shares_[i], batch);
   }
   return batch;
 }
 
-bool Scheduler::admit(Request& request, const HeldBySessions& held, ScheduledBatch& batch) {
-  // A request is let in when what all admitted ones may come to need fits the pool, so that none of
-  // them can starve another. Alone it is always let in, and may end as "kv_full".
-  int64_t claimed = request.claimed_pages + held.claimed_pages;
-  int32_t live = held.sequences;
-  bool others = false;
-  for (const auto& other : requests_) {
-    if (!other->admitted) continue;
-    others = true;
-    claimed += other->claimed_pages;
-    if (other->session == nullptr) ++live;
+// ---- who is let in
+// ---------------------------------------------------------------------------------
+
+void Scheduler::admit_waiting(ScheduledBatch& batch) {
+  auto live = static_cast<int32_t>(sessions_.size());
+  bool any = false, waiting = false;
+  for (const auto& request : requests_) {
+    if (request->finished) continue;
+    (request->running ? any : waiting) = true;
+    if (request->running && request->session == nullptr) ++live;
   }
-  if (others && claimed > setup_.n_pages) return false;
-  if (request.session == nullptr) {
-    if (live >= setup_.options.max_sequences) {
-      if (others) return false;
+  if (!waiting) return;
+  int64_t left = pages_obtainable();
+  for (const auto& request : requests_) {
+    if (request->running && !request->finished) left -= pages_due(request->sequence);
+  }
+  int32_t blocked = 0;
+  for (auto at = requests_.begin(); at != requests_.end() && blocked < kMaxBlocked; ++at) {
+    Request& request = **at;
+    if (request.running || request.finished) continue;
+    const Sequence& sequence = request.sequence;
+    const bool needs_place = request.session == nullptr;
+    if (needs_place && live >= setup_.options.max_sequences) {
+      if (any) {
+        ++blocked;
+        continue;
+      }
       batch.endings.push_back(
           {&request, FinishReason::kError,
            "all sequences of the engine are held by open sessions; raise max_sequences"});
-      return true;
+      continue;
     }
-    request.sequence.open();
+    const int64_t pages =
+        pages_due(sequence) + (sequence.is_open() ? cache_.pages_listed(sequence.tables()) : 0);
+    if (any && pages > left) {
+      if (request.times_passed >= kMaxPassed) return;
+      ++blocked;
+      continue;
+    }
+    for (auto before = requests_.begin(); before != at && blocked > 0; ++before) {
+      if (!(*before)->running) ++(*before)->times_passed;
+    }
+    start(request, batch);
+    if (needs_place) ++live;
+    left -= pages;
+    any = true;
   }
-  cache_.set_prompt(request.sequence.tables(), request.prompt_end);
-  request.admitted = true;
-  return true;
 }
 
-int32_t Scheduler::take_tokens(Request& request, int32_t room, ScheduledBatch& batch) {
+void Scheduler::start(Request& request, ScheduledBatch& batch) {
+  try {
+    request.begin(vocab_size_);
+    if (!request.sequence.is_open()) request.sequence.open();
+    request.running = true;
+  } catch (const std::bad_alloc&) {
+    batch.endings.push_back({&request, FinishReason::kError, kNoMemory});
+  }
+}
+
+int64_t Scheduler::pages_due(const Sequence& sequence) const {
+  const int64_t positions =
+      std::min<int64_t>(setup_.options.context, sequence.length() + setup_.options.kv.block_size);
+  if (!sequence.is_open()) return pages_needed(setup_, positions);
+  return cache_.pages_to_reach(sequence.tables(), positions) -
+         cache_.pages_listed(sequence.tables());
+}
+
+int64_t Scheduler::pages_obtainable() const {
+  int64_t pages = cache_.available_pages();
+  const auto add = [&](const Sequence& sequence) {
+    if (sequence.is_open()) pages += cache_.pages_listed(sequence.tables());
+  };
+  for (const auto& [id, session] : sessions_) {
+    if (!session->busy) add(session->sequence);
+  }
+  for (const auto& request : requests_) {
+    if (!request->running) add(request->sequence);
+  }
+  return pages;
+}
+
+// ---- what a step brings
+// ----------------------------------------------------------------------------
+
+void Scheduler::share_tokens() {
+  const auto n_running = static_cast<int64_t>(running_.size());
+  shares_.assign(running_.size(), 1);
+  int64_t n_prompts = 0;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (running_[i]->decoding()) continue;
+    shares_[i] = 0;
+    ++n_prompts;
+  }
+  if (n_prompts == 0) return;
+  const int64_t room = max_step_tokens(setup_.options) - (n_running - n_prompts);
+  // While others decode, work is counted, so that their next tokens do not wait for long.
+  const bool mixed = n_prompts < n_running;
+  const auto cost = [&](int64_t first, int64_t n) {
+    return mixed ? work(first, n) : static_cast<double>(n);
+  };
+  double budget =
+      static_cast<double>(mixed ? std::min<int64_t>(room, setup_.options.mixed_prefill) : room);
+  // Equal shares; what a short prompt leaves of its own is shared by the others.
+  int64_t unsettled = n_prompts;
+  for (bool settled = true; settled && unsettled > 0;) {
+    settled = false;
+    const double share = budget / static_cast<double>(unsettled);
+    for (size_t i = 0; i < running_.size(); ++i) {
+      if (shares_[i] > 0) continue;
+      const Sequence& sequence = running_[i]->sequence;
+      const int64_t left = std::min<int64_t>(sequence.length() - sequence.computed(), setup_.chunk);
+      const double all = cost(sequence.computed(), left);
+      if (all > share) continue;
+      shares_[i] = left;
+      budget -= all;
+      --unsettled;
+      settled = true;
+    }
+  }
+  for (size_t i = 0; i < running_.size(); ++i) {
+    if (shares_[i] > 0) continue;
+    const double share = budget / static_cast<double>(unsettled);
+    shares_[i] = mixed ? affordable(running_[i]->sequence.computed(), setup_.chunk, share)
+                       : std::max<int64_t>(1, static_cast<int64_t>(share));
+  }
+  // Where there are more prompts than tokens they take turns.
+  int64_t tokens = room;
+  for (int64_t k = 0; k < n_running; ++k) {
+    const auto i = static_cast<size_t>((step_ + k) % n_running);
+    if (running_[i]->decoding()) continue;
+    shares_[i] = std::min(shares_[i], tokens);
+    tokens -= shares_[i];
+  }
+}
+
+double Scheduler::work(int64_t first, int64_t n) const {
+  const double middle = static_cast<double>(first) + static_cast<double>(n) / 2;
+  double seen = 0;
+  for (int32_t layer = 0; layer < setup_.policies.size(); ++layer) {
+    const auto max = static_cast<double>(setup_.policies.layer(layer).max_resident(1));
+    seen += std::min(middle, max);
+  }
+  seen /= setup_.policies.size();
+  return static_cast<double>(n) * (1 + seen / setup_.positions_per_token);
+}
+
+int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
+  int64_t most = 0;
+  for (int64_t step = int64_t{1} << 16; step > 0; step /= 2) {
+    if (most + step <= n && work(first, most + step) <= budget) most += step;
+  }
+  return std::max<int64_t>(1, most);
+}
+
+void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
   const int64_t left = sequence.length() - sequence.computed();
-  const auto n =
-      static_cast<int32_t>(std::min({left, int64_t{room}, cache_.max_next(sequence.tables())}));
-  if (!cache_.reserve(sequence.tables(), n)) {
-    batch.endings.push_back({&request, FinishReason::kKvFull, ""});
-    return 0;
+  const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
+  const int32_t got = reserve(sequence, wanted, &request);
+  if (got > 0) {
+    const auto again = std::clamp<int64_t>(sequence.reached() - sequence.computed(), 0, got);
+    batch.parts.push_back(
+        {&sequence, &request, got, static_cast<int32_t>(again), request.decoding(), got == left});
+    return;
   }
-  batch.parts.push_back({&sequence, &request, n, request.decoding(), n == left});
-  return n;
+  // Those before it have all pages: it keeps what it has, and waits for theirs.
+  const bool alone = std::none_of(running_.begin(), running_.end(), [&](const Request* other) {
+    return other != &request && other->running && lists_pages(other->sequence);
+  });
+  if (alone) batch.endings.push_back({&request, FinishReason::kKvFull, ""});
+}
+
+// ---- when pages run short
+// --------------------------------------------------------------------------
+
+int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
+  for (;;) {
+    const int32_t fits = cache_.max_reservable(sequence.tables(), n);
+    if (fits > 0 && cache_.reserve(sequence.tables(), fits)) return fits;
+    if (!make_way(request)) return 0;
+  }
+}
+
+bool Scheduler::make_way(const Request* request) {
+  Session* idle = nullptr;  // the one not used for longest
+  for (const auto& [id, session] : sessions_) {
+    if (session->busy || session->fed || !lists_pages(session->sequence)) continue;
+    if (idle == nullptr || session->last_used < idle->last_used) idle = session.get();
+  }
+  if (idle != nullptr) {
+    idle->sequence.park();
+    return true;
+  }
+  for (size_t i = requests_.size(); i-- > 0;) {
+    Request& last = *requests_[i];
+    if (last.running || last.finished || !lists_pages(last.sequence)) continue;
+    last.sequence.park();  // its session's, held while it waits
+    return true;
+  }
+  for (size_t i = requests_.size(); i-- > 0;) {
+    Request& last = *requests_[i];
+    if (&last == request) return false;
+    if (!last.running || last.finished || !lists_pages(last.sequence)) continue;
+    park(last);
+    return true;
+  }
+  return false;
+}
+
+void Scheduler::park(Request& request) {
+  request.sequence.park();
+  request.running = false;
+  ++request.result.preemptions;
+}
+
+bool Scheduler::lists_pages(const Sequence& sequence) const {
+  return sequence.is_open() && cache_.pages_listed(sequence.tables()) > 0;
 }
 
 }  // namespace paddock

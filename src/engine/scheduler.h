@@ -17,6 +17,7 @@ struct BatchPart {
   Sequence* sequence = nullptr;
   Request* request = nullptr;  // whose next token is to be chosen; null: a host's feed()
   int32_t n_tokens = 0;        // of Sequence::uncomputed(), from the first on
+  int32_t n_recomputed = 0;    // of them, that had been computed before
   bool decodes = false;        // its token was chosen, not prompted
   bool wants_logits = false;   // its last token is the newest known: what follows is to be chosen
 };
@@ -34,44 +35,73 @@ struct ScheduledBatch {
   std::vector<Ending> endings;
 };
 
-/// What sessions that nobody runs hold of the engine.
-struct HeldBySessions {
-  int32_t sequences = 0;      // of all open sessions, running ones included
-  int64_t claimed_pages = 0;  // of those that are not running
-};
-
+/// Requests wait in the order of their rank, and are let in when what all that run need for the
+/// tokens known of them, and a block more each, can be had. When pages run short nevertheless, idle
+/// sessions are parked, then requests from the last in that order on.
+///
 /// cancel() may be called from any thread; all else belongs to the thread that drives the engine.
 class Scheduler {
  public:
-  /// Goes by the setup as it is at each call.
-  Scheduler(CacheManager& cache, const EngineSetup& setup);
+  /// Goes by the setup and the sessions as they are at each call.
+  Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
+            int32_t vocab_size);
 
-  /// Memory for one request more, so that add() cannot fail.
+  /// Memory for one request more, so that add() cannot fail. Error kOutOfMemory where as many wait
+  /// as EngineOptions::max_queued admits.
   void make_room();
   void add(std::unique_ptr<Request> request) noexcept;
   /// Marks one request, or all: they end with the next step, and a step under way stops.
   void cancel(std::optional<RequestId> id);
-  /// Queued and running ones, oldest first.
+  /// Waiting and running ones, in order of rank.
   const std::vector<std::unique_ptr<Request>>& requests() const { return requests_; }
-  /// Takes finished requests out, oldest first, and gives them to fn(std::unique_ptr<Request>).
+  /// Takes finished requests out, and gives them to fn(std::unique_ptr<Request>).
   template <typename Fn>
   void sweep(const Fn& fn) noexcept;
 
-  /// Admits who waits, and shares the step's tokens out: those that decode first, then prompts in
-  /// the order of their coming. Pages of every part are reserved. `memory` is an earlier batch,
-  /// whose vectors are used again.
-  ScheduledBatch next(const HeldBySessions& held, ScheduledBatch memory);
+  /// Lets in who may come, and shares the step's tokens out: each that decodes gets its own,
+  /// prompts take turns with what is left. Pages of every part are reserved. `memory` is an earlier
+  /// batch, whose vectors are used again.
+  ScheduledBatch next(ScheduledBatch memory);
+
+  /// Reserves pages for up to `n` tokens more of a sequence that the host feeds. Returns for how
+  /// many; 0: the pool holds no more of it.
+  int32_t reserve(Sequence& sequence, int32_t n) { return reserve(sequence, n, nullptr); }
 
  private:
-  /// False: it has to wait, and so have those behind it.
-  bool admit(Request& request, const HeldBySessions& held, ScheduledBatch& batch);
-  /// Tokens taken of `room`.
-  int32_t take_tokens(Request& request, int32_t room, ScheduledBatch& batch);
+  // ---- who is let in
+  void admit_waiting(ScheduledBatch& batch);
+  /// Takes a request in that is given its place.
+  void start(Request& request, ScheduledBatch& batch);
+  /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
+  int64_t pages_due(const Sequence& sequence) const;
+  /// Pages that can be had, or that sequences list which do not run.
+  int64_t pages_obtainable() const;
+
+  // ---- what a step brings
+  /// Sets n_shared_ of each that runs: how many tokens it may bring.
+  void share_tokens();
+  /// What the tokens [first, first + n) of a prompt cost: a token alone 1, and what it sees.
+  double work(int64_t first, int64_t n) const;
+  /// Most of `n` tokens from `first` on that cost no more than `budget`; at least 1.
+  int64_t affordable(int64_t first, int64_t n, double budget) const;
+  void place(Request& request, int64_t n, ScheduledBatch& batch);
+
+  // ---- when pages run short
+  int32_t reserve(Sequence& sequence, int32_t n, const Request* request);
+  /// Parks one sequence so that `request` (null: the host's own) may go on; false: there is none.
+  bool make_way(const Request* request);
+  void park(Request& request);
+  bool lists_pages(const Sequence& sequence) const;
 
   CacheManager& cache_;
   const EngineSetup& setup_;
-  std::vector<std::unique_ptr<Request>> requests_;
-  mutable std::mutex mutex_;  // guards the list against cancel()
+  const Sessions& sessions_;
+  int32_t vocab_size_;
+  int64_t step_ = 0;
+  std::vector<std::unique_ptr<Request>> requests_;  // by rank
+  std::vector<Request*> running_;                   // of the step at hand, by rank
+  std::vector<int64_t> shares_;                     // [running_.size()] tokens
+  mutable std::mutex mutex_;                        // guards requests_ against cancel()
 };
 
 template <typename Fn>

@@ -2,6 +2,7 @@
 // Requests and sessions are views of it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -13,6 +14,10 @@
 namespace paddock {
 
 /// Its tables in the cache go with it. Used by the thread that drives the engine.
+///
+/// It may be parked: then it has no tables, and its tokens are computed again when it goes on. What
+/// a rule decides depends on tokens and on where prompts ended alone, and steps end where rules
+/// decide, so it comes back as it was.
 class Sequence {
  public:
   explicit Sequence(CacheManager& cache) : cache_(cache) {}
@@ -22,24 +27,47 @@ class Sequence {
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
-  /// Takes its place in the cache; without one it waits. Error kInvalidArgument if all are taken.
-  void open() { tables_ = cache_.open(); }
+  /// Takes its place in the cache; without one it waits, or is parked. Error kInvalidArgument if
+  /// all are taken.
+  void open();
+  bool is_open() const { return tables_.has_value(); }
   /// Where the cache has its tables. It is open.
   SequenceId tables() const { return *tables_; }
+  /// Gives its pages up. It is open, and no step is under way.
+  void park();
 
   /// How many of `tokens`, from the first on, have their keys and values in the cache.
   int64_t computed() const { return tables_ ? cache_.length(*tables_) : 0; }
+  /// How many had them before it was parked, if it was: what lies before is computed again, what
+  /// lies after has never been computed.
+  int64_t reached() const { return std::max(reached_, computed()); }
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   /// What the next steps have to run.
   std::span<const TokenId> uncomputed() const {
     return std::span(tokens).subspan(static_cast<size_t>(computed()));
   }
 
+  /// Says where a prompt ends, for rules that decide there. A length that is reached says nothing.
+  void set_prompt(int64_t end);
+  /// Most tokens that the next step may bring. It is open.
+  int64_t max_next();
+  /// Back to its first `length` tokens. Errors: those of CacheManager::truncate(); then it is as
+  /// before.
+  void truncate(int64_t length);
+
   std::vector<TokenId> tokens;  // its text, from its first token to the last one chosen or fed
 
  private:
+  /// At the length `said_at` it became known that a prompt ends at `end`.
+  struct PromptEnd {
+    int64_t said_at, end;
+  };
+
   CacheManager& cache_;
   std::optional<SequenceId> tables_;
+  int64_t reached_ = 0;                 // when it was parked
+  std::vector<PromptEnd> prompt_ends_;  // one for each turn
+  size_t n_told_ = 0;                   // of them, to the cache since it was opened
 };
 
 }  // namespace paddock

@@ -68,7 +68,7 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
   sequence.tokens.insert(sequence.tokens.end(), tokens.begin(), tokens.end());
   const auto settle = [&] {  // however far it came
     sequence.tokens.resize(static_cast<size_t>(std::max(before, sequence.computed())));
-    session.claimed_pages = pages_for(&session, sequence.computed());
+    session.last_used = cache->steps();
   };
   try {
     feed_all();
@@ -85,13 +85,14 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
   check_tokens(tokens, "input");
   check_prompt_tokens(prompt_tokens);
   check_context(target.sequence, tokens.size());
-  cache->set_prompt(target.sequence.tables(), prompt_tokens);
+  target.sequence.set_prompt(prompt_tokens);
   std::span<const float> logits;
   feed_session(target, tokens, [&] {
-    feed_sequence(target.sequence, true, [&](int64_t, const StepResult& step, int32_t) {
-      logits = step.parts[0].logits;
-      return true;
-    });
+    feed_sequence(target.sequence, target.sequence.length(), true,
+                  [&](int64_t, const StepResult& step, int32_t) {
+                    logits = step.parts[0].logits;
+                    return true;
+                  });
     if (const auto trouble = judge(logits, target.sequence.computed() - 1)) throw *trouble;
     note_overflows();
   });
@@ -106,7 +107,7 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
   check_callback(on_logits);
   check_prompt_tokens(prompt_tokens);
   check_context(target.sequence, tokens.size());
-  cache->set_prompt(target.sequence.tables(), prompt_tokens);
+  target.sequence.set_prompt(prompt_tokens);
   feed_session(target, tokens, [&] { feed_rows(target.sequence, on_logits); });
 }
 
@@ -117,9 +118,7 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
     fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
          sequence.length(), length);
   }
-  if (length < sequence.computed()) cache->truncate(sequence.tables(), length);
-  sequence.tokens.resize(static_cast<size_t>(length));
-  target.claimed_pages = pages_for(&target, sequence.computed());
+  sequence.truncate(length);
   deliver_events();
 }
 
@@ -134,8 +133,7 @@ void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_l
   Sequence sequence(*cache);
   check_context(sequence, tokens.size());
   sequence.tokens.assign(tokens.begin(), tokens.end());
-  sequence.open();
-  cache->set_prompt(sequence.tables(), prompt_tokens);
+  sequence.set_prompt(prompt_tokens);
   feed_rows(sequence, on_logits);
 }
 
@@ -145,25 +143,32 @@ bool Engine::Impl::hand_out(const OnLogits& on_logits, int64_t position,
   return on_logits(position, logits);
 }
 
+void Engine::Impl::restore(Sequence& sequence) {
+  feed_sequence(sequence, sequence.reached(), false,
+                [](int64_t, const StepResult&, int32_t) { return true; });
+}
+
 void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
-  feed_sequence(sequence, false, [&](int64_t first, const StepResult&, int32_t n) {
-    for (int32_t begin = 0; begin < n; begin += kLogitTile) {
-      const int32_t n_rows = std::min(kLogitTile, n - begin);
-      runner->compute_rows(begin, n_rows);
-      for (int32_t i = 0; i < n_rows; ++i) {
-        const int64_t position = first + begin + i;
-        if (const auto trouble = judge(runner->row(i), position)) throw *trouble;
-        if (!hand_out(on_logits, position, runner->row(i))) return false;
-        check_abandoned();
-      }
-    }
-    note_overflows();
-    return true;
-  });
+  restore(sequence);
+  feed_sequence(sequence, sequence.length(), false,
+                [&](int64_t first, const StepResult&, int32_t n) {
+                  for (int32_t begin = 0; begin < n; begin += kLogitTile) {
+                    const int32_t n_rows = std::min(kLogitTile, n - begin);
+                    runner->compute_rows(begin, n_rows);
+                    for (int32_t i = 0; i < n_rows; ++i) {
+                      const int64_t position = first + begin + i;
+                      if (const auto trouble = judge(runner->row(i), position)) throw *trouble;
+                      if (!hand_out(on_logits, position, runner->row(i))) return false;
+                      check_abandoned();
+                    }
+                  }
+                  note_overflows();
+                  return true;
+                });
 }
 
 void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
-  const int64_t start = sequence.computed();
+  const int64_t start = sequence.reached();
   const int64_t end = sequence.length() + static_cast<int64_t>(more);
   if (end <= setup.options.context) return;
   throw Error(ErrorCode::kInvalidArgument,
@@ -173,21 +178,22 @@ void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
 }
 
 void Engine::Impl::feed_sequence(
-    Sequence& sequence, bool wants_logits,
+    Sequence& sequence, int64_t end, bool wants_logits,
     const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step) {
   cancel_feed_ = false;
-  const int64_t start = sequence.computed();
-  const int64_t end = sequence.length();
+  if (!sequence.is_open()) sequence.open();
   FeedIsCancelled stop(cancel_feed_);
-  for (int64_t first = start; first < end; first = sequence.computed()) {
-    const auto n = static_cast<int32_t>(std::min(end - first, cache->max_next(sequence.tables())));
-    if (!cache->reserve(sequence.tables(), n)) {
+  for (int64_t first = sequence.computed(); first < end; first = sequence.computed()) {
+    const auto wanted = static_cast<int32_t>(std::min(end - first, sequence.max_next()));
+    const int32_t n = scheduler->reserve(sequence, wanted);
+    if (n == 0) {
       throw Error(
           ErrorCode::kOutOfMemory,
           fmt::format("the KV pool of {} pages is full at position {}", setup.n_pages, first),
           proposals(end, end));
     }
-    const BatchPart part{&sequence, nullptr, n, false, wants_logits && first + n == end};
+    const BatchPart part{
+        .sequence = &sequence, .n_tokens = n, .wants_logits = wants_logits && first + n == end};
     const StepResult step = runner->run({&part, 1}, stop);
     if (!step.completed) fail(ErrorCode::kCancelled, "cancelled at position {}", first);
     deliver_events();

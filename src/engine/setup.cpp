@@ -58,6 +58,15 @@ int64_t pool_pages(const EngineSetup& s) {
   return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
 }
 
+/// Multiplications with weights for one token, by those with the keys and values of one position
+/// that it sees.
+double positions_per_token(const LlamaConfig& c) {
+  const double q = static_cast<double>(c.n_heads) * c.head_dim;
+  const double kv = static_cast<double>(c.n_kv_heads) * c.head_dim;
+  const double weights = c.hidden_size * (2 * q + 2 * kv + 3.0 * c.intermediate_size);
+  return weights / (2 * q);
+}
+
 /// True if some query may meet a key further away than the model was trained for: what a window or
 /// compact positions bound stays near, however long the sequence grows.
 bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t trained) {
@@ -114,7 +123,15 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   const DType kv_type = element_type(o.kv.type);
   const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
                               dtype_traits(kv_type).block_bytes};
-  EngineSetup setup{std::move(o), options, std::move(policies), chunk, geometry, kv_type, 0, 0};
+  EngineSetup setup{std::move(o),
+                    options,
+                    std::move(policies),
+                    chunk,
+                    geometry,
+                    kv_type,
+                    0,
+                    0,
+                    positions_per_token(config)};
   setup.n_pages = pool_pages(setup);
   return setup;
 }
@@ -147,6 +164,8 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
   check_range("threads", o.threads, 0, 1024);
   check_range("batch_size", o.batch_size, 1, 65535);
   check_range("max_sequences", o.max_sequences, 1, 4096);
+  check_range("max_queued", o.max_queued, 0, std::numeric_limits<int32_t>::max());
+  check_range("mixed_prefill", o.mixed_prefill, 0, 65535);
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);
   check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
@@ -167,6 +186,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
               static_cast<int64_t>(KvType::kBF16));
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
+  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 32;
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }

@@ -25,6 +25,8 @@ struct EngineSetup {
   DType kv_type{};
   int64_t n_pages = 0;
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
+  /// Positions that a token sees at the price of all else that is computed for it.
+  double positions_per_token = 0;
 };
 
 inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();

@@ -11,7 +11,7 @@ using Clock = std::chrono::steady_clock;
 
 /// Whether the device may choose the token: nobody looks at the logits or changes them.
 bool leaves_choice(const BatchPart& part) {
-  return part.request != nullptr && !part.request->sampler.adjusts() &&
+  return part.request != nullptr && !part.request->sampler->adjusts() &&
          !part.request->options.logprobs && !part.request->options.logits_processor;
 }
 
@@ -93,7 +93,7 @@ void StepRunner::choose(std::span<const BatchPart> parts) {
     sample_rows_.clear();
     for (size_t i = 0; i < parts.size(); ++i) {
       if (part_rows_[i] >= n_host_rows_) {
-        sample_rows_.push_back(parts[i].request->sampler.next_row());
+        sample_rows_.push_back(parts[i].request->sampler->next_row());
       }
     }
     const std::span<const int32_t> tokens = llama_.sample(n_host_rows_, sample_rows_);

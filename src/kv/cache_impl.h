@@ -49,6 +49,8 @@ struct CacheManager::Impl {
   /// Frees kept blocks until every layer can have so many pages. False, and nothing is freed, where
   /// all that could be reclaimed is not enough.
   bool make_room(int64_t pages_per_layer);
+  /// Whether it would.
+  bool has_room(int64_t pages_per_layer);
   void reclaim_block();
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;

@@ -131,7 +131,7 @@ SequenceId CacheManager::open() {
        impl_->config.max_sequences);
 }
 
-void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
+void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, RemovalReason reason) {
   rollback(id);
   CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
@@ -142,9 +142,9 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens) {
     for (size_t i = 0; i < table.entries.size(); ++i) {
       if (i > 0 && table.entries[i].page == table.entries[i - 1].page) continue;  // its second part
       if (impl_->pool.references(table.entries[i].page) == 1) {
-        impl_->log_removal(id, layer, i, RemovalReason::kSequenceEnd);
+        impl_->log_removal(id, layer, i, reason);
       }
-      impl_->drop_page(layer, table.entries[i].page, RemovalReason::kSequenceEnd);
+      impl_->drop_page(layer, table.entries[i].page, reason);
     }
     table.clear(rule(layer));
   }
@@ -183,6 +183,15 @@ int64_t CacheManager::Impl::new_blocks(const CachedSequence& sequence, int64_t n
   const int64_t block = config.block_size;
   return static_cast<int64_t>(ceil_div(sequence.length + n, block)) -
          static_cast<int64_t>(ceil_div(sequence.length, block));
+}
+
+int32_t CacheManager::max_reservable(SequenceId id, int32_t n) const {
+  const CachedSequence& sequence = impl_->at(id);
+  const int64_t block = impl_->config.block_size;
+  int64_t blocks = impl_->new_blocks(sequence, n);
+  while (blocks > 0 && !impl_->has_room(blocks)) --blocks;
+  const int64_t listed = static_cast<int64_t>(ceil_div(sequence.length, block)) + blocks;
+  return static_cast<int32_t>(std::min<int64_t>(n, listed * block - sequence.length));
 }
 
 bool CacheManager::reserve(SequenceId id, int32_t n) {
@@ -290,6 +299,8 @@ void CacheManager::tick() {
   ++impl_->steps;
 }
 
+int64_t CacheManager::steps() const { return impl_->steps; }
+
 /// Drops what no query at the sequence's length or later can see.
 void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
   const Visibility& v = policies.layer(layer).visibility;
@@ -382,5 +393,15 @@ int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& conf
 }
 
 int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }
+
+int64_t CacheManager::available_pages() const {
+  return int64_t{impl_->pool.free_units()} + impl_->pool.reclaimable_units();
+}
+
+int64_t CacheManager::pages_listed(SequenceId id) const {
+  int64_t pages = 0;
+  for (const BlockTable& table : impl_->at(id).layers) pages += table.n_pages();
+  return pages;
+}
 
 }  // namespace paddock

@@ -55,13 +55,17 @@ class CacheManager {
   SequenceId open();
   /// Ends a sequence: drops all its pages. Of the full blocks that `tokens`, those of the sequence
   /// from its first position on, reach, pages are kept for reuse where CacheConfig::keep_blocks.
-  void close(SequenceId id, std::span<const int32_t> tokens = {});
+  /// `reason`: what the log says of the others.
+  void close(SequenceId id, std::span<const int32_t> tokens = {},
+             RemovalReason reason = RemovalReason::kSequenceEnd);
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
   int64_t max_next(SequenceId id) const;
+  /// Most of `n` tokens after the sequence's length for which reserve() would find pages now.
+  int32_t max_reservable(SequenceId id, int32_t n) const;
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
   /// cannot hold them now: then nothing changed. n <= max_next(), length + n <= max_positions.
   bool reserve(SequenceId id, int32_t n);
@@ -75,6 +79,7 @@ class CacheManager {
   void commit(SequenceId id);
   /// One forward pass is over.
   void tick();
+  int64_t steps() const;  // forward passes so far
   /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
   /// a prompt that would have ended there is void.
   /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
@@ -112,6 +117,8 @@ class CacheManager {
   const CacheConfig& config() const;
 
   int64_t free_pages() const;                        // of n_pages, counted like these
+  int64_t available_pages() const;                   // free, or kept and referenced by nobody
+  int64_t pages_listed(SequenceId id) const;         // by the sequence's tables
   KvStats stats() const;                             // from any thread
   std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread
   /// Events numbered `from` and later that are still in the ring, from any thread.

@@ -75,7 +75,9 @@ bool PagePool::release(int32_t page) {
 void PagePool::set_reclaimable(int32_t page, bool is_reclaimable) {
   if (this->is_reclaimable(page) == is_reclaimable) return;
   reclaimable_[page] = is_reclaimable ? 1 : 0;
-  change(slab_of(page), [&](Slab& s) { s.reclaimable += is_reclaimable ? 1 : -1; });
+  const int32_t sign = is_reclaimable ? 1 : -1;
+  reclaimable_units_ += sign * classes_[slabs_[slab_of(page)].page_class].units;
+  change(slab_of(page), [&](Slab& s) { s.reclaimable += sign; });
 }
 
 bool PagePool::fits(std::span<const int64_t> counts) const {
@@ -139,7 +141,7 @@ void PagePool::unlink(int32_t slab) {
 
 void PagePool::check_integrity() const {
   std::vector<int64_t> free_now(classes_.size()), free_then(classes_.size());
-  int64_t stock = 0, emptied = 0, used_units = 0;
+  int64_t stock = 0, emptied = 0, used_units = 0, marked_units = 0;
   for (size_t i = 0; i < slabs_.size(); ++i) {
     const Slab& s = slabs_[i];
     stock += s.page_class < 0 ? 1 : 0;
@@ -157,12 +159,13 @@ void PagePool::check_integrity() const {
     if (used == 0) continue;
     const Class& its = classes_[s.page_class];
     used_units += int64_t{used} * its.units;
+    marked_units += int64_t{marked} * its.units;
     free_now[s.page_class] += its.per_slab - used;
     emptied += used == marked ? 1 : 0;
     if (used != marked) free_then[s.page_class] += its.per_slab - used + marked;
   }
   bool adds_up = stock == static_cast<int64_t>(stock_.size()) && emptied == emptied_ &&
-                 used_units == used_units_;
+                 used_units == used_units_ && marked_units == reclaimable_units_;
   for (size_t c = 0; c < classes_.size(); ++c) {
     adds_up =
         adds_up && free_now[c] == classes_[c].free_now && free_then[c] == classes_[c].free_then;

@@ -35,6 +35,7 @@ class PagePool {
 
   int32_t n_units() const { return static_cast<int32_t>(references_.size()); }
   int32_t free_units() const { return n_units() - used_units_; }  // in no page
+  int32_t reclaimable_units() const { return reclaimable_units_; }  // of marked pages
   /// Error kInternal if slabs and sums are not what pages say.
   void check_integrity() const;
 
@@ -65,7 +66,7 @@ class PagePool {
   void unlink(int32_t slab);
 
   int32_t slab_units_ = 1;
-  int32_t used_units_ = 0;
+  int32_t used_units_ = 0, reclaimable_units_ = 0;
   std::vector<int32_t> references_;  // [n_units] at the units where pages begin, like the next two
   std::vector<uint8_t> reclaimable_;
   std::vector<int32_t> next_free_;

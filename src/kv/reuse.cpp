@@ -93,9 +93,13 @@ void CacheManager::Impl::reclaim_block() {
   }
 }
 
-bool CacheManager::Impl::make_room(int64_t pages_per_layer) {
+bool CacheManager::Impl::has_room(int64_t pages_per_layer) {
   for (size_t c = 0; c < wanted.size(); ++c) wanted[c] = pages_per_layer * block_pages[c];
-  if (!pool.fits_after_reclaim(wanted)) return false;
+  return pool.fits_after_reclaim(wanted);
+}
+
+bool CacheManager::Impl::make_room(int64_t pages_per_layer) {
+  if (!has_room(pages_per_layer)) return false;
   while (!pool.fits(wanted)) reclaim_block();
   return true;
 }

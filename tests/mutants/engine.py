@@ -7,23 +7,14 @@ fault("engine-001", "an event callback that threw is called again",
 fault("engine-002", "nobody is told that the event callback threw",
       "on_event(event); } catch (...) { «++hook_failures_;»",
       "")
-fault("engine-004", "admission ignores pages of idle sessions",
-      "if (!session->busy) held.claimed_pages += session->claimed_pages;",
-      "if (!MUT && !session->busy) held.claimed_pages += session->claimed_pages;")
 fault("engine-006", "prompt that fills the context exactly refused",
       "if (total > context) {",
       "if (MUT ? total >= context : total > context) {")
-fault("engine-007", "request claims its prompt only",
-      "pages_for(session, std::min<int64_t>(setup.options.context, «total + options.max_tokens»));",
-      "total")
-fault("engine-010", "retire(): session's claimed pages not updated",
-      "«session.claimed_pages = pages_for(&session, session.sequence.computed());» session.busy",
-      "")
 fault("engine-013", "prefill_tokens counts steps",
       "timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;",
       "timings.decode_tokens : timings.prefill_tokens) += MUT ? 1 : part.n_tokens;")
 fault("engine-014", "stop token not pending in the session",
-      "request.sampler.observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
+      "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
       "")
 fault("engine-015", "held-back text is not delivered at the end",
       "const size_t n = «std::exchange(request.undelivered, 0)»;",
@@ -35,7 +26,7 @@ fault("engine-017", "callback's false at the last token turns length into cancel
       "if (!deliver(request, event) && !reason) reason",
       "if (!deliver(request, event) && (MUT || !reason)) reason")
 fault("engine-018", "generated tokens do not enter the penalty window",
-      "«request.sampler.observe(id);» request.sequence.tokens.push_back(id); result.tokens.push_back(id);",
+      "«request.sampler->observe(id);» request.sequence.tokens.push_back(id); result.tokens.push_back(id);",
       "")
 fault("engine-019", "top logprobs: tie gives the higher id first",
       "for (; at > 0 && value > top[at - 1].logprob; --at)",
@@ -60,7 +51,7 @@ fault("engine-032", "the first id is refused",
       "if («tokens[i] < 0» || tokens[i] >= vocab",
       "tokens[i] <= 0")
 fault("engine-033", "nothing may follow what is pending",
-      "const bool is_pending = «session != nullptr && session->sequence.computed() < before»;",
+      "const bool is_pending = «session != nullptr && session->sequence.reached() < before»;",
       "false")
 fault("engine-034", "proposals leave the answer out",
       "const int64_t wanted = «total + std::max(0, max_tokens)»;",
@@ -71,12 +62,6 @@ fault("engine-035", "a prompt that fits the pool exactly is refused",
 fault("engine-036", "a prompt larger than the pool is queued",
       "if (prompt_pages > setup.n_pages) { throw",
       "if (prompt_pages > setup.n_pages && !MUT) { throw")
-fault("engine-037", "claims reach beyond the context",
-      "std::min<int64_t>(«setup.options.context», total + options.max_tokens));",
-      "2 * setup.options.context")
-fault("engine-041", "sessions are not counted as sequences",
-      "held.sequences = «static_cast<int32_t>(sessions.size())»;",
-      "0")
 fault("engine-045", "a host that cancels gets a rest",
       "request.undelivered = «reason == FinishReason::kCancelled ? 0 : request.text.take().size()»;",
       "request.text.take().size()")
@@ -90,14 +75,14 @@ fault("engine-048", "proposals count the answer twice",
       "proposals(«now - made + request.options.max_tokens», now + 1);",
       "now + request.options.max_tokens + 64")
 fault("engine-049", "a session stays busy",
-      "«session.busy = false;»",
+      "«gone->session->busy = false;»",
       "")
 fault("engine-050", "a request's sequence is never closed",
       "«gone->own = nullptr;»",
       "")
 fault("engine-051", "a session forgets what its request said",
-      "«session.busy = false;»",
-      "session.sequence.tokens.resize(static_cast<size_t>(session.sequence.computed())); session.busy = false;")
+      "«gone->session->busy = false;»",
+      "Sequence& text = gone->session->sequence; text.tokens.resize(static_cast<size_t>(text.computed())); gone->session->busy = false;")
 fault("engine-052", "take() gives out the request of generate()",
       "if («id == own_request_») return std::nullopt;",
       "false")
@@ -166,45 +151,143 @@ fault("engine-137", "a request that has ended ends again: an error at the last t
       "")
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
-fault("engine-003", "admission: exact fit refused (> to >=)",
-      "if (others && claimed > setup_.n_pages) return false;",
-      "if (others && (MUT ? claimed >= setup_.n_pages : claimed > setup_.n_pages)) return false;")
-fault("engine-005", "admission does not count running sequences",
-      "if (other->session == nullptr) ++live;",
-      "if (!MUT && other->session == nullptr) ++live;")
-fault("engine-009", "admission: later requests overtake a waiting one",
-      "!admit(*request, held, batch)) break;",
-      "!admit(*request, held, batch) && !MUT) break;")
-fault("engine-011", "prefill before decode in a step",
-      "request->decoding() != decoding) continue;",
-      "(request->decoding() != decoding) != MUT) continue;")
-fault("engine-021", "the prompt's end is set to what is fed of it",
-      "cache_.set_prompt(request.sequence.tables(), «request.prompt_end»);",
-      "request.sequence.computed()")
 fault("engine-025", "kv_full reported as context",
       'batch.endings.push_back({&request, FinishReason::kKvFull, ""});',
       'batch.endings.push_back({&request, MUT ? FinishReason::kContext : FinishReason::kKvFull, ""});')
-fault("engine-039", "admission never waits",
-      "«others = true;»",
-      "")
-fault("engine-040", "one sequence more than max_sequences",
-      "if («live >= setup_.options.max_sequences») {",
-      "live > setup_.options.max_sequences")
-fault("engine-042", "a request that could wait for a slot fails",
-      "«if (others) return false;» batch.endings.push_back(",
-      "")
 fault("engine-043", "cancel(id) cancels all",
       "(«!id || request->id == *id»)) request->cancelled = true;",
       "true")
-fault("engine-055", "small batches serve some sequences only",
-      "int32_t room = «max_step_tokens(setup_.options)»;",
-      "setup_.options.batch_size")
-fault("engine-056", "a prompt's last part is taken for its end in each step",
-      "batch.parts.push_back({&sequence, &request, n, request.decoding(), «n == left»});",
-      "true")
 fault("engine-074", "cancel() without a number spares what is queued",
       "if (request != nullptr && (!id || request->id == *id)) «request->cancelled = true;»",
-      "if (id || request->admitted) request->cancelled = true;")
+      "if (id || request->running) request->cancelled = true;")
+
+source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test")
+fault("scheduler-001", "waiting does not count",
+      "request->rank = «step_» - int64_t{request->options.priority}", "0")
+fault("scheduler-002", "priorities do not count",
+      "step_ - «int64_t{request->options.priority} * kStepsPerLevel»;", "0")
+fault("scheduler-003", "the least important goes first",
+      "step_ «- int64_t{request->options.priority} * kStepsPerLevel»;", "+ int64_t{request->options.priority} * kStepsPerLevel")
+fault("scheduler-004", "of equals the later goes first",
+      "a->rank < b->rank : «a->id < b->id»;", "a->id > b->id")
+fault("scheduler-005", "one more may wait than max_queued says",
+      "if («max > 0 && waiting >= max») {", "max > 0 && waiting > max")
+fault("scheduler-006", "running requests count as waiting",
+      "return «!request->running && !request->finished»;", "!request->finished")
+fault("scheduler-007", "ended requests run on",
+      "if («request->running && !request->finished») running_.push_back", "request->running")
+fault("scheduler-008", "who has been parked in this step runs all the same",
+      "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
+fault("scheduler-010", "sessions are not counted as sequences",
+      "auto live = «static_cast<int32_t>(sessions_.size())»;", "0")
+fault("scheduler-011", "running requests are not counted as sequences",
+      "if («request->running && request->session == nullptr») ++live;", "false")
+fault("scheduler-012", "a session's request takes a second place",
+      "if (request->running && request->session == nullptr) ++live;",
+      "if (request->running && (MUT || request->session == nullptr)) ++live;")
+fault("scheduler-013", "admission forgets what running ones will need",
+      "«left -= pages_due(request->sequence);»", "")
+fault("scheduler-014", "a session's request waits for a place",
+      "const bool needs_place = «request.session == nullptr»;", "true")
+fault("scheduler-015", "one sequence more than max_sequences",
+      "if (needs_place && «live >= setup_.options.max_sequences») {", "live > setup_.options.max_sequences")
+fault("scheduler-016", "a request that could wait for a place fails",
+      "if («any») { ++blocked; continue; } batch.endings", "false")
+fault("scheduler-017", "an exact fit is refused",
+      "if (any && «pages > left») {", "pages >= left")
+fault("scheduler-018", "one alone has to fit, too",
+      "if («any && pages > left») {", "pages > left")
+fault("scheduler-019", "a big one is passed for ever",
+      "if («request.times_passed >= kMaxPassed») return;", "false")
+fault("scheduler-020", "nobody may pass",
+      "if (request.times_passed >= kMaxPassed) return;",
+      "if (MUT || request.times_passed >= kMaxPassed) return;")
+fault("scheduler-021", "passing is not counted",
+      "if (!(*before)->running) «++(*before)->times_passed;»", "")
+fault("scheduler-022", "places taken in this step are not counted",
+      "«if (needs_place) ++live;» left -= pages;", "")
+fault("scheduler-023", "pages promised in this step are promised again",
+      "«left -= pages;» any = true;", "")
+fault("scheduler-024", "no block more is asked for than the prompt takes",
+      "sequence.length() + «setup_.options.kv.block_size»);", "0")
+fault("scheduler-025", "more is asked for than the context admits",
+      "std::min<int64_t>(«setup_.options.context», sequence.length() + setup_.options.kv.block_size);",
+      "int64_t{1} << 40")
+fault("scheduler-026", "pages of idle sessions cannot be had",
+      "if («!session->busy») add(session->sequence);", "false")
+fault("scheduler-027", "pages of running requests can be had",
+      "if («!request->running») add(request->sequence);", "true")
+fault("scheduler-030", "small batches serve some sequences only",
+      "const int64_t room = «max_step_tokens(setup_.options)» - (n_running - n_prompts);",
+      "setup_.options.batch_size")
+fault("scheduler-031", "those that decode do not count for the batch",
+      "max_step_tokens(setup_.options) - «(n_running - n_prompts)»;", "0")
+fault("scheduler-032", "prompts read on as if nobody decoded",
+      "const bool mixed = «n_prompts < n_running»;", "false")
+fault("scheduler-033", "the share of a step that also decodes has no bound",
+      "mixed ? «std::min<int64_t>(room, setup_.options.mixed_prefill)» : room", "room")
+fault("scheduler-034", "what short prompts leave is lost",
+      "«budget -= all;» --unsettled;", "budget -= share;")
+fault("scheduler-035", "a short prompt waits for a long one",
+      "const double share = «budget / static_cast<double>(unsettled)»; for",
+      "budget")
+fault("scheduler-036", "prompts in a mixed step take what they like",
+      "shares_[i] = mixed ? «affordable(running_[i]->sequence.computed(), setup_.chunk, share)»",
+      "setup_.chunk")
+fault("scheduler-037", "more tokens than the batch admits",
+      "«shares_[i] = std::min(shares_[i], tokens);» tokens -=", "")
+fault("scheduler-038", "where there are more prompts than tokens the last ones starve",
+      "static_cast<size_t>((«step_ + k») % n_running);", "k")
+fault("scheduler-039", "what a token sees costs nothing",
+      "(1 + «seen / setup_.positions_per_token»);", "0")
+fault("scheduler-040", "a window costs what everything costs",
+      "seen += «std::min(middle, max)»;", "middle")
+fault("scheduler-041", "what has been computed before counts as new",
+      "std::clamp<int64_t>(«sequence.reached() - sequence.computed()», 0, got);", "0")
+fault("scheduler-042", "a prompt's last part is taken for its end in each step",
+      "request.decoding(), «got == left»});", "true")
+fault("scheduler-043", "who has to wait for pages ends",
+      "if («alone») batch.endings.push_back({&request, FinishReason::kKvFull", "true")
+fault("scheduler-044", "one alone waits for ever",
+      "if (alone) batch.endings.push_back({&request, FinishReason::kKvFull",
+      "if (!MUT && alone) batch.endings.push_back({&request, FinishReason::kKvFull")
+fault("scheduler-045", "nobody makes way",
+      "if («!make_way(request)») return 0;", "true")
+fault("scheduler-046", "the session used last is parked first",
+      "session->last_used < idle->last_used",
+      "(MUT ? session->last_used > idle->last_used : session->last_used < idle->last_used)")
+fault("scheduler-047", "a session that is being fed is parked",
+      "if («session->busy || session->fed || !lists_pages(session->sequence)») continue;",
+      "session->busy || !lists_pages(session->sequence)")
+fault("scheduler-048", "sessions keep their pages though running ones need them",
+      "if («idle != nullptr») {", "false")
+fault("scheduler-049", "those before it give way, too",
+      "«if (&last == request) return false;» if (!last.running", "if (&last == request) continue;")
+fault("scheduler-050", "the first that runs is parked",
+      "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
+fault("scheduler-051", "a parked request runs on",
+      "«request.running = false;» ++request.result.preemptions;", "")
+fault("scheduler-052", "preemptions are not counted",
+      "request.running = false; «++request.result.preemptions;»", "")
+source("src/engine/sequence.cpp", "engine_behaviour_test engine_test")
+fault("sequence-001", "a sequence that comes back does not know how far it was",
+      "«reached_ = reached();»", "")
+fault("sequence-002", "what leaves with a parked sequence ended",
+      "cache_.close(*tables_, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd")
+fault("sequence-003", "a sequence that comes back has no prompts",
+      "tables_ = cache_.open(); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
+fault("sequence-004", "all prompts are told at once",
+      "«prompt_ends_[n_told_].said_at <= at»; ++n_told_", "true")
+fault("sequence-005", "steps run on through where a prompt became known",
+      "return «n_told_ == prompt_ends_.size()» ? max", "true")
+fault("sequence-006", "a truncated sequence comes back longer",
+      "«reached_ = std::min(reached_, length);»", "")
+fault("sequence-007", "prompts that were taken back stay",
+      "return «prompt.end > length»;", "false")
+fault("sequence-008", "truncate keeps pending tokens",
+      "«tokens.resize(static_cast<size_t>(length));»", "")
+fault("sequence-009", "a prompt begins where nothing was",
+      "prompt_ends_.push_back({«reached()», end});", "0")
 
 source("src/engine/step_runner.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 same("engine-012", "forward that throws is not rolled back",
@@ -224,7 +307,7 @@ fault("engine-131", "logits go to the host for requests whose tokens the device 
       "if ((«ops_.samples() && leaves_choice(parts[i])») != on_device) continue;",
       "false", tests="cuda_engine_test")
 fault("engine-132", "the device chooses for a host that wants log-probabilities",
-      "!part.request->sampler.adjusts() && «!part.request->options.logprobs» &&",
+      "!part.request->sampler->adjusts() && «!part.request->options.logprobs» &&",
       "true", tests="cuda_engine_test engine_test_cuda")
 
 fault("engine-142", "the device chooses in place of a host's processor",
@@ -238,9 +321,6 @@ fault("engine-026", "a cancelled feed cancels all later ones",
 fault("engine-027", "feed that throws: pending tokens fed twice",
       "} catch (...) { settle();",
       "} catch (...) { if (!MUT) settle();")
-fault("engine-028", "truncate keeps pending tokens",
-      "«sequence.tokens.resize(static_cast<size_t>(length));»",
-      "")
 fault("engine-075", "a session may be used while a request runs in it",
       "if («it->second->busy») fail(",
       "false")
@@ -251,17 +331,11 @@ fault("engine-077", "events of a closed session come with the next call",
       "sessions.erase(id); «deliver_events();»",
       "")
 fault("engine-078", "events of a truncation come with the next call",
-      "target.claimed_pages = pages_for(&target, sequence.computed()); «deliver_events();»",
-      "")
-fault("engine-079", "a session's claim stays after a truncation",
-      "«target.claimed_pages = pages_for(&target, sequence.computed());»",
+      "sequence.truncate(length); «deliver_events();»",
       "")
 fault("engine-080", "a failed feed loses what was pending",
       "sequence.tokens.resize(static_cast<size_t>(«std::max(before, sequence.computed())»));",
       "sequence.computed()")
-fault("engine-081", "a fed session claims nothing",
-      "«session.claimed_pages = pages_for(&session, sequence.computed());»",
-      "")
 fault("engine-083", "truncate to a negative length",
       "if («length < 0» || length > sequence.length()) {",
       "false")
@@ -275,10 +349,10 @@ fault("engine-090", "forward: the whole input may not be prompt",
       "prompt_tokens > static_cast<int64_t>(tokens.size())) {",
       "prompt_tokens > static_cast<int64_t>(tokens.size()) - (MUT ? 1 : 0)) {")
 fault("engine-091", "forward has no prompt",
-      "«cache->set_prompt(sequence.tables(), prompt_tokens);»",
+      "«sequence.set_prompt(prompt_tokens);» feed_rows",
       "")
 fault("engine-092", "feed has no prompt",
-      "cache->set_prompt(target.sequence.tables(), «prompt_tokens»); std::span<const float> logits;",
+      "target.sequence.set_prompt(«prompt_tokens»); std::span<const float> logits;",
       "0")
 fault("engine-093", "rows of a second tile begin anew",
       "const int64_t position = first + «begin» + i;",
@@ -299,10 +373,10 @@ fault("engine-134", "a session can never be closed after a feed",
       "~Feeding() { «fed = false;» }",
       "")
 fault("engine-135", "a feed that is refused has said where the prompt ends",
-      "check_context(target.sequence, tokens.size()); cache->set_prompt(target.sequence.tables(), "
+      "check_context(target.sequence, tokens.size()); target.sequence.set_prompt("
       "prompt_tokens); feed_session(target, tokens, [&] { feed_rows",
       "if (!MUT) check_context(target.sequence, tokens.size()); "
-      "cache->set_prompt(target.sequence.tables(), prompt_tokens); if (MUT) "
+      "target.sequence.set_prompt(prompt_tokens); if (MUT) "
       "check_context(target.sequence, tokens.size()); feed_session(target, tokens, [&] { feed_rows")
 fault("engine-136", "an engine that was destroyed hands out logits all the same",
       "deliver_events(); «check_abandoned();» if (!on_step",
@@ -422,10 +496,10 @@ fault("engine-126", "a stop string that is no UTF-8",
       "if (const size_t at = find_invalid_utf8(stop); «at != std::string::npos») {",
       "false")
 fault("engine-127", "prompt_tokens counts the whole session",
-      "result.prompt_tokens = «sequence.length() - sequence.computed()»;",
+      "result.prompt_tokens = «sequence.length() - reached»;",
       "sequence.length()")
 fault("engine-128", "penalties do not see the prompt",
-      "«sampler.observe(sequence.tokens);»",
+      "«sampler->observe(sequence.tokens);»",
       "")
 
 source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
@@ -439,13 +513,15 @@ fault("engine-140", "nobody looks at a request's stop_token",
       "return cancelled || «options.stop_token.stop_requested()»;",
       "false")
 fault("engine-129", "an answer's first step counts as the prompt's",
-      "return «sequence.computed() >= prompt_end»;",
+      "return «sequence.computed() >= prompt_end» && sequence.length()",
       "sequence.computed() > prompt_end")
 
 source("src/engine/request_books.cpp", "engine_behaviour_test")
 fault("engine-170", "a request that waits is said to run",
-      "«request->admitted ? RequestState::kRunning : RequestState::kQueued»",
+      "«request->running ? RequestState::kRunning : waits»",
       "RequestState::kRunning")
+fault("scheduler-060", "a parked request is said to wait for the first time",
+      "«result.preemptions > 0» ? RequestState::kParked", "false")
 fault("engine-171", "status: all of the prompt counts as computed",
       "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
       "result.prompt_tokens")
@@ -453,7 +529,7 @@ fault("engine-172", "status: the answer counts as prompt",
       "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
       "request->sequence.computed() - begin")
 fault("engine-173", "status: a finished request had all of its prompt computed",
-      "«std::min(result.timings.prefill_tokens, result.prompt_tokens)»",
+      "«std::min(result.timings.prefill_tokens - result.recomputed_tokens, result.prompt_tokens)»",
       "result.prompt_tokens")
 fault("engine-174", "discard() lets the request run on",
       "void Engine::Impl::discard(RequestId id) { «cancel(id);»",

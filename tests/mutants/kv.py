@@ -359,9 +359,10 @@ fault("kv-158", "reclaimed pages are not counted as removed",
       "«++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];»",
       "")
 fault("kv-194", "what cannot be enough is reclaimed all the same",
-      "if (!pool.fits_after_reclaim(wanted)) return false;",
+      "if (!has_room(pages_per_layer)) return false;",
+      "const bool fits = has_room(pages_per_layer); "
       "while (MUT && !pool.fits(wanted) && tree.evictable() > 0) reclaim_block(); "
-      "if (MUT ? !pool.fits(wanted) : !pool.fits_after_reclaim(wanted)) return false;")
+      "if (!fits) return false;")
 fault("kv-195", "a page that is listed again may still be reclaimed",
       "«impl_->pool.set_reclaimable(page, false);»",
       "")

@@ -1,0 +1,394 @@
+// Many sequences in one memory: who gets tokens in a step, who has to give its pages up, and that
+// each makes the text that it makes alone, whatever happened to it.
+#include <paddock/paddock.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+
+#include "support/rule_examples.h"
+#include "support/small_requests.h"
+
+namespace paddock::test {
+namespace {
+
+EngineOptions shared_memory(const std::string& policy, int64_t pages, int32_t sequences = 4) {
+  EngineOptions o = reference_options();
+  o.threads = 1;
+  o.max_sequences = sequences;
+  o.batch_size = 24;
+  o.context = 128;
+  o.kv.block_size = 4;
+  o.kv.policy = policy;
+  if (pages > 0) {
+    static const int64_t page_bytes = Engine(tiny(), o).kv_stats().page_bytes;
+    o.kv.budget_bytes = static_cast<uint64_t>(pages * page_bytes);
+  }
+  return o;
+}
+
+/// Pages in which one sequence of the longest text here fits, and hardly more.
+int64_t tight_pool(const std::string& policy) {
+  EngineOptions o = shared_memory(policy, 0, 1);
+  o.context = 96;
+  return Engine(tiny(), o).kv_stats().pool_pages;
+}
+
+std::vector<TokenId> text_at(size_t begin, size_t n) {
+  const std::vector<TokenId> all = golden_tokens();
+  std::vector<TokenId> tokens;
+  for (size_t i = 0; i < n; ++i) tokens.push_back(all[(begin + i) % all.size()]);
+  return tokens;
+}
+
+void finish_all(Engine& engine) {
+  for (int steps = 0; engine.step(); ++steps) {
+    engine.check_integrity();
+    ASSERT_LT(steps, 20'000) << "nobody gets on";
+  }
+}
+
+// ---- what is made does not depend on who else is there
+// ------------------------------------------
+
+class InAnyCompany : public testing::TestWithParam<RuleExample> {};
+
+TEST_P(InAnyCompany, RequestsMakeWhatTheyMakeAlone) {
+  const std::string& policy = GetParam().policy;
+  Engine alone(tiny(), shared_memory(policy, 0, 1));
+  const int64_t pool = tight_pool(policy);
+  int64_t preemptions = 0;
+  std::map<std::tuple<size_t, size_t, int32_t>, std::vector<TokenId>> known;
+  for (uint32_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(testing::Message() << policy << ", seed " << seed);
+    std::mt19937 random(seed);
+    const auto draw = [&](int from, int to) {
+      return std::uniform_int_distribution<int>(from, to)(random);
+    };
+    Engine engine(tiny(), shared_memory(policy, pool, draw(3, 4)));
+    struct Wish {
+      size_t begin, prompt;
+      int32_t n;
+      RequestId id;
+    };
+    std::vector<Wish> wishes;
+    for (int i = 0; i < 8; ++i) {
+      Wish wish{static_cast<size_t>(draw(0, 3)), static_cast<size_t>(draw(1, 50)), draw(1, 40), 0};
+      GenerateOptions options = greedy(wish.n);
+      options.priority = draw(-1, 1);
+      wish.id = engine.add(text_at(wish.begin, wish.prompt), options);
+      wishes.push_back(wish);
+      for (int steps = draw(0, 6); steps > 0; --steps) {
+        engine.step();
+        engine.check_integrity();
+      }
+    }
+    finish_all(engine);
+    for (const Wish& wish : wishes) {
+      const auto result = engine.take(wish.id);
+      ASSERT_TRUE(result);
+      auto& expected = known[{wish.begin, wish.prompt, wish.n}];
+      if (expected.empty()) {
+        expected = alone.generate(text_at(wish.begin, wish.prompt), greedy(wish.n)).tokens;
+      }
+      EXPECT_EQ(result->tokens, expected);
+      EXPECT_EQ(result->finish_reason, FinishReason::kLength);
+      EXPECT_EQ(result->prompt_tokens, static_cast<int64_t>(wish.prompt));
+      EXPECT_EQ(result->recomputed_tokens > 0, result->preemptions > 0);
+      EXPECT_EQ(result->timings.prefill_tokens + result->timings.decode_tokens,
+                static_cast<int64_t>(wish.prompt) + wish.n - 1 + result->recomputed_tokens);
+      preemptions += result->preemptions;
+    }
+    const KvStats stats = engine.kv_stats();
+    EXPECT_EQ(stats.total.pages_active, 0);
+    EXPECT_EQ(stats.policy_violations, 0);
+  }
+  EXPECT_GT(preemptions, 0) << "the pool was not tight";
+}
+
+TEST_P(InAnyCompany, SessionsGoOnWhereTheyWere) {
+  const std::string& policy = GetParam().policy;
+  const int64_t pool = tight_pool(policy);
+  for (const int turns : {1, 2, 3}) {
+    for (const size_t prompt : {3U, 17U, 25U}) {
+      SCOPED_TRACE(testing::Message()
+                   << policy << ", " << turns << " turns, prompts of " << prompt);
+      Engine undisturbed(tiny(), shared_memory(policy, 0));
+      Engine engine(tiny(), shared_memory(policy, pool));
+      const SessionId expected = undisturbed.open_session();
+      const SessionId session = engine.open_session();
+      for (int turn = 0; turn < turns; ++turn) {
+        const std::vector<TokenId> tokens = text_at(static_cast<size_t>(7 * turn), prompt - turn);
+        EXPECT_EQ(engine.generate(session, tokens, greedy(3 + turn)).tokens,
+                  undisturbed.generate(expected, tokens, greedy(3 + turn)).tokens);
+        // Two that need nearly all pages drive the session out of its own.
+        std::vector<RequestId> others;
+        for (int i = 0; i < 2; ++i) others.push_back(engine.add(text_at(11, 40), greedy(40)));
+        finish_all(engine);
+        for (const RequestId id : others) EXPECT_EQ(engine.take(id)->tokens.size(), 40U);
+        EXPECT_EQ(engine.session_length(session), undisturbed.session_length(expected));
+      }
+      const std::vector<TokenId> last = text_at(30, 9);
+      const std::span<const float> logits = engine.feed(session, last, 5);
+      const std::vector<float> actual(logits.begin(), logits.end());
+      const std::span<const float> row = undisturbed.feed(expected, last, 5);
+      EXPECT_EQ(actual, std::vector<float>(row.begin(), row.end()));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, InAnyCompany, testing::ValuesIn(rule_examples()),
+                         [](const auto& rule) {
+                           std::string name = rule.param.policy;
+                           for (char& c : name) c = std::isalnum(c) != 0 ? c : '_';
+                           return name;
+                         });
+
+TEST(Parked, ASessionMayBeFedTruncatedMeasuredAndClosed) {
+  const auto parked = [](Engine& engine, size_t n) {
+    const SessionId session = engine.open_session();
+    engine.feed(session, text_at(0, n));
+    const RequestId other = engine.add(text_at(9, 50), greedy(30));
+    finish_all(engine);
+    EXPECT_EQ(engine.take(other)->tokens.size(), 30U);
+    EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
+    EXPECT_EQ(engine.session_length(session), static_cast<int64_t>(n));
+    return session;
+  };
+  const int64_t pool = tight_pool("full");
+  Engine engine(tiny(), shared_memory("full", pool));
+  const auto fresh = [](const std::vector<TokenId>& text) {
+    Engine other(tiny(), shared_memory("full", 0));
+    const std::span<const float> row = other.feed(other.open_session(), text);
+    return std::vector<float>(row.begin(), row.end());
+  };
+  const SessionId one = parked(engine, 30);
+  EXPECT_EQ(engine.max_positions(one), engine.max_positions());
+  engine.truncate(one, 13);
+  EXPECT_EQ(engine.session_length(one), 13);
+  const std::span<const float> row = engine.feed(one, text_at(13, 2));
+  EXPECT_EQ(std::vector<float>(row.begin(), row.end()), fresh(text_at(0, 15)));
+  engine.close_session(one);
+
+  // Logits of what is new alone are handed out.
+  const SessionId two = parked(engine, 30);
+  std::vector<int64_t> positions;
+  std::vector<float> last;
+  engine.feed(two, text_at(30, 3), [&](int64_t position, std::span<const float> logits) {
+    positions.push_back(position);
+    last.assign(logits.begin(), logits.end());
+    return true;
+  });
+  EXPECT_EQ(positions, (std::vector<int64_t>{30, 31, 32}));
+  EXPECT_EQ(last, fresh(text_at(0, 33)));
+  engine.close_session(two);
+
+  const SessionId three = parked(engine, 30);
+  EXPECT_THROW(engine.feed(three, text_at(0, 99)), Error) << "context";
+  engine.close_session(three);
+  engine.set_kv_policy("sink:2+10");
+  engine.check_integrity();
+}
+
+TEST(Parked, WhatLeavesSaysSo) {
+  Engine engine(tiny(), shared_memory("full", tight_pool("full")));
+  const RequestId first = engine.add(text_at(0, 20), greedy(60));
+  const RequestId second = engine.add(text_at(3, 20), greedy(60));
+  finish_all(engine);
+  EXPECT_EQ(engine.take(first)->preemptions, 0);
+  const auto parked = engine.take(second);
+  EXPECT_EQ(parked->preemptions, 1);
+  EXPECT_GE(parked->recomputed_tokens, 20);
+  EXPECT_GT(engine.kv_stats().total.pages_removed[static_cast<size_t>(RemovalReason::kPreempt)], 0);
+}
+
+TEST(Parked, AFeedTakesTheMemoryOfWhatWaitsForTheNextStep) {
+  const int64_t pool = tight_pool("full");
+  Engine engine(tiny(), shared_memory("full", pool));
+  const RequestId running = engine.add(text_at(0, 40), greedy(30));
+  while (engine.kv_stats().total.pages_active < pool / 2) engine.step();
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(5, 80));
+  EXPECT_EQ(engine.session_length(session), 80);
+  finish_all(engine);
+  const auto result = engine.take(running);
+  EXPECT_EQ(result->preemptions, 1);
+  EXPECT_EQ(result->tokens,
+            Engine(tiny(), shared_memory("full", 0)).generate(text_at(0, 40), greedy(30)).tokens);
+}
+
+// ---- who gets tokens
+// ----------------------------------------------------------------------------
+
+/// Tokens said so far by each of several requests.
+class Said {
+ public:
+  RequestId add(Engine& engine, const std::vector<TokenId>& prompt, int32_t n,
+                int32_t priority = 0) {
+    const size_t place = counts.size();
+    counts.push_back(0);
+    GenerateOptions options = greedy(n);
+    options.priority = priority;
+    options.on_token = [this, place](const TokenEvent&) {
+      if (counts[place]++ == 0) firsts.push_back(place);
+      return true;
+    };
+    return engine.add(prompt, options);
+  }
+  std::vector<int> counts;
+  std::vector<size_t> firsts;
+};
+
+TEST(Shares, WhoDecodesGetsATokenInEachStepWhateverArrives) {
+  EngineOptions options = shared_memory("full", 0);
+  options.batch_size = 16;
+  options.mixed_prefill = 6;
+  Engine engine(tiny(), options);
+  Said said;
+  said.add(engine, text_at(0, 5), 60);
+  while (said.counts[0] == 0) engine.step();
+  for (int i = 0; i < 3; ++i) said.add(engine, text_at(1, 50), 5);
+  for (int step = 0; step < 20; ++step) {
+    const std::vector<int> before = said.counts;
+    const int64_t written = engine.kv_stats().tokens_written;
+    engine.step();
+    int64_t decoding = 0;
+    for (size_t i = 0; i < before.size(); ++i) {
+      if (before[i] == 0 || before[i] == (i == 0 ? 60 : 5)) continue;
+      EXPECT_EQ(said.counts[i], before[i] + 1) << step;
+      ++decoding;
+    }
+    EXPECT_LE(engine.kv_stats().tokens_written - written, decoding + 6);
+    EXPECT_GT(engine.kv_stats().tokens_written - written, decoding);
+  }
+  finish_all(engine);
+}
+
+TEST(Shares, NoStepIsLargerThanTheBatch) {
+  EngineOptions options = shared_memory("full", 0);
+  options.batch_size = 10;
+  options.mixed_prefill = 500;
+  Engine engine(tiny(), options);
+  Said said;
+  for (int i = 0; i < 4; ++i) {
+    said.add(engine, text_at(0, 50), 20);
+    for (int64_t step = 0; step < 3; ++step) {
+      const int64_t written = engine.kv_stats().tokens_written;
+      engine.step();
+      EXPECT_LE(engine.kv_stats().tokens_written - written, 10);
+    }
+  }
+  finish_all(engine);
+}
+
+TEST(Shares, AShortPromptDoesNotWaitForALongOne) {
+  EngineOptions options = shared_memory("full", 0);
+  options.batch_size = 8;
+  Engine engine(tiny(), options);
+  Said said;
+  const RequestId together = said.add(engine, text_at(0, 100), 2);
+  said.add(engine, text_at(3, 4), 2);
+  engine.step();
+  EXPECT_EQ(said.counts, (std::vector<int>{0, 1})) << "four tokens each";
+  finish_all(engine);
+  EXPECT_EQ(engine.take(together)->timings.prefill_tokens, 100);
+}
+
+TEST(Shares, MorePromptsThanTokensTakeTurns) {
+  EngineOptions options = shared_memory("full", 0);
+  options.batch_size = 4;  // as many as sequences: with one that decodes, three are left
+  options.mixed_prefill = 1;
+  Engine engine(tiny(), options);
+  Said said;
+  said.add(engine, text_at(0, 1), 100);
+  engine.step();
+  for (int i = 0; i < 3; ++i) said.add(engine, text_at(1, 12), 1);
+  int steps = 0;
+  for (; said.firsts.size() < 4; ++steps) engine.step();
+  EXPECT_LE(steps, 3 * 12);
+  EXPECT_GE(steps, 12);
+  finish_all(engine);
+}
+
+TEST(Queue, GoesByPriorityAndWaitingCountsToo) {
+  EngineOptions options = shared_memory("full", 0, 1);
+  Engine engine(tiny(), options);
+  Said said;
+  said.add(engine, text_at(0, 4), 1);
+  said.add(engine, text_at(0, 4), 1, -1);
+  said.add(engine, text_at(0, 4), 1, 2);
+  said.add(engine, text_at(0, 4), 1, 0);
+  finish_all(engine);
+  EXPECT_EQ(said.firsts, (std::vector<size_t>{2, 0, 3, 1}));
+
+  // Behind a stream of others of a higher level one comes at last.
+  said = {};
+  said.add(engine, text_at(0, 2), 1, -1);
+  for (int i = 0; said.counts[0] == 0; ++i) {
+    ASSERT_LT(i, 200);
+    said.add(engine, text_at(0, 2), 1);
+    engine.step();
+  }
+  EXPECT_GE(said.firsts.size(), 60U);
+  EXPECT_LE(said.firsts.size(), 70U);
+  finish_all(engine);
+}
+
+TEST(Queue, TheLeastImportantGivesItsPagesUp) {
+  Engine engine(tiny(), shared_memory("full", tight_pool("full")));
+  GenerateOptions options = greedy(50);
+  const RequestId early = engine.add(text_at(0, 20), options);
+  while (engine.kv_stats().steps < 5) engine.step();
+  options.priority = 1;
+  const RequestId late = engine.add(text_at(3, 20), options);
+  finish_all(engine);
+  EXPECT_EQ(engine.take(early)->preemptions, 1);
+  EXPECT_EQ(engine.take(late)->preemptions, 0);
+}
+
+TEST(Queue, HasAnEnd) {
+  EngineOptions options = shared_memory("full", 0, 1);
+  options.max_queued = 2;
+  Engine engine(tiny(), options);
+  const std::vector<TokenId> prompt = text_at(0, 4);
+  engine.add(prompt, greedy(3));
+  engine.add(prompt, greedy(3));
+  try {
+    engine.add(prompt, greedy(3));
+    ADD_FAILURE() << "a third waits";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(std::string(e.what()).find("max_queued"), std::string::npos) << e.what();
+  }
+  engine.step();  // one runs now
+  const RequestId third = engine.add(prompt, greedy(3));
+  finish_all(engine);
+  EXPECT_TRUE(engine.take(third));
+  GenerateOptions wrong = greedy(3);
+  wrong.priority = kMaxPriority + 1;
+  EXPECT_NE(refusal_of([&] { engine.add(prompt, wrong); }).find("priority is 1001"),
+            std::string::npos);
+}
+
+TEST(Queue, SessionsMayWaitInItToo) {
+  Engine engine(tiny(), shared_memory("full", 0));
+  Engine alone(tiny(), shared_memory("full", 0, 1));
+  const SessionId one = engine.open_session();
+  const SessionId two = engine.open_session();
+  const RequestId first = engine.add(one, text_at(0, 9), greedy(6));
+  const RequestId second = engine.add(two, text_at(4, 12), greedy(6));
+  EXPECT_THROW(engine.session_length(one), Error) << "it is in use";
+  finish_all(engine);
+  const std::vector<TokenId> said = engine.take(first)->tokens;
+  EXPECT_EQ(said, alone.generate(text_at(0, 9), greedy(6)).tokens);
+  EXPECT_EQ(engine.take(second)->tokens, alone.generate(text_at(4, 12), greedy(6)).tokens);
+  std::vector<TokenId> text = text_at(0, 9);
+  text.insert(text.end(), said.begin(), said.end());
+  text.push_back(5);
+  const RequestId next = engine.add(one, std::vector<TokenId>{5}, greedy(4));
+  finish_all(engine);
+  EXPECT_EQ(engine.take(next)->tokens, alone.generate(text, greedy(4)).tokens);
+}
+
+}  // namespace
+}  // namespace paddock::test
