@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "bench_parallel.h"
 #include "common.h"
 
 namespace cli {
@@ -13,9 +14,11 @@ namespace {
 
 struct Args {
   EngineArgs engine;
-  std::vector<int> prompt{512}, generate{128}, depth{0};
+  std::vector<int> prompt, generate, depth{0};
   int repetitions = 5;
   std::string output = "md";
+  std::vector<int> parallel;
+  int beside = 0;
 };
 
 struct Row {
@@ -115,7 +118,7 @@ void print_rows(const std::vector<Row>& rows, const std::string& format, const A
   print(out);
 }
 
-int run(const Args& args) {
+int run(Args args) {
   const std::string format = args.engine.json ? "json" : args.output;
   if (format != "md" && format != "json" && format != "csv") {
     throw UsageError(fmt::format("-o {}: must be md, json or csv", format));
@@ -123,11 +126,23 @@ int run(const Args& args) {
   if (args.repetitions < 1) {
     throw UsageError(fmt::format("-r {}: must be 1 or more", args.repetitions));
   }
+  if (args.beside != 0 && args.parallel.empty()) throw UsageError("--beside goes with --parallel");
+  if (!args.parallel.empty()) {
+    if (args.prompt.size() > 1 || args.generate.size() > 1 || args.depth != std::vector{0}) {
+      throw UsageError("with --parallel -p and -n take one number each, and -d none");
+    }
+    return run_parallel_bench(
+        {args.parallel, args.prompt.empty() ? 128 : args.prompt[0],
+         args.generate.empty() ? 32 : args.generate[0], args.beside, args.repetitions, format},
+        args.engine);
+  }
   for (const auto* list : {&args.prompt, &args.generate, &args.depth}) {
     for (const int n : *list) {
       if (n < 0) throw UsageError(fmt::format("-p, -n and -d must be 0 or more, not {}", n));
     }
   }
+  if (args.prompt.empty()) args.prompt = {512};
+  if (args.generate.empty()) args.generate = {128};
   const paddock::EngineOptions options = args.engine.engine_options();
   const auto model = args.engine.load_model();
   const auto engine = make_engine(model, options);
@@ -157,6 +172,14 @@ void add_bench(CLI::App& app, int& exit_code) {
   command->add_option("-d,--n-depth", args->depth, "tokens in the cache before")->delimiter(',');
   command->add_option("-r,--repetitions", args->repetitions, "counted runs")->capture_default_str();
   command->add_option("-o,--output", args->output, "md, json or csv")->capture_default_str();
+  command
+      ->add_option("--parallel", args->parallel,
+                   "numbers of sequences at once, -p and -n (128 and 32) of each")
+      ->delimiter(',');
+  command
+      ->add_option("--beside", args->beside,
+                   "with --parallel: tokens of one more prompt, read while they decode")
+      ->capture_default_str();
   command->callback([args, &exit_code] { exit_code = run(*args); });
 }
 

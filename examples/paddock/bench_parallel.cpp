@@ -1,0 +1,209 @@
+// As llama-batched-bench measures: B random prompts of P tokens at once, then G tokens of each.
+// Prefill lasts until every sequence has its first token, decode from then on. Gaps are those
+// between two tokens of one sequence.
+#include "bench_parallel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <random>
+
+namespace cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+/// What one run took, and what it did in that time.
+struct Run {
+  double prefill_seconds = 0, decode_seconds = 0, beside_seconds = 0;
+  int64_t decoded = 0;
+  std::vector<double> gaps;  // seconds
+};
+
+struct Row {
+  int parallel = 0;
+  double prefill_rate = 0, decode_rate = 0, beside_rate = 0;
+  double gap_p50 = 0, gap_p99 = 0;  // ms
+  int64_t pages_peak = 0;
+};
+
+class Sequences {
+ public:
+  Sequences(const ParallelBench& bench, int parallel, paddock::Engine& engine, uint32_t seed)
+      : bench_(bench), engine_(engine), random_(seed), last_(parallel) {}
+
+  Run run() {
+    Run run;
+    const auto n = static_cast<size_t>(last_.size());
+    const auto start = Clock::now();
+    std::vector<paddock::RequestId> ids;
+    for (size_t i = 0; i < n; ++i) ids.push_back(add(bench_.prompt, i, run));
+    while (n_begun_ < n && engine_.step()) {
+    }
+    const auto decoding = Clock::now();
+    run.prefill_seconds = seconds_between(start, decoding);
+    std::optional<paddock::RequestId> beside;
+    if (bench_.beside > 0) beside = engine_.add(some(bench_.beside), options(1));
+    const int64_t before = n_tokens_;
+    while (engine_.step()) {
+      if (!beside || run.beside_seconds > 0) continue;
+      if (engine_.status(*beside).state != paddock::RequestState::kFinished) continue;
+      run.beside_seconds = seconds_between(decoding, Clock::now());
+    }
+    run.decode_seconds = seconds_between(decoding, Clock::now());
+    run.decoded = n_tokens_ - before;
+    if (beside) ids.push_back(*beside);
+    for (const paddock::RequestId id : ids) {
+      const auto result = engine_.take(id);
+      if (result && result->finish_reason == paddock::FinishReason::kLength) continue;
+      throw paddock::Error(
+          paddock::ErrorCode::kCancelled,
+          fmt::format("a sequence ended as \"{}\"",
+                      result ? paddock::finish_reason_name(result->finish_reason) : "nothing"));
+    }
+    return run;
+  }
+
+ private:
+  std::vector<paddock::TokenId> some(int n) {
+    std::vector<paddock::TokenId> tokens(static_cast<size_t>(n));
+    const auto vocab = static_cast<uint32_t>(engine_.model().info().vocab_size);
+    for (auto& token : tokens) token = static_cast<paddock::TokenId>(random_() % vocab);
+    return tokens;
+  }
+
+  static paddock::GenerateOptions options(int n) {
+    paddock::GenerateOptions options;
+    options.max_tokens = n;
+    options.sampling.temperature = 0;
+    options.ignore_stop_tokens = true;
+    return options;
+  }
+
+  paddock::RequestId add(int prompt, size_t i, Run& run) {
+    paddock::GenerateOptions wanted = options(bench_.generate);
+    wanted.on_token = [this, i, &run](const paddock::TokenEvent& event) {
+      // Text that was held back comes once more without a token of its own.
+      if (counts_.size() <= i) counts_.resize(last_.size());
+      if (counts_[i] >= bench_.generate || event.id < 0) return true;
+      const auto now = Clock::now();
+      if (counts_[i]++ == 0) {
+        ++n_begun_;
+      } else {
+        run.gaps.push_back(seconds_between(last_[i], now));
+      }
+      ++n_tokens_;
+      last_[i] = now;
+      return true;
+    };
+    return engine_.add(some(prompt), wanted);
+  }
+
+  const ParallelBench& bench_;
+  paddock::Engine& engine_;
+  std::mt19937 random_;
+  std::vector<Clock::time_point> last_;  // of each sequence's tokens
+  std::vector<int> counts_;
+  size_t n_begun_ = 0;
+  int64_t n_tokens_ = 0;
+};
+
+/// The value below which `part` of them lie, nearest rank.
+double percentile(std::vector<double> values, double part) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const auto rank = static_cast<size_t>(std::ceil(part * static_cast<double>(values.size())));
+  return values[std::clamp<size_t>(rank, 1, values.size()) - 1];
+}
+
+Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
+            const std::shared_ptr<const paddock::Model>& model) {
+  paddock::EngineOptions options = args.engine_options();
+  options.max_sequences = parallel + (bench.beside > 0 ? 1 : 0);
+  if (options.context == 0) {
+    options.context = std::max(bench.prompt + bench.generate, bench.beside + 1);
+  }
+  const auto engine = make_engine(model, options);
+  const InterruptGuard guard(*engine);
+  Row row;
+  row.parallel = parallel;
+  std::vector<double> gaps;
+  for (int i = 0; i <= bench.repetitions; ++i) {
+    // Other prompts each time: what the engine may have kept of the last ones does not help.
+    Run run = Sequences(bench, parallel, *engine, static_cast<uint32_t>(i + 1)).run();
+    if (i == 0) continue;  // warm-up
+    const double share = 1.0 / bench.repetitions;
+    row.prefill_rate += share * bench.prompt * parallel / run.prefill_seconds;
+    if (run.decoded > 0) {
+      row.decode_rate += share * static_cast<double>(run.decoded) / run.decode_seconds;
+    }
+    if (bench.beside > 0) row.beside_rate += share * bench.beside / run.beside_seconds;
+    gaps.insert(gaps.end(), run.gaps.begin(), run.gaps.end());
+  }
+  row.gap_p50 = 1e3 * percentile(gaps, 0.5);
+  row.gap_p99 = 1e3 * percentile(gaps, 0.99);
+  row.pages_peak = engine->kv_stats().total.pages_peak;
+  return row;
+}
+
+void print_rows(const std::vector<Row>& rows, const ParallelBench& bench) {
+  if (bench.format == "json") {
+    Json out = Json::array();
+    for (const Row& r : rows) {
+      out.push_back({{"parallel", r.parallel},
+                     {"prompt", bench.prompt},
+                     {"gen", bench.generate},
+                     {"prefill_tokens_per_second", r.prefill_rate},
+                     {"decode_tokens_per_second", r.decode_rate},
+                     {"gap_p50_ms", r.gap_p50},
+                     {"gap_p99_ms", r.gap_p99},
+                     {"kv_pages_peak", r.pages_peak}});
+      if (bench.beside == 0) continue;
+      out.back()["beside"] = bench.beside;
+      out.back()["beside_tokens_per_second"] = r.beside_rate;
+    }
+    return print_json(out, 2);
+  }
+  const bool csv = bench.format == "csv";
+  std::string out =
+      csv ? "parallel,prompt,gen,prefill_tokens_per_second,decode_tokens_per_second,gap_p50_ms,"
+            "gap_p99_ms,kv_pages_peak,beside,beside_tokens_per_second\n"
+          : "| sequences | prompt | gen | prefill tokens/s | decode tokens/s | gap p50 ms | gap "
+            "p99 "
+            "ms | KV pages | beside | its tokens/s |\n|---|---|---|---|---|---|---|---|---|---|\n";
+  for (const Row& r : rows) {
+    out += fmt::format(
+        fmt::runtime(
+            csv ? "{},{},{},{:.3f},{:.3f},{:.3f},{:.3f},{},{},{:.3f}\n"
+                : "| {} | {} | {} | {:.2f} | {:.2f} | {:.2f} | {:.2f} | {} | {} | {:.2f} |\n"),
+        r.parallel, bench.prompt, bench.generate, r.prefill_rate, r.decode_rate, r.gap_p50,
+        r.gap_p99, r.pages_peak, bench.beside, r.beside_rate);
+  }
+  print(out);
+}
+
+}  // namespace
+
+int run_parallel_bench(const ParallelBench& bench, const EngineArgs& args) {
+  for (const int n : bench.parallel) {
+    if (n < 1) throw UsageError(fmt::format("--parallel {}: must be 1 or more", n));
+  }
+  if (bench.prompt < 1 || bench.generate < 1 || bench.beside < 0) {
+    throw UsageError(fmt::format(
+        "with --parallel -p is {} and -n {}: both must be 1 or more, and --beside 0 or more",
+        bench.prompt, bench.generate));
+  }
+  const auto model = args.load_model();
+  std::vector<Row> rows;
+  for (const int n : bench.parallel) rows.push_back(measure(bench, n, args, model));
+  print_rows(rows, bench);
+  return 0;
+}
+
+}  // namespace cli
