@@ -341,14 +341,27 @@ TEST(Runner, DrainsWhatWasSubmitted) {
 
 TEST(Runner, ACancellingShutdownEndsADrainThatTakesTooLong) {
   EngineRunner runner(std::make_shared<Engine>(tiny(), endless()));
-  const Endless running(runner);
-  std::vector<RequestHandle> queued;
-  for (int i = 0; i < 5; ++i) queued.push_back(runner.submit(prompt_of(9), greedy(1 << 20)));
+  std::latch began(1), go(1);
+  GenerateOptions waits = greedy(1 << 20);
+  waits.on_token = [&, n = 0](const TokenEvent&) mutable {
+    if (n++ > 0) return true;
+    began.count_down();
+    go.wait();
+    return true;
+  };
+  std::vector<RequestHandle> handles = {runner.submit(prompt_of(3), waits)};
+  began.wait();  // what comes now is yet to reach the engine
+  handles.push_back(runner.submit(prompt_of(9), greedy(1 << 20)));
   std::thread drain([&] { runner.shutdown(Shutdown::kDrain); });
-  runner.shutdown(Shutdown::kCancel);
+  while (!code_of([&] { handles.push_back(runner.submit(prompt_of(9), greedy(1 << 20))); })) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::thread cancel([&] { runner.shutdown(Shutdown::kCancel); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  go.count_down();
   drain.join();
-  EXPECT_EQ(running.handle.wait().finish_reason, FinishReason::kCancelled);
-  for (const RequestHandle& handle : queued) {
+  cancel.join();
+  for (const RequestHandle& handle : handles) {
     EXPECT_EQ(handle.wait().finish_reason, FinishReason::kCancelled);
   }
 }
