@@ -81,7 +81,7 @@ class Line {
     refuse(fmt::format("there is no key \"{}\"; there are {}", json_.begin().key(),
                        "prompt or tokens, n, max_tokens, temperature, top_k, top_p, min_p, "
                        "repeat_penalty, frequency_penalty, presence_penalty, seed, stop, "
-                       "logprobs, ignore_eos"));
+                       "logprobs, ignore_eos, priority"));
   }
 
  private:
@@ -120,6 +120,7 @@ void add_asks(Line line, int64_t index, const ParallelJob& job, const paddock::M
   int n = 1;
   line.take_integer("n", n, 1, 10000);
   line.take_integer("max_tokens", o.max_tokens, 0);
+  line.take_integer("priority", o.priority, -paddock::kMaxPriority, paddock::kMaxPriority);
   line.take_float("temperature", o.sampling.temperature);
   line.take_integer("top_k", o.sampling.top_k, 0);
   line.take_float("top_p", o.sampling.top_p);
@@ -196,6 +197,7 @@ bool print_answer(const Ask& ask, const paddock::RequestHandle& handle) {
   try {
     const paddock::GenerateResult result = handle.wait();
     out.update(answer_json(result, ask.options.sampling.seed, ask.options.logprobs.has_value()));
+    out["preemptions"] = result.preemptions;
     good = result.finish_reason != paddock::FinishReason::kError;
   } catch (const paddock::Error& e) {  // refused, or the device failed
     out["finish_reason"] = paddock::finish_reason_name(paddock::FinishReason::kError);
@@ -226,16 +228,21 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   Ended ended;
   std::vector<paddock::RequestHandle> handles;
   paddock::EngineRunner runner(engine);
-  const auto start = std::chrono::steady_clock::now();
-  for (size_t i = 0; i < asks.size(); ++i) {
+  const auto submit_all = [&](paddock::Engine&) {
+    std::optional<std::chrono::steady_clock::time_point> deadline;
     if (job.timeout > 0) {
-      asks[i].options.deadline =
-          start + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                      std::chrono::duration<double>(job.timeout));
+      deadline = std::chrono::steady_clock::now() +
+                 std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                     std::chrono::duration<double>(job.timeout));
     }
-    handles.push_back(runner.submit(std::move(asks[i].prompt), asks[i].options,
-                                    [&ended, i](const paddock::RequestHandle&) { ended.push(i); }));
-  }
+    for (size_t i = 0; i < asks.size(); ++i) {
+      asks[i].options.deadline = deadline;
+      handles.push_back(
+          runner.submit(std::move(asks[i].prompt), asks[i].options,
+                        [&ended, i](const paddock::RequestHandle&) { ended.push(i); }));
+    }
+  };
+  runner.call(submit_all);  // before its first step: what comes first depends on no thread's luck
   for (size_t n = 0; n < asks.size(); ++n) {
     const size_t i = ended.pop();
     all_good = print_answer(asks[i], handles[i]) && all_good;

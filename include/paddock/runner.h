@@ -84,6 +84,10 @@ class PADDOCK_API EngineRunner {
   /// Error kCancelled after shutdown(), or what broke the runner; then on_done is not called.
   RequestHandle submit(std::vector<TokenId> prompt, GenerateOptions options = {},
                        OnDone on_done = {});
+  /// Likewise, continuing a session that call() has opened, as Engine::add(session, ...) does: one
+  /// request at a time, a second one is refused.
+  RequestHandle submit(SessionId session, std::vector<TokenId> tokens, GenerateOptions options = {},
+                       OnDone on_done = {});
 
   /// Runs fn between two steps on the driving thread and returns when it has returned, throwing
   /// what it throws: for sessions, feed(), truncate(), another policy. On the driving thread itself
@@ -106,6 +110,7 @@ class PADDOCK_API EngineRunner {
 
  private:
   struct Impl;
+  RequestHandle submit(std::shared_ptr<RequestHandle::State> request);
   std::shared_ptr<Impl> impl_;  // the thread holds it, too
   std::thread thread_;
 };

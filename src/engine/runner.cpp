@@ -18,7 +18,12 @@ namespace paddock {
 // ------------------------------------------------------------------------------------
 
 struct RequestHandle::State {
+  State(std::optional<SessionId> of, std::vector<TokenId> text, GenerateOptions how,
+        EngineRunner::OnDone then)
+      : session(of), prompt(std::move(text)), options(std::move(how)), on_done(std::move(then)) {}
+
   // The host's, until the driving thread has them.
+  std::optional<SessionId> session;  // that it continues
   std::vector<TokenId> prompt;
   GenerateOptions options;
   EngineRunner::OnDone on_done;
@@ -244,7 +249,8 @@ void EngineRunner::Impl::admit(const std::shared_ptr<State>& request) {
       request->push(event);
       return !host || host(event);
     };
-    const RequestId id = engine->add(request->prompt, options);
+    const RequestId id = request->session ? engine->add(*request->session, request->prompt, options)
+                                          : engine->add(request->prompt, options);
     running_.push_back(request);
     request->prompt = {};  // the engine has its own
     bool cancelled = false;
@@ -349,20 +355,29 @@ EngineRunner::~EngineRunner() {
 RequestHandle EngineRunner::submit(std::vector<TokenId> prompt, GenerateOptions options,
                                    OnDone on_done) {
   return at_the_edge([&] {
-    const auto state = std::make_shared<RequestHandle::State>();
-    state->prompt = std::move(prompt);
-    state->options = std::move(options);
-    state->on_done = std::move(on_done);
-    state->driver = impl_->driver;
-    state->engine = impl_->engine;
-    {
-      const std::lock_guard lock(impl_->mutex);
-      impl_->check_open();
-      impl_->inbox.push_back(state);
-    }
-    impl_->wake.notify_all();
-    return RequestHandle(state);
+    return submit(std::make_shared<RequestHandle::State>(std::nullopt, std::move(prompt),
+                                                         std::move(options), std::move(on_done)));
   });
+}
+
+RequestHandle EngineRunner::submit(SessionId session, std::vector<TokenId> tokens,
+                                   GenerateOptions options, OnDone on_done) {
+  return at_the_edge([&] {
+    return submit(std::make_shared<RequestHandle::State>(session, std::move(tokens),
+                                                         std::move(options), std::move(on_done)));
+  });
+}
+
+RequestHandle EngineRunner::submit(std::shared_ptr<RequestHandle::State> request) {
+  request->driver = impl_->driver;
+  request->engine = impl_->engine;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->check_open();
+    impl_->inbox.push_back(request);
+  }
+  impl_->wake.notify_all();
+  return RequestHandle(std::move(request));
 }
 
 void EngineRunner::call(const std::function<void(Engine& engine)>& fn) {

@@ -575,6 +575,9 @@ fault("engine-153", "the host's callback is asked, not heard",
 fault("engine-154", "a cancellation that comes before the engine has the request is lost",
       "if (cancelled) «engine->cancel(id);»",
       "")
+fault("engine-168", "a turn of a session is a request of its own",
+      "«request->session» ? engine->add(*request->session",
+      "request->session && false")
 fault("engine-155", "cancel() does not reach a running request",
       "if (id && engine != nullptr) «engine->cancel(*id);»",
       "")

@@ -46,7 +46,7 @@ TEST_F(CliParallel, AnswersEveryLine) {
   const auto found = answers(R"({"prompt": "a", "max_tokens": 3}
 
 {"tokens": [104], "stop": "m"}
-{"prompt": "x", "max_tokens": 2, "logprobs": 1, "seed": 77}
+{"prompt": "x", "max_tokens": 2, "logprobs": 1, "seed": 77, "priority": 3}
 )",
                              "-n 20 --sequences 2");
   ASSERT_EQ(found.size(), 3U);
@@ -55,6 +55,7 @@ TEST_F(CliParallel, AnswersEveryLine) {
   EXPECT_EQ(first.at("finish_reason"), "length");
   EXPECT_EQ(first.at("prompt_tokens"), 2);  // BOS, too
   EXPECT_EQ(first.at("tokens"), Json({'b', 'c', 'd'}));
+  EXPECT_EQ(first.at("preemptions"), 0);
   EXPECT_FALSE(first.contains("answer"));
   EXPECT_FALSE(first.contains("logprobs"));
   EXPECT_EQ(first.at("timings").at("decode_tokens"), 2);
@@ -120,6 +121,7 @@ TEST_F(CliParallel, AWrongFileRunsNothing) {
   expect_refused(R"({"prompt": "a", "seed": 18446744073709551615})", "seed is");
   expect_refused(R"({"prompt": "a", "top_p": "x"})", "top_p is");
   expect_refused(R"({"prompt": "a", "stop": [1]})", "stop is");
+  expect_refused(R"({"prompt": "a", "priority": 1001})", "priority is 1001");
   expect_refused(R"({"prompt": "a", "ignore_eos": 1})", "ignore_eos");
   expect_refusal(command() + "-p a --sequences 2", 2, "--sequences 2");
   expect_refusal(command() + "--parallel x --sequences 0", 2, "--sequences 0");

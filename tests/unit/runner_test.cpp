@@ -286,6 +286,28 @@ TEST(Runner, CallsReachSessionsBetweenSteps) {
   EXPECT_EQ(result->tokens.size(), 3U);
 }
 
+TEST(Runner, TurnsOfASessionComeOneAfterTheOther) {
+  EngineRunner runner(std::make_shared<Engine>(tiny(), endless()));
+  const Endless beside(runner);
+  SessionId session = 0;
+  runner.call([&](Engine& engine) { session = engine.open_session(); });
+  Engine alone(tiny(), endless());
+  const SessionId own = alone.open_session();
+  for (const size_t n : {5U, 3U, 9U}) {
+    const RequestHandle turn = runner.submit(session, prompt_of(n), greedy(4));
+    EXPECT_EQ(turn.wait().tokens, alone.generate(own, prompt_of(n), greedy(4)).tokens);
+  }
+  const RequestHandle busy = runner.submit(session, prompt_of(2), greedy(1 << 20));
+  EXPECT_TRUE(busy.next());
+  const RequestHandle second = runner.submit(session, prompt_of(2), greedy(2));
+  EXPECT_NE(refusal_of([&] { second.wait(); }).find("running"), std::string::npos);
+  busy.cancel();
+  EXPECT_EQ(busy.wait().finish_reason, FinishReason::kCancelled);
+  EXPECT_EQ(runner.submit(session, prompt_of(2), greedy(2)).wait().tokens.size(), 2U);
+  EXPECT_EQ(code_of([&] { runner.submit(session + 7, prompt_of(2)).wait(); }),
+            ErrorCode::kInvalidArgument);
+}
+
 TEST(Runner, AResultThatSomebodyElseTookIsAnError) {
   EngineRunner runner(small_engine());
   std::latch began(1), go(1);
