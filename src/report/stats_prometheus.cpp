@@ -63,10 +63,7 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
-}  // namespace
-
-std::string to_prometheus(const KvStats& s) {
-  Printer p;
+void print_pool(Printer& p, const KvStats& s) {
   p.begin("layer_info", "gauge", "The rule that each layer is under.");
   for (const KvLayerStats& layer : s.layers) {
     p.value(fmt::format("layer=\"{}\",policy=\"{}\"", layer.layer, escaped(layer.policy)),
@@ -84,6 +81,9 @@ std::string to_prometheus(const KvStats& s) {
            "Times that too few pages were free for what a step needed.", s.reservations_refused);
   p.single("pool_pages", "gauge", "Pages of the whole pool.", s.pool_pages);
   p.single("pool_bytes", "gauge", "Bytes of the whole pool.", s.pool_bytes);
+}
+
+void print_layers(Printer& p, const KvStats& s) {
   p.layers("pages_pinned", "gauge", "Active pages that the rule may not name.", s,
            [](const KvLayerStats& l) { return l.pages_pinned; });
   p.layers("tokens_resident", "gauge", "Positions whose keys and values are held.", s,
@@ -108,6 +108,9 @@ std::string to_prometheus(const KvStats& s) {
            [](const KvLayerStats& l) { return l.kv_overflows; });
   p.layers("attention_seconds_total", "counter", "Time spent in attention.", s,
            [](const KvLayerStats& l) { return l.attention_seconds; });
+}
+
+void print_totals(Printer& p, const KvStats& s) {
   p.single("steps_total", "counter", "Forward passes.", s.steps);
   p.single("tokens_written_total", "counter", "Tokens whose keys and values were stored.",
            s.tokens_written);
@@ -129,6 +132,9 @@ std::string to_prometheus(const KvStats& s) {
   p.single("events_total", "counter", "Removals logged.", static_cast<int64_t>(s.events));
   p.single("events_lost_total", "counter", "Removals that the ring has overwritten.",
            static_cast<int64_t>(s.events_lost));
+}
+
+void print_memory(Printer& p, const KvStats& s) {
   p.single("process_resident_bytes", "gauge", "Memory of the process as the system reports it.",
            static_cast<int64_t>(s.memory.resident_bytes));
   p.begin("device_bytes", "gauge", "Memory of the device: by this engine, and by its driver.");
@@ -140,6 +146,16 @@ std::string to_prometheus(const KvStats& s) {
     p.value(fmt::format("device=\"{}\",kind=\"{}\"", escaped(s.device.device), kind),
             static_cast<int64_t>(bytes));
   }
+}
+
+}  // namespace
+
+std::string to_prometheus(const KvStats& s) {
+  Printer p;
+  print_pool(p, s);
+  print_layers(p, s);
+  print_totals(p, s);
+  print_memory(p, s);
   return p.take();
 }
 
