@@ -93,10 +93,10 @@ fault("tool-027", "the remedy keeps the rule",
       "")
 fault("tool-028", "what a user took back left by the rule",
       "|| «!by_rule(event.reason)») continue;",
-      "false")
+      "false", tests="cli_test:CliChat.WhatIsTakenBackIsNotWhatARuleLetGo")
 fault("tool-029", "all runs of positions are named",
       "if («shown == 3») return out",
-      "false")
+      "false", tests="cli_test:CliChat.OfManyRunsThreeAreNamed*")
 fault("tool-030", "ranges that meet are two",
       "«std::prev(at)->second >= first») first",
       "std::prev(at)->second > first")

@@ -198,6 +198,43 @@ TEST_F(CliChat, WhatLeavesIsSaidAtEachTurn) {
   EXPECT_EQ(paddock("generate" + model() + "--temp 0 -n 60 -p one").err, "");
 }
 
+TEST_F(CliChat, OfManyRunsThreeAreNamedAndTheOthersCounted) {
+  const std::string events = folder_.path() + "/events";
+  const Outcome o =
+      paddock("generate" + model() +
+              "--temp 0 -n 100 -p one --kv-block-size 2 --kv-policy random:24@every:8 "
+              "--kv-events " +
+              events);
+  EXPECT_EQ(o.code, 0) << o.err;
+  std::vector<bool> left(200);
+  std::ifstream file(events);
+  for (std::string line; std::getline(file, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event["reason"] != "policy_trim") continue;
+    for (int i = 0; i < event["n_tokens"].get<int>(); ++i) {
+      left.at(event["first_position"].get<size_t>() + static_cast<size_t>(i)) = true;
+    }
+  }
+  std::vector<std::string> runs;
+  for (size_t first = 0, end = 0; first < left.size(); first = end + 1) {
+    for (end = first; end < left.size() && left[end];) ++end;
+    if (end > first) runs.push_back(std::to_string(first) + "-" + std::to_string(end - 1));
+  }
+  ASSERT_GT(runs.size(), 4);
+  EXPECT_NE(o.err.find("positions " + runs[0] + ", " + runs[1] + ", " + runs[2] + " and " +
+                       std::to_string(runs.size() - 3) + " more runs in 1 of 1 layers"),
+            std::string::npos)
+      << o.err;
+}
+
+TEST_F(CliChat, WhatIsTakenBackIsNotWhatARuleLetGo) {
+  // The window has dropped what was in view then: all is taken back, the sinks too, and read again.
+  const Outcome o = paddock(chat() + "-n 40 -b 8 --kv-policy sink:16+16", "one\n/retry\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(times(o.err, "paddock: sink:16+16 let "), 2) << o.err;
+  EXPECT_EQ(times(o.err, " pages go: positions 16-"), 2) << o.err;
+}
+
 TEST_F(CliChat, ARefusedMessageKeepsTheConversation) {
   const Outcome o = paddock(chat() + "-n 4 -c 64", std::string(200, 'x') + "\none\n" +
                                                        std::string(200, 'x') + "\n/stats\n");

@@ -153,6 +153,41 @@ TEST(OverflowNumbers, AreWarnedOfOnceWhereLogitsStayFinite) {
   EXPECT_GT(silent, 0);
 }
 
+/// What becomes of the first token in a cache of bfloat16, where values are `scale` times as large.
+struct Stored {
+  int64_t lost;
+  std::string refusal;
+};
+Stored stored_as_bf16(double scale) {
+  const TemporaryFolder folder;
+  TinyShape shape;
+  shape.n_layers = 1;
+  shape.value_scale = scale;
+  Engine engine(parts(tiny_model(folder, shape, 3), with(KvType::kBF16, Precision::kReference)));
+  Stored out;
+  try {
+    engine.feed(engine.open_session(), std::span(kTokens).first(1));
+  } catch (const Error& e) {
+    out.refusal = e.what();
+  }
+  out.lost = engine.kv_stats().total.kv_overflows;
+  return out;
+}
+
+TEST(OverflowNumbers, WhatBfloat16CannotHoldNeedsFloat32) {
+  // Between the largest numbers of the two types lies a fifth of a percent.
+  double fits = 1e36;
+  double too_large = 1e39;
+  while (too_large / fits > 1.0002) {
+    const double scale = std::sqrt(fits * too_large);
+    const Stored stored = stored_as_bf16(scale);
+    (stored.lost > 0 || !stored.refusal.empty() ? too_large : fits) = scale;
+  }
+  const Stored stored = stored_as_bf16(too_large);
+  EXPECT_GT(stored.lost, 0);
+  expect_part(stored.refusal, "bf16 cannot hold; make the engine with kv.type f32 (--kv-type f32)");
+}
+
 TEST(OverflowNumbers, DamagedWeightsAreNotBlamedOnTheType) {
   const TemporaryFolder folder;
   Engine engine(parts(Model::load(poisoned_folder(folder)), with(KvType::kF16)));
