@@ -1,9 +1,16 @@
-// Linked into a test program that has not support/on_cuda.cpp, nor support/simt/on_emulated.cpp.
+// Linked into a test program that has not support/on_cuda.cpp: engines that name no device run on
+// the CPU. With PADDOCK_EMULATED_CUDA those that name "cuda" run on an emulated one.
 #include "engine/engine_impl.h"
 #include "support/golden.h"
+#if defined(PADDOCK_EMULATED_CUDA)
+#include "support/simt/simt_runtime.h"
+#endif
 
 namespace paddock::test {
 
+#if defined(PADDOCK_EMULATED_CUDA)
+using simt::make_backend;
+#endif
 const bool kOnCuda = false;
 const bool kEmulated = false;
 const char* const kDevice = "auto";
