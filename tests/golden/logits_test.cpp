@@ -1,4 +1,6 @@
 // Logits against transformers in float32 and an independent StreamingLLM, and bit equality of ours.
+#include <nlohmann/json.hpp>
+
 #include "support/golden.h"
 
 namespace paddock::test {

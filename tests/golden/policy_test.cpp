@@ -1,4 +1,6 @@
 // Eviction rules against independent implementations: the same victims, the same logits.
+#include <nlohmann/json.hpp>
+
 #include "support/golden.h"
 
 namespace paddock::test {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -91,7 +92,7 @@ TEST(TokenizerHostile, VocabularyIds) {
   with_id(nullptr, "no integer");
   with_id(json::array(), "no id");
   with_id(65, "given twice");
-  std::string twice = test::small_tokenizer_json().dump();
+  std::string twice = test::small_tokenizer_text();
   twice.insert(twice.find("\"vocab\":{") + 9, "\"a\":301,");
   expect_bad_json(twice, bad, "has two ids");
 }
@@ -206,7 +207,7 @@ TEST(TokenizerHostile, AddedTokens) {
 }
 
 TEST(TokenizerHostile, TruncatedAndDamagedJson) {
-  const std::string whole = test::small_tokenizer_json().dump();
+  const std::string whole = test::small_tokenizer_text();
   for (size_t n = 0; n < whole.size(); n += 7) {
     expect_bad_json(whole.substr(0, n), ErrorCode::kBadFile, "not valid JSON");
   }
@@ -320,7 +321,7 @@ TEST(TokenizerHostile, Gguf) {
 TEST(TokenizerHostile, FolderSettings) {
   const auto bad = [](const char* name, const std::string& content, const std::string& part) {
     const TemporaryFolder folder;
-    folder.write("tokenizer.json", test::small_tokenizer_json().dump());
+    folder.write("tokenizer.json", test::small_tokenizer_text());
     folder.write(name, content);
     expect_error([&] { Tokenizer::load(folder.path()); }, ErrorCode::kBadFile, part);
   };
@@ -339,7 +340,7 @@ TEST(TokenizerHostile, FolderSettings) {
 }
 
 TEST(TokenizerHostile, TextsTooLongForTheirIndices) {
-  const std::string text = test::small_tokenizer_json().dump();
+  const std::string text = test::small_tokenizer_text();
   const auto tokenizer = parse_tokenizer_json(bytes_of(text));
   // The length is refused before a byte is read.
   for (const uint64_t size : {UINT64_C(1) << 31, UINT64_C(1) << 32, (UINT64_C(1) << 32) + 1}) {

@@ -1,6 +1,7 @@
 // Sequences in a batch are what each is alone: the same tokens, log-probabilities and texts of the
 // event log, and counters that add up, whatever rule measures what.
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "support/small_requests.h"
 

@@ -15,7 +15,7 @@ constexpr int32_t kVocab = 301;  // of the small tokenizer
 class Calls : public testing::Test {
  protected:
   Calls() {
-    folder_.write("tokenizer.json", small_tokenizer_json().dump());
+    folder_.write("tokenizer.json", small_tokenizer_text());
     TinyShape shape;
     shape.vocab_size = kVocab;
     shape.context_length = 256;

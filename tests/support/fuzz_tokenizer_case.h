@@ -10,13 +10,13 @@
 #include <string>
 #include <string_view>
 
+#include "core/utf8.h"
 #include "paddock/tokenizer.h"
 #include "support/fuzz_promise.h"
 #include "support/small_tokenizer.h"
 #include "text/chat_format.h"
 #include "text/tokenizer_readers.h"
 #include "text/tokenizer_source.h"
-#include "core/utf8.h"
 
 namespace paddock::test {
 
@@ -44,7 +44,7 @@ inline void check_text(const std::shared_ptr<const Tokenizer>& tokenizer, std::s
 /// Throws std::logic_error if a promise is broken. Errors about the input are swallowed.
 inline void fuzz_tokenizer_case(std::span<const std::byte> input) {
   static const auto fixed = [] {
-    const std::string json = small_tokenizer_json().dump();
+    const std::string json = small_tokenizer_text();
     return parse_tokenizer_json(bytes_of(json));
   }();
   if (input.empty()) return;

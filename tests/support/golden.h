@@ -6,16 +6,15 @@
 
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "support/npy.h"
 
 namespace paddock::test {
 
 /// Whether engines that name no device run on CUDA in this program, and whether there on the
-/// emulated one, which takes milliseconds for a token. Said by support/on_cuda.cpp or
-/// support/simt/on_emulated.cpp in programs that have it, else by support/on_cpu.cpp: the tests
+/// emulated one, which takes milliseconds for a token. Said by support/on_cuda.cpp
+/// in programs that have it, else by support/on_cpu.cpp: the tests
 /// themselves are compiled once.
 extern const bool kOnCuda;
 extern const bool kEmulated;
@@ -49,14 +48,8 @@ inline std::string test_data() {
 
 inline std::string golden(const std::string& name) { return test_data() + "/golden/" + name; }
 
-inline nlohmann::json golden_json(const std::string& name) {
-  std::ifstream file(golden(name));
-  return nlohmann::json::parse(file);
-}
-
-inline std::vector<TokenId> golden_tokens() {
-  return golden_json("tokens.json").get<std::vector<TokenId>>();
-}
+nlohmann::json golden_json(const std::string& name);
+std::vector<TokenId> golden_tokens();
 
 inline EngineOptions reference_options() {
   EngineOptions options;
@@ -66,39 +59,11 @@ inline EngineOptions reference_options() {
 }
 
 /// Logits of every position; check_integrity() afterwards.
-inline Matrix all_logits(Engine& engine, std::span<const TokenId> tokens) {
-  Matrix out;
-  engine.forward(tokens, [&](int64_t position, std::span<const float> row) {
-    EXPECT_EQ(position, out.rows);
-    ++out.rows;
-    out.cols = static_cast<int64_t>(row.size());
-    out.values.insert(out.values.end(), row.begin(), row.end());
-    return true;
-  });
-  engine.check_integrity();
-  return out;
-}
-
-inline Matrix all_logits(const std::string& model, const EngineOptions& options) {
-  Engine engine(parts(Model::load(golden(model)), options));
-  return all_logits(engine, golden_tokens());
-}
+Matrix all_logits(Engine& engine, std::span<const TokenId> tokens);
+Matrix all_logits(const std::string& model, const EngineOptions& options);
 
 /// Largest difference over the largest magnitude of `expected`.
-inline double relative_error(const Matrix& actual, const Matrix& expected) {
-  EXPECT_EQ(actual.rows, expected.rows);
-  EXPECT_EQ(actual.cols, expected.cols);
-  if (actual.values.size() != expected.values.size()) return INFINITY;
-  double error = 0;
-  double largest = 0;
-  for (size_t i = 0; i < expected.values.size(); ++i) {
-    const double e = std::fabs(double{actual.values[i]} - expected.values[i]);
-    if (!(e <= error)) error = e;  // NaN counts
-    largest = std::max(largest, std::fabs(double{expected.values[i]}));
-  }
-  EXPECT_GT(largest, 0.5) << "the expected logits are trivial";
-  return error / largest;
-}
+double relative_error(const Matrix& actual, const Matrix& expected);
 
 /// Path of a real file from the environment; skips visibly without it, but fails in CI.
 #define PADDOCK_REAL_FILE(path, variable)                                         \

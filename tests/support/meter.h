@@ -3,11 +3,7 @@
 
 #include <paddock/paddock.h>
 
-#include <filesystem>
-
 #include "support/golden.h"
-#include "support/small_tokenizer.h"
-#include "support/temporary_folder.h"
 
 namespace paddock::test {
 
@@ -37,21 +33,6 @@ inline std::vector<TokenId> some_tokens(int64_t n) {
 }
 
 /// The tiny model with a tokenizer whose tokens are the characters of ASCII.
-inline std::shared_ptr<const Model> tiny_with_text() {
-  const TemporaryFolder folder;
-  std::filesystem::copy(golden("gqa1-default"), folder.path(),
-                        std::filesystem::copy_options::recursive);
-  nlohmann::json tokenizer = small_tokenizer_json();
-  nlohmann::json vocab = nlohmann::json::object();
-  for (int id = 0; id < 128; ++id) {
-    vocab[alphabet_from_bytes(std::string(1, static_cast<char>(id)))] = id;
-  }
-  tokenizer["model"]["vocab"] = vocab;
-  tokenizer["model"]["merges"] = nlohmann::json::array();
-  tokenizer["added_tokens"] = nlohmann::json::array();
-  tokenizer["post_processor"] = nullptr;
-  folder.write("tokenizer.json", tokenizer.dump());
-  return Model::load(folder.path());
-}
+std::shared_ptr<const Model> tiny_with_text();
 
 }  // namespace paddock::test

@@ -55,7 +55,7 @@ inline std::shared_ptr<const Model> scripted_model(const TemporaryFolder& folder
   }
   tensors.add(layer + "mlp.down_proj.weight", {kHidden, 4}, zeros(4 * kHidden));
   folder.write("model.safetensors", tensors.text());
-  folder.write("tokenizer.json", small_tokenizer_json().dump());
+  folder.write("tokenizer.json", small_tokenizer_text());
   folder.write("config.json",
                fmt::format(R"({{"model_type":"llama","hidden_size":{},"intermediate_size":4,)"
                            R"("num_hidden_layers":1,"num_attention_heads":1,"head_dim":2,)"

@@ -62,7 +62,7 @@ class WithTemplate : public Tokenizer {
  private:
   static const Tokenizer& small() {
     static const auto tokenizer = [] {
-      const std::string json = test::small_tokenizer_json().dump();
+      const std::string json = test::small_tokenizer_text();
       return make_tokenizer(read_tokenizer_json(test::bytes_of(json)));
     }();
     return *tokenizer;

@@ -18,7 +18,7 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 class ChatTurns : public testing::Test {
  protected:
   ChatTurns() {
-    folder_.write("tokenizer.json", test::small_tokenizer_json().dump());
+    folder_.write("tokenizer.json", test::small_tokenizer_text());
     model_ = test::tiny_model(folder_, {.vocab_size = 320, .context_length = 512}, 7);
     engine_ = std::make_unique<Engine>(model_, EngineOptions{.threads = 1,
                                                              .device = "cpu",

@@ -6,6 +6,7 @@
 #include <clocale>
 #include <filesystem>
 #include <locale>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/system.h"

@@ -1,5 +1,6 @@
 // Policies that answer wrongly: counted, reported, overruled for that decision alone, and the text
 // is what the overruled decision makes it.
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "support/golden.h"

@@ -457,7 +457,7 @@ const std::vector<Row>& folder_rows() {
       {"bos_token",
        [] {
          const TemporaryFolder folder;
-         folder.write("tokenizer.json", small_tokenizer_json().dump());
+         folder.write("tokenizer.json", small_tokenizer_text());
          EXPECT_EQ(Tokenizer::load(folder.path())->bos(), 274);
          folder.write("special_tokens_map.json", R"({"bos_token": "2"})");
          EXPECT_EQ(Tokenizer::load(folder.path())->bos(), '2');
@@ -467,7 +467,7 @@ const std::vector<Row>& folder_rows() {
       {"eos_token",
        [] {
          const TemporaryFolder folder;
-         folder.write("tokenizer.json", small_tokenizer_json().dump());
+         folder.write("tokenizer.json", small_tokenizer_text());
          folder.write("special_tokens_map.json", R"({"eos_token": "2"})");
          folder.write("tokenizer_config.json", R"({"eos_token": "1"})");
          const auto stops = Tokenizer::load(folder.path())->stop_tokens();
@@ -477,7 +477,7 @@ const std::vector<Row>& folder_rows() {
       {"add_bos_token",
        [] {
          const TemporaryFolder folder;
-         folder.write("tokenizer.json", small_tokenizer_json().dump());
+         folder.write("tokenizer.json", small_tokenizer_text());
          EXPECT_TRUE(Tokenizer::load(folder.path())->adds_bos());
          folder.write("tokenizer_config.json", R"({"add_bos_token": false})");
          EXPECT_FALSE(Tokenizer::load(folder.path())->adds_bos());
@@ -495,7 +495,7 @@ const std::vector<Row>& folder_rows() {
        }},
       {"chat_template", [] {
          const TemporaryFolder folder;
-         folder.write("tokenizer.json", small_tokenizer_json().dump());
+         folder.write("tokenizer.json", small_tokenizer_text());
          folder.write("tokenizer_config.json", R"({"chat_template": "a"})");
          EXPECT_EQ(Tokenizer::load(folder.path())->chat_template(), "a");
          folder.write("chat_template.jinja", "b");

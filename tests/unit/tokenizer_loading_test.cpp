@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,7 @@ std::shared_ptr<const Tokenizer> load(const test::VocabularyGguf& file) {
 
 TEST(TokenizerLoading, GgufGivesTheSameIdsAsJson) {
   const TemporaryFolder folder;
-  const auto json =
-      Tokenizer::load(folder.write("tokenizer.json", test::small_tokenizer_json().dump()));
+  const auto json = Tokenizer::load(folder.write("tokenizer.json", test::small_tokenizer_text()));
   const auto gguf = load(SmallGguf().file());
   EXPECT_EQ(gguf->encode(kText), json->encode(kText));
   EXPECT_EQ(gguf->decode(gguf->encode("<|eot_id|>\xE4\xBD\xA0")), "<|eot_id|>\xE4\xBD\xA0");
@@ -155,7 +155,7 @@ TEST(TokenizerLoading, PreTokenizersInJson) {
 
 TEST(TokenizerLoading, TellsKindsByContent) {
   const TemporaryFolder folder;
-  const std::string json = folder.write("a.gguf", " \n" + test::small_tokenizer_json().dump());
+  const std::string json = folder.write("a.gguf", " \n" + test::small_tokenizer_text());
   EXPECT_EQ(Tokenizer::load(json)->vocab_size(), 301);
   const std::string gguf = folder.write("tokenizer.json", SmallGguf().file().bytes());
   EXPECT_EQ(Tokenizer::load(gguf)->find("hello"), 259);
@@ -182,7 +182,7 @@ TEST(TokenizerLoading, ErrorsNameThePath) {
          "128000");
   expect(folder.write("x.json", "{\"model\": {\"type\": \"WordPiece\"}}"), ErrorCode::kUnsupported,
          "WordPiece");
-  folder.write("tokenizer.json", test::small_tokenizer_json().dump());
+  folder.write("tokenizer.json", test::small_tokenizer_text());
   folder.write("config.json", "{\"eos_token_id\": 301}");
   expect(folder.path(), ErrorCode::kBadFile, "eos_token_id \"301\"");
 }
@@ -203,7 +203,7 @@ TEST(TokenizerLoading, AByteOrderMarkIsSaid) {
           << error.what();
     }
   };
-  const std::string json = test::small_tokenizer_json().dump();
+  const std::string json = test::small_tokenizer_text();
   {
     const TemporaryFolder folder;
     const std::string path = folder.write("tokenizer.json", mark + json);

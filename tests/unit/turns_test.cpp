@@ -175,7 +175,7 @@ class Talk {
   static std::shared_ptr<const Model> model() {
     static const TemporaryFolder folder;
     static const std::shared_ptr<const Model> model = [] {
-      folder.write("tokenizer.json", small_tokenizer_json().dump());
+      folder.write("tokenizer.json", small_tokenizer_text());
       return tiny_model(folder, {.vocab_size = 304, .context_length = 512}, 6);
     }();
     return model;
