@@ -72,20 +72,21 @@ double parse_share(const std::string& text) {
   return percent / 100;
 }
 
-paddock::SettingNames option_names(const std::string& policy) {
+paddock::SettingNames option_names(const std::string& policy, const std::string& sequences) {
   return {.budget = "--kv-budget",
           .share = "--kv-budget",
           .policy = policy,
           .context = "-c",
           .batch = "-b",
-          .sequences = "--sequences",
+          .sequences = sequences,
           .size = size_text};
 }
 
-std::string describe(const paddock::Error& error, const std::string& policy) {
+std::string describe(const paddock::Error& error, const std::string& policy,
+                     const std::string& sequences) {
   std::string text(error.problem());
   if (!error.proposals().empty()) {
-    text += "; " + paddock::to_text(error.proposals(), option_names(policy));
+    text += "; " + paddock::to_text(error.proposals(), option_names(policy, sequences));
   }
   return text;
 }

@@ -16,11 +16,13 @@ std::string size_text(uint64_t bytes);
 /// "80%" as 0.8.
 double parse_share(const std::string& text);
 
-/// The tool's options. `policy`: how a rule is set here.
-paddock::SettingNames option_names(const std::string& policy = "--kv-policy");
+/// The tool's options. `policy`: how a rule is set here; `sequences`: how their number is.
+paddock::SettingNames option_names(const std::string& policy = "--kv-policy",
+                                   const std::string& sequences = "--parallel");
 
 /// The problem, and what works, by the names of the tool's options.
-std::string describe(const paddock::Error& error, const std::string& policy = "--kv-policy");
+std::string describe(const paddock::Error& error, const std::string& policy = "--kv-policy",
+                     const std::string& sequences = "--parallel");
 
 /// Why an answer was cut off and what would have let it go on; empty where it was not for lack of
 /// room.
