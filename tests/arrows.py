@@ -11,7 +11,7 @@ MAY = {
     "io": ([], []),
     "text": (["io"], ["chat", "tokenizer", "engine"]),  # of engine.h one plain struct: an answer
     "eviction": ([], ["eviction"]),
-    "report": ([], ["kv_cache", "stats"]),
+    "report": ([], ["engine", "engine_stats", "kv_cache", "stats"]),
     "kv": (["eviction", "kernels"], ["eviction", "stats"]),
     "backend": (["kernels"], ["stats"]),
     "model": (["backend", "io", "text", "kernels"], ["model"]),

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "paddock/engine_stats.h"
 #include "paddock/error.h"
 #include "paddock/export.h"
 #include "paddock/kv_cache.h"
@@ -109,6 +110,9 @@ struct Timings {
   double decode_seconds = 0;
   int64_t prefill_tokens = 0;
   int64_t decode_tokens = 0;
+  double queue_seconds = 0;        ///< from add() to being let in for the first time
+  double first_token_seconds = 0;  ///< from add() to the first token; 0: there is none
+  LatencyHistogram token_gaps;     ///< from each token to the next one
 };
 
 struct GenerateResult {
@@ -258,7 +262,8 @@ class PADDOCK_API Engine {
   /// there for what comes.
   int64_t max_positions(SessionId session) const;
 
-  KvStats kv_stats() const;  ///< any thread, any time
+  KvStats kv_stats() const;   ///< any thread, any time
+  EngineStats stats() const;  ///< any thread, any time; as of the last step or add()
   /// Resident blocks of a layer, all sequences, in position order; any thread.
   std::vector<KvBlock> kv_blocks(int32_t layer) const;
   /// Removals numbered `from` and later, as far back as the ring reaches; any thread.

@@ -3,6 +3,7 @@
 
 #include "paddock/chat.h"
 #include "paddock/engine.h"
+#include "paddock/engine_stats.h"
 #include "paddock/error.h"
 #include "paddock/eviction.h"
 #include "paddock/kv_cache.h"

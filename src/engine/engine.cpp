@@ -182,6 +182,10 @@ KvStats Engine::kv_stats() const {
   return at_the_edge([&] { return impl_->stats(); });
 }
 
+EngineStats Engine::stats() const {
+  return at_the_edge([&] { return impl_->book.snapshot(); });
+}
+
 std::vector<KvBlock> Engine::kv_blocks(int32_t layer) const {
   return at_the_edge([&] { return impl_->cache->blocks(layer); });
 }

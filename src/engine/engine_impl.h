@@ -17,6 +17,7 @@
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "engine/setup.h"
+#include "engine/stats_book.h"
 #include "engine/step_runner.h"
 #include "kv/cache_manager.h"
 #include "paddock/engine.h"
@@ -77,6 +78,7 @@ struct Engine::Impl {
   std::unique_ptr<StepRunner> runner;
   std::unique_ptr<Scheduler> scheduler;
   std::atomic<uint64_t> memory_bytes{0};
+  StatsBook book;
 
   std::map<RequestId, GenerateResult> finished;
   Sessions sessions;
@@ -150,6 +152,11 @@ struct Engine::Impl {
   void fit_pool(uint64_t weights_bytes);
 
   // ---- numbers
+  /// Counts who waits, runs and is parked.
+  void note_requests() noexcept;
+  /// How long it waited, once it has been let in.
+  void note_queue(Request& request) noexcept;
+  void note_token(Request& request);
   /// Warns once where keys or values have not fitted their type and nobody has said so.
   void note_overflows();
 

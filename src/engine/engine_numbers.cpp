@@ -1,4 +1,6 @@
 // What became of the numbers: keys and values that did not fit their type, logits that are none.
+#include <utility>
+
 #include "core/log.h"
 #include "engine/engine_impl.h"
 
@@ -34,6 +36,44 @@ std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t 
   }
   return Error(ErrorCode::kBadFile,
                what + ": the model's weights are damaged, or too large for float32");
+}
+
+void Engine::Impl::note_requests() noexcept {
+  int32_t waiting = 0, running = 0, parked = 0;
+  for (const auto& request : scheduler->requests()) {
+    if (request == nullptr) continue;
+    ++(request->running ? running : request->result.preemptions > 0 ? parked : waiting);
+  }
+  book.update([&](EngineStats& s) {
+    s.requests_waiting = waiting;
+    s.requests_running = running;
+    s.requests_parked = parked;
+    s.preemptions = scheduler->preemptions();
+    s.sessions_parked = scheduler->sessions_parked();
+  });
+}
+
+void Engine::Impl::note_queue(Request& request) noexcept {
+  if (!request.sampler || std::exchange(request.queue_noted, true)) return;
+  book.update([&](EngineStats& s) { s.queue.add(request.result.timings.queue_seconds); });
+}
+
+void Engine::Impl::note_token(Request& request) {
+  const auto now = std::chrono::steady_clock::now();
+  Timings& timings = request.result.timings;
+  const bool is_first = request.result.tokens.size() == 1;
+  const std::chrono::duration<double> since =
+      now - (is_first ? request.added_at : request.last_token_at);
+  request.last_token_at = now;
+  if (is_first) {
+    timings.first_token_seconds = since.count();
+  } else {
+    timings.token_gaps.add(since.count());
+  }
+  book.update([&](EngineStats& s) {
+    ++s.generated_tokens;
+    (is_first ? s.first_token : s.token_gap).add(since.count());
+  });
 }
 
 void Engine::Impl::note_overflows() {

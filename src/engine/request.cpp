@@ -96,6 +96,8 @@ void Request::begin(int32_t vocab_size) {
   }
   sequence.tokens.reserve(static_cast<size_t>(prompt_end) + expected + 1);
   sampler.emplace(options.sampling, vocab_size);
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - added_at;
+  result.timings.queue_seconds = waited.count();
   sampler->observe(sequence.tokens);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,14 +34,17 @@ struct Request {
 
   RequestId id;
   GenerateOptions options;
-  Session* session;                // whose text it continues, if any
-  std::unique_ptr<Sequence> own;   // else
-  Sequence& sequence;              // the one or the other
-  int64_t prompt_end;              // position after the prompt's last token
-  int64_t rank = 0;                // the smaller goes first; equal ones by their ids
-  int32_t times_passed = 0;        // by requests behind it that were let in before it
-  bool running = false;            // let in; else it waits, perhaps parked
-  std::optional<Sampler> sampler;  // once it has begun
+  Session* session;               // whose text it continues, if any
+  std::unique_ptr<Sequence> own;  // else
+  Sequence& sequence;             // the one or the other
+  int64_t prompt_end;             // position after the prompt's last token
+  int64_t rank = 0;               // the smaller goes first; equal ones by their ids
+  int32_t times_passed = 0;       // by requests behind it that were let in before it
+  std::chrono::steady_clock::time_point added_at = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_token_at{};  // after the first one
+  bool queue_noted = false;                               // how long it waited has been counted
+  bool running = false;                                   // let in; else it waits, perhaps parked
+  std::optional<Sampler> sampler;                         // once it has begun
   TextStream text;
   /// Becomes an entry of Engine::Impl::finished without an allocation.
   std::map<RequestId, GenerateResult>::node_type node;

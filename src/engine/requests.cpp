@@ -111,6 +111,7 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   auto request = std::make_unique<Request>(next_request_, session, prompt, options, *model, *cache);
   if (session != nullptr) session->busy = true;
   scheduler->add(std::move(request));
+  note_requests();
   return next_request_++;
 }
 
@@ -151,6 +152,12 @@ void Engine::Impl::retire() noexcept {
       gone->session->busy = false;
     }
     gone->own = nullptr;
+    note_queue(*gone);
+    const std::chrono::duration<double> whole = std::chrono::steady_clock::now() - gone->added_at;
+    book.update([&](EngineStats& s) {
+      ++s.requests_finished[static_cast<size_t>(gone->result.finish_reason)];
+      s.request.add(whole.count());
+    });
     if (!gone->discarded) finished.insert(std::move(gone->node));
   });
 }
@@ -251,6 +258,7 @@ bool Engine::Impl::step() {
   if (!batch_.parts.empty()) run_batch();
   deliver_rests();
   retire();
+  note_requests();
   deliver_events();
   return true;
 }
@@ -263,7 +271,12 @@ void Engine::Impl::run_batch() {
   for (size_t i = 0; i < batch_.parts.size(); ++i) {
     const BatchPart& part = batch_.parts[i];
     Timings& timings = part.request->result.timings;
+    note_queue(*part.request);
     part.request->result.recomputed_tokens += part.n_recomputed;
+    book.update([&](EngineStats& s) {
+      s.recomputed_tokens += part.n_recomputed;
+      if (!part.decodes) s.prompt_tokens += part.n_tokens - part.n_recomputed;
+    });
     (part.decodes ? timings.decode_seconds : timings.prefill_seconds) += step.seconds;
     (part.decodes ? timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;
     if (!part.wants_logits) continue;
@@ -323,6 +336,7 @@ void Engine::Impl::take_token(Request& request, TokenId id, std::span<const floa
   request.sampler->observe(id);
   request.sequence.tokens.push_back(id);
   result.tokens.push_back(id);
+  note_token(request);
   if (request.options.logprobs) {
     result.logprobs.push_back({id, event.logprob});
     event.top = result.top_logprobs.emplace_back(std::move(top));

@@ -255,6 +255,7 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
 
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
   for (;;) {
+    if (cache_.reserve(sequence.tables(), n)) return n;
     const int32_t fits = cache_.max_reservable(sequence.tables(), n);
     if (fits > 0 && cache_.reserve(sequence.tables(), fits)) return fits;
     if (!make_way(request)) return 0;
@@ -269,12 +270,14 @@ bool Scheduler::make_way(const Request* request) {
   }
   if (idle != nullptr) {
     idle->sequence.park();
+    ++sessions_parked_;
     return true;
   }
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (last.running || last.finished || !lists_pages(last.sequence)) continue;
     last.sequence.park();  // its session's, held while it waits
+    ++sessions_parked_;
     return true;
   }
   for (size_t i = requests_.size(); i-- > 0;) {
@@ -291,6 +294,7 @@ void Scheduler::park(Request& request) {
   request.sequence.park();
   request.running = false;
   ++request.result.preemptions;
+  ++preemptions_;
 }
 
 bool Scheduler::lists_pages(const Sequence& sequence) const {

@@ -67,6 +67,9 @@ class Scheduler {
   /// many; 0: the pool holds no more of it.
   int32_t reserve(Sequence& sequence, int32_t n) { return reserve(sequence, n, nullptr); }
 
+  int64_t preemptions() const { return preemptions_; }
+  int64_t sessions_parked() const { return sessions_parked_; }
+
  private:
   // ---- who is let in
   void admit_waiting(ScheduledBatch& batch);
@@ -97,7 +100,7 @@ class Scheduler {
   const EngineSetup& setup_;
   const Sessions& sessions_;
   int32_t vocab_size_;
-  int64_t step_ = 0;
+  int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank
   std::vector<int64_t> shares_;                     // [running_.size()] tokens

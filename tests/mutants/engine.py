@@ -90,7 +90,7 @@ fault("engine-053", "an overdue request in the queue waits",
       "} else if («request->overdue()») { finish(*request, FinishReason::kDeadline);",
       "request->admitted && request->overdue()")
 fault("engine-054", "events of a request's end come with the next call",
-      "deliver_rests(); retire(); «deliver_events();»",
+      "retire(); note_requests(); «deliver_events();»",
       "")
 fault("engine-058", "seconds of answers count as the prompt's",
       "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
@@ -269,6 +269,32 @@ fault("scheduler-051", "a parked request runs on",
       "«request.running = false;» ++request.result.preemptions;", "")
 fault("scheduler-052", "preemptions are not counted",
       "request.running = false; «++request.result.preemptions;»", "")
+source("src/engine/engine_numbers.cpp", "engine_behaviour_test")
+fault("numbers-001", "what is parked counts as waiting",
+      "++(request->running ? running : «request->result.preemptions > 0» ? parked : waiting);", "false")
+fault("numbers-002", "the first token counts as a gap",
+      "const bool is_first = «request.result.tokens.size() == 1»;", "false")
+fault("numbers-003", "gaps are counted from the beginning",
+      "«request.last_token_at = now;»", "")
+fault("numbers-004", "the time in the queue counts at every step",
+      "std::exchange(request.queue_noted, «true»)", "false")
+fault("numbers-005", "who never ran has waited, too",
+      "if (!request.sampler || std::exchange",
+      "if ((!MUT && !request.sampler) || std::exchange")
+source("src/engine/requests.cpp", "engine_behaviour_test")
+fault("numbers-006", "what is computed again counts as new",
+      "s.prompt_tokens += «part.n_tokens - part.n_recomputed»;", "part.n_tokens")
+fault("numbers-007", "tokens of answers count as the prompt's",
+      "if («!part.decodes») s.prompt_tokens +=", "true")
+fault("numbers-008", "ends are counted without their reasons",
+      "++s.requests_finished[«static_cast<size_t>(gone->result.finish_reason)»];", "0")
+source("include/paddock/engine_stats.h", "engine_behaviour_test")
+fault("numbers-009", "a bound lies in the bucket above it",
+      "«seconds > kLatencyBounds[at]»", "seconds >= kLatencyBounds[at]")
+source("src/report/engine_stats_text.cpp", "engine_behaviour_test")
+fault("numbers-010", "buckets are not summed up",
+      "below += h.counts[i]; const std::string bound",
+      "below = (MUT ? 0 : below) + h.counts[i]; const std::string bound")
 source("src/engine/sequence.cpp", "engine_behaviour_test engine_test")
 fault("sequence-001", "a sequence that comes back does not know how far it was",
       "«reached_ = reached();»", "")

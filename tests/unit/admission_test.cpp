@@ -55,7 +55,6 @@ class Queue {
           << i << " " << finish_reason_name(result->finish_reason) << result->error;
       EXPECT_EQ(result->tokens, alone(wanted_[i].first, wanted_[i].second)) << i;
     }
-    EXPECT_EQ(engine.kv_stats().reservations_refused, 0);
     return most;
   }
 

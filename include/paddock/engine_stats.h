@@ -1,0 +1,65 @@
+// What an engine's requests did and how long they waited. Plain structs, by value.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "paddock/export.h"
+
+namespace paddock {
+
+/// Seconds: the buckets of every LatencyHistogram.
+inline constexpr std::array<double, 18> kLatencyBounds = {
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000};
+
+struct LatencyHistogram {
+  /// [i]: how many took at most kLatencyBounds[i] and more than the bound before it; the last one:
+  /// more than all bounds.
+  std::array<int64_t, kLatencyBounds.size() + 1> counts{};
+  double sum_seconds = 0;
+
+  void add(double seconds) {
+    size_t at = 0;
+    while (at < kLatencyBounds.size() && seconds > kLatencyBounds[at]) ++at;
+    ++counts[at];
+    sum_seconds += seconds;
+  }
+  int64_t count() const {
+    int64_t sum = 0;
+    for (const int64_t n : counts) sum += n;
+    return sum;
+  }
+};
+
+/// As many as there are of FinishReason.
+inline constexpr int32_t kFinishReasons = 7;
+
+/// Counters count since the engine was made; all requests of add() and generate() are counted.
+struct EngineStats {
+  int32_t requests_waiting = 0;  ///< to be let in, now
+  int32_t requests_running = 0;  ///< now
+  int32_t requests_parked = 0;   ///< that gave their pages up and wait to go on, now
+  std::array<int64_t, kFinishReasons> requests_finished{};  ///< by FinishReason
+  int64_t prompt_tokens = 0;      ///< computed for prompts, each token once
+  int64_t recomputed_tokens = 0;  ///< computed again for what had been parked
+  int64_t generated_tokens = 0;   ///< stop tokens left out
+  int64_t preemptions = 0;        ///< times that a request was parked,
+  int64_t sessions_parked = 0;    ///< and that a session was which no request ran
+  LatencyHistogram queue;         ///< from add() to being let in for the first time
+  LatencyHistogram first_token;   ///< from add() to the first token
+  LatencyHistogram token_gap;     ///< from each token of an answer to its next one
+  LatencyHistogram request;       ///< from add() to the end
+};
+
+/// The snapshot as one JSON object: fields as above, reasons by name, of each histogram "count",
+/// "sum_seconds" and "buckets", a list of [bound or null, count].
+PADDOCK_API std::string to_json(const EngineStats& stats);
+/// A few lines for people.
+PADDOCK_API std::string to_table(const EngineStats& stats);
+/// Prometheus text exposition format, version 0.0.4; names begin with paddock_, and go on as
+/// vLLM's do where it has the metric.
+PADDOCK_API std::string to_prometheus(const EngineStats& stats);
+
+}  // namespace paddock

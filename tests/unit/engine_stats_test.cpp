@@ -1,0 +1,186 @@
+// What the engine counts: against what its requests say of themselves, and as it is printed.
+#include <paddock/paddock.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "support/golden.h"
+#include "support/small_requests.h"
+#include "support/temporary_folder.h"
+
+namespace paddock::test {
+namespace {
+
+/// A number of its own in every field.
+EngineStats distinct() {
+  EngineStats s;
+  int n = 1;
+  for (int32_t* at : {&s.requests_waiting, &s.requests_running, &s.requests_parked}) *at = ++n;
+  for (int64_t& at : s.requests_finished) at = ++n;
+  for (int64_t* at : {&s.prompt_tokens, &s.recomputed_tokens, &s.generated_tokens, &s.preemptions,
+                      &s.sessions_parked}) {
+    *at = ++n;
+  }
+  for (LatencyHistogram* h : {&s.queue, &s.first_token, &s.token_gap, &s.request}) {
+    for (int64_t& at : h->counts) at = ++n;
+    h->sum_seconds = 0.5 + ++n;
+  }
+  return s;
+}
+
+nlohmann::json expected_histogram(int64_t first) {
+  nlohmann::json buckets = nlohmann::json::array();
+  int64_t sum = 0;
+  for (size_t i = 0; i < 19; ++i) {
+    const nlohmann::json bound =
+        i < 18 ? nlohmann::json(kLatencyBounds[i]) : nlohmann::json(nullptr);
+    buckets.push_back({bound, first + static_cast<int64_t>(i)});
+    sum += first + static_cast<int64_t>(i);
+  }
+  return {
+      {"count", sum}, {"sum_seconds", 0.5 + static_cast<double>(first) + 19}, {"buckets", buckets}};
+}
+
+TEST(EngineStats, AsJsonWithEveryField) {
+  const nlohmann::json expected = {{"requests_waiting", 2},
+                                   {"requests_running", 3},
+                                   {"requests_parked", 4},
+                                   {"requests_finished",
+                                    {{"stop", 5},
+                                     {"length", 6},
+                                     {"context", 7},
+                                     {"kv_full", 8},
+                                     {"cancelled", 9},
+                                     {"deadline", 10},
+                                     {"error", 11}}},
+                                   {"prompt_tokens", 12},
+                                   {"recomputed_tokens", 13},
+                                   {"generated_tokens", 14},
+                                   {"preemptions", 15},
+                                   {"sessions_parked", 16},
+                                   {"queue", expected_histogram(17)},
+                                   {"first_token", expected_histogram(37)},
+                                   {"token_gap", expected_histogram(57)},
+                                   {"request", expected_histogram(77)}};
+  EXPECT_EQ(nlohmann::json::parse(to_json(distinct())), expected);
+}
+
+TEST(EngineStats, AsPrometheusText) {
+  const std::string text = to_prometheus(distinct());
+  for (const char* line :
+       {"paddock_num_requests_waiting 2", "paddock_num_requests_running 3",
+        "paddock_num_requests_parked 4",
+        "paddock_request_success_total{finished_reason=\"stop\"} 5",
+        "paddock_request_success_total{finished_reason=\"error\"} 11",
+        "paddock_prompt_tokens_total 12", "paddock_recomputed_tokens_total 13",
+        "paddock_generation_tokens_total 14", "paddock_num_preemptions_total 15",
+        "paddock_sessions_parked_total 16",
+        "paddock_request_queue_time_seconds_bucket{le=\"0.001\"} 17",
+        "paddock_request_queue_time_seconds_bucket{le=\"0.0025\"} 35",  // 17 and 18
+        "paddock_time_to_first_token_seconds_sum 56.5",
+        "paddock_inter_token_latency_seconds_bucket{le=\"+Inf\"} 1254",
+        "paddock_inter_token_latency_seconds_count 1254",
+        "paddock_e2e_request_latency_seconds_sum 96.5"}) {
+    EXPECT_NE(text.find("\n" + std::string(line) + "\n"), std::string::npos) << line;
+  }
+  PADDOCK_REAL_FILE(promtool, "PADDOCK_PROMTOOL")
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/metrics";
+  std::ofstream(path) << text;
+  EXPECT_EQ(std::system((std::string(promtool) + " check metrics < " + path).c_str()), 0);
+}
+
+TEST(EngineStats, AsLinesForPeople) {
+  EngineStats s;
+  s.requests_waiting = 3;
+  s.requests_finished[1] = 2;
+  s.prompt_tokens = 40;
+  for (const double seconds : {0.02, 0.02, 0.3}) s.token_gap.add(seconds);
+  EXPECT_EQ(to_table(s),
+            "requests: 3 waiting, 0 running, 0 parked, 2 length\n"
+            "tokens: 40 of prompts, 0 generated, 0 computed again; 0 preemptions, 0 sessions "
+            "parked\n"
+            "token gap           3  mean 113.3 ms, half within 25 ms, 99 % within 500 ms\n");
+}
+
+TEST(LatencyHistogram, CountsUpToItsBounds) {
+  LatencyHistogram h;
+  h.add(0);
+  h.add(0.001);
+  h.add(0.0011);
+  h.add(1000);
+  h.add(1001);
+  EXPECT_EQ(h.counts[0], 2);
+  EXPECT_EQ(h.counts[1], 1);
+  EXPECT_EQ(h.counts[17], 1);
+  EXPECT_EQ(h.counts[18], 1);
+  EXPECT_EQ(h.count(), 5);
+  EXPECT_DOUBLE_EQ(h.sum_seconds, 2001.0021);
+}
+
+TEST(EngineStats, AreWhatTheRequestsSayOfThemselves) {
+  EngineOptions options = reference_options();
+  options.threads = 1;
+  options.max_sequences = 3;
+  options.batch_size = 16;
+  options.context = 96;
+  options.kv.block_size = 4;
+  Engine roomy(tiny(), options);
+  options.kv.budget_bytes = static_cast<uint64_t>(30 * roomy.kv_stats().page_bytes);
+  Engine engine(tiny(), options);
+  const SessionId session = engine.open_session();
+  engine.feed(session, prompt_of(10));  // no request
+  EXPECT_EQ(engine.stats().prompt_tokens, 0);
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 9; ++i) {
+    ids.push_back(engine.add(prompt_of(static_cast<size_t>(8 + i)), greedy(5 * i)));
+    EXPECT_EQ(engine.stats().requests_waiting, i + 1);
+  }
+  engine.cancel(ids[8]);
+  bool parked = false;
+  while (engine.step()) {
+    const EngineStats s = engine.stats();
+    const int64_t all = s.requests_waiting + s.requests_running + s.requests_parked +
+                        std::accumulate(s.requests_finished.begin(), s.requests_finished.end(), 0);
+    EXPECT_EQ(all, 9);
+    EXPECT_LE(s.requests_running, 3);
+    parked = parked || s.requests_parked > 0;
+    EXPECT_EQ(s.queue.count() >= s.first_token.count(), true);
+  }
+  EXPECT_TRUE(parked);
+  EngineStats sum;
+  for (const RequestId id : ids) {
+    const auto result = engine.take(id);
+    ++sum.requests_finished[static_cast<size_t>(result->finish_reason)];
+    sum.prompt_tokens += result->timings.prefill_tokens - result->recomputed_tokens;
+    sum.recomputed_tokens += result->recomputed_tokens;
+    sum.generated_tokens += static_cast<int64_t>(result->tokens.size());
+    sum.preemptions += result->preemptions;
+    for (size_t i = 0; i < sum.token_gap.counts.size(); ++i) {
+      sum.token_gap.counts[i] += result->timings.token_gaps.counts[i];
+    }
+    if (!result->tokens.empty()) {
+      EXPECT_GE(result->timings.first_token_seconds, result->timings.queue_seconds);
+      EXPECT_EQ(result->timings.token_gaps.count(),
+                static_cast<int64_t>(result->tokens.size()) - 1);
+    }
+  }
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.requests_finished, sum.requests_finished);
+  EXPECT_EQ(stats.prompt_tokens, sum.prompt_tokens);
+  EXPECT_EQ(stats.recomputed_tokens, sum.recomputed_tokens);
+  EXPECT_EQ(stats.generated_tokens, sum.generated_tokens);
+  EXPECT_EQ(stats.preemptions, sum.preemptions);
+  EXPECT_GT(stats.preemptions, 0);
+  EXPECT_EQ(stats.sessions_parked, 1);
+  EXPECT_EQ(stats.token_gap.counts, sum.token_gap.counts);
+  EXPECT_EQ(stats.queue.count(), 8) << "one never ran";
+  EXPECT_EQ(stats.first_token.count(), 7) << "nor had one a token to make";
+  EXPECT_EQ(stats.request.count(), 9);
+  EXPECT_EQ(stats.requests_waiting + stats.requests_running + stats.requests_parked, 0);
+}
+
+}  // namespace
+}  // namespace paddock::test
