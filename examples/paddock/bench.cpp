@@ -143,7 +143,8 @@ int run(Args args) {
   }
   if (args.prompt.empty()) args.prompt = {512};
   if (args.generate.empty()) args.generate = {128};
-  const paddock::EngineOptions options = args.engine.engine_options();
+  paddock::EngineOptions options = args.engine.engine_options();
+  options.kv.reuse = false;  // a prompt that is measured again is computed again
   const auto model = args.engine.load_model();
   const auto engine = make_engine(model, options);
   const InterruptGuard guard(*engine);

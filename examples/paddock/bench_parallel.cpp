@@ -125,6 +125,7 @@ double percentile(std::vector<double> values, double part) {
 Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
             const std::shared_ptr<const paddock::Model>& model) {
   paddock::EngineOptions options = args.engine_options();
+  options.kv.reuse = false;  // every prompt is computed
   options.max_sequences = parallel + (bench.beside > 0 ? 1 : 0);
   if (options.context == 0) {
     options.context = std::max(bench.prompt + bench.generate, bench.beside + 1);

@@ -120,6 +120,8 @@ struct GenerateResult {
   std::vector<TokenId> tokens;        ///< generated ids, the stop token left out
   std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens =
+      0;  ///< of them, taken from blocks kept for reuse; the others were computed
   FinishReason finish_reason = FinishReason::kError;
   std::string error;                ///< with kError: what went wrong
   std::vector<Proposal> proposals;  ///< with kContext and kKvFull: what lets it go on to the end of

@@ -32,6 +32,13 @@ struct KvOptions {
   double budget_share = 0;
   KvType type = KvType::kAuto;
   int32_t block_size = 16;  ///< positions per block, 1..4096
+  /// Full blocks stay when nobody lists them any more, until their pages are needed, and a prompt
+  /// that begins like an earlier text lists them instead of computing them again: across requests,
+  /// sessions and turns, also while the other one still runs. Under rules by which every layer sees
+  /// everything; other rules neither read nor keep. Token ids are compared. The same bits as
+  /// without on the CPU and with Precision::kReference; elsewhere within what the device's sums
+  /// differ by from one batch to another.
+  bool reuse = true;
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";

@@ -13,13 +13,12 @@ namespace paddock {
 
 /// Why a page left a sequence's table. Six reasons, never one verb.
 enum class RemovalReason : int32_t {
-  kCapacity,     ///< a cached page that nobody referenced was reclaimed: lossless; not yet, as no
-                 ///< option of an engine keeps pages for reuse
+  kCapacity,     ///< a cached page that nobody referenced was reclaimed: lossless
   kWindow,       ///< no later query could see any of it (the rule's own visibility)
   kPolicyTrim,   ///< a scored rule dropped it from a live sequence: changes the output
   kSequenceEnd,  ///< its sequence ended
   kPreempt,      ///< its sequence was parked: lossless, slow
-  kUser,         ///< the host truncated the sequence
+  kUser,         ///< the host truncated the sequence, or changed the rules that it was kept under
 };
 inline constexpr int32_t kRemovalReasons = 6;
 /// "capacity", "window", "policy_trim", "sequence_end", "preempt", "user".
@@ -30,8 +29,7 @@ struct KvLayerStats {
   int32_t layer = -1;           ///< -1: total
   std::string policy;           ///< the layer's rule
   int64_t pages_active = 0;     ///< pages that some sequence's table lists
-  int64_t pages_cached = 0;     ///< pages kept for reuse that no table lists; 0, as no option of
-                                ///< an engine keeps any yet
+  int64_t pages_cached = 0;     ///< pages kept for reuse that no table lists
   int64_t pages_pinned = 0;     ///< active pages whose blocks the rule may not name (sinks, newest)
   int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
   int64_t tokens_resident = 0;  ///< positions whose keys and values lie in active pages
@@ -40,6 +38,7 @@ struct KvLayerStats {
   int64_t bytes = 0;        ///< pages_active times the page size
   int64_t pages_allocated = 0;
   std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
+  int64_t pages_merged = 0;    ///< freed because another sequence had computed the same block
   int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group
   int64_t trim_decisions = 0;  ///< times a scored rule was asked
   /// Keys and values, finite numbers of the model, that KvOptions::type could only hold as
@@ -84,8 +83,8 @@ struct KvStats {
   std::string last_violation;     ///< what the latest one was
   int64_t hook_failures = 0;      ///< times that on_event, or the process's log hook, threw
 
-  // Of blocks kept for reuse; 0, as no option of an engine keeps any yet.
-  int64_t prefix_lookups = 0;   ///< blocks looked for among those kept for reuse,
+  // Of blocks kept for reuse.
+  int64_t prefix_lookups = 0;   ///< blocks looked for among them, up to the first one missing,
   int64_t prefix_hits = 0;      ///< of them found, warm-up and re-reads after a preemption excluded
   int64_t reclaim_regrets = 0;  ///< blocks looked for in vain that had been reclaimed before
 

@@ -46,6 +46,9 @@ class PageStore {
   /// Whether all copies up to that ticket are done.
   virtual bool copies_done(int64_t ticket) = 0;
   virtual void wait_for_copies(int64_t ticket) = 0;
+  /// Copies a page into another one, which nothing under way reads: after the steps so far, before
+  /// the next.
+  virtual void copy_page(int32_t from, int32_t to) = 0;
   /// Fills a free page with NaN: whoever still read it would be found out.
   virtual void poison_page(int32_t page) = 0;
 };

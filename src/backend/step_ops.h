@@ -69,6 +69,10 @@ class StepOps {
   /// Waits until what the plan asked for (uses, key norms) has been written.
   virtual void wait() = 0;
 
+  /// Whether what a token becomes, its keys and values included, has the same bits whatever else
+  /// the step brings.
+  virtual bool is_batch_invariant() const = 0;
+
   // ---- counts, from any thread
   /// Time spent in a layer's attention up to the last wait.
   virtual int64_t attention_nanoseconds(int32_t layer) const = 0;

@@ -205,6 +205,7 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
   impl_->rows.emplace(options.chunk, vocab, compares);
   EngineOptions engine = options.engine;
   engine.batch_size = std::min(engine.batch_size, options.chunk);
+  engine.kv.reuse = false;  // every position is measured, so every position is computed
   impl_->runners.push_back({engine.kv.policy, engine, nullptr});
   engine.kv.custom_policy = nullptr;
   for (const std::string& policy : options.contenders) {

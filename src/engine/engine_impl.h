@@ -135,6 +135,8 @@ struct Engine::Impl {
       const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step);
   /// Computes again what a parked sequence had.
   void restore(Sequence& sequence);
+  /// Lists what others have computed of its first `end` tokens.
+  void reuse_blocks(Sequence& sequence, int64_t end);
   /// Runs what the sequence has not had computed yet, handing out the logits after each token.
   void feed_rows(Sequence& sequence, const OnLogits& on_logits);
   /// Adds `tokens` to the session's text and calls feed_all, which runs what is uncomputed of it;

@@ -80,7 +80,10 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
       .max_positions = o.context,
       .max_chunk = setup.chunk,
       .event_capacity = o.kv.event_capacity,
-      .queues_events = static_cast<bool>(o.kv.on_event)};
+      .queues_events = static_cast<bool>(o.kv.on_event),
+      .keep_blocks = o.kv.reuse,
+      .merges_blocks = backend->ops().is_batch_invariant(),
+      .copy_page = [this](int32_t from, int32_t to) { backend->pages().copy_page(from, to); }};
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif

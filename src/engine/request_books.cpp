@@ -22,7 +22,8 @@ RequestStatus Engine::Impl::status(RequestId id) const {
   if (at == finished.end() || id == own_request_) return {};
   const GenerateResult& result = at->second;
   return {RequestState::kFinished, result.prompt_tokens,
-          std::min(result.timings.prefill_tokens - result.recomputed_tokens, result.prompt_tokens),
+          std::min(result.cached_tokens + result.timings.prefill_tokens - result.recomputed_tokens,
+                   result.prompt_tokens),
           static_cast<int64_t>(result.tokens.size())};
 }
 

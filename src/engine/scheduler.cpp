@@ -234,6 +234,12 @@ int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
 
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
+  // Others may have computed what comes next; the last token runs in any case, for its logits.
+  // What the sequence had before it was parked is nothing new.
+  const int64_t reached = sequence.reached();
+  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
+                      sequence.computed() == reached);
+  request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
   const int64_t left = sequence.length() - sequence.computed();
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);

@@ -22,7 +22,7 @@ class Sequence {
  public:
   explicit Sequence(CacheManager& cache) : cache_(cache) {}
   ~Sequence() {
-    if (tables_) cache_.close(*tables_);
+    if (tables_) cache_.close(*tables_, tokens);
   }
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;

@@ -88,6 +88,7 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
   target.sequence.set_prompt(prompt_tokens);
   std::span<const float> logits;
   feed_session(target, tokens, [&] {
+    reuse_blocks(target.sequence, target.sequence.length() - 1);
     feed_sequence(target.sequence, target.sequence.length(), true,
                   [&](int64_t, const StepResult& step, int32_t) {
                     logits = step.parts[0].logits;
@@ -143,7 +144,14 @@ bool Engine::Impl::hand_out(const OnLogits& on_logits, int64_t position,
   return on_logits(position, logits);
 }
 
+void Engine::Impl::reuse_blocks(Sequence& sequence, int64_t end) {
+  if (!sequence.is_open()) sequence.open();
+  cache->match_prefix(sequence.tables(), sequence.tokens, end,
+                      sequence.reached() == sequence.computed());
+}
+
 void Engine::Impl::restore(Sequence& sequence) {
+  if (sequence.computed() < sequence.reached()) reuse_blocks(sequence, sequence.reached());
   feed_sequence(sequence, sequence.reached(), false,
                 [](int64_t, const StepResult&, int32_t) { return true; });
 }

@@ -42,7 +42,9 @@ StepResult StepRunner::run(std::span<const BatchPart> parts, StopCheck& stop) {
       return {};
     }
     planner_->report(cache_);
-    for (const BatchPart& part : parts) cache_.commit(part.sequence->tables());
+    for (const BatchPart& part : parts) {
+      cache_.commit(part.sequence->tables(), part.sequence->tokens);
+    }
   } catch (...) {
     give_back();
     throw;

@@ -52,11 +52,30 @@ struct CacheManager::Impl {
   /// Whether it would.
   bool has_room(int64_t pages_per_layer);
   void reclaim_block();
+  /// The pages of a block that the tree has let go of.
+  void free_block(int32_t node, RemovalReason reason);
+  /// A page that only the tree holds, or does so no longer.
+  void count_cached(int32_t layer, int32_t page, bool is_cached);
   /// Whether blocks can be shared: every layer sees everything.
   bool shares() const;
-  /// Puts the full blocks of a sequence that is about to end into the tree.
-  void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens);
-  /// One table lists a page no more.
+  /// Puts full blocks of a sequence into the tree.
+  void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens, bool is_ending);
+  /// The node's pages take the place of the sequence's own in its block i, which has the same bits.
+  void merge(CachedSequence& sequence, int64_t i, int32_t node);
+  /// Takes out the positions after the last full block; a kept block that has them comes next.
+  void drop_tail(CachedSequence& sequence);
+  void note_pool_peak();
+  /// One more table lists a page of the tree.
+  void list_kept(int32_t layer, int32_t page);
+  /// Whether others can see the page that the sequence would write next.
+  bool shares_tail(const CachedSequence& sequence) const;
+  /// Whether they are sequences, so that the tree cannot just let go of it.
+  bool must_copy_tail(const CachedSequence& sequence) const;
+  /// Pages for `blocks` more, and the tail is the sequence's own. False: nothing has changed.
+  bool find_room(CachedSequence& sequence, int64_t blocks);
+  void copy_tail(CachedSequence& sequence);
+  /// One table lists a page no more. True if it is free now.
+  bool unlist_page(int32_t layer, int32_t page);
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
   /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
   void shrink(SequenceId id, int32_t layer, int64_t length, bool reserved);
@@ -93,7 +112,8 @@ struct CacheManager::Impl {
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
   PrefixTree tree;
-  std::vector<uint8_t> in_tree;  // [n_units] 1 where the tree holds a reference
+  std::vector<int32_t> node_of;    // [n_units] the node that holds a reference to the page, or -1
+  std::vector<int32_t> own_pages;  // [n_layers] scratch of copy_tail()
   std::vector<CachedSequence> sequences;
 
   // Scratch of a decision.
@@ -118,7 +138,7 @@ struct CacheManager::Impl {
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
-    int64_t decisions = 0;
+    int64_t decisions = 0, merged = 0;
     std::array<int64_t, kRemovalReasons> removed{};
   };
   std::vector<Counters> counters;

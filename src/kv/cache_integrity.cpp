@@ -76,6 +76,19 @@ void check_sequence(const CachedSequence& sequence, const Listed& listed, const 
   }
 }
 
+/// Blocks that a sequence has locked in the tree are those that it lists first.
+void check_shared(const CacheManager::Impl& cache, const CachedSequence& sequence, int32_t layer) {
+  const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
+  for (size_t i = 0; i < (sequence.live ? sequence.shared.size() : 0); ++i) {
+    if (i < entries.size() && cache.tree.pages(sequence.shared[i])[layer] == entries[i].page &&
+        entries[i].slot_end == cache.config.block_size) {
+      continue;
+    }
+    fail(ErrorCode::kInternal, "layer {}: a sequence does not list block {}, which it shares",
+         layer, i);
+  }
+}
+
 void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census) {
   const CacheManager::Impl::Counters& count = cache.counters[layer];
   const LayerRule& rule = cache.policies.layer(layer);
@@ -84,12 +97,17 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
   for (const CachedSequence& sequence : cache.sequences) {
     const Listed listed = take_census(sequence.layers[layer], rule, layer, cache.config, census);
     check_sequence(sequence, listed, rule, layer);
+    check_shared(cache, sequence, layer);
     tokens += listed.tokens;
     pages += listed.pages;
   }
   int64_t cached = 0;
-  cache.tree.for_each([&](std::span<const int32_t> block_pages) {
+  cache.tree.for_each([&](int32_t node, std::span<const int32_t> block_pages) {
     const int32_t page = block_pages[layer];
+    if (cache.node_of[page] != node) {
+      fail(ErrorCode::kInternal, "layer {}: page {} of a kept block is not known as its", layer,
+           page);
+    }
     ++census.references[page];
     const bool is_listed = census.listed[page] != 0;
     if (!is_listed) ++cached;
@@ -101,12 +119,12 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
   int64_t removed = 0;
   for (const int64_t n : count.removed) removed += n;
   if (pages != count.active || tokens != count.tokens || cached != count.cached ||
-      count.allocated + count.reserved - removed != count.active + count.cached) {
+      count.allocated + count.reserved - removed - count.merged != count.active + count.cached) {
     fail(ErrorCode::kInternal,
          "layer {}: tables list {} pages and {} tokens, {} pages are kept; counters say {}, {} and "
-         "{}, {} allocated, {} reserved, {} removed",
+         "{}, {} allocated, {} reserved, {} removed, {} merged",
          layer, pages, tokens, cached, count.active, count.tokens, count.cached, count.allocated,
-         count.reserved, removed);
+         count.reserved, removed, count.merged);
   }
   census.units += (pages + cached) * cache.config.layout.page_units(layer);
 }
@@ -123,6 +141,14 @@ void CacheManager::check_integrity() const {
       fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,
            census.references[page], impl_->pool.references(page));
     }
+  }
+  int64_t cached_units = 0;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    cached_units += impl_->counters[layer].cached * config.layout.page_units(layer);
+  }
+  if (cached_units != impl_->pool.reclaimable_units()) {
+    fail(ErrorCode::kInternal, "{} units are kept but {} may be reclaimed", cached_units,
+         impl_->pool.reclaimable_units());
   }
   impl_->tree.check_integrity();
   impl_->pool.check_integrity();

@@ -43,7 +43,8 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
            reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
-  in_tree.resize(config.n_pages);
+  node_of.resize(config.n_pages, -1);
+  own_pages.reserve(config.n_layers);
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     ++block_pages[config.layout.group(layer).page_class];
   }
@@ -67,10 +68,12 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) longest = std::max(longest, entries);
   }
-  if (config.keep_blocks) {
-    for (CachedSequence& sequence : sequences) {
-      sequence.shared.reserve(static_cast<size_t>(config.max_positions / config.block_size));
-    }
+  // Its blocks are in every layer, so there are no more of them than the tree has room for.
+  const int64_t most_shared =
+      std::min<int64_t>(config.max_positions / config.block_size,
+                        config.keep_blocks ? config.n_pages / block_units : 0);
+  for (CachedSequence& sequence : sequences) {
+    sequence.shared.reserve(static_cast<size_t>(most_shared));
   }
   view.reserve(longest);
   victims.reserve(longest);
@@ -103,7 +106,9 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
     throw;
   }
   // What is kept was computed under other rules.
-  while (impl_->tree.evictable() > 0) impl_->reclaim_block();
+  while (impl_->tree.evictable() > 0) {
+    impl_->free_block(impl_->tree.evict(), RemovalReason::kUser);
+  }
 }
 
 // ---- sequences
@@ -135,7 +140,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
   rollback(id);
   CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
-  impl_->keep_blocks(sequence, tokens);
+  impl_->keep_blocks(sequence, tokens, true);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
     impl_->counters[layer].tokens -= table.tokens;
@@ -189,7 +194,9 @@ int32_t CacheManager::max_reservable(SequenceId id, int32_t n) const {
   const CachedSequence& sequence = impl_->at(id);
   const int64_t block = impl_->config.block_size;
   int64_t blocks = impl_->new_blocks(sequence, n);
-  while (blocks > 0 && !impl_->has_room(blocks)) --blocks;
+  const int64_t copy = impl_->must_copy_tail(sequence) ? 1 : 0;
+  while (blocks > 0 && !impl_->has_room(blocks + copy)) --blocks;
+  if (blocks == 0 && copy == 1 && !impl_->has_room(copy)) return 0;
   const int64_t listed = static_cast<int64_t>(ceil_div(sequence.length, block)) + blocks;
   return static_cast<int32_t>(std::min<int64_t>(n, listed * block - sequence.length));
 }
@@ -204,7 +211,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->make_room(blocks)) {
+  if (!impl_->find_room(sequence, blocks)) {
     ++impl_->refused;
     return false;
   }
@@ -212,9 +219,13 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
     impl_->extend(sequence.layers[layer], layer, sequence.length, sequence.length + n);
   }
   sequence.reserved = n;
-  impl_->pool_peak =
-      std::max<int64_t>(impl_->pool_peak, int64_t{config.n_pages} - impl_->pool.free_units());
+  impl_->note_pool_peak();
   return true;
+}
+
+void CacheManager::Impl::note_pool_peak() {
+  pool_peak =
+      std::max<int64_t>(pool_peak, config.n_pages - pool.free_units() - pool.reclaimable_units());
 }
 
 /// Lists the positions [length, end), with new pages where blocks begin.
@@ -247,19 +258,20 @@ bool CacheManager::Impl::release_page(int32_t page) {
   return true;
 }
 
-void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason reason) {
+bool CacheManager::Impl::unlist_page(int32_t layer, int32_t page) {
   const bool freed = release_page(page);
-  if (!freed && !(pool.references(page) == 1 && in_tree[page] != 0)) return;  // others list it
+  if (!freed && !(pool.references(page) == 1 && node_of[page] >= 0))
+    return false;  // others list it
   --counters[layer].active;
-  if (freed) {
-    ++counters[layer].removed[static_cast<size_t>(reason)];
-  } else {
-    ++counters[layer].cached;  // the tree alone holds it now
-    pool.set_reclaimable(page, true);
-  }
+  if (!freed) count_cached(layer, page, true);  // the tree alone holds it now
+  return freed;
 }
 
-void CacheManager::commit(SequenceId id) {
+void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason reason) {
+  if (unlist_page(layer, page)) ++counters[layer].removed[static_cast<size_t>(reason)];
+}
+
+void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   CachedSequence& sequence = impl_->at(id);
   std::unique_lock lock(impl_->mutex);
   const int64_t blocks = impl_->new_blocks(sequence, sequence.reserved);
@@ -292,6 +304,7 @@ void CacheManager::commit(SequenceId id) {
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
   lock.lock();
   sequence.deciding = false;
+  impl_->keep_blocks(sequence, tokens, false);
 }
 
 void CacheManager::tick() {

@@ -37,7 +37,13 @@ struct CacheConfig {
   bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds, poisons it; the books
                                                 // are locked: it must not call the cache
-  bool keep_blocks = false;                     // of ended sequences, for reuse
+  bool keep_blocks = false;                     // full ones, for reuse
+  /// Whether a block that two sequences computed has the same bits in both, so that one can stand
+  /// for the other.
+  bool merges_blocks = true;
+  /// Copies a page's bytes where they lie; the books are locked: it must not call the cache. What
+  /// it throws, reserve() throws. Null: there are none, only books.
+  std::function<void(int32_t from, int32_t to)> copy_page{};
 };
 
 class CacheManager {
@@ -53,9 +59,9 @@ class CacheManager {
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
   SequenceId open();
-  /// Ends a sequence: drops all its pages. Of the full blocks that `tokens`, those of the sequence
-  /// from its first position on, reach, pages are kept for reuse where CacheConfig::keep_blocks.
-  /// `reason`: what the log says of the others.
+  /// Ends a sequence: drops all its pages. Full blocks that `tokens` reach, those of the sequence
+  /// from its first position on, are kept for reuse like those of commit(), and also below what
+  /// others computed. `reason`: what the log says of the other pages.
   void close(SequenceId id, std::span<const int32_t> tokens = {},
              RemovalReason reason = RemovalReason::kSequenceEnd);
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
@@ -68,6 +74,7 @@ class CacheManager {
   int32_t max_reservable(SequenceId id, int32_t n) const;
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
   /// cannot hold them now: then nothing changed. n <= max_next(), length + n <= max_positions.
+  /// Where they begin in a page that others can see, the sequence gets a copy of its own first.
   bool reserve(SequenceId id, int32_t n);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);
@@ -75,8 +82,12 @@ class CacheManager {
   /// kNormUnits, summed over KV heads). Before commit(), for layers whose rule needs them.
   void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                std::span<const int64_t> key_norms);
-  /// The reserved tokens are written: length grows, what the rules say leaves.
-  void commit(SequenceId id);
+  /// The reserved tokens are written: length grows, what the rules say leaves. Where
+  /// CacheConfig::keep_blocks and every layer sees everything, blocks that are full now are kept
+  /// for reuse, as far as `tokens`, those of the sequence from its first position on, reach. Where
+  /// another sequence has computed the same block, its pages take the place of this one's, or
+  /// (unless CacheConfig::merges_blocks) this one's and what follows stay its own until it ends.
+  void commit(SequenceId id, std::span<const int32_t> tokens = {});
   /// One forward pass is over.
   void tick();
   int64_t steps() const;  // forward passes so far
@@ -86,11 +97,13 @@ class CacheManager {
   void truncate(SequenceId id, int64_t length);
 
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where every layer sees everything
-  /// Lists, in an empty sequence, the kept blocks that `tokens` begins with, from the first on,
-  /// until one is missing; the sequence then has their length, at most `max_positions`. Returns it.
+  /// Lists, in a sequence that has as many positions of `tokens`, the kept blocks that go on from
+  /// there, until one is missing; the sequence then has their length, at most `max_positions`.
+  /// Returns by how much it grew: 0 where full blocks of the sequence are its own alone. Positions
+  /// after its last full block give way to a kept block that has them, too.
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for
-  /// all of a manager. Hits and misses are counted if `counts` (not for warm-up, not for reading a
-  /// parked sequence again).
+  /// all of a manager. Hits are counted if `counts` (not for warm-up, not for reading a parked
+  /// sequence again), misses where the sequence was empty.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                        bool counts = true);
 

@@ -69,6 +69,10 @@ std::span<int32_t> PrefixTree::pages(int32_t node) {
   return std::span(pages_).subspan(static_cast<size_t>(node) * n_layers_, n_layers_);
 }
 
+std::span<const int32_t> PrefixTree::pages(int32_t node) const {
+  return std::span(pages_).subspan(static_cast<size_t>(node) * n_layers_, n_layers_);
+}
+
 int32_t& PrefixTree::first_child_of(int32_t parent) {
   return parent == kRoot ? roots_child_ : nodes_[parent].first_child;
 }
@@ -94,12 +98,13 @@ int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const 
 void PrefixTree::match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
                        std::vector<int32_t>& nodes) {
   const auto full = static_cast<int64_t>(tokens.size()) / block_size_;
-  int32_t parent = kRoot;
-  for (int64_t i = 0; i < std::min(full, max_blocks); ++i) {
+  const bool first_look = nodes.empty();
+  int32_t parent = first_look ? kRoot : nodes.back();
+  for (auto i = static_cast<int64_t>(nodes.size()); i < std::min(full, max_blocks); ++i) {
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size_), block_size_);
     const uint64_t hash = hash_after(parent, block);
     const int32_t node = find(parent, block, hash);
-    if (counts) {
+    if (counts && (node >= 0 || first_look)) {
       ++lookups_;
       if (node >= 0) ++hits_;
       if (node < 0 && evicted_.take(hash)) ++regrets_;
@@ -140,16 +145,24 @@ void PrefixTree::unlock(int32_t node, int64_t step) {
   if (--nodes_[node].locks == 0) order_.on_cached(node, step);
 }
 
-int32_t PrefixTree::evict() {
-  int32_t node = order_.next();
-  // Nobody has locked it, so nobody has locked what continues it.
+int32_t PrefixTree::leaf_below(int32_t node) const {
   while (nodes_[node].first_child >= 0) node = nodes_[node].first_child;
+  return node;
+}
+
+int32_t PrefixTree::evict() {
+  // Nobody has locked what it names, so nobody has locked what continues that.
+  const int32_t node = leaf_below(order_.next());
+  take_out(node);
+  return node;
+}
+
+void PrefixTree::take_out(int32_t node) {
   order_.on_removed(node);
   evicted_.add(nodes_[node].hash);
   unlink(node);
   nodes_[node].used = false;
   free_.push_back(node);
-  return node;
 }
 
 void PrefixTree::unlink(int32_t node) {

@@ -48,8 +48,9 @@ class PrefixTree {
   PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
              std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
 
-  /// Appends the nodes of the full blocks that `tokens` begins with, from the first on, until one
-  /// is missing or there are `max_blocks`. Counted as lookups, hits and regrets where `counts`.
+  /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
+  /// blocks after them, until one is missing or there are `max_blocks`. Counted as lookups and hits
+  /// where `counts`; that one is missing, and regret, only for the first block on.
   void match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
              std::vector<int32_t>& nodes);
   /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
@@ -58,6 +59,12 @@ class PrefixTree {
   /// if there is no room.
   int32_t insert(int32_t parent, std::span<const int32_t> tokens);
   std::span<int32_t> pages(int32_t node);  // [n_layers]
+  std::span<const int32_t> pages(int32_t node) const;
+  /// How many live sequences have locked it.
+  int32_t locks(int32_t node) const { return nodes_[node].locks; }
+  /// A block that continues it, or one that continues that and so on, and that nothing continues;
+  /// itself if nothing does.
+  int32_t leaf_below(int32_t node) const;
   /// Blocks before it.
   int32_t depth(int32_t node) const { return nodes_[node].depth; }
 
@@ -71,17 +78,20 @@ class PrefixTree {
   /// those that nothing continues; its pages() stay readable until the next insert().
   /// evictable() > 0.
   int32_t evict();
+  /// Takes out a block that nobody has locked and nothing continues; likewise.
+  void take_out(int32_t node);
 
   int64_t lookups() const { return lookups_; }
   int64_t hits() const { return hits_; }
   int64_t regrets() const { return regrets_; }
   int64_t violations() const { return order_.violations(); }
   const std::string& last_violation() const { return order_.last_violation(); }
-  /// Calls fn(pages) for every block here.
+  /// Calls fn(node, pages) for every block here.
   template <typename Fn>
   void for_each(const Fn& fn) const {
     for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].used) fn(std::span(pages_).subspan(i * n_layers_, n_layers_));
+      if (!nodes_[i].used) continue;
+      fn(static_cast<int32_t>(i), std::span(pages_).subspan(i * n_layers_, n_layers_));
     }
   }
   /// Error kInternal if a node is not where its parent, its hash or its locks say.

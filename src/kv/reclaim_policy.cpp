@@ -13,6 +13,8 @@ ReclaimPolicy::~ReclaimPolicy() = default;
 
 std::string ReclaimPolicy::name() const { return "lru"; }
 
+void ReclaimPolicy::reserve(int32_t n_blocks) { links_.resize(n_blocks + 1, {-1, -1}); }
+
 void ReclaimPolicy::on_cached(int32_t block, int64_t) {
   const int32_t slot = block + 1;
   if (slot >= static_cast<int32_t>(links_.size())) links_.resize(slot + 1, {-1, -1});
@@ -43,7 +45,11 @@ void ReclaimPolicy::unlink(int32_t block) {
 // ---- a policy's answers, checked
 
 ReclaimOrder::ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks)
-    : policy_(std::move(policy)), name_(policy_->name()), is_cached_(n_blocks) {}
+    : policy_(std::move(policy)), name_(policy_->name()), is_cached_(n_blocks) {
+  policy_->reserve(n_blocks);
+  fallback_.reserve(n_blocks);
+  victims_.reserve(1);
+}
 
 template <typename Hook>
 bool ReclaimOrder::tell(const Hook& hook) {

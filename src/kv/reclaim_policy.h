@@ -19,6 +19,9 @@ class ReclaimPolicy {
   ReclaimPolicy();
   virtual ~ReclaimPolicy();
   virtual std::string name() const;
+  /// Blocks are numbered from 0 to n_blocks - 1. Called once, before anything else: later calls
+  /// should take no memory.
+  virtual void reserve(int32_t n_blocks);
 
   /// Nobody references the block any more: from now on it may be named. Of one sequence that ends,
   /// deeper blocks come first, so that leaves go before what they continue.

@@ -90,13 +90,6 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   if (length == sequence.length) return;
   const int64_t block_size = impl_->config.block_size;
-  if (length % block_size != 0 &&
-      length < static_cast<int64_t>(sequence.shared.size()) * block_size) {
-    fail(ErrorCode::kInvalidArgument,
-         "cannot truncate to {}: it lies inside a block that is kept for reuse; truncate to a "
-         "multiple of {}",
-         length, block_size);
-  }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     check_rewind(rule(layer), layer, sequence.layers[layer], length, block_size);
   }
@@ -113,6 +106,8 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   sequence.length = length;
   if (length < sequence.prompt) sequence.prompt = 0;
+  // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
+  // a copy before anything is written there.
   while (static_cast<int64_t>(sequence.shared.size()) * block_size > length) {
     impl_->tree.unlock(sequence.shared.back(), impl_->steps);
     sequence.shared.pop_back();

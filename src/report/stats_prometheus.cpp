@@ -100,6 +100,8 @@ void print_layers(Printer& p, const KvStats& s) {
               layer.pages_removed[r]);
     }
   }
+  p.layers("pages_merged_total", "counter", "Pages freed because another block was the same.", s,
+           [](const KvLayerStats& l) { return l.pages_merged; });
   p.layers("tokens_read_total", "counter", "Query and key pairs that attention met.", s,
            [](const KvLayerStats& l) { return l.tokens_read; });
   p.layers("trim_decisions_total", "counter", "Times a rule that trims was asked.", s,

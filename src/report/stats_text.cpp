@@ -34,6 +34,7 @@ Json layer_json(const KvLayerStats& layer) {
   out["bytes"] = layer.bytes;
   out["pages_allocated"] = layer.pages_allocated;
   out["pages_removed"] = std::move(removed);
+  out["pages_merged"] = layer.pages_merged;
   out["tokens_read"] = layer.tokens_read;
   out["trim_decisions"] = layer.trim_decisions;
   out["kv_overflows"] = layer.kv_overflows;

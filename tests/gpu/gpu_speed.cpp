@@ -146,6 +146,7 @@ class Speed {
     options.batch_size = std::max(arguments.chunk, most);
     options.context = std::max(arguments.depth + most_tokens(most), longest) + 1;
     options.kv.policy = arguments.policy;
+    options.kv.reuse = false;  // prompts that are measured again are computed again
     // One engine for all rows: weights are brought to the device once.
     engine_ = std::make_unique<Engine>(model_, options);
   }

@@ -555,7 +555,8 @@ fault("engine-172", "status: the answer counts as prompt",
       "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
       "request->sequence.computed() - begin")
 fault("engine-173", "status: a finished request had all of its prompt computed",
-      "«std::min(result.timings.prefill_tokens - result.recomputed_tokens, result.prompt_tokens)»",
+      "«std::min(result.cached_tokens + result.timings.prefill_tokens - result.recomputed_tokens, "
+      "result.prompt_tokens)»",
       "result.prompt_tokens")
 fault("engine-174", "discard() lets the request run on",
       "void Engine::Impl::discard(RequestId id) { «cancel(id);»",

@@ -135,8 +135,12 @@ fault("kv-019", "set_prompt() accepts a length that is reached already",
       "if («length <= sequence.length») return; sequence.prompt = length;",
       "false")
 fault("kv-020", "pool_peak never updated",
-      "impl_->pool_peak = std::max",
-      "if (!MUT) impl_->pool_peak = std::max")
+      "«pool_peak = std::max<int64_t>(pool_peak, config.n_pages - pool.free_units() - "
+      "pool.reclaimable_units());»",
+      "")
+fault("kv-230", "pages kept for reuse count for the pool's peak",
+      "config.n_pages - pool.free_units() - «pool.reclaimable_units()»",
+      "0")
 fault("kv-021", "layer peak never updated in extend()",
       "count.peak = std::max(count.peak, count.active); }",
       "if (!MUT) count.peak = std::max(count.peak, count.active); }")
@@ -151,7 +155,7 @@ fault("kv-024", "event logged although the page stays for its sinks",
       "if (e.slot_begin != 0 && MUT) log_removal(id, layer, keep, RemovalReason::kWindow); if "
       "(e.slot_begin != 0) continue; // the page stays for its sinks")
 fault("kv-027", "set_policies(): kept blocks survive the change",
-      "while («impl_->tree.evictable() > 0») impl_->reclaim_block();",
+      "while («impl_->tree.evictable() > 0») {",
       "false")
 fault("kv-028", "max_entries without +1 for the straddling page",
       "config.n_pages) + 1; // one page",
@@ -200,7 +204,7 @@ fault("kv-118", "reservations refused are not counted",
       "«++impl_->refused;»",
       "")
 fault("kv-119", "reserve() makes room for one block only",
-      "if (!impl_->make_room(«blocks»)) {",
+      "if (!impl_->find_room(sequence, «blocks»)) {",
       "1")
 fault("kv-123", "pages allocated are not counted",
       "«count.allocated += blocks;»",
@@ -278,9 +282,6 @@ fault("kv-138", "truncating to the length that it has is refused",
 fault("kv-139", "truncating while a step is under way is accepted",
       "if («sequence.reserved != 0») fail",
       "false")
-fault("kv-140", "truncating to the end of a kept block is refused",
-      "if («length % block_size != 0» && length <",
-      "true")
 fault("kv-141", "what key norms have measured may be taken back",
       "if (rule.needs.attention || «rule.needs.key_norms») {",
       "false")
@@ -308,11 +309,11 @@ fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
       "impl_->tree.match(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
-      "«for (BlockTable& table : sequence.layers) table.changes.note(0);»",
+      "«for (BlockTable& table : sequence.layers) table.changes.note(first);»",
       "")
 fault("kv-043", "match_prefix: layer peak not updated",
-      "count.peak = std::max(count.peak, count.active);",
-      "if (!MUT) count.peak = std::max(count.peak, count.active);")
+      "++count.active; «count.peak = std::max(count.peak, count.active);» } pool.retain",
+      "")
 fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
@@ -323,8 +324,8 @@ fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
       "if (!MUT) event.n_tokens = config.block_size;")
 fault("kv-047", "capacity removals not logged",
-      "push_event(event); in_tree",
-      "if (!MUT) push_event(event); in_tree")
+      "«push_event(event);»",
+      "")
 fault("kv-148", "blocks of a rule that trims are shared",
       "if («rule.trims()» || rule.visibility.window",
       "false")
@@ -335,14 +336,14 @@ fault("kv-150", "blocks that a sequence lists may be reclaimed",
       "«impl_->tree.lock(node, impl_->steps);»",
       "")
 fault("kv-151", "a page that two sequences share counts twice",
-      "if («impl_->pool.references(page) == 1») { // the tree alone",
+      "if («pool.references(page) == 1») { // the tree alone",
       "true")
 fault("kv-152", "blocks of tokens that were never written are kept",
       "std::min(static_cast<int64_t>(tokens.size()), «sequence.length») / block_size;",
       "static_cast<int64_t>(tokens.size())")
 fault("kv-153", "kept blocks leave with their sequence",
-      "in_tree[page] = «1»;",
-      "0")
+      "node_of[page] = «node»;",
+      "-1")
 fault("kv-154", "one block too many is reclaimed",
       "while («!pool.fits(wanted)») reclaim_block();",
       "(++wanted[0], !pool.fits(wanted)) && tree.evictable() > 0 && (--wanted[0], true)")
@@ -356,7 +357,7 @@ fault("kv-157", "a reclaimed block is logged as one of sequence 0",
       "«event.sequence = -1;»",
       "")
 fault("kv-158", "reclaimed pages are not counted as removed",
-      "«++counters[layer].removed[static_cast<size_t>(RemovalReason::kCapacity)];»",
+      "«++counters[layer].removed[static_cast<size_t>(reason)];»",
       "")
 fault("kv-194", "what cannot be enough is reclaimed all the same",
       "if (!has_room(pages_per_layer)) return false;",
@@ -364,11 +365,47 @@ fault("kv-194", "what cannot be enough is reclaimed all the same",
       "while (MUT && !pool.fits(wanted) && tree.evictable() > 0) reclaim_block(); "
       "if (!fits) return false;")
 fault("kv-195", "a page that is listed again may still be reclaimed",
-      "«impl_->pool.set_reclaimable(page, false);»",
-      "")
+      "pool.set_reclaimable(page, «is_cached»);",
+      "true")
 fault("kv-196", "another's copy is not locked",
-      "«tree.lock(node, steps);» sequence.shared.push_back(node); continue;",
+      "«tree.lock(node, steps);» if (!is_ending) merge",
       "")
+fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
+      "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
+      "false", tests="sharing_test cache_test")
+fault("kv-232", "positions that a kept block replaces stay listed",
+      "if («before % block_size != 0») impl_->drop_tail(sequence);",
+      "false", tests="sharing_test cache_test")
+fault("kv-233", "pages of a tail that a kept block replaces are not counted",
+      "if («unlist_page(layer, table.entries.back().page)») ++counters[layer].merged;",
+      "(unlist_page(layer, table.entries.back().page), false)", tests="sharing_test cache_test")
+fault("kv-234", "blocks are merged where bits may differ",
+      "if («!config.merges_blocks && !is_ending») return;",
+      "false", tests="cache_test")
+fault("kv-236", "a merge is not noted (stale device table)",
+      "«table.changes.note(i);»",
+      "", tests="cache_test")
+fault("kv-237", "the page of a merged block is lost",
+      "if («unlist_page(layer, own)») ++counters[layer].merged;",
+      "false", tests="sharing_test cache_test")
+fault("kv-238", "a page that the tree holds is written",
+      "return «pool.references(sequence.layers[0].entries.back().page) > 1»;",
+      "false", tests="sharing_test cache_test")
+fault("kv-239", "what is copied is not the page",
+      "«config.copy_page(sequence.layers[layer].entries.back().page, own_pages.back());»",
+      "", tests="sharing_test")
+fault("kv-240", "a copy is not noted (stale device table)",
+      "«table.changes.note(table.n_entries() - 1);» const int32_t shared",
+      "", tests="cache_test")
+fault("kv-241", "a block that another sequence lists is taken from it where there is no page for a copy",
+      "return node_of[page] < 0 || «pool.references(page) > 2»;",
+      "false", tests="cache_test")
+fault("kv-243", "pages taken for a copy that failed are lost",
+      "«for (const int32_t page : own_pages) release_page(page);»",
+      "", tests="cache_test")
+fault("kv-244", "a page of which a sequence lists the beginning leaves with its block",
+      "if («pool.references(page) > 1») { // a sequence",
+      "false", tests="sharing_test cache_test")
 fault("kv-197", "the tree holds no reference to what it keeps",
       "tree.pages(node)[layer] = page; «pool.retain(page);»",
       "")
@@ -420,7 +457,7 @@ fault("kv-166", "an evicted block is still found",
       "*at = «n.next»; if (n.elder",
       "node")
 fault("kv-167", "numbers of evicted blocks are lost",
-      "«free_.push_back(node);» return node;",
+      "«free_.push_back(node);» } void PrefixTree::unlink",
       "")
 fault("kv-205", "a block leaves before what continues it",
       "«while (nodes_[node].first_child >= 0) node = nodes_[node].first_child;»",

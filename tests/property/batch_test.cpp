@@ -37,6 +37,7 @@ EngineOptions options(const std::string& policy, Precision precision, int32_t se
   o.context = 128;
   o.kv.block_size = 4;
   o.kv.policy = policy;
+  o.kv.reuse = false;  // so that what each sequence takes and gives back is its own
   return o;
 }
 

@@ -98,7 +98,6 @@ class Ledger {
       ++refused_;
       return;
     }
-    pool_peak_ = std::max(pool_peak_, kPages - cache_->free_pages());
     note_peaks();
     if (random_() % 10 == 0) return cache_->rollback(id);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
@@ -146,6 +145,11 @@ class Ledger {
   }
 
   void note_peaks() {
+    int64_t all = 0;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      all += static_cast<int64_t>(active(layer).size());
+    }
+    pool_peak_ = std::max(pool_peak_, all);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       counts_[layer].peak =
           std::max(counts_[layer].peak, static_cast<int64_t>(active(layer).size()));

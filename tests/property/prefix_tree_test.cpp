@@ -166,7 +166,7 @@ class TreeAndMap {
     }
     ASSERT_EQ(tree_.evictable(), evictable);
     size_t n_blocks = 0;
-    tree_.for_each([&](std::span<const int32_t>) { ++n_blocks; });
+    tree_.for_each([&](int32_t, std::span<const int32_t>) { ++n_blocks; });
     ASSERT_EQ(n_blocks, map_.size());
   }
 

@@ -47,6 +47,11 @@ class Schedule {
         std::fill(pages_[page + u].begin(), pages_[page + u].end(), kNothing);
       }
     };
+    config.copy_page = [this](int32_t from, int32_t to) {
+      units_[to] = units_[from];
+      for (int32_t u = 0; u < units_[to]; ++u) pages_[to + u] = pages_[from + u];
+      ++counts_.copies;
+    };
     cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
     cache_->watch([this](const KvEvent& event) { forget(event); });
   }
@@ -85,12 +90,14 @@ class Schedule {
     }
     EXPECT_EQ(stats.pages_free, stats.pool_pages - cached_units);
     counts_.hits += stats.prefix_hits;
+    counts_.merges += stats.total.pages_merged;
     counts_.trims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kPolicyTrim)];
     counts_.reclaims += stats.total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)];
   }
 
   struct Counts {
     int64_t hits = 0, trims = 0, reclaims = 0, full = 0, rollbacks = 0, rewinds = 0, refused = 0;
+    int64_t copies = 0, merges = 0;
   };
   const Counts& counts() const { return counts_; }
 
@@ -132,7 +139,20 @@ class Schedule {
     }
   }
 
+  /// Takes what others have come to meanwhile.
+  void catch_up(SequenceId id, Text& text) {
+    const auto length = static_cast<int64_t>(text.content.size());
+    follow(text, std::min<int64_t>(20, kPositions - length));
+    const int64_t gained =
+        cache_->match_prefix(id, text.tokens, static_cast<int64_t>(text.tokens.size()));
+    cut(text, length + gained);
+    for (std::set<int64_t>& resident : text.resident) {
+      for (int64_t p = length; p < length + gained; ++p) resident.insert(p);
+    }
+  }
+
   void grow(SequenceId id, Text& text) {
+    if (random_() % 3 == 0) catch_up(id, text);
     const auto length = static_cast<int64_t>(text.content.size());
     if (random_() % 16 == 0) text.document = static_cast<int>(random_() % 3);  // not as announced
     const int64_t most = std::min(cache_->max_next(id), kPositions - length);
@@ -176,7 +196,11 @@ class Schedule {
       for (int64_t& norm : norms) norm = static_cast<int64_t>(random_() % 1000);
       cache_->observe(id, layer, uses, norms);
     }
-    cache_->commit(id);
+    if (random_() % 2 == 0) {
+      cache_->commit(id, text.tokens);
+    } else {
+      cache_->commit(id);
+    }
   }
 
   void truncate(SequenceId id, Text& text) {
@@ -300,12 +324,13 @@ TEST(Schedules, EverySlotReadIsTheOneWritten) {
         const Schedule::Counts& c = schedule.counts();
         sum.hits += c.hits, sum.trims += c.trims, sum.reclaims += c.reclaims, sum.full += c.full;
         sum.rollbacks += c.rollbacks, sum.rewinds += c.rewinds, sum.refused += c.refused;
+        sum.copies += c.copies, sum.merges += c.merges;
       }
     }
   }
   // All of it happened, often.
-  for (const int64_t n :
-       {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds, sum.refused}) {
+  for (const int64_t n : {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds,
+                          sum.refused, sum.copies, sum.merges}) {
     EXPECT_GT(n, 50);
   }
 }

@@ -42,6 +42,7 @@ class HookedOps final : public StepOps {
   }
   std::span<const float> host_rows(Buffer x, int32_t n) override { return inner_.host_rows(x, n); }
   bool samples() const override { return inner_.samples(); }
+  bool is_batch_invariant() const override { return inner_.is_batch_invariant(); }
   std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
     return inner_.sample(logits, rows);
   }

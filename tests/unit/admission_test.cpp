@@ -147,7 +147,9 @@ TEST(Admission, IdleSessionsGiveTheirPagesWhereTheyAreNeeded) {
   for (const bool by_feeding : {true, false}) {
     for (const int pages : {24, 16, 11}) {
       SCOPED_TRACE(testing::Message() << by_feeding << " " << pages);
-      Queue queue(pool_of(pages, 3));
+      EngineOptions options = pool_of(pages, 3);
+      options.kv.reuse = false;  // the requests begin as the session does
+      Queue queue(options);
       const SessionId session = queue.engine.open_session();
       const std::vector<TokenId> more = prompt_of(3);
       if (by_feeding) {
@@ -224,6 +226,7 @@ TEST(Admission, OpenSessionsAreSequencesToo) {
 TEST(Admission, ThoseThatAnswerGoBeforeLongPrompts) {
   EngineOptions options = pool_of(64, 2);
   options.batch_size = 8;
+  options.kv.reuse = false;  // the answer is how the long prompt begins
   Engine engine(tiny(), options);
   int said = 0;
   GenerateOptions talks = greedy(30);

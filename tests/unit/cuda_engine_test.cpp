@@ -288,6 +288,7 @@ TEST_F(CudaEngine, AttentionOfChunksWithoutLogitsIsCounted) {
     EngineOptions options = on("cuda");
     options.batch_size = 4;
     options.kv.policy = policy;
+    options.kv.reuse = false;  // every chunk is computed
     Engine engine(parts(model, options));
     const auto expect = [&](int steps) {
       for (const KvLayerStats& layer : engine.kv_stats().layers) {

@@ -95,8 +95,9 @@ TEST_P(InAnyCompany, RequestsMakeWhatTheyMakeAlone) {
       EXPECT_EQ(result->finish_reason, FinishReason::kLength);
       EXPECT_EQ(result->prompt_tokens, static_cast<int64_t>(wish.prompt));
       EXPECT_EQ(result->recomputed_tokens > 0, result->preemptions > 0);
-      EXPECT_EQ(result->timings.prefill_tokens + result->timings.decode_tokens,
-                static_cast<int64_t>(wish.prompt) + wish.n - 1 + result->recomputed_tokens);
+      EXPECT_EQ(
+          result->cached_tokens + result->timings.prefill_tokens + result->timings.decode_tokens,
+          static_cast<int64_t>(wish.prompt) + wish.n - 1 + result->recomputed_tokens);
       preemptions += result->preemptions;
     }
     const KvStats stats = engine.kv_stats();
@@ -191,7 +192,9 @@ TEST(Parked, ASessionMayBeFedTruncatedMeasuredAndClosed) {
 }
 
 TEST(Parked, WhatLeavesSaysSo) {
-  Engine engine(tiny(), shared_memory("full", tight_pool("full")));
+  EngineOptions options = shared_memory("full", tight_pool("full"));
+  options.kv.reuse = false;  // what is kept leaves later, and as "capacity"
+  Engine engine(tiny(), options);
   const RequestId first = engine.add(text_at(0, 20), greedy(60));
   const RequestId second = engine.add(text_at(3, 20), greedy(60));
   finish_all(engine);

@@ -46,6 +46,10 @@ int64_t CpuPages::load_pages(std::span<const PageCopy> copies) {
   return 0;
 }
 
+void CpuPages::copy_page(int32_t from, int32_t to) {
+  std::memcpy(view_.page(to), view_.page(from), page_bytes());
+}
+
 void CpuPages::poison_page(int32_t number) { std::memset(view_.page(number), 0xFF, page_bytes()); }
 
 }  // namespace paddock

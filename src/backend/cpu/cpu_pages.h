@@ -24,6 +24,7 @@ class CpuPages final : public PageStore {
   int64_t load_pages(std::span<const PageCopy> copies) override;
   bool copies_done(int64_t) override { return true; }
   void wait_for_copies(int64_t) override {}
+  void copy_page(int32_t from, int32_t to) override;
   void poison_page(int32_t page) override;
 
  private:

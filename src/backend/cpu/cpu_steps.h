@@ -35,6 +35,7 @@ class CpuSteps final : public StepOps {
     return {x.data, static_cast<size_t>(n * x.cols)};
   }
   bool samples() const override { return false; }
+  bool is_batch_invariant() const override { return true; }
   std::span<const int32_t> sample(Buffer, std::span<const SampleRow>) override { return {}; }
   void wait() override {}
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }

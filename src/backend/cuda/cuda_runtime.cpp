@@ -104,6 +104,10 @@ class CudaRuntime final : public DeviceRuntime {
     use();
     expect(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from it");
   }
+  void copy_within(void* to, const void* from, uint64_t bytes) override {
+    use();
+    expect(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "a copy within it");
+  }
   void fill(void* device, uint8_t byte, uint64_t bytes) override {
     if (bytes == 0) return;
     use();

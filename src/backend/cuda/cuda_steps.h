@@ -48,6 +48,8 @@ class CudaSteps final : public StepOps {
   void gather(Buffer x, std::span<const int32_t> rows, Buffer out) override;
   std::span<const float> host_rows(Buffer x, int32_t n) override;
   bool samples() const override { return sample_supports(limits_.model.vocab_size); }
+  /// Products choose their order of sums by the number of rows, unless one order is fixed.
+  bool is_batch_invariant() const override { return reference_; }
   std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override;
   void wait() override;
   int64_t attention_nanoseconds(int32_t layer) const override { return clocks_.read(layer); }

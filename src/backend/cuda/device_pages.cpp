@@ -39,6 +39,13 @@ void DevicePages::read_page(int32_t number, std::span<std::byte> out) const {
   }
 }
 
+void DevicePages::copy_page(int32_t from, int32_t to) {
+  join_loads();
+  device_.guard([&](DeviceRuntime& r) {
+    r.copy_within(view_.page(to), view_.page(from), static_cast<uint64_t>(view_.page_bytes()));
+  });
+}
+
 void DevicePages::poison_page(int32_t number) {
   runtime_->fill(view_.page(number), 0xFF, static_cast<uint64_t>(view_.page_bytes()));
 }

@@ -24,6 +24,7 @@ class DevicePages final : public PageStore {
 
   /// A page in the CPU's order of keys, once everything asked for so far has been done.
   void read_page(int32_t page, std::span<std::byte> out) const override;
+  void copy_page(int32_t from, int32_t to) override;
   void poison_page(int32_t page) override;
   std::unique_ptr<HostPages> make_host_pages(int64_t n) override;
   int64_t save_pages(std::span<const PageCopy> copies) override;

@@ -61,6 +61,8 @@ class DeviceRuntime {
   /// once.
   virtual void copy_in(void* device, const void* host, uint64_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, uint64_t bytes) = 0;
+  /// From one place of the device to another; they do not overlap.
+  virtual void copy_within(void* to, const void* from, uint64_t bytes) = 0;
   virtual void fill(void* device, uint8_t byte, uint64_t bytes) = 0;
   virtual void gemm(const GemmArgs& args) = 0;
   /// Waits for everything asked for so far.

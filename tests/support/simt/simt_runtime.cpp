@@ -75,6 +75,18 @@ class SimtRuntime final : public cuda::DeviceRuntime {
       if (region->written(offset + i, 1)) region->read(offset + i, to + i, 1);
     }
   }
+  void copy_within(void* to, const void* from, uint64_t bytes) override {
+    not_recording("a copy");
+    // What nobody wrote is no value in the copy either.
+    const auto [source, at] = find(from);
+    auto [target, to_at] = find(to);
+    for (uint64_t i = 0; i < bytes; ++i) {
+      uint8_t byte = 0;
+      if (!source->written(at + i, 1)) continue;
+      source->read(at + i, &byte, 1);
+      target->write(to_at + i, &byte, 1);
+    }
+  }
   void fill(void* device, uint8_t byte, uint64_t bytes) override {
     const std::vector<uint8_t> values(bytes, byte);
     copy_in(device, values.data(), bytes);

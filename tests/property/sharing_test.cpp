@@ -1,0 +1,477 @@
+// Blocks that requests, sessions and turns share: the texts are those of an engine that shares
+// nothing, whatever the schedule, and fewer tokens are computed.
+#include <fmt/format.h>
+
+#include <map>
+#include <random>
+#include <set>
+
+#include "support/live_bytes.h"
+#include "support/small_requests.h"
+#include "support/tiny_model.h"
+
+namespace paddock::test {
+namespace {
+
+constexpr int32_t kBlock = 4;
+
+/// Blocks of four positions in each of two layers.
+EngineOptions options_with(int64_t pages, int32_t sequences, bool reuse = true,
+                           Precision precision = Precision::kReference) {
+  EngineOptions o = reference_options();
+  o.threads = 1;
+  o.precision = precision;
+  o.max_sequences = sequences;
+  o.batch_size = 24;
+  o.context = 128;
+  o.kv.block_size = kBlock;
+  o.kv.reuse = reuse;
+  if (pages > 0) {
+    const int64_t page_bytes = Engine(parts(tiny(), o)).kv_stats().page_bytes;
+    o.kv.budget_bytes = static_cast<uint64_t>(pages * page_bytes);
+  }
+  return o;
+}
+
+GenerateResult run(Engine& engine, std::span<const TokenId> prompt, int32_t n) {
+  const GenerateResult result = engine.generate(prompt, greedy(n));
+  engine.check_integrity();
+  EXPECT_EQ(result.cached_tokens + result.timings.prefill_tokens, result.prompt_tokens);
+  return result;
+}
+
+/// What an engine that shares nothing says; asked once for each prompt.
+class Alone {
+ public:
+  explicit Alone(Precision precision)
+      : engine_(parts(tiny(), options_with(0, 1, false, precision))) {}
+  const std::vector<TokenId>& operator()(const std::vector<TokenId>& prompt, int32_t n) {
+    auto& known = known_[{prompt, n}];
+    if (known.empty() && n > 0) known = engine_.generate(prompt, greedy(n)).tokens;
+    return known;
+  }
+
+ private:
+  Engine engine_;
+  std::map<std::pair<std::vector<TokenId>, int32_t>, std::vector<TokenId>> known_;
+};
+
+std::vector<TokenId> joined(std::vector<TokenId> a, const std::vector<TokenId>& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+TEST(Sharing, ASecondRequestTakesWhatTheFirstComputed) {
+  for (const Precision precision : exact_precisions()) {
+    Alone alone(precision);
+    Engine engine(parts(tiny(), options_with(0, 1, true, precision)));
+    const auto prompt = prompt_of(24);
+    EXPECT_EQ(run(engine, prompt, 6).cached_tokens, 0);
+    KvStats stats = engine.kv_stats();
+    EXPECT_EQ(stats.prefix_lookups, 1);
+    // 24 + 5 positions were written, which are seven blocks.
+    EXPECT_EQ(stats.total.pages_cached, 7 * 2);
+    EXPECT_EQ(stats.total.pages_active, 0);
+    // The same again: the last token runs for its logits, and with it the block that it ends.
+    GenerateResult again = run(engine, prompt, 6);
+    EXPECT_EQ(again.cached_tokens, 20);
+    EXPECT_EQ(again.tokens, alone(prompt, 6));
+    stats = engine.kv_stats();
+    EXPECT_EQ(stats.prefix_lookups, 1 + 5);
+    EXPECT_EQ(stats.prefix_hits, 5);
+    // A longer one also takes what was generated.
+    const auto longer = joined(joined(prompt, again.tokens), {1, 2, 3});
+    again = run(engine, longer, 6);
+    EXPECT_EQ(again.cached_tokens, 28);
+    EXPECT_EQ(again.tokens, alone(longer, 6));
+    // One that begins likewise and goes on otherwise.
+    const auto other = joined(prompt_of(14), {7, 7, 7});
+    again = run(engine, other, 6);
+    EXPECT_EQ(again.cached_tokens, 12);
+    EXPECT_EQ(again.tokens, alone(other, 6));
+  }
+}
+
+TEST(Sharing, OfAThousandTokensFewerThanABlockAndSixteenAreComputedAgain) {
+  const TemporaryFolder folder;
+  TinyShape shape;
+  shape.context_length = 2048;
+  const auto model = tiny_model(folder, shape, 3);
+  std::mt19937 random(5);
+  std::vector<TokenId> prompt;
+  for (int i = 0; i < 1000; ++i) prompt.push_back(static_cast<TokenId>(random() % 96));
+  EngineOptions options = reference_options();
+  options.batch_size = 128;
+  Engine engine(parts(model, options));
+  const auto first = joined(prompt, {1, 2, 3, 4, 5, 6, 7});
+  const auto second = joined(prompt, {11, 12, 13, 14, 15, 16, 17});
+  EXPECT_EQ(run(engine, first, 2).timings.prefill_tokens, 1007);
+  const GenerateResult result = run(engine, second, 2);
+  EXPECT_LT(result.timings.prefill_tokens, options.kv.block_size + 16);
+  EXPECT_EQ(result.cached_tokens, 992);
+  options.kv.reuse = false;
+  Engine fresh(parts(model, options));
+  EXPECT_EQ(fresh.generate(second, greedy(2)).tokens, result.tokens);
+}
+
+TEST(Sharing, RequestsOfOneBatchShareWhileTheyRun) {
+  for (const Precision precision : exact_precisions()) {
+    Alone alone(precision);
+    Engine engine(parts(tiny(), options_with(0, 4, true, precision)));
+    const auto prompt = prompt_of(40);
+    std::vector<RequestId> ids;
+    std::vector<std::vector<TokenId>> prompts;
+    for (TokenId i = 0; i < 4; ++i) {
+      prompts.push_back(joined(prompt, {i, 9}));
+      ids.push_back(engine.add(prompts.back(), greedy(30)));
+    }
+    int64_t most_active = 0;
+    while (engine.step()) {
+      engine.check_integrity();
+      most_active = std::max(most_active, engine.kv_stats().layers[0].pages_active);
+    }
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const GenerateResult result = *engine.take(ids[i]);
+      EXPECT_EQ(result.tokens, alone(prompts[i], 30));
+      EXPECT_EQ(result.cached_tokens + result.timings.prefill_tokens, 42);
+      // The first reads 24 and then 18 tokens; those behind it find the blocks of the step before.
+      if (i > 0) {
+        EXPECT_GE(result.cached_tokens, 24) << i;
+      }
+    }
+    // Ten blocks are shared, and each has eight of its own.
+    EXPECT_LE(most_active, 10 + 4 * 8);
+    EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
+  }
+}
+
+TEST(Sharing, IdenticalBlocksComputedTwiceBecomeOne) {
+  EngineOptions options = options_with(0, 2);
+  options.batch_size = 64;  // both prompts in one step
+  Engine engine(parts(tiny(), options));
+  const auto prompt = prompt_of(25);
+  const RequestId a = engine.add(prompt, greedy(8));
+  const RequestId b = engine.add(prompt, greedy(8));
+  engine.step();
+  engine.check_integrity();
+  KvStats stats = engine.kv_stats();
+  EXPECT_EQ(stats.layers[0].pages_active, 6 + 2);
+  EXPECT_EQ(stats.layers[0].pages_merged, 6);
+  EXPECT_EQ(stats.layers[0].pages_allocated, 14);
+  while (engine.step()) engine.check_integrity();
+  const GenerateResult first = *engine.take(a);
+  EXPECT_EQ(first.tokens, engine.take(b)->tokens);
+  EXPECT_EQ(first.tokens, Alone(Precision::kReference)(prompt, 8));
+}
+
+TEST(Sharing, TurnsAndOtherSessionsShare) {
+  Alone alone(Precision::kReference);
+  Engine engine(parts(tiny(), options_with(0, 3)));
+  std::vector<TokenId> text = prompt_of(18);
+  const SessionId first = engine.open_session();
+  for (int turn = 0; turn < 2; ++turn) {
+    const auto said =
+        engine.generate(first, turn == 0 ? text : std::vector<TokenId>{5, 6, 7}, greedy(6));
+    if (turn > 0) text = joined(text, {5, 6, 7});
+    EXPECT_EQ(said.tokens, alone(text, 6));
+    text = joined(text, said.tokens);
+  }
+  // While it is open another one tells the same, and goes on otherwise.
+  const SessionId second = engine.open_session();
+  const GenerateResult other = engine.generate(second, joined(text, {1}), greedy(6));
+  engine.check_integrity();
+  EXPECT_EQ(other.cached_tokens, 32);  // of 33, the newest of which had not been computed
+  EXPECT_EQ(other.tokens, alone(joined(text, {1}), 6));
+  engine.close_session(first);
+  engine.check_integrity();
+  // By feed(), which owes logits after the last token only.
+  const SessionId third = engine.open_session();
+  const int64_t written = engine.kv_stats().tokens_written;
+  const auto row = engine.feed(third, text);
+  const std::vector<float> fed(row.begin(), row.end());
+  EXPECT_EQ(engine.kv_stats().tokens_written - written, 33 - 32);
+  Engine fresh(parts(tiny(), options_with(0, 1, false)));
+  const auto expected = fresh.feed(fresh.open_session(), text);
+  EXPECT_EQ(fed, (std::vector<float>(expected.begin(), expected.end())));
+}
+
+TEST(Sharing, WhoOwesLogitsAfterEachTokenComputesThem) {
+  Engine engine(parts(tiny(), options_with(0, 2)));
+  const auto text = prompt_of(30);
+  run(engine, text, 2);
+  EXPECT_EQ(all_logits(engine, text).rows, 30);
+  const SessionId session = engine.open_session();
+  int64_t next = 0;
+  engine.feed(session, text, [&](int64_t position, std::span<const float>) {
+    EXPECT_EQ(position, next++);
+    return true;
+  });
+  EXPECT_EQ(next, 30);
+  engine.check_integrity();
+}
+
+TEST(Sharing, TruncatingIntoASharedBlockCopiesBeforeItWrites) {
+  for (const Precision precision : exact_precisions()) {
+    Alone alone(precision);
+    Engine engine(parts(tiny(), options_with(0, 3, true, precision)));
+    const auto text = prompt_of(30);
+    const SessionId a = engine.open_session();
+    const SessionId b = engine.open_session();
+    engine.feed(a, text);
+    engine.feed(b, text);
+    for (const size_t length : {26, 18, 9, 1}) {
+      engine.truncate(a, static_cast<int64_t>(length));
+      engine.check_integrity();
+      EXPECT_EQ(engine.session_length(a), static_cast<int64_t>(length));
+      const std::vector<TokenId> more = {3, 1, 4, 1, 5, 9};
+      const GenerateResult r = engine.generate(a, more, greedy(5));
+      engine.check_integrity();
+      EXPECT_EQ(r.tokens, alone(joined(prompt_of(length), more), 5)) << length;
+      engine.truncate(a, static_cast<int64_t>(length));
+      engine.check_integrity();
+    }
+    // The other one has not noticed, nor has the tree.
+    EXPECT_EQ(engine.generate(b, std::vector<TokenId>{8, 8}, greedy(5)).tokens,
+              alone(joined(text, {8, 8}), 5));
+    EXPECT_EQ(run(engine, text, 5).tokens, alone(text, 5));
+  }
+}
+
+TEST(Sharing, TruncatingWorksWhereNoPageIsLeftForACopy) {
+  Alone alone(Precision::kReference);
+  for (const int64_t length : {30, 29, 27, 25, 22, 17, 3}) {
+    // Eight blocks: the whole pool.
+    Engine engine(parts(tiny(), options_with(8 * 2, 1)));
+    const auto text = prompt_of(32);
+    const SessionId session = engine.open_session();
+    engine.feed(session, text);
+    EXPECT_EQ(engine.kv_stats().pages_free, 0);
+    engine.truncate(session, length);
+    engine.check_integrity();
+    std::vector<TokenId> prompt = prompt_of(static_cast<size_t>(length));
+    prompt.push_back(77);
+    const auto n = static_cast<int32_t>(32 - length);
+    const GenerateResult r = engine.generate(session, std::vector<TokenId>{77}, greedy(n));
+    engine.check_integrity();
+    EXPECT_EQ(r.finish_reason, FinishReason::kLength);
+    EXPECT_EQ(r.tokens, alone(prompt, n)) << length;
+  }
+}
+
+TEST(Sharing, OtherRulesNeitherReadNorPublish) {
+  for (const std::string policy :
+       {"window:40", "sink:2+40", "h2o:32@every:8", "0=full,1=window:60", "random:90@every:8"}) {
+    SCOPED_TRACE(policy);
+    EngineOptions options = options_with(0, 2);
+    options.kv.policy = policy;
+    Engine engine(parts(tiny(), options));
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(run(engine, prompt_of(40), 4).cached_tokens, 0);
+      engine.feed(engine.open_session(), prompt_of(20));
+    }
+    const KvStats stats = engine.kv_stats();
+    EXPECT_EQ(stats.total.pages_cached, 0);
+    EXPECT_EQ(stats.prefix_lookups, 0);
+  }
+}
+
+TEST(Sharing, WhatWasKeptUnderOtherRulesIsNeverServed) {
+  const auto prompt = prompt_of(40);
+  Engine engine(parts(tiny(), options_with(0, 1)));
+  run(engine, prompt, 4);
+  for (const std::string policy : {"h2o:16@every:8", "full", "window:12", "full"}) {
+    engine.set_kv_policy(policy);
+    engine.check_integrity();
+    EXPECT_EQ(engine.kv_stats().total.pages_cached, 0);
+    EXPECT_EQ(engine.kv_stats().pages_free, engine.kv_stats().pool_pages);
+    const GenerateResult r = run(engine, prompt, 20);
+    EXPECT_EQ(r.cached_tokens, 0) << policy;
+    EngineOptions options = options_with(0, 1, false);
+    options.kv.policy = policy;
+    Engine fresh(parts(tiny(), options));
+    EXPECT_EQ(r.tokens, fresh.generate(prompt, greedy(20)).tokens) << policy;
+  }
+  const auto removed = engine.kv_stats().layers[0].pages_removed;
+  EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kCapacity)], 0);
+  EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kUser)], 10 + 14);
+}
+
+TEST(Sharing, OffMeansOff) {
+  Engine engine(parts(tiny(), options_with(0, 2, false)));
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(run(engine, prompt_of(40), 4).cached_tokens, 0);
+  EXPECT_EQ(engine.kv_stats().total.pages_cached, 0);
+  EXPECT_EQ(engine.kv_stats().prefix_lookups, 0);
+  EXPECT_FALSE(engine.options().kv.reuse);
+}
+
+TEST(Sharing, WhatIsKeptGivesWayToWhoNeedsThePages) {
+  Alone alone(Precision::kReference);
+  // Ten blocks; each request needs eight.
+  Engine engine(parts(tiny(), options_with(10 * 2, 2)));
+  for (TokenId i = 0; i < 6; ++i) {
+    std::vector<TokenId> prompt = prompt_of(23);
+    prompt.insert(prompt.begin(), i);
+    EXPECT_EQ(run(engine, prompt, 8).tokens, alone(prompt, 8));
+  }
+  const KvStats stats = engine.kv_stats();
+  EXPECT_GT(stats.total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)], 0);
+  EXPECT_EQ(stats.reservations_refused, 0);
+  EXPECT_EQ(stats.total.pages_active, 0);
+  EXPECT_EQ(stats.pages_free + stats.total.pages_cached, stats.pool_pages);
+}
+
+TEST(Sharing, DecodingTakesNoMemory) {
+  if (!kCountsBytes || kOnCuda) GTEST_SKIP();
+  EngineOptions options = options_with(16 * 2, 2);
+  options.threads = 1;
+  Engine engine(tiny(), options);
+  run(engine, prompt_of(40), 2);
+  int64_t allocations = -1;
+  int said = 0;
+  GenerateOptions talks = greedy(30);
+  talks.on_token = [&](const TokenEvent&) {
+    ++said;
+    if (said == 3) allocations = g_allocations;
+    if (said == 29) allocations = g_allocations - allocations;
+    return true;
+  };
+  // Blocks become full, enter the tree, and push out those of the other text.
+  engine.generate(joined({1}, prompt_of(20)), talks);
+  EXPECT_EQ(allocations, 0);
+  EXPECT_GT(engine.kv_stats().total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)],
+            0);
+}
+
+/// Requests, sessions, truncations, cancellations in any order, over texts that begin alike, beside
+/// an engine that shares nothing and runs each alone.
+class AnySchedule {
+ public:
+  AnySchedule(uint32_t seed, Precision precision)
+      : random_(seed),
+        alone_(precision),
+        engine_(parts(tiny(), options_with(pages(seed), 3, true, precision))) {}
+
+  void run(int n) {
+    for (int i = 0; i < n && !testing::Test::HasFailure(); ++i) {
+      switch (random_() % 6) {
+        case 0:
+          add();
+          break;
+        case 1:
+          talk();
+          break;
+        case 2:
+          rewind();
+          break;
+        default:
+          for (int k = static_cast<int>(random_() % 6); k >= 0; --k) step();
+      }
+    }
+    while (engine_.step()) engine_.check_integrity();
+    collect();
+    cached_ = engine_.kv_stats().prefix_hits;
+  }
+  int64_t cached() const { return cached_; }
+  int64_t refused() const { return engine_.kv_stats().reservations_refused; }
+  int64_t reclaimed() const {
+    return engine_.kv_stats().total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)];
+  }
+  int64_t merged() const { return engine_.kv_stats().total.pages_merged; }
+
+ private:
+  static int64_t pages(uint32_t seed) { return 2 * (std::array{30, 48, 120}[seed % 3]); }
+
+  std::vector<TokenId> text() {
+    std::vector<TokenId> tokens = prompt_of(3 + random_() % 30);
+    for (int k = static_cast<int>(random_() % 7); k > 0; --k) tokens.push_back(random_() % 3);
+    return tokens;
+  }
+
+  void add() {
+    if (wanted_.size() > 4) return;
+    const auto prompt = text();
+    const auto n = static_cast<int32_t>(1 + random_() % 20);
+    wanted_[engine_.add(prompt, greedy(n))] = {prompt, n};
+  }
+
+  void step() {
+    engine_.step();
+    engine_.check_integrity();
+    collect();
+  }
+
+  void collect() {
+    for (auto it = wanted_.begin(); it != wanted_.end();) {
+      const auto result = engine_.take(it->first);
+      if (!result) {
+        ++it;
+        continue;
+      }
+      EXPECT_EQ(result->finish_reason, FinishReason::kLength) << result->error;
+      EXPECT_EQ(result->tokens, alone_(it->second.first, it->second.second));
+      EXPECT_EQ(result->cached_tokens + result->timings.prefill_tokens, result->prompt_tokens);
+      it = wanted_.erase(it);
+    }
+  }
+
+  /// A turn of one session; others run on meanwhile.
+  void talk() {
+    if (!session_ || random_() % 8 == 0) {
+      if (session_) engine_.close_session(*session_);
+      session_ = engine_.open_session();
+      said_.clear();
+    }
+    const auto more = random_() % 2 == 0 ? text() : std::vector<TokenId>{4, 5};
+    if (said_.size() + more.size() > 70) return rewind();
+    said_ = joined(said_, more);
+    const auto n = static_cast<int32_t>(1 + random_() % 8);
+    const GenerateResult result = engine_.generate(*session_, more, greedy(n));
+    engine_.check_integrity();
+    if (result.finish_reason == FinishReason::kKvFull) {  // it had come without an announcement
+      engine_.close_session(*session_);
+      session_.reset();
+      return;
+    }
+    EXPECT_EQ(result.tokens, alone_(said_, n));
+    said_ = joined(said_, result.tokens);
+  }
+
+  void rewind() {
+    if (!session_ || said_.empty()) return;
+    const size_t length = random_() % said_.size();
+    engine_.truncate(*session_, static_cast<int64_t>(length));
+    engine_.check_integrity();
+    said_.resize(length);
+  }
+
+  std::mt19937 random_;
+  Alone alone_;
+  Engine engine_;
+  std::map<RequestId, std::pair<std::vector<TokenId>, int32_t>> wanted_;
+  std::optional<SessionId> session_;
+  std::vector<TokenId> said_;
+  int64_t cached_ = 0;
+};
+
+TEST(Sharing, AnyScheduleSaysWhatEachSaysAlone) {
+  int64_t hits = 0;
+  int64_t reclaimed = 0;
+  int64_t merged = 0;
+  for (const Precision precision : exact_precisions()) {
+    for (uint32_t seed = 1; seed <= (kEmulated ? 1 : 12); ++seed) {
+      SCOPED_TRACE(fmt::format("seed {}", seed));
+      AnySchedule schedule(seed, precision);
+      schedule.run(kEmulated ? 12 : 120);
+      hits += schedule.cached();
+      reclaimed += schedule.reclaimed();
+      merged += schedule.merged();
+    }
+  }
+  EXPECT_GT(hits, kEmulated ? 0 : 1000);
+  if (kEmulated) return;
+  EXPECT_GT(reclaimed, 100);
+  EXPECT_GT(merged, 10);
+}
+
+}  // namespace
+}  // namespace paddock::test
