@@ -12,7 +12,7 @@ MAY = {
     "text": (["io"], ["chat", "tokenizer", "engine"]),  # of engine.h one plain struct: an answer
     "eviction": ([], ["eviction"]),
     "report": ([], ["engine", "engine_stats", "kv_cache", "stats"]),
-    "kv": (["eviction", "kernels"], ["eviction", "stats"]),
+    "kv": (["eviction", "kernels"], ["eviction", "kv_cache", "reclaim", "stats"]),
     "backend": (["kernels"], ["stats"]),
     "model": (["backend", "io", "text", "kernels"], ["model"]),
     "engine": (["model", "backend", "kv", "kernels"], "*"),

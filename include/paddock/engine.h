@@ -121,7 +121,8 @@ struct GenerateResult {
   std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
   int64_t prompt_tokens = 0;
   int64_t cached_tokens =
-      0;  ///< of them, taken from blocks kept for reuse; the others were computed
+      0;            ///< of them, taken from blocks kept for reuse; the others were computed
+  PrefixMiss miss;  ///< why not more of them
   FinishReason finish_reason = FinishReason::kError;
   std::string error;                ///< with kError: what went wrong
   std::vector<Proposal> proposals;  ///< with kContext and kKvFull: what lets it go on to the end of

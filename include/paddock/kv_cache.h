@@ -10,6 +10,7 @@
 
 #include "paddock/eviction.h"
 #include "paddock/export.h"
+#include "paddock/reclaim.h"
 #include "paddock/stats.h"
 
 namespace paddock {
@@ -19,6 +20,32 @@ enum class KvType { kAuto, kF32, kF16, kBF16 };
 PADDOCK_API const char* kv_type_name(KvType type) noexcept;
 /// "f32", "f16" or "bf16"; Error kInvalidArgument otherwise.
 PADDOCK_API KvType parse_kv_type(std::string_view name);
+
+/// Why a prompt had to be computed from some block on, although blocks are kept for reuse.
+enum class MissReason : int32_t {
+  kNone,       ///< every full block before its last token was there; or it continues a session
+  kFirstSeen,  ///< nothing that is kept begins like it
+  kDiffers,    ///< what is kept begins like it, up to PrefixMiss::differs_at
+  kReclaimed,  ///< the block had been kept, and was reclaimed when pages were needed
+  kSettings,   ///< the block had been kept under rules that have changed since
+  kNotShared,  ///< the rules share no blocks, or KvOptions::reuse is off
+};
+/// "none", "first_seen", "differs", "reclaimed", "settings" or "not_shared".
+PADDOCK_API const char* miss_reason_name(MissReason reason) noexcept;
+
+/// The first block of a prompt that was missing. What left is remembered for the last 4,096 blocks.
+struct PrefixMiss {
+  MissReason reason = MissReason::kNone;
+  int64_t position = -1;  ///< where the block begins
+  int64_t differs_at =
+      -1;               ///< with kDiffers: the first position that what is kept has otherwise,
+                        ///< or not at all (of blocks with many continuations: among the 256 newest)
+  int64_t step = -1;    ///< with kReclaimed and kSettings: the cache's clock when it left,
+  int64_t request = 0;  ///< and with kReclaimed: whose need it was; 0: not that of a request
+};
+/// As one line of JSON, without a newline: fields as above, "reason" by name, what is unknown left
+/// out.
+PADDOCK_API std::string to_json(const PrefixMiss& miss);
 
 struct KvOptions {
   /// Bytes of the whole page pool. 0: what sequences of the admitted length need under the
@@ -39,6 +66,12 @@ struct KvOptions {
   /// without on the CPU and with Precision::kReference; elsewhere within what the device's sums
   /// differ by from one batch to another.
   bool reuse = true;
+  /// Which of the blocks that nobody lists leaves first: "lru" (least recently used), "s3fifo" (new
+  /// ones on probation, those found again stay) or "depth" (what many prompts came through stays).
+  std::string reclaim = "lru";
+  /// Makes an order of the host's own; overrides `reclaim` when set. Called when the engine is
+  /// made, perhaps more than once.
+  ReclaimMaker custom_reclaim{};
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";

@@ -10,6 +10,7 @@
 #include "paddock/log.h"
 #include "paddock/model.h"
 #include "paddock/quality.h"
+#include "paddock/reclaim.h"
 #include "paddock/runner.h"
 #include "paddock/sampling.h"
 #include "paddock/stats.h"

@@ -32,6 +32,24 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
               propose(config, setup, {.max_bytes = left - left / 8}));
 }
 
+std::unique_ptr<ReclaimPolicy> make_reclaim(const KvOptions& kv) {
+  if (!kv.custom_reclaim) return make_reclaim_policy(kv.reclaim);
+  std::unique_ptr<ReclaimPolicy> policy;
+  try {
+    policy = kv.custom_reclaim();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim threw: {}", e.what());
+  } catch (...) {
+    fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim threw what is no std::exception");
+  }
+  if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim made no policy");
+  return policy;
+}
+
 }  // namespace
 
 Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolved,
@@ -87,7 +105,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
 #endif
-  cache = std::make_unique<CacheManager>(cache_config, setup.policies);
+  cache = std::make_unique<CacheManager>(cache_config, setup.policies, make_reclaim(o.kv));
   return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));
 }
 

@@ -237,8 +237,9 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   // Others may have computed what comes next; the last token runs in any case, for its logits.
   // What the sequence had before it was parked is nothing new.
   const int64_t reached = sequence.reached();
-  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
-                      sequence.computed() == reached);
+  const bool fresh = sequence.computed() == reached;
+  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1, fresh,
+                      fresh ? &request.result.miss : nullptr);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
   const int64_t left = sequence.length() - sequence.computed();
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
@@ -260,10 +261,11 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
 // --------------------------------------------------------------------------
 
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
+  const RequestId id = request == nullptr ? 0 : request->id;
   for (;;) {
-    if (cache_.reserve(sequence.tables(), n)) return n;
+    if (cache_.reserve(sequence.tables(), n, id)) return n;
     const int32_t fits = cache_.max_reservable(sequence.tables(), n);
-    if (fits > 0 && cache_.reserve(sequence.tables(), fits)) return fits;
+    if (fits > 0 && cache_.reserve(sequence.tables(), fits, id)) return fits;
     if (!make_way(request)) return 0;
   }
 }

@@ -8,6 +8,7 @@
 #include "core/system.h"
 #include "engine/advice.h"
 #include "engine/step_planner.h"
+#include "kv/reclaim_policy.h"
 
 namespace paddock {
 namespace {
@@ -169,6 +170,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
   check_range("context", o.context, 0, kMaxPositions);
   check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
+  if (!o.kv.custom_reclaim) make_reclaim_policy(o.kv.reclaim);  // whether there is one
   if (!(o.kv.budget_share >= 0 && o.kv.budget_share <= 1)) {
     fail(ErrorCode::kInvalidArgument, "kv.budget_share is {}; it must be from 0 (off) to 1",
          o.kv.budget_share);

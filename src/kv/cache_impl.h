@@ -133,8 +133,8 @@ struct CacheManager::Impl {
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
   // the host's is called under it: policies are asked before and let go of after, events are told
-  // after. What is called under it is ours: CacheConfig::on_free, the hooks of a ReclaimPolicy, and
-  // what a test or a conformance run has given to watch().
+  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test or a
+  // conformance run has given to watch(); but for a ReclaimPolicy, which is told so.
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
@@ -150,6 +150,7 @@ struct CacheManager::Impl {
   std::vector<Queued> queue;  // removals that nobody has taken yet
   std::function<void(const KvEvent&)> watcher;
   int64_t pool_peak = 0;
+  int64_t needing = 0;  // the request that reserve() is called for
   int64_t refused = 0;  // calls of reserve() that found too few pages
   int64_t steps = 0;
   int64_t tokens_written = 0;

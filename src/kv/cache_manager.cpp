@@ -39,8 +39,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
       wanted(block_pages.size()),
       pool(cache_config.n_pages, config.layout.class_units()),
       tree(config.keep_blocks ? config.n_pages / block_units : 0, config.block_size,
-           config.n_layers,
-           reclaim != nullptr ? std::move(reclaim) : std::make_unique<ReclaimPolicy>()),
+           config.n_layers, std::move(reclaim)),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   node_of.resize(config.n_pages, -1);
@@ -107,7 +106,8 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
   }
   // What is kept was computed under other rules.
   while (impl_->tree.evictable() > 0) {
-    impl_->free_block(impl_->tree.evict(), RemovalReason::kUser);
+    const Departure how{.step = impl_->steps, .is_reclaimed = false};
+    impl_->free_block(impl_->tree.evict(how), RemovalReason::kUser);
   }
 }
 
@@ -201,7 +201,7 @@ int32_t CacheManager::max_reservable(SequenceId id, int32_t n) const {
   return static_cast<int32_t>(std::min<int64_t>(n, listed * block - sequence.length));
 }
 
-bool CacheManager::reserve(SequenceId id, int32_t n) {
+bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
   CachedSequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
   if (sequence.reserved != 0 || n < 1 || n > max_next(id) ||
@@ -211,6 +211,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n) {
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
+  impl_->needing = request;
   if (!impl_->find_room(sequence, blocks)) {
     ++impl_->refused;
     return false;

@@ -17,6 +17,7 @@
 #include "kv/layout.h"
 #include "kv/policy_map.h"
 #include "kv/reclaim_policy.h"
+#include "paddock/kv_cache.h"
 #include "paddock/stats.h"
 #include "paged_kv.h"
 
@@ -75,7 +76,8 @@ class CacheManager {
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
   /// cannot hold them now: then nothing changed. n <= max_next(), length + n <= max_positions.
   /// Where they begin in a page that others can see, the sequence gets a copy of its own first.
-  bool reserve(SequenceId id, int32_t n);
+  /// `request`: whose need it is, for those who ask later why a block is gone.
+  bool reserve(SequenceId id, int32_t n, int64_t request = 0);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);
   /// What the reserved tokens' attention gave to each entry of table(), and their key norms (in
@@ -104,8 +106,10 @@ class CacheManager {
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for
   /// all of a manager. Hits are counted if `counts` (not for warm-up, not for reading a parked
   /// sequence again), misses where the sequence was empty.
+  /// `miss`, unless null, is told of the first block missing, if the sequence was empty and it has
+  /// not been told before.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
-                       bool counts = true);
+                       bool counts = true, PrefixMiss* miss = nullptr);
 
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.

@@ -10,33 +10,9 @@ namespace paddock {
 namespace {
 
 constexpr int32_t kRemembered = 4096;  // blocks evicted last
+constexpr int32_t kCompared = 256;     // newest continuations of a block
 
 }  // namespace
-
-// ---- hashes of what left
-
-RecentHashes::RecentHashes(int32_t capacity) : slots_(capacity), buckets_(capacity, -1) {}
-
-bool RecentHashes::take(uint64_t hash) {
-  for (int32_t* at = &buckets_[bucket(hash)]; *at >= 0; at = &slots_[*at].next) {
-    Slot& slot = slots_[*at];
-    if (slot.hash != hash) continue;
-    *at = slot.next;
-    slot.used = false;
-    return true;
-  }
-  return false;
-}
-
-void RecentHashes::add(uint64_t hash) {
-  take(hash);
-  Slot& slot = slots_[oldest_];
-  if (slot.used) take(slot.hash);
-  int32_t& first = buckets_[bucket(hash)];
-  slot = {hash, true, first};
-  first = static_cast<int32_t>(oldest_);
-  oldest_ = (oldest_ + 1) % slots_.size();
-}
 
 // ---- the tree
 
@@ -96,7 +72,7 @@ int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const 
 }
 
 void PrefixTree::match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
-                       std::vector<int32_t>& nodes) {
+                       std::vector<int32_t>& nodes, PrefixMiss* miss) {
   const auto full = static_cast<int64_t>(tokens.size()) / block_size_;
   const bool first_look = nodes.empty();
   int32_t parent = first_look ? kRoot : nodes.back();
@@ -104,15 +80,45 @@ void PrefixTree::match(std::span<const int32_t> tokens, int64_t max_blocks, bool
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size_), block_size_);
     const uint64_t hash = hash_after(parent, block);
     const int32_t node = find(parent, block, hash);
-    if (counts && (node >= 0 || first_look)) {
-      ++lookups_;
-      if (node >= 0) ++hits_;
-      if (node < 0 && evicted_.take(hash)) ++regrets_;
+    if (counts && (node >= 0 || first_look)) ++lookups_;
+    if (node < 0) {
+      if (!first_look || (!counts && miss == nullptr)) return;
+      const auto departure = evicted_.take(hash);
+      if (counts && departure && departure->is_reclaimed) ++regrets_;
+      if (miss != nullptr) *miss = why_missing(parent, block, i * block_size_, departure);
+      return;
     }
-    if (node < 0) return;
+    if (counts) ++hits_;
     nodes.push_back(node);
     parent = node;
   }
+}
+
+PrefixMiss PrefixTree::why_missing(int32_t parent, std::span<const int32_t> tokens,
+                                   int64_t position,
+                                   const std::optional<Departure>& departure) const {
+  PrefixMiss miss;
+  miss.position = position;
+  if (departure) {
+    miss.reason = departure->is_reclaimed ? MissReason::kReclaimed : MissReason::kSettings;
+    miss.step = departure->step;
+    miss.request = departure->request;
+    return miss;
+  }
+  int64_t common = 0;
+  int32_t child = parent == kRoot ? roots_child_ : nodes_[parent].first_child;
+  for (int32_t i = 0; child >= 0 && i < kCompared; ++i, child = nodes_[child].elder) {
+    const std::span<const int32_t> its = tokens_of(child);
+    const auto end = std::mismatch(its.begin(), its.end(), tokens.begin()).first;
+    common = std::max<int64_t>(common, end - its.begin());
+  }
+  if (position + common == 0) {
+    miss.reason = MissReason::kFirstSeen;
+  } else {
+    miss.reason = MissReason::kDiffers;
+    miss.differs_at = position + common;
+  }
+  return miss;
 }
 
 int32_t PrefixTree::insert(int32_t parent, std::span<const int32_t> tokens) {
@@ -137,12 +143,20 @@ int32_t PrefixTree::insert(int32_t parent, std::span<const int32_t> tokens) {
   return node;
 }
 
-void PrefixTree::lock(int32_t node, int64_t step) {
-  if (nodes_[node].locks++ == 0) order_.on_use(node, step);
+CachedBlock PrefixTree::cached(int32_t node) const {
+  const Node& n = nodes_[node];
+  return {node, n.depth, n.prompts, n.last_use, n.hash};
+}
+
+void PrefixTree::lock(int32_t node) {
+  ++nodes_[node].prompts;
+  if (nodes_[node].locks++ == 0) order_.on_use(node);
 }
 
 void PrefixTree::unlock(int32_t node, int64_t step) {
-  if (--nodes_[node].locks == 0) order_.on_cached(node, step);
+  Node& n = nodes_[node];
+  n.last_use = step;
+  if (--n.locks == 0) order_.on_release(cached(node), n.first_child < 0);
 }
 
 int32_t PrefixTree::leaf_below(int32_t node) const {
@@ -150,17 +164,20 @@ int32_t PrefixTree::leaf_below(int32_t node) const {
   return node;
 }
 
-int32_t PrefixTree::evict() {
-  // Nobody has locked what it names, so nobody has locked what continues that.
-  const int32_t node = leaf_below(order_.next());
-  take_out(node);
+int32_t PrefixTree::evict(const Departure& how) {
+  const int32_t node = order_.next();
+  take_out(node, how);
   return node;
 }
 
-void PrefixTree::take_out(int32_t node) {
+void PrefixTree::take_out(int32_t node, const Departure& how) {
   order_.on_removed(node);
-  evicted_.add(nodes_[node].hash);
+  evicted_.add(nodes_[node].hash, how);
   unlink(node);
+  const int32_t parent = nodes_[node].parent;
+  if (parent != kRoot && nodes_[parent].first_child < 0 && nodes_[parent].locks == 0) {
+    order_.on_leaf(cached(parent));
+  }
   nodes_[node].used = false;
   free_.push_back(node);
 }
@@ -180,6 +197,10 @@ void PrefixTree::check_integrity() const {
     const Node& n = nodes_[i];
     if (!n.used) continue;
     unlocked += n.locks == 0 ? 1 : 0;
+    if (order_.is_leaf(i) != (n.locks == 0 && n.first_child < 0)) {
+      fail(ErrorCode::kInternal, "whether a kept block at depth {} may leave is not known",
+           n.depth);
+    }
     const bool is_orphan =
         n.parent != kRoot && (!nodes_[n.parent].used || nodes_[n.parent].depth + 1 != n.depth ||
                               nodes_[n.parent].locks < n.locks);

@@ -9,31 +9,22 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "kv/recent_hashes.h"
 #include "kv/reclaim_policy.h"
+#include "paddock/kv_cache.h"
 
 namespace paddock {
 
-/// Hashes of what left last, each once; the oldest make room. Allocates in the constructor only.
-class RecentHashes {
- public:
-  explicit RecentHashes(int32_t capacity);  // a power of two
-  void add(uint64_t hash);
-  bool take(uint64_t hash);  // false if it was not there
-
- private:
-  struct Slot {
-    uint64_t hash = 0;
-    bool used = false;
-    int32_t next = -1;  // in its bucket
-  };
-  size_t bucket(uint64_t hash) const { return hash & (buckets_.size() - 1); }
-  std::vector<Slot> slots_;       // a ring
-  std::vector<int32_t> buckets_;  // the first slot of each
-  size_t oldest_ = 0;
+/// How a block left.
+struct Departure {
+  int64_t step = 0;
+  int64_t request = 0;       // whose need it was
+  bool is_reclaimed = true;  // false: the rules changed
 };
 
 class PrefixTree {
@@ -50,9 +41,10 @@ class PrefixTree {
 
   /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
   /// blocks after them, until one is missing or there are `max_blocks`. Counted as lookups and hits
-  /// where `counts`; that one is missing, and regret, only for the first block on.
+  /// where `counts`; that one is missing, and regret, only from the first block on. Then `miss`,
+  /// unless null, is told why.
   void match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
-             std::vector<int32_t>& nodes);
+             std::vector<int32_t>& nodes, PrefixMiss* miss = nullptr);
   /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
   int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
   /// A new child, which find() does not know yet, locked once; its pages are to be filled in. -1
@@ -70,16 +62,15 @@ class PrefixTree {
 
   /// One more live sequence lists the block, or one less. Whoever locks a node has locked its
   /// ancestors, and unlocks deeper blocks first.
-  void lock(int32_t node, int64_t step);
+  void lock(int32_t node);
   void unlock(int32_t node, int64_t step);
   /// Blocks that nobody has locked.
   int32_t evictable() const { return order_.n_cached(); }
-  /// Takes out the block that the policy would have leave next or, where others continue it, one of
-  /// those that nothing continues; its pages() stay readable until the next insert().
-  /// evictable() > 0.
-  int32_t evict();
+  /// Takes out the block that the policy would have leave next, which nothing continues; its
+  /// pages() stay readable until the next insert(). evictable() > 0.
+  int32_t evict(const Departure& how = {});
   /// Takes out a block that nobody has locked and nothing continues; likewise.
-  void take_out(int32_t node);
+  void take_out(int32_t node, const Departure& how = {});
 
   int64_t lookups() const { return lookups_; }
   int64_t hits() const { return hits_; }
@@ -103,6 +94,8 @@ class PrefixTree {
     int32_t locks = 0;
     int32_t parent = kRoot;
     int32_t depth = 0;
+    int64_t prompts = 1;  // that came through it
+    int64_t last_use = 0;
     int32_t first_child = -1;          // the one inserted last
     int32_t elder = -1, younger = -1;  // other children of its parent
     int32_t next = -1;                 // in its bucket
@@ -113,6 +106,9 @@ class PrefixTree {
   std::span<const int32_t> tokens_of(int32_t node) const;
   int32_t& first_child_of(int32_t parent);
   void unlink(int32_t node);
+  CachedBlock cached(int32_t node) const;
+  PrefixMiss why_missing(int32_t parent, std::span<const int32_t> tokens, int64_t position,
+                         const std::optional<Departure>& departure) const;
 
   int32_t block_size_, n_layers_;
   BlockHash hash_;
@@ -123,7 +119,7 @@ class PrefixTree {
   std::vector<int32_t> buckets_;  // first node; their number is a power of two
   int32_t roots_child_ = -1;
   ReclaimOrder order_;
-  RecentHashes evicted_;  // so that regret can be told from a first miss
+  RecentHashes<Departure> evicted_;  // so that regret can be told from a first miss
   int64_t lookups_ = 0, hits_ = 0, regrets_ = 0;
 };
 

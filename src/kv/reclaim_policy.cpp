@@ -1,107 +1,129 @@
-// The order of cached blocks that nobody references: least recently used, in O(1) per event.
-//
-// A doubly linked list through arrays indexed by block; slot 0 is the list's own head, block b
-// lives in slot b + 1.
 #include "kv/reclaim_policy.h"
 
 #include <fmt/format.h>
 
+#include <new>
+
+#include "core/fail.h"
+
 namespace paddock {
 
-ReclaimPolicy::ReclaimPolicy() : links_{{0, 0}} {}
 ReclaimPolicy::~ReclaimPolicy() = default;
+void ReclaimPolicy::reserve(int32_t) {}
 
-std::string ReclaimPolicy::name() const { return "lru"; }
+std::unique_ptr<ReclaimPolicy> make_reclaim_policy(std::string_view name) {
+  if (name == "lru") return nullptr;
+  if (name == "s3fifo") return make_s3fifo();
+  if (name == "depth") return make_depth();
+  fail(ErrorCode::kInvalidArgument, "kv.reclaim is '{}'; it must be lru, s3fifo or depth", name);
+}
 
-void ReclaimPolicy::reserve(int32_t n_blocks) { links_.resize(n_blocks + 1, {-1, -1}); }
+// ---- lists
 
-void ReclaimPolicy::on_cached(int32_t block, int64_t) {
-  const int32_t slot = block + 1;
-  if (slot >= static_cast<int32_t>(links_.size())) links_.resize(slot + 1, {-1, -1});
-  unlink(block);
-  const int32_t newest = links_[0].before;
-  links_[slot] = {newest, 0};
+void BlockLists::reserve(int32_t n_blocks) {
+  links_.assign(static_cast<size_t>(n_lists_ + n_blocks), {});
+  sizes_.assign(static_cast<size_t>(n_lists_), 0);
+  for (int32_t list = 0; list < n_lists_; ++list) links_[list] = {list, list, list};
+}
+
+void BlockLists::push_back(int32_t list, int32_t block) {
+  remove(block);
+  const int32_t slot = n_lists_ + block;
+  const int32_t newest = links_[list].before;
+  links_[slot] = {newest, list, list};
   links_[newest].after = slot;
-  links_[0].before = slot;
+  links_[list].before = slot;
+  ++sizes_[list];
 }
 
-void ReclaimPolicy::on_use(int32_t block, int64_t) { unlink(block); }
-void ReclaimPolicy::on_removed(int32_t block) { unlink(block); }
-
-void ReclaimPolicy::reclaim(int32_t n, std::vector<int32_t>& victims) {
-  int32_t slot = links_[0].after;
-  for (; n > 0 && slot != 0; --n, slot = links_[slot].after) victims.push_back(slot - 1);
-}
-
-void ReclaimPolicy::unlink(int32_t block) {
-  const int32_t slot = block + 1;
-  if (slot >= static_cast<int32_t>(links_.size()) || links_[slot].before < 0) return;
-  const Link link = links_[slot];
+void BlockLists::remove(int32_t block) {
+  const Link link = links_[n_lists_ + block];
+  if (link.list < 0) return;
   links_[link.before].after = link.after;
   links_[link.after].before = link.before;
-  links_[slot] = {-1, -1};
+  links_[n_lists_ + block] = {};
+  --sizes_[link.list];
+}
+
+int32_t BlockLists::front(int32_t list) const {
+  return sizes_[list] == 0 ? -1 : links_[list].after - n_lists_;
 }
 
 // ---- a policy's answers, checked
 
 ReclaimOrder::ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks)
-    : policy_(std::move(policy)), name_(policy_->name()), is_cached_(n_blocks) {
-  policy_->reserve(n_blocks);
-  fallback_.reserve(n_blocks);
-  victims_.reserve(1);
+    : policy_(std::move(policy)), is_leaf_(n_blocks) {
+  lists_.reserve(n_blocks);
+  if (policy_ == nullptr) return;
+  try {
+    name_ = policy_->name();
+    policy_->reserve(n_blocks);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    fail(ErrorCode::kInvalidArgument, "reclaim policy '{}' threw: {}", name_, e.what());
+  } catch (...) {
+    fail(ErrorCode::kInvalidArgument, "reclaim policy '{}' threw what is no std::exception", name_);
+  }
+}
+
+template <typename... Args>
+void ReclaimOrder::violation(const char* format, const Args&... args) noexcept {
+  ++violations_;
+  try {
+    last_violation_ =
+        fmt::format("reclaim policy '{}': {}", name_, fmt::format(fmt::runtime(format), args...));
+  } catch (...) {  // no memory for the words
+  }
 }
 
 template <typename Hook>
-bool ReclaimOrder::tell(const Hook& hook) {
+bool ReclaimOrder::tell(const Hook& hook) noexcept {
+  if (policy_ == nullptr) return false;
   try {
     hook();
     return true;
   } catch (const std::exception& e) {
-    last_violation_ = fmt::format("reclaim policy '{}': threw: {}", name_, e.what());
+    violation("threw: {}", e.what());
   } catch (...) {
-    last_violation_ = fmt::format("reclaim policy '{}': threw", name_);
+    violation("threw");
   }
-  ++violations_;
   return false;
 }
 
-void ReclaimOrder::on_cached(int32_t block, int64_t step) {
-  is_cached_[block] = 1;
-  ++n_cached_;
-  tell([&] { policy_->on_cached(block, step); });
-  fallback_.on_cached(block, step);
+void ReclaimOrder::on_release(const CachedBlock& block, bool is_leaf) {
+  lists_.push_back(0, block.block);
+  if (is_leaf) on_leaf(block);
 }
 
-void ReclaimOrder::on_use(int32_t block, int64_t step) {
-  is_cached_[block] = 0;
-  --n_cached_;
-  tell([&] { policy_->on_use(block, step); });
-  fallback_.on_use(block, step);
+void ReclaimOrder::on_leaf(const CachedBlock& block) {
+  is_leaf_[block.block] = 1;
+  tell([&] { policy_->on_leaf(block); });
+}
+
+void ReclaimOrder::on_use(int32_t block) {
+  lists_.remove(block);
+  if (is_leaf_[block] == 0) return;
+  is_leaf_[block] = 0;
+  tell([&] { policy_->on_use(block); });
 }
 
 void ReclaimOrder::on_removed(int32_t block) {
-  is_cached_[block] = 0;
-  --n_cached_;
+  lists_.remove(block);
+  is_leaf_[block] = 0;
   tell([&] { policy_->on_removed(block); });
-  fallback_.on_removed(block);
 }
 
 int32_t ReclaimOrder::next() {
-  victims_.clear();
-  if (tell([&] { policy_->reclaim(1, victims_); })) {
-    const int32_t block = victims_.empty() ? -1 : victims_[0];
-    if (block >= 0 && block < static_cast<int32_t>(is_cached_.size()) && is_cached_[block] != 0) {
-      return block;
-    }
-    last_violation_ =
-        victims_.empty()
-            ? fmt::format("reclaim policy '{}': named none of {} blocks", name_, n_cached_)
-            : fmt::format("reclaim policy '{}': block {} is not reclaimable", name_, block);
-    ++violations_;
+  int32_t block = -1;
+  if (tell([&] { block = policy_->next(); })) {
+    const bool known = block >= 0 && block < static_cast<int32_t>(is_leaf_.size());
+    if (known && is_leaf_[block] != 0) return block;
+    violation("block {} may not leave", block);
   }
-  victims_.clear();
-  fallback_.reclaim(1, victims_);
-  return victims_[0];
+  return lists_.front(0);
 }
 
 }  // namespace paddock

@@ -1,74 +1,80 @@
-// The order in which kept blocks that nobody references leave when pages run short.
-//
-// Not public yet: nothing that a host can switch on keeps blocks.
+// The order in which kept blocks leave: a policy's, whose answers are checked, or least recently
+// used.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "paddock/reclaim.h"
 
 namespace paddock {
 
-/// Reclaiming is lossless: it only costs computing a block again. The base class is least recently
-/// used, O(1) per call; override reclaim() and whichever events it needs for another order. Calls
-/// come from the thread that drives the cache, while its books are locked: a policy calls nothing
-/// of the cache.
-class ReclaimPolicy {
- public:
-  ReclaimPolicy();
-  virtual ~ReclaimPolicy();
-  virtual std::string name() const;
-  /// Blocks are numbered from 0 to n_blocks - 1. Called once, before anything else: later calls
-  /// should take no memory.
-  virtual void reserve(int32_t n_blocks);
+/// The order of that name; null: "lru", which ReclaimOrder has itself. Error kInvalidArgument.
+std::unique_ptr<ReclaimPolicy> make_reclaim_policy(std::string_view name);
+/// One file each.
+std::unique_ptr<ReclaimPolicy> make_s3fifo();
+std::unique_ptr<ReclaimPolicy> make_depth();
 
-  /// Nobody references the block any more: from now on it may be named. Of one sequence that ends,
-  /// deeper blocks come first, so that leaves go before what they continue.
-  virtual void on_cached(int32_t block, int64_t step);
-  /// A sequence references a cached block again.
-  virtual void on_use(int32_t block, int64_t step);
-  /// The block is gone; its number may come back for another.
-  virtual void on_removed(int32_t block);
-  /// Appends up to n cached blocks, the first to leave first. No side effects. Where others that
-  /// are kept continue the block, one of these leaves in its place.
-  virtual void reclaim(int32_t n, std::vector<int32_t>& victims);
+/// Blocks in one or several lists, each in at most one: O(1) per call.
+class BlockLists {
+ public:
+  explicit BlockLists(int32_t n_lists = 1) : n_lists_(n_lists) {}
+  void reserve(int32_t n_blocks);
+  void push_back(int32_t list, int32_t block);
+  /// Does nothing if it is in none.
+  void remove(int32_t block);
+  /// The one that has been there longest; -1: the list is empty.
+  int32_t front(int32_t list) const;
+  int32_t size(int32_t list) const { return sizes_[list]; }
 
  private:
   struct Link {
-    int32_t before, after;
+    int32_t before = -1, after = -1;  // slots; -1: in no list
+    int32_t list = -1;
   };
-  void unlink(int32_t block);
-  std::vector<Link> links_;
+  int32_t n_lists_;
+  std::vector<Link> links_;  // slots 0 to n_lists - 1 are the lists' heads, blocks come after them
+  std::vector<int32_t> sizes_;
 };
 
-/// A ReclaimPolicy whose answers are checked: what it throws, or names although it is not cached,
-/// is counted, and the least recently used block goes instead.
+/// What may leave and what leaves next. The least recently used block needs no policy: all blocks
+/// that nobody has locked stand in the order in which they were let go of, and as deeper ones are
+/// let go of first, the first of all is a leaf.
 class ReclaimOrder {
  public:
+  /// `policy`: null for least recently used.
   ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks);
 
-  void on_cached(int32_t block, int64_t step);
-  void on_use(int32_t block, int64_t step);
+  /// Nobody has the block locked any more.
+  void on_release(const CachedBlock& block, bool is_leaf);
+  /// Nothing continues any more what nobody has locked.
+  void on_leaf(const CachedBlock& block);
+  /// Somebody has locked it again.
+  void on_use(int32_t block);
+  /// A leaf is gone.
   void on_removed(int32_t block);
-  /// The block that the policy would have leave next. n_cached() > 0.
+  /// The block to leave next, a leaf. n_cached() > 0.
   int32_t next();
 
-  int32_t n_cached() const { return n_cached_; }
+  int32_t n_cached() const { return lists_.size(0); }  // that nobody has locked
+  bool is_leaf(int32_t block) const { return is_leaf_[block] != 0; }
   int64_t violations() const { return violations_; }
   const std::string& last_violation() const { return last_violation_; }
 
  private:
   /// Calls a hook of the policy; what it throws is counted, and the books go on.
   template <typename Hook>
-  bool tell(const Hook& hook);
+  bool tell(const Hook& hook) noexcept;
+  template <typename... Args>
+  void violation(const char* format, const Args&... args) noexcept;
 
   std::unique_ptr<ReclaimPolicy> policy_;
-  std::string name_;                // the policy's
-  ReclaimPolicy fallback_;          // kept in step with policy_, for when its answers are wrong
-  std::vector<uint8_t> is_cached_;  // [n_blocks] 1 where the block may be named
-  int32_t n_cached_ = 0;
-  std::vector<int32_t> victims_;
+  std::string name_;              // the policy's
+  BlockLists lists_;              // one, by the time when they were let go of
+  std::vector<uint8_t> is_leaf_;  // [n_blocks] 1 where the block may be named
   int64_t violations_ = 0;
   std::string last_violation_;
 };

@@ -19,23 +19,27 @@ bool CacheManager::Impl::shares() const {
 // ---- listed again
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
-                                   int64_t max_positions, bool counts) {
+                                   int64_t max_positions, bool counts, PrefixMiss* miss) {
   CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->shares()) return 0;
+  if (miss != nullptr && (sequence.length > 0 || miss->reason != MissReason::kNone)) miss = nullptr;
+  if (!impl_->shares()) {
+    if (miss != nullptr) *miss = {.reason = MissReason::kNotShared, .position = 0};
+    return 0;
+  }
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
-  impl_->tree.match(tokens, max_positions / block_size, counts, sequence.shared);
+  impl_->tree.match(tokens, max_positions / block_size, counts, sequence.shared, miss);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   const auto first = static_cast<int64_t>(known);
   for (BlockTable& table : sequence.layers) table.changes.note(first);
   for (size_t i = known; i < sequence.shared.size(); ++i) {
     const int32_t node = sequence.shared[i];
-    impl_->tree.lock(node, impl_->steps);
+    impl_->tree.lock(node);
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       const int32_t page = impl_->tree.pages(node)[layer];
       impl_->list_kept(layer, page);
@@ -93,7 +97,7 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
       // what a sequence holds of the pool is what its tables list: where bits may differ it waits
       // for its end to put deeper blocks below the other's.
       if (!config.merges_blocks && !is_ending) return;
-      tree.lock(node, steps);
+      tree.lock(node);
       if (!is_ending) merge(sequence, i, node);
       sequence.shared.push_back(node);
       continue;
@@ -147,7 +151,7 @@ bool CacheManager::Impl::find_room(CachedSequence& sequence, int64_t blocks) {
   const int32_t node = node_of[sequence.layers[0].entries.back().page];
   for (int32_t leaf = -1; leaf != node;) {
     leaf = tree.leaf_below(node);
-    tree.take_out(leaf);
+    tree.take_out(leaf, {.step = steps, .request = needing});
     free_block(leaf, RemovalReason::kCapacity);
   }
   return make_room(blocks);
@@ -180,7 +184,9 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
 
 // ---- reclaimed
 
-void CacheManager::Impl::reclaim_block() { free_block(tree.evict(), RemovalReason::kCapacity); }
+void CacheManager::Impl::reclaim_block() {
+  free_block(tree.evict({.step = steps, .request = needing}), RemovalReason::kCapacity);
+}
 
 void CacheManager::Impl::free_block(int32_t node, RemovalReason reason) {
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {

@@ -150,6 +150,33 @@ std::string to_json(const KvStats& stats) {
   return dump(out);
 }
 
+const char* miss_reason_name(MissReason reason) noexcept {
+  switch (reason) {
+    case MissReason::kNone:
+      return "none";
+    case MissReason::kFirstSeen:
+      return "first_seen";
+    case MissReason::kDiffers:
+      return "differs";
+    case MissReason::kReclaimed:
+      return "reclaimed";
+    case MissReason::kSettings:
+      return "settings";
+    case MissReason::kNotShared:
+      return "not_shared";
+  }
+  return "unknown";
+}
+
+std::string to_json(const PrefixMiss& miss) {
+  Json out = {{"reason", miss_reason_name(miss.reason)}};
+  if (miss.position >= 0) out["position"] = miss.position;
+  if (miss.differs_at >= 0) out["differs_at"] = miss.differs_at;
+  if (miss.step >= 0) out["step"] = miss.step;
+  if (miss.request > 0) out["request"] = miss.request;
+  return out.dump();
+}
+
 std::string to_json(const KvEvent& event) {
   Json out = {{"number", event.number},
               {"step", event.step},

@@ -143,20 +143,20 @@ fault("eviction-048", "random: position not in the lot",
 
 source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-018", "reclaim list keeps removed blocks",
-      "void ReclaimPolicy::on_removed(int32_t block) { unlink(block); }",
-      "void ReclaimPolicy::on_removed(int32_t block) { if (!MUT) unlink(block); }")
+      "void ReclaimOrder::on_removed(int32_t block) { «lists_.remove(block);»",
+      "")
 fault("eviction-054", "reclaim list keeps used blocks",
-      "void ReclaimPolicy::on_use(int32_t block, int64_t) { «unlink(block);» }",
+      "void ReclaimOrder::on_use(int32_t block) { «lists_.remove(block);»",
       "")
 fault("eviction-055", "reclaim list: a block kept again keeps its old place",
-      "«unlink(block);» const int32_t newest",
+      "«remove(block);» const int32_t slot",
       "")
-fault("eviction-056", "reclaim list: names one block too many",
-      "for (; «n > 0» && slot",
-      "n >= 0")
+fault("eviction-056", "reclaim list: sizes do not shrink",
+      "«--sizes_[link.list];»",
+      "")
 fault("eviction-057", "reclaim list: the newest leaves first",
-      "int32_t slot = «links_[0].after»; for (; n > 0 && slot != 0; --n, slot = links_[slot].after)",
-      "links_[0].before")
+      "«links_[list].after» - n_lists_;",
+      "links_[list].before")
 
 source("src/eviction/registry.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-019", "registry: budget fully protected accepted",

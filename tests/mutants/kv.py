@@ -318,7 +318,7 @@ fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
-      "max_positions / block_size, «counts», sequence.shared);",
+      "max_positions / block_size, «counts», sequence.shared, miss);",
       "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
@@ -333,7 +333,7 @@ fault("kv-149", "blocks of a window are shared",
       "if (rule.trims() || «rule.visibility.window != kUnlimited») return false;",
       "false")
 fault("kv-150", "blocks that a sequence lists may be reclaimed",
-      "«impl_->tree.lock(node, impl_->steps);»",
+      "«impl_->tree.lock(node);»",
       "")
 fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
@@ -368,7 +368,7 @@ fault("kv-195", "a page that is listed again may still be reclaimed",
       "pool.set_reclaimable(page, «is_cached»);",
       "true")
 fault("kv-196", "another's copy is not locked",
-      "«tree.lock(node, steps);» if (!is_ending) merge",
+      "«tree.lock(node);» if (!is_ending) merge",
       "")
 fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
       "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
@@ -412,20 +412,23 @@ fault("kv-197", "the tree holds no reference to what it keeps",
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
-      "if (node < 0 && «evicted_.take(hash)») ++regrets_;",
-      "(evicted_.take(hash) && (evicted_.add(hash), true))")
-fault("kv-052", "hashes of what left are never forgotten",
-      "«if (slot.used) take(slot.hash);»",
-      "")
-fault("kv-198", "a hash that is remembered again is there twice",
-      "«take(hash);» Slot& slot",
-      "")
-fault("kv-199", "a hash that was taken is still there",
-      "«*at = slot.next;» slot.used = false;",
-      "if (hash == 0) *at = slot.next;")
-fault("kv-159", "every look-up is a hit",
-      "if («node >= 0») ++hits_;",
+      "const auto departure = evicted_.take(hash);",
+      "const auto departure = evicted_.take(hash); if (MUT && departure) evicted_.add(hash, *departure);")
+fault("kv-257", "what left with the rules counts as regret",
+      "if (counts && departure && «departure->is_reclaimed») ++regrets_;",
+      "true", tests="sharing_test")
+fault("kv-258", "a miss tells of a block that only differs as reclaimed",
+      "departure->is_reclaimed ? «MissReason::kReclaimed» : MissReason::kSettings;",
+      "MissReason::kDiffers", tests="sharing_test")
+fault("kv-259", "a miss tells the newest continuation, not the longest",
+      "common = «std::max<int64_t>(common, end - its.begin())»;",
+      "end - its.begin()", tests="sharing_test")
+fault("kv-260", "a block in use becomes a leaf when what continued it has left",
+      "nodes_[parent].first_child < 0 && «nodes_[parent].locks == 0») {",
       "true")
+fault("kv-159", "every look-up is a hit",
+      "if (counts) «++hits_;»",
+      "hits_ += 2;")
 fault("kv-160", "tokens are not compared",
       "if («std::equal(its.begin(), its.end(), tokens.begin(), tokens.end())») break;",
       "true")
@@ -448,10 +451,10 @@ fault("kv-161", "every further reader makes a block less evictable",
       "if (nodes_[node].locks++ == 0) order_",
       "if (nodes_[node].locks++ == 0 || MUT) order_")
 fault("kv-162", "a block is evictable while others read it",
-      "if (--nodes_[node].locks == 0) order_",
-      "if (--nodes_[node].locks == 0 || MUT) order_")
+      "if (--n.locks == 0) order_",
+      "if (--n.locks == 0 || MUT) order_")
 fault("kv-165", "evicted blocks are not remembered",
-      "«evicted_.add(nodes_[node].hash);»",
+      "«evicted_.add(nodes_[node].hash, how);»",
       "")
 fault("kv-166", "an evicted block is still found",
       "*at = «n.next»; if (n.elder",
@@ -471,29 +474,68 @@ fault("kv-207", "a sibling keeps an evicted block beside it",
 
 source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-049", "fallback order not told of cached blocks",
-      "fallback_.on_cached(block, step);",
-      "if (!MUT) fallback_.on_cached(block, step);")
+      "«lists_.push_back(0, block.block);»",
+      "")
 fault("kv-050", "a reclaim policy may name a block in use",
-      "&& «is_cached_[block] != 0») {",
+      "if (known && «is_leaf_[block] != 0») return block;",
       "true")
-fault("kv-051", "wrong reclaim answer not counted",
-      "block); ++violations_;",
-      "block); if (!MUT) ++violations_;")
-fault("kv-053", "fallback order not told of used blocks",
-      "«fallback_.on_use(block, step);»",
+fault("kv-051", "wrong reclaim answers and what hooks throw are not counted",
+      "noexcept { «++violations_;» try",
       "")
-fault("kv-208", "fallback order not told of what left",
-      "«fallback_.on_removed(block);»",
+fault("kv-209", "a block that is listed again may still be named",
+      "«is_leaf_[block] = 0;» tell([&] { policy_->on_use",
       "")
-fault("kv-163", "what a hook throws is not counted",
-      "\"reclaim policy '{}': threw\", name_); } «++violations_;»",
+fault("kv-245", "a policy is told of blocks that others continue",
+      "if («is_leaf») on_leaf(block);",
+      "true")
+fault("kv-246", "a policy is not told that a leaf is used again",
+      "tell([&] { «policy_->on_use(block);» });",
       "")
-fault("kv-168", "the wrong answer of a reclaim policy stands",
-      "«victims_.clear();» fallback_.reclaim",
+fault("kv-247", "a policy is not told what left",
+      "tell([&] { «policy_->on_removed(block);» });",
       "")
-fault("kv-209", "a block in use is still counted as cached",
-      "is_cached_[block] = 0; «--n_cached_;» tell([&] { policy_->on_use",
+fault("kv-248", "the policy is not asked",
+      "if («tell([&] { block = policy_->next(); })») {",
+      "false", tests="cache_test sharing_test")
+
+source("src/kv/reclaim_s3fifo.cpp", "cache_test")
+fault("kv-249", "s3fifo: what comes back is a newcomer again",
+      "comes_back ? «kMain» : kSmall",
+      "kSmall")
+fault("kv-250", "s3fifo: what left the main queue is remembered",
+      "if («blocks_[block].queue == kSmall») ghosts_",
+      "true")
+fault("kv-251", "s3fifo: what was found again leaves like the others",
+      "block < 0 || «blocks_[block].found == 0») return block;",
+      "true")
+fault("kv-252", "s3fifo: prompts before it was a leaf do not count",
+      "std::min<int64_t>(«block.prompts - 1», kMostFound)",
+      "int64_t{0}")
+
+source("src/kv/reclaim_depth.cpp", "cache_test")
+fault("kv-253", "depth: what many came through once stays for ever",
+      "passed_ = «std::max(passed_, ranks_[block].first)»;",
+      "0")
+fault("kv-254", "depth: a block taken out of the heap's middle does not sink",
+      "rise(at); «sink(static_cast<size_t>(places_[last]));»",
       "")
+fault("kv-255", "depth: a block taken out of the heap's middle does not rise",
+      "«rise(at);» sink(",
+      "")
+fault("kv-256", "depth: the number of prompts does not matter",
+      "ranks_[block.block] = {passed_ + «block.prompts», ++count_};",
+      "1")
+
+source("src/kv/recent_hashes.h", "cache_test")
+fault("kv-052", "hashes of what left are never forgotten",
+      "«if (slot.used) take(slot.hash);»",
+      "")
+fault("kv-198", "a hash that is remembered again is there twice",
+      "«take(hash);» Slot& slot",
+      "")
+fault("kv-199", "a hash that was taken is still there",
+      "«*at = slot.next;» slot.used = false;",
+      "if (hash == 0) *at = slot.next;")
 
 source("src/kv/block_table.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-012", "erase_dropped(): change not noted (stale device table)",

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <random>
 
@@ -19,25 +20,38 @@ uint64_t by_depth(uint64_t before, std::span<const int32_t>) { return before + 1
 
 using Tokens = std::vector<int32_t>;
 
-/// Names the block kept first of all that are, whatever continues it.
+/// Names the block that became a leaf first, and is told of leaves only.
 class Oldest final : public ReclaimPolicy {
  public:
-  void on_cached(int32_t block, int64_t) override { cached_[block] = true; }
-  void on_use(int32_t block, int64_t) override { cached_[block] = false; }
-  void on_removed(int32_t block) override { cached_[block] = false; }
-  void reclaim(int32_t, std::vector<int32_t>& victims) override {
-    for (const auto& [block, is_cached] : cached_) {
-      if (is_cached) return victims.push_back(block);
-    }
+  std::string name() const override { return "oldest"; }
+  void on_leaf(const CachedBlock& block) override {
+    EXPECT_TRUE(leaves_.emplace(block.block, ++count_).second);
+    EXPECT_GT(block.prompts, 0);
+  }
+  void on_use(int32_t block) override { EXPECT_EQ(leaves_.erase(block), 1U); }
+  void on_removed(int32_t block) override { EXPECT_EQ(leaves_.erase(block), 1U); }
+  int32_t next() override {
+    return std::min_element(leaves_.begin(), leaves_.end(),
+                            [](const auto& a, const auto& b) { return a.second < b.second; })
+        ->first;
   }
 
  private:
-  std::map<int32_t, bool> cached_;
+  std::map<int32_t, int> leaves_;
+  int count_ = 0;
 };
 
 std::unique_ptr<ReclaimPolicy> order(uint32_t seed) {
-  if (seed % 2 == 0) return std::make_unique<ReclaimPolicy>();
-  return std::make_unique<Oldest>();
+  switch (seed % 4) {
+    case 0:
+      return nullptr;  // least recently used
+    case 1:
+      return make_s3fifo();
+    case 2:
+      return make_depth();
+    default:
+      return std::make_unique<Oldest>();
+  }
 }
 
 /// What the map says of a prefix: the number that its pages hold, and who has it locked.
@@ -101,7 +115,7 @@ class TreeAndMap {
       Kept& kept = map_.at(prefix(reader.tokens, i + 1));
       for (const int32_t page : tree_.pages(reader.nodes[i])) ASSERT_EQ(page, kept.page);
       ASSERT_EQ(tree_.depth(reader.nodes[i]), static_cast<int32_t>(i));
-      tree_.lock(reader.nodes[i], 0);
+      tree_.lock(reader.nodes[i]);
       ++kept.locks;
       ++matched_;
     }
@@ -121,7 +135,7 @@ class TreeAndMap {
       ASSERT_EQ(node >= 0, known != map_.end());
       if (node >= 0) {
         ASSERT_EQ(tree_.pages(node)[0], known->second.page);
-        tree_.lock(node, 0);
+        tree_.lock(node);
         ++known->second.locks;
       } else {
         node = tree_.insert(parent, tokens);
@@ -195,7 +209,7 @@ TEST(PrefixTreeProperty, AgreesWithAMapOfPrefixesWhateverCollides) {
 }
 
 TEST(PrefixTree, BlocksOfOneHashAreToldApartByTheirTokens) {
-  PrefixTree tree(8, 2, 1, std::make_unique<ReclaimPolicy>(), all_alike);
+  PrefixTree tree(8, 2, 1, nullptr, all_alike);
   const Tokens a = {1, 2}, b = {2, 1};
   const int32_t first = tree.insert(PrefixTree::kRoot, a);
   const int32_t below = tree.insert(first, b);
@@ -219,7 +233,7 @@ TEST(PrefixTree, TheHashIsOfAllTokensInTheirOrder) {
 }
 
 TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
-  PrefixTree tree(8, 2, 1, std::make_unique<ReclaimPolicy>());
+  PrefixTree tree(8, 2, 1, nullptr);
   const Tokens tokens = {1, 2, 3, 4};
   const int32_t first = tree.insert(PrefixTree::kRoot, std::span(tokens).first(2));
   tree.unlock(tree.insert(first, std::span(tokens).last(2)), 0);
@@ -234,18 +248,18 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
 }
 
 TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {
-  RecentHashes recent(4);
-  EXPECT_FALSE(recent.take(0));
+  RecentHashes<int> recent(4);
+  EXPECT_FALSE(recent.take(0).has_value());
   for (const uint64_t hash : {0, 4, 8, 3}) recent.add(hash);  // three in one bucket
-  EXPECT_TRUE(recent.take(4));
-  EXPECT_FALSE(recent.take(4));
+  EXPECT_TRUE(recent.take(4).has_value());
+  EXPECT_FALSE(recent.take(4).has_value());
   recent.add(8);  // in the place of the oldest, and no longer in its own
-  EXPECT_FALSE(recent.take(0));
-  EXPECT_TRUE(recent.take(8));
-  EXPECT_FALSE(recent.take(8));
+  EXPECT_FALSE(recent.take(0).has_value());
+  EXPECT_TRUE(recent.take(8).has_value());
+  EXPECT_FALSE(recent.take(8).has_value());
   for (const uint64_t hash : {12, 16, 20}) recent.add(hash);
-  EXPECT_FALSE(recent.take(3));
-  for (const uint64_t hash : {12, 16, 20}) EXPECT_TRUE(recent.take(hash));
+  EXPECT_FALSE(recent.take(3).has_value());
+  for (const uint64_t hash : {12, 16, 20}) EXPECT_TRUE(recent.take(hash).has_value());
 }
 
 }  // namespace

@@ -332,12 +332,10 @@ TEST(Reuse, RecordedAccessesGiveTheHitsAndRegretsOfBruteForce) {
 class Newest final : public ReclaimPolicy {
  public:
   std::string name() const override { return "newest"; }
-  void on_cached(int32_t block, int64_t) override { cached_.push_back(block); }
-  void on_use(int32_t block, int64_t) override { std::erase(cached_, block); }
+  void on_leaf(const CachedBlock& block) override { cached_.push_back(block.block); }
+  void on_use(int32_t block) override { std::erase(cached_, block); }
   void on_removed(int32_t block) override { std::erase(cached_, block); }
-  void reclaim(int32_t n, std::vector<int32_t>& victims) override {
-    for (size_t i = cached_.size(); i-- > 0 && n > 0; --n) victims.push_back(cached_[i]);
-  }
+  int32_t next() override { return cached_.back(); }
 
  private:
   std::vector<int32_t> cached_;
@@ -345,9 +343,13 @@ class Newest final : public ReclaimPolicy {
 
 class LyingReclaim final : public ReclaimPolicy {
  public:
-  void reclaim(int32_t, std::vector<int32_t>& victims) override {
+  std::string name() const override { return "lying"; }
+  void on_leaf(const CachedBlock&) override {}
+  void on_use(int32_t) override {}
+  void on_removed(int32_t) override {}
+  int32_t next() override {
     if (++calls_ % 3 == 0) throw std::runtime_error("no idea");
-    if (calls_ % 3 == 1) victims.push_back(12345);
+    return calls_ % 3 == 1 ? 12345 : -1;
   }
 
  private:
@@ -378,20 +380,21 @@ TEST(Reuse, AWrongReclaimPolicyIsCountedAndOverruled) {
 
 class ThrowingHooks final : public ReclaimPolicy {
  public:
-  void on_cached(int32_t, int64_t) override { throw std::runtime_error("cached"); }
-  void on_use(int32_t, int64_t) override { throw std::runtime_error("used"); }
+  std::string name() const override { return "throwing"; }
+  void on_leaf(const CachedBlock&) override { throw std::runtime_error("a leaf"); }
+  void on_use(int32_t) override { throw std::runtime_error("used"); }
   void on_removed(int32_t) override { throw 3; }
-  void reclaim(int32_t, std::vector<int32_t>&) override {}
+  int32_t next() override { return -1; }
 };
 
 TEST(Reuse, WhatHooksThrowIsCountedAndTheBooksGoOn) {
   CacheManager cache(config_with(6), PolicyMap::parse("full", kLayers),
                      std::make_unique<ThrowingHooks>());
   EXPECT_EQ(read(cache, tokens_of(1, 3)), 0);
-  EXPECT_EQ(cache.stats().policy_violations, 3);
-  EXPECT_EQ(cache.stats().last_violation, "reclaim policy 'lru': threw: cached");
+  EXPECT_EQ(cache.stats().policy_violations, 1);  // it is shown the leaf only
+  EXPECT_EQ(cache.stats().last_violation, "reclaim policy 'throwing': threw: a leaf");
   EXPECT_EQ(read(cache, tokens_of(1, 3)), 3 * kBlock);
-  EXPECT_EQ(cache.stats().policy_violations, 3 + 3 + 3);
+  EXPECT_EQ(cache.stats().policy_violations, 1 + 1 + 1);
   for (int i = 2; i < 10; ++i) EXPECT_EQ(read(cache, tokens_of(i, 3)), 0);
   EXPECT_EQ(read(cache, tokens_of(9, 3)), 3 * kBlock);  // the oldest went
 }

@@ -124,6 +124,7 @@ TEST(Sharing, RequestsOfOneBatchShareWhileTheyRun) {
     for (TokenId i = 0; i < 4; ++i) {
       prompts.push_back(joined(prompt, {i, 9}));
       ids.push_back(engine.add(prompts.back(), greedy(30)));
+      if (i == 0) engine.step();  // the others come while it reads
     }
     int64_t most_active = 0;
     while (engine.step()) {
@@ -134,7 +135,7 @@ TEST(Sharing, RequestsOfOneBatchShareWhileTheyRun) {
       const GenerateResult result = *engine.take(ids[i]);
       EXPECT_EQ(result.tokens, alone(prompts[i], 30));
       EXPECT_EQ(result.cached_tokens + result.timings.prefill_tokens, 42);
-      // The first reads 24 and then 18 tokens; those behind it find the blocks of the step before.
+      // The first had read 24 tokens.
       if (i > 0) {
         EXPECT_GE(result.cached_tokens, 24) << i;
       }
@@ -342,14 +343,141 @@ TEST(Sharing, DecodingTakesNoMemory) {
             0);
 }
 
+TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
+  EngineOptions options = options_with(12 * 2, 1);
+  Engine engine(parts(tiny(), options));
+  const auto miss_of = [&](const std::vector<TokenId>& prompt) {
+    const RequestId id = engine.add(prompt, greedy(1));
+    while (engine.step()) engine.check_integrity();
+    return engine.take(id)->miss;
+  };
+  PrefixMiss miss = miss_of(prompt_of(22));
+  EXPECT_EQ(miss.reason, MissReason::kFirstSeen);
+  EXPECT_EQ(miss.position, 0);
+  EXPECT_EQ(to_json(miss), R"({"reason":"first_seen","position":0})");
+  // The same again: all that can be there is.
+  miss = miss_of(prompt_of(22));
+  EXPECT_EQ(miss.reason, MissReason::kNone);
+  EXPECT_EQ(to_json(miss), R"({"reason":"none"})");
+  // One token is another.
+  auto other = prompt_of(22);
+  other[10] += 1;
+  miss = miss_of(other);
+  EXPECT_EQ(miss.reason, MissReason::kDiffers);
+  EXPECT_EQ(miss.position, 8);
+  EXPECT_EQ(miss.differs_at, 10);
+  EXPECT_EQ(to_json(miss), R"({"reason":"differs","position":8,"differs_at":10})");
+  // It goes on where what is kept ends.
+  miss = miss_of(prompt_of(30));
+  EXPECT_EQ(miss.reason, MissReason::kDiffers);
+  EXPECT_EQ(miss.differs_at, 20);
+  // Another text takes all the room.
+  std::vector<TokenId> large = prompt_of(45);
+  large.insert(large.begin(), 99);
+  EXPECT_EQ(miss_of(large).reason, MissReason::kFirstSeen);
+  const int64_t step = engine.kv_stats().steps;
+  miss = miss_of(prompt_of(22));
+  EXPECT_EQ(miss.reason, MissReason::kReclaimed);
+  EXPECT_EQ(miss.request, 5);
+  EXPECT_LT(miss.step, step);
+  EXPECT_GE(miss.step, step - 2);
+  EXPECT_EQ(miss.position, 0);
+  EXPECT_EQ(
+      to_json(miss),
+      fmt::format(R"({{"reason":"reclaimed","position":0,"step":{},"request":5}})", miss.step));
+  // Other rules and back.
+  engine.set_kv_policy("h2o:16@every:8");
+  EXPECT_EQ(miss_of(prompt_of(22)).reason, MissReason::kNotShared);
+  engine.set_kv_policy("full");
+  miss = miss_of(prompt_of(22));
+  EXPECT_EQ(miss.reason, MissReason::kSettings);
+  EXPECT_EQ(miss.request, 0);
+  // A turn of a session goes on from what it holds.
+  const SessionId session = engine.open_session();
+  engine.generate(session, prompt_of(22), greedy(2));
+  EXPECT_EQ(engine.generate(session, std::vector<TokenId>{1, 2, 3, 4, 5, 6}, greedy(2)).miss.reason,
+            MissReason::kNone);
+  options.kv.reuse = false;
+  Engine alone(parts(tiny(), options));
+  EXPECT_EQ(alone.generate(prompt_of(22), greedy(1)).miss.reason, MissReason::kNotShared);
+  EXPECT_STREQ(miss_reason_name(MissReason::kSettings), "settings");
+  EXPECT_STREQ(miss_reason_name(MissReason::kNotShared), "not_shared");
+  EXPECT_STREQ(miss_reason_name(static_cast<MissReason>(9)), "unknown");
+}
+
+/// The newest leaf leaves first.
+class NewestFirst final : public ReclaimPolicy {
+ public:
+  explicit NewestFirst(int* asked) : asked_(asked) {}
+  std::string name() const override { return "newest"; }
+  void on_leaf(const CachedBlock& block) override { leaves_.push_back(block.block); }
+  void on_use(int32_t block) override { std::erase(leaves_, block); }
+  void on_removed(int32_t block) override { std::erase(leaves_, block); }
+  int32_t next() override {
+    ++*asked_;
+    return leaves_.back();
+  }
+
+ private:
+  int* asked_;
+  std::vector<int32_t> leaves_;
+};
+
+TEST(Sharing, TheOrderOfReclaimsIsTheHostsChoice) {
+  // Twelve blocks. A text of five that is read again and again, and others that come once.
+  const auto hits_under = [](const std::string& name, const ReclaimMaker& own) {
+    EngineOptions options = options_with(12 * 2, 1);
+    options.kv.reclaim = name;
+    options.kv.custom_reclaim = own;
+    Engine engine(parts(tiny(), options));
+    int64_t hits = 0;
+    Alone alone(Precision::kReference);
+    for (TokenId i = 0; i < 40; ++i) {
+      std::vector<TokenId> prompt = prompt_of(21);
+      if (i > 2 && i % 4 != 0) prompt.insert(prompt.begin(), {50 + i, 1, 2, i, i, i, i});
+      const GenerateResult r = run(engine, prompt, 2);
+      EXPECT_EQ(r.tokens, alone(prompt, 2));
+      hits += r.cached_tokens;
+    }
+    EXPECT_EQ(engine.kv_stats().policy_violations, 0);
+    return hits;
+  };
+  const int64_t lru = hits_under("lru", nullptr);
+  EXPECT_GT(hits_under("s3fifo", nullptr), lru);
+  EXPECT_GT(hits_under("depth", nullptr), lru);
+  int asked = 0;
+  hits_under("lru", [&] { return std::make_unique<NewestFirst>(&asked); });
+  EXPECT_GT(asked, 0);
+  EngineOptions options = options_with(0, 1);
+  options.kv.reclaim = "mru";
+  EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
+            "kv.reclaim is 'mru'; it must be lru, s3fifo or depth");
+  options.kv.custom_reclaim = [] { return std::unique_ptr<ReclaimPolicy>(); };
+  EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
+            "kv.custom_reclaim made no policy");
+  options.kv.custom_reclaim = []() -> std::unique_ptr<ReclaimPolicy> {
+    throw std::runtime_error("not today");
+  };
+  EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
+            "kv.custom_reclaim threw: not today");
+  struct Nameless final : ReclaimPolicy {
+    std::string name() const override { throw std::runtime_error("no name"); }
+    void on_leaf(const CachedBlock&) override {}
+    void on_use(int32_t) override {}
+    void on_removed(int32_t) override {}
+    int32_t next() override { return -1; }
+  };
+  options.kv.custom_reclaim = [] { return std::make_unique<Nameless>(); };
+  EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
+            "reclaim policy '' threw: no name");
+}
+
 /// Requests, sessions, truncations, cancellations in any order, over texts that begin alike, beside
 /// an engine that shares nothing and runs each alone.
 class AnySchedule {
  public:
   AnySchedule(uint32_t seed, Precision precision)
-      : random_(seed),
-        alone_(precision),
-        engine_(parts(tiny(), options_with(pages(seed), 3, true, precision))) {}
+      : random_(seed), alone_(precision), engine_(parts(tiny(), options(seed, precision))) {}
 
   void run(int n) {
     for (int i = 0; i < n && !testing::Test::HasFailure(); ++i) {
@@ -379,6 +507,11 @@ class AnySchedule {
   int64_t merged() const { return engine_.kv_stats().total.pages_merged; }
 
  private:
+  static EngineOptions options(uint32_t seed, Precision precision) {
+    EngineOptions o = options_with(pages(seed), 3, true, precision);
+    o.kv.reclaim = std::array{"lru", "s3fifo", "depth"}[seed / 3 % 3];
+    return o;
+  }
   static int64_t pages(uint32_t seed) { return 2 * (std::array{30, 48, 120}[seed % 3]); }
 
   std::vector<TokenId> text() {

@@ -1,0 +1,52 @@
+// Hashes of what left last, with what is known of each.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace paddock {
+
+/// Each is there once; the oldest make room. Allocates in the constructor only.
+template <typename Value>
+class RecentHashes {
+ public:
+  explicit RecentHashes(int32_t capacity)  // a power of two
+      : slots_(capacity), buckets_(capacity, -1) {}
+
+  void add(uint64_t hash, const Value& value = {}) {
+    take(hash);
+    Slot& slot = slots_[oldest_];
+    if (slot.used) take(slot.hash);
+    int32_t& first = buckets_[bucket(hash)];
+    slot = {hash, true, first, value};
+    first = static_cast<int32_t>(oldest_);
+    oldest_ = (oldest_ + 1) % slots_.size();
+  }
+
+  /// Takes it out; nothing if it was not there.
+  std::optional<Value> take(uint64_t hash) {
+    for (int32_t* at = &buckets_[bucket(hash)]; *at >= 0; at = &slots_[*at].next) {
+      Slot& slot = slots_[*at];
+      if (slot.hash != hash) continue;
+      *at = slot.next;
+      slot.used = false;
+      return slot.value;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  struct Slot {
+    uint64_t hash = 0;
+    bool used = false;
+    int32_t next = -1;  // in its bucket
+    Value value{};
+  };
+  size_t bucket(uint64_t hash) const { return hash & (buckets_.size() - 1); }
+  std::vector<Slot> slots_;       // a ring
+  std::vector<int32_t> buckets_;  // the first slot of each
+  size_t oldest_ = 0;
+};
+
+}  // namespace paddock
