@@ -36,6 +36,35 @@ std::vector<int32_t> pages_of(const Engine::Impl& inside, SequenceId id) {
   return pages;
 }
 
+TEST_P(DevicePages, AreCopiedBeforeAnybodyWritesIntoASharedOne) {
+  const auto model = Model::load(golden("gqa4-llama3"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  const auto all = std::span(tokens);
+  const auto inner = parts(model, options());
+  Engine engine(inner);
+  const SessionId first = engine.open_session();
+  engine.feed(first, all.first(20));
+  const SessionId second = engine.open_session();
+  engine.feed(second, all.first(20));  // lists what the first one computed
+  const auto tables = [&](SessionId id) { return inner->session(id).sequence.tables(); };
+  const int32_t shared = inner->cache->table(tables(first), 0)[2].page;
+  EXPECT_EQ(inner->cache->table(tables(second), 0)[2].page, shared);
+  const std::vector<std::byte> before = page_bytes(*inner, shared);
+  engine.truncate(second, 10);
+  const auto row = engine.feed(second, all.subspan(30, 9));
+  const std::vector<float> rewound(row.begin(), row.end());
+  engine.check_integrity();
+  EXPECT_NE(inner->cache->table(tables(second), 0)[2].page, shared);
+  EXPECT_EQ(page_bytes(*inner, shared), before);
+  EngineOptions plain = options();
+  plain.kv.reuse = false;
+  Engine fresh(parts(model, plain));
+  const SessionId session = fresh.open_session();
+  fresh.feed(session, all.first(10));
+  const auto expected = fresh.feed(session, all.subspan(30, 9));
+  EXPECT_EQ(rewound, std::vector<float>(expected.begin(), expected.end()));
+}
+
 TEST_P(DevicePages, ComeBackAsTheyWere) {
   const auto model = Model::load(golden("gqa4-llama3"));
   const std::vector<TokenId> tokens = golden_tokens();
@@ -48,7 +77,8 @@ TEST_P(DevicePages, ComeBackAsTheyWere) {
     engine.feed(session, std::span(tokens).first(21));
     PageStore& store = inner->backend->pages();
     if (moves) {
-      const std::vector<int32_t> pages = pages_of(*inner, inner->session(session).sequence.tables());
+      const std::vector<int32_t> pages =
+          pages_of(*inner, inner->session(session).sequence.tables());
       const auto host = store.make_host_pages(static_cast<int64_t>(pages.size()));
       std::vector<PageCopy> copies;
       for (size_t i = 0; i < pages.size(); ++i) {
