@@ -37,7 +37,7 @@ struct EngineOptions {
   int32_t max_sequences = 1;  ///< sessions open and requests running at once; others wait
   int32_t max_queued = 0;     ///< most requests that may wait; 0: any number
   /// Most prompt tokens in a step in which others decode, so that their next tokens come soon; each
-  /// counts 1, and more the more it sees (docs/scheduling.md). 0: 32 on a CPU, 256 on CUDA devices.
+  /// counts 1, and more the more it sees (docs/scheduling.md). 0: 16 on a CPU, 256 on CUDA devices.
   int32_t mixed_prefill = 0;
   KvOptions kv{};
   /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
@@ -208,6 +208,10 @@ class PADDOCK_API Engine {
 
   // ---- a conversation: a sequence that outlives one request. It knows its text: 4 bytes a token.
   SessionId open_session();
+  /// A session of its own with the same text, that goes on as the other would: blocks that rules
+  /// let share are shared, what is not is computed again when the new one is first used. Error
+  /// kInvalidArgument where no sequence is left, or while a request or a feed() uses it.
+  SessionId fork_session(SessionId session);
   /// Error kInvalidArgument, and no change, while a request or a feed() uses it.
   void close_session(SessionId session);
   /// Feeds only `tokens` after what the session holds, then generates. A sampled stop token stays

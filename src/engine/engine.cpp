@@ -103,6 +103,10 @@ SessionId Engine::open_session() {
   return Impl::touch(impl_, "open_session", [](Impl& impl) { return impl.open_session(); });
 }
 
+SessionId Engine::fork_session(SessionId session) {
+  return Impl::touch(impl_, "fork_session", [&](Impl& impl) { return impl.fork_session(session); });
+}
+
 void Engine::close_session(SessionId session) {
   Impl::touch(impl_, "close_session", [&](Impl& impl) { impl.close_session(session); });
 }

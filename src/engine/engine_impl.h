@@ -44,6 +44,7 @@ struct Engine::Impl {
   bool step();
   Session& session(SessionId id);
   SessionId open_session();
+  SessionId fork_session(SessionId id);
   void close_session(SessionId id);
   int64_t session_length(SessionId id);
   using OnLogits = std::function<bool(int64_t position, std::span<const float> logits)>;
@@ -124,6 +125,9 @@ struct Engine::Impl {
   bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
   /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
   void check_abandoned() const;
+
+  /// Error kInvalidArgument if open sessions and running requests leave no sequence for one more.
+  void check_place() const;
 
   // ---- raw passes
   /// Error, with what works, if the context does not admit so many tokens more.

@@ -12,6 +12,8 @@ namespace {
 constexpr int64_t kStepsPerLevel = 64;
 /// Requests that may be let in before one that was there first and does not fit yet.
 constexpr int32_t kMaxPassed = 16;
+/// A share of who waits for another one's blocks.
+constexpr int64_t kFollows = -1;
 /// Requests that do not fit yet which a step looks at.
 constexpr int32_t kMaxBlocked = 32;
 
@@ -69,7 +71,9 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {
-    if (request->running && !request->finished) running_.push_back(request.get());
+    if (!request->running || request->finished) continue;
+    running_.push_back(request.get());
+    if (!request->decoding()) list_kept(*request);
   }
   share_tokens();
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -162,19 +166,33 @@ int64_t Scheduler::pages_obtainable() const {
 // ---- what a step brings
 // ----------------------------------------------------------------------------
 
+void Scheduler::list_kept(Request& request) {
+  Sequence& sequence = request.sequence;
+  const int64_t reached = sequence.reached();
+  const bool is_new = sequence.computed() == reached;
+  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1, is_new,
+                      is_new ? &request.result.miss : nullptr);
+  request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
+}
+
 void Scheduler::share_tokens() {
   const auto n_running = static_cast<int64_t>(running_.size());
   shares_.assign(running_.size(), 1);
-  int64_t n_prompts = 0;
+  int64_t n_prompts = 0, n_decoding = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
-    if (running_[i]->decoding()) continue;
-    shares_[i] = 0;
-    ++n_prompts;
+    if (running_[i]->decoding()) {
+      ++n_decoding;
+    } else if (follows(i)) {
+      shares_[i] = kFollows;
+    } else {
+      shares_[i] = 0;
+      ++n_prompts;
+    }
   }
   if (n_prompts == 0) return;
-  const int64_t room = max_step_tokens(setup_.options) - (n_running - n_prompts);
+  const int64_t room = max_step_tokens(setup_.options) - n_decoding;
   // While others decode, work is counted, so that their next tokens do not wait for long.
-  const bool mixed = n_prompts < n_running;
+  const bool mixed = n_decoding > 0;
   const auto cost = [&](int64_t first, int64_t n) {
     return mixed ? work(first, n) : static_cast<double>(n);
   };
@@ -186,7 +204,7 @@ void Scheduler::share_tokens() {
     settled = false;
     const double share = budget / static_cast<double>(unsettled);
     for (size_t i = 0; i < running_.size(); ++i) {
-      if (shares_[i] > 0) continue;
+      if (shares_[i] != 0) continue;
       const Sequence& sequence = running_[i]->sequence;
       const int64_t left = std::min<int64_t>(sequence.length() - sequence.computed(), setup_.chunk);
       const double all = cost(sequence.computed(), left);
@@ -198,7 +216,7 @@ void Scheduler::share_tokens() {
     }
   }
   for (size_t i = 0; i < running_.size(); ++i) {
-    if (shares_[i] > 0) continue;
+    if (shares_[i] != 0) continue;
     const double share = budget / static_cast<double>(unsettled);
     shares_[i] = mixed ? affordable(running_[i]->sequence.computed(), setup_.chunk, share)
                        : std::max<int64_t>(1, static_cast<int64_t>(share));
@@ -207,10 +225,26 @@ void Scheduler::share_tokens() {
   int64_t tokens = room;
   for (int64_t k = 0; k < n_running; ++k) {
     const auto i = static_cast<size_t>((step_ + k) % n_running);
-    if (running_[i]->decoding()) continue;
+    if (running_[i]->decoding() || shares_[i] == kFollows) continue;
     shares_[i] = std::min(shares_[i], tokens);
     tokens -= shares_[i];
   }
+}
+
+bool Scheduler::follows(size_t i) const {
+  if (!cache_.shares_blocks()) return false;
+  const Sequence& sequence = running_[i]->sequence;
+  const int64_t computed = sequence.computed();
+  const int64_t block = setup_.options.kv.block_size;
+  const int64_t end = (computed / block + 1) * block;
+  if (end >= sequence.length()) return false;  // the last token runs in any case
+  return std::any_of(
+      running_.begin(), running_.begin() + static_cast<int64_t>(i), [&](const Request* other) {
+        const std::vector<TokenId>& its = other->sequence.tokens;
+        const int64_t its_computed = other->sequence.computed();
+        return its_computed >= computed && its_computed < end && other->sequence.length() >= end &&
+               std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
+      });
 }
 
 double Scheduler::work(int64_t first, int64_t n) const {
@@ -234,13 +268,6 @@ int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
 
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
-  // Others may have computed what comes next; the last token runs in any case, for its logits.
-  // What the sequence had before it was parked is nothing new.
-  const int64_t reached = sequence.reached();
-  const bool fresh = sequence.computed() == reached;
-  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1, fresh,
-                      fresh ? &request.result.miss : nullptr);
-  request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
   const int64_t left = sequence.length() - sequence.computed();
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);

@@ -81,8 +81,14 @@ class Scheduler {
   int64_t pages_obtainable() const;
 
   // ---- what a step brings
-  /// Sets n_shared_ of each that runs: how many tokens it may bring.
+  /// Lists what others have computed of what comes next of a prompt; its last token runs in any
+  /// case, for its logits. What was there before it was parked is nothing new.
+  void list_kept(Request& request);
+  /// Sets shares_: how many tokens each that runs may bring.
   void share_tokens();
+  /// Whether one that comes before running_[i] computes the very block that it needs next: then it
+  /// waits for that, and lists it.
+  bool follows(size_t i) const;
   /// What the tokens [first, first + n) of a prompt cost: a token alone 1, and what it sees.
   double work(int64_t first, int64_t n) const;
   /// Most of `n` tokens from `first` on that cost no more than `budget`; at least 1.

@@ -13,6 +13,12 @@ void Sequence::park() {
   tables_.reset();
 }
 
+void Sequence::copy(const Sequence& other) {
+  tokens = other.tokens;
+  prompt_ends_ = other.prompt_ends_;
+  reached_ = other.reached();
+}
+
 void Sequence::set_prompt(int64_t end) {
   if (end > reached()) prompt_ends_.push_back({reached(), end});
 }

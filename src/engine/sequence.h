@@ -35,6 +35,8 @@ class Sequence {
   SequenceId tables() const { return *tables_; }
   /// Gives its pages up. It is open, and no step is under way.
   void park();
+  /// Takes over the text of another one, as if it had been parked where that is. It is new.
+  void copy(const Sequence& other);
 
   /// How many of `tokens`, from the first on, have their keys and values in the cache.
   int64_t computed() const { return tables_ ? cache_.length(*tables_) : 0; }

@@ -35,14 +35,35 @@ Session& Engine::Impl::session(SessionId id) {
   return *it->second;
 }
 
-SessionId Engine::Impl::open_session() {
-  const auto [at, added] = sessions.emplace(next_session_, std::make_unique<Session>(*cache));
-  try {
-    at->second->sequence.open();
-  } catch (...) {
-    sessions.erase(at);
-    throw;
+void Engine::Impl::check_place() const {
+  auto used = static_cast<int64_t>(sessions.size());
+  for (const auto& request : scheduler->requests()) {
+    if (request != nullptr && request->running && request->session == nullptr) ++used;
   }
+  if (used < setup.options.max_sequences) return;
+  fail(ErrorCode::kInvalidArgument,
+       "all {} sequences of the engine are in use; close a session or raise max_sequences",
+       setup.options.max_sequences);
+}
+
+SessionId Engine::Impl::open_session() {
+  check_place();
+  auto session = std::make_unique<Session>(*cache);
+  session->sequence.open();
+  sessions.emplace(next_session_, std::move(session));
+  return next_session_++;
+}
+
+SessionId Engine::Impl::fork_session(SessionId id) {
+  const Session& from = session(id);
+  if (from.fed) {
+    fail(ErrorCode::kInvalidArgument, "session {} is being fed; fork it when feed() has returned",
+         id);
+  }
+  check_place();
+  auto fork = std::make_unique<Session>(*cache);
+  fork->sequence.copy(from.sequence);
+  sessions.emplace(next_session_, std::move(fork));
   return next_session_++;
 }
 

@@ -188,7 +188,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
               static_cast<int64_t>(KvType::kBF16));
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
-  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 32;
+  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 16;
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }

@@ -111,6 +111,9 @@ class CacheManager {
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                        bool counts = true, PrefixMiss* miss = nullptr);
 
+  /// Whether full blocks are kept, and listed by others whose tokens begin alike.
+  bool shares_blocks() const;
+
   int64_t length(SequenceId id) const;  // committed positions
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;

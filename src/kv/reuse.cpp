@@ -16,6 +16,8 @@ bool CacheManager::Impl::shares() const {
   return true;
 }
 
+bool CacheManager::shares_blocks() const { return impl_->shares(); }
+
 // ---- listed again
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,

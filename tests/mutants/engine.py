@@ -175,7 +175,7 @@ fault("scheduler-005", "one more may wait than max_queued says",
 fault("scheduler-006", "running requests count as waiting",
       "return «!request->running && !request->finished»;", "!request->finished")
 fault("scheduler-007", "ended requests run on",
-      "if («request->running && !request->finished») running_.push_back", "request->running")
+      "if («!request->running || request->finished») continue; running_", "!request->running")
 fault("scheduler-008", "who has been parked in this step runs all the same",
       "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
 fault("scheduler-010", "sessions are not counted as sequences",
@@ -218,12 +218,12 @@ fault("scheduler-026", "pages of idle sessions cannot be had",
 fault("scheduler-027", "pages of running requests can be had",
       "if («!request->running») add(request->sequence);", "true")
 fault("scheduler-030", "small batches serve some sequences only",
-      "const int64_t room = «max_step_tokens(setup_.options)» - (n_running - n_prompts);",
+      "const int64_t room = «max_step_tokens(setup_.options)» - n_decoding;",
       "setup_.options.batch_size")
 fault("scheduler-031", "those that decode do not count for the batch",
-      "max_step_tokens(setup_.options) - «(n_running - n_prompts)»;", "0")
+      "max_step_tokens(setup_.options) - «n_decoding»;", "0")
 fault("scheduler-032", "prompts read on as if nobody decoded",
-      "const bool mixed = «n_prompts < n_running»;", "false")
+      "const bool mixed = «n_decoding > 0»;", "false")
 fault("scheduler-033", "the share of a step that also decodes has no bound",
       "mixed ? «std::min<int64_t>(room, setup_.options.mixed_prefill)» : room", "room")
 fault("scheduler-034", "what short prompts leave is lost",
@@ -238,6 +238,18 @@ fault("scheduler-037", "more tokens than the batch admits",
       "«shares_[i] = std::min(shares_[i], tokens);» tokens -=", "")
 fault("scheduler-038", "where there are more prompts than tokens the last ones starve",
       "static_cast<size_t>((«step_ + k») % n_running);", "k")
+fault("scheduler-070", "who needs the same blocks computes them, too",
+      "} else if («follows(i)») {", "false")
+fault("scheduler-071", "one waits for blocks that begin alike and go on otherwise",
+      "std::equal(its.begin(), «its.begin() + end», sequence.tokens.begin())", "its.begin() + computed")
+fault("scheduler-072", "the last token waits for a block that nobody can give it",
+      "if («end >= sequence.length()») return false;", "end > sequence.length()")
+fault("scheduler-073", "one waits for blocks that the rules do not share",
+      "if («!cache_.shares_blocks()») return false;", "false")
+fault("scheduler-074", "the last token of a prompt is listed, too",
+      "sequence.tokens, «sequence.length() - 1», is_new,", "sequence.length()")
+fault("scheduler-075", "what comes back counts as reused",
+      "std::max<int64_t>(0, sequence.computed() - «reached»);", "0")
 fault("scheduler-039", "what a token sees costs nothing",
       "(1 + «seen / setup_.positions_per_token»);", "0")
 fault("scheduler-040", "a window costs what everything costs",
@@ -295,7 +307,16 @@ source("src/report/engine_stats_text.cpp", "engine_behaviour_test")
 fault("numbers-010", "buckets are not summed up",
       "below += h.counts[i]; const std::string bound",
       "below = (MUT ? 0 : below) + h.counts[i]; const std::string bound")
+source("src/engine/sessions.cpp", "engine_behaviour_test")
+fault("sequence-020", "requests that run leave their places to sessions",
+      "request->running && request->session == nullptr) «++used;»", "")
+fault("sequence-021", "one session more than max_sequences",
+      "if («used < setup.options.max_sequences») return;", "used <= setup.options.max_sequences")
 source("src/engine/sequence.cpp", "engine_behaviour_test engine_test")
+fault("sequence-022", "a fork has no prompts",
+      "«prompt_ends_ = other.prompt_ends_;»", "")
+fault("sequence-023", "a fork's text counts as new",
+      "«reached_ = other.reached();»", "")
 fault("sequence-001", "a sequence that comes back does not know how far it was",
       "«reached_ = reached();»", "")
 fault("sequence-002", "what leaves with a parked sequence ended",
@@ -350,9 +371,6 @@ fault("engine-027", "feed that throws: pending tokens fed twice",
 fault("engine-075", "a session may be used while a request runs in it",
       "if («it->second->busy») fail(",
       "false")
-fault("engine-076", "a session that could not open counts as one",
-      "} catch (...) { «sessions.erase(at);» throw;",
-      "")
 fault("engine-077", "events of a closed session come with the next call",
       "sessions.erase(id); «deliver_events();»",
       "")

@@ -239,6 +239,7 @@ struct Pass {
   EngineOptions options = [] {
     EngineOptions o = small();
     o.batch_size = 64;
+    o.kv.reuse = false;  // the prompts begin alike
     return o;
   }();
   Engine engine{make_engine_impl(tiny(), options, make_hooked_backend)};

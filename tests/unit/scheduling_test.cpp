@@ -220,6 +220,48 @@ TEST(Parked, AFeedTakesTheMemoryOfWhatWaitsForTheNextStep) {
             Engine(tiny(), shared_memory("full", 0)).generate(text_at(0, 40), greedy(30)).tokens);
 }
 
+TEST_P(InAnyCompany, AForkGoesOnAsItsOriginWould) {
+  const std::string& policy = GetParam().policy;
+  for (const size_t prompt : {1U, 16U, 30U}) {
+    SCOPED_TRACE(testing::Message() << policy << ", prompt of " << prompt);
+    Engine undisturbed(tiny(), shared_memory(policy, 0));
+    Engine engine(tiny(), shared_memory(policy, 0));
+    const SessionId expected = undisturbed.open_session();
+    const SessionId origin = engine.open_session();
+    undisturbed.generate(expected, text_at(2, prompt), greedy(7));
+    engine.generate(origin, text_at(2, prompt), greedy(7));
+    const SessionId fork = engine.fork_session(origin);
+    EXPECT_EQ(engine.session_length(fork), engine.session_length(origin));
+    // Whatever the origin says meanwhile.
+    engine.generate(origin, text_at(40, 6), greedy(5));
+    const std::vector<TokenId> next = text_at(20, 5);
+    const GenerateResult forked = engine.generate(fork, next, greedy(9));
+    EXPECT_EQ(forked.tokens, undisturbed.generate(expected, next, greedy(9)).tokens);
+    EXPECT_EQ(forked.prompt_tokens, 6) << "the pending token and five";
+    if (policy == "full") {
+      EXPECT_LT(forked.recomputed_tokens, 4) << "full blocks are shared";
+    }
+    engine.check_integrity();
+  }
+}
+
+TEST(Fork, TakesAPlaceAndLeavesItsOriginAlone) {
+  Engine engine(tiny(), shared_memory("full", 0, 2));
+  const SessionId one = engine.open_session();
+  const SessionId two = engine.fork_session(one);
+  EXPECT_EQ(engine.session_length(two), 0);
+  EXPECT_NE(refusal_of([&] { engine.fork_session(one); }).find("max_sequences"), std::string::npos);
+  EXPECT_NE(refusal_of([&] { engine.open_session(); }).find("max_sequences"), std::string::npos);
+  engine.close_session(two);
+  const RequestId running = engine.add(one, text_at(0, 5), greedy(2));
+  EXPECT_NE(refusal_of([&] { engine.fork_session(one); }).find("running a request"),
+            std::string::npos);
+  finish_all(engine);
+  EXPECT_TRUE(engine.take(running));
+  engine.truncate(engine.fork_session(one), 3);
+  EXPECT_EQ(engine.session_length(one), 7);
+}
+
 // ---- who gets tokens
 // ----------------------------------------------------------------------------
 
@@ -246,6 +288,7 @@ TEST(Shares, WhoDecodesGetsATokenInEachStepWhateverArrives) {
   EngineOptions options = shared_memory("full", 0);
   options.batch_size = 16;
   options.mixed_prefill = 6;
+  options.kv.reuse = false;
   Engine engine(tiny(), options);
   Said said;
   said.add(engine, text_at(0, 5), 60);
@@ -295,6 +338,27 @@ TEST(Shares, AShortPromptDoesNotWaitForALongOne) {
   EXPECT_EQ(said.counts, (std::vector<int>{0, 1})) << "four tokens each";
   finish_all(engine);
   EXPECT_EQ(engine.take(together)->timings.prefill_tokens, 100);
+}
+
+TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
+  EngineOptions options = shared_memory("full", 0);
+  const std::vector<TokenId> prompt = text_at(0, 50);
+  const std::vector<TokenId> expected = Engine(tiny(), options).generate(prompt, greedy(8)).tokens;
+  for (const auto& [reuse, batch] : {std::pair{true, 24}, {true, 5}, {true, 1}, {false, 24}}) {
+    options.kv.reuse = reuse;
+    options.batch_size = batch;
+    Engine engine(tiny(), options);
+    std::vector<RequestId> ids;
+    for (int i = 0; i < 3; ++i) ids.push_back(engine.add(prompt, greedy(8)));
+    std::vector<TokenId> other = prompt;  // alike for 38 of 50 tokens
+    other[38] = other[38] + 1;
+    ids.push_back(engine.add(other, greedy(8)));
+    finish_all(engine);
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(engine.take(ids[i])->tokens, expected);
+    // 12 blocks and two tokens; the two tokens of each other one; and the last one from its own
+    // tenth block on.
+    EXPECT_EQ(engine.stats().prompt_tokens, reuse ? 50 + 2 * 2 + 14 : 4 * 50);
+  }
 }
 
 TEST(Shares, MorePromptsThanTokensTakeTurns) {
