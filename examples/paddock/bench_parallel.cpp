@@ -56,8 +56,14 @@ class Sequences {
       if (engine_.status(*beside).state != paddock::RequestState::kFinished) continue;
       run.beside_seconds = seconds_between(decoding, Clock::now());
     }
-    run.decode_seconds = seconds_between(decoding, Clock::now());
+    const Clock::time_point last = *std::max_element(last_.begin(), last_.end());
+    run.decode_seconds = seconds_between(decoding, last);
     run.decoded = n_tokens_ - before;
+    if (beside && run.beside_seconds > run.decode_seconds) {
+      throw UsageError(fmt::format(
+          "the others had made their {} tokens before the prompt of {} was read; raise -n",
+          bench_.generate, bench_.beside));
+    }
     if (beside) ids.push_back(*beside);
     for (const paddock::RequestId id : ids) {
       const auto result = engine_.take(id);

@@ -112,7 +112,7 @@ struct Engine::Impl {
   bool deliver(Request& request, const TokenEvent& event);
   /// Hands out what requests that have ended still held back of their texts.
   void deliver_rests();
-  void finish(Request& request, FinishReason reason, std::string error = {}) noexcept;
+  void finish(Request& request, FinishReason reason, std::string_view error = {}) noexcept;
   /// Moves results of finished requests to where take() finds them.
   void retire() noexcept;
   /// Forgets a request that failed with its step.

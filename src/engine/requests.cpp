@@ -120,7 +120,7 @@ void Engine::Impl::cancel(std::optional<RequestId> id) {
   scheduler->cancel(id);
 }
 
-void Engine::Impl::finish(Request& request, FinishReason reason, std::string error) noexcept {
+void Engine::Impl::finish(Request& request, FinishReason reason, std::string_view error) noexcept {
   // What its callback threw may have ended it, or a step that then failed for another one's sake.
   if (request.finished) return;
   try {
@@ -140,7 +140,10 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string err
       // It ends all the same, without advice.
     }
   }
-  request.result.error = std::move(error);
+  try {
+    request.result.error = error;
+  } catch (const std::bad_alloc&) {  // it ends without words
+  }
   request.finished = true;
 }
 
@@ -251,7 +254,14 @@ bool Engine::Impl::step() {
   }
   deliver_rests();
   retire();  // what those that have ended hold is there for the others
-  batch_ = scheduler->next(std::move(batch_));
+  try {
+    batch_ = scheduler->next(std::move(batch_));
+  } catch (...) {  // a device that failed to copy a page
+    for (const auto& request : scheduler->requests()) {
+      if (request->sequence.is_open()) cache->rollback(request->sequence.tables());
+    }
+    throw;
+  }
   for (const Ending& ending : batch_.endings) {
     finish(*ending.request, ending.reason, ending.error);
   }
@@ -273,12 +283,17 @@ void Engine::Impl::run_batch() {
     Timings& timings = part.request->result.timings;
     note_queue(*part.request);
     part.request->result.recomputed_tokens += part.n_recomputed;
+    // What is new of the part is prompt up to its end; one that comes back may bring both.
+    const int64_t n_new = part.n_tokens - part.n_recomputed;
+    const int64_t first_new = part.sequence->computed() - n_new;
+    const int64_t n_prompt = std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new);
     book.update([&](EngineStats& s) {
       s.recomputed_tokens += part.n_recomputed;
-      if (!part.decodes) s.prompt_tokens += part.n_tokens - part.n_recomputed;
+      s.prompt_tokens += n_prompt;
     });
     (part.decodes ? timings.decode_seconds : timings.prefill_seconds) += step.seconds;
-    (part.decodes ? timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;
+    timings.prefill_tokens += n_prompt + part.n_recomputed;
+    timings.decode_tokens += n_new - n_prompt;
     if (!part.wants_logits) continue;
     try {
       accept(*part.request, step.parts[i]);

@@ -105,10 +105,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
     const Sequence& sequence = request.sequence;
     const bool needs_place = request.session == nullptr;
     if (needs_place && live >= setup_.options.max_sequences) {
-      if (any) {
-        ++blocked;
-        continue;
-      }
+      if (any) continue;
       batch.endings.push_back(
           {&request, FinishReason::kError,
            "all sequences of the engine are held by open sessions; raise max_sequences"});
@@ -169,10 +166,19 @@ int64_t Scheduler::pages_obtainable() const {
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
-  const bool is_new = sequence.computed() == reached;
-  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1, is_new,
-                      is_new ? &request.result.miss : nullptr);
+  const int64_t before = sequence.computed();
+  const bool is_new = before == reached;
+  PrefixMiss& miss = request.result.miss;
+  const bool looks_first = miss.reason == MissReason::kNone;
+  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
+                      is_new && looks_first, is_new ? &miss : nullptr);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
+  // What was missing has come while it waited for it.
+  if (!looks_first && sequence.computed() > before && before <= miss.position) {
+    const int64_t block = setup_.options.kv.block_size;
+    const bool is_all = sequence.computed() / block == (sequence.length() - 1) / block;
+    miss = is_all ? PrefixMiss{} : PrefixMiss{MissReason::kFirstSeen, sequence.computed()};
+  }
 }
 
 void Scheduler::share_tokens() {

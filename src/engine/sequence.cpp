@@ -20,7 +20,7 @@ void Sequence::copy(const Sequence& other) {
 }
 
 void Sequence::set_prompt(int64_t end) {
-  if (end > reached()) prompt_ends_.push_back({reached(), end});
+  if (end > reached() && cache_.heeds_prompts()) prompt_ends_.push_back({reached(), end});
 }
 
 int64_t Sequence::max_next() {
@@ -35,8 +35,12 @@ int64_t Sequence::max_next() {
 void Sequence::truncate(int64_t length) {
   if (length < computed()) cache_.truncate(*tables_, length);
   reached_ = std::min(reached_, length);
-  std::erase_if(prompt_ends_, [&](const PromptEnd& prompt) { return prompt.end > length; });
-  n_told_ = std::min(n_told_, prompt_ends_.size());
+  const auto told = static_cast<std::ptrdiff_t>(n_told_);
+  const auto is_void = [&](const PromptEnd& prompt) { return prompt.end > length; };
+  n_told_ -= std::count_if(prompt_ends_.begin(), prompt_ends_.begin() + told, is_void);
+  std::erase_if(prompt_ends_, is_void);
+  // The cache goes by the last one that it was told and that is left.
+  if (tables_) cache_.restore_prompt(*tables_, n_told_ > 0 ? prompt_ends_[n_told_ - 1].end : 0);
   tokens.resize(static_cast<size_t>(length));
 }
 

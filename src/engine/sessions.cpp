@@ -107,6 +107,7 @@ std::span<const float> Engine::Impl::feed(SessionId id, std::span<const TokenId>
   check_prompt_tokens(prompt_tokens);
   check_context(target.sequence, tokens.size());
   target.sequence.set_prompt(prompt_tokens);
+  cancel_feed_ = false;
   std::span<const float> logits;
   feed_session(target, tokens, [&] {
     reuse_blocks(target.sequence, target.sequence.length() - 1);
@@ -130,6 +131,7 @@ void Engine::Impl::feed(SessionId id, std::span<const TokenId> tokens, const OnL
   check_prompt_tokens(prompt_tokens);
   check_context(target.sequence, tokens.size());
   target.sequence.set_prompt(prompt_tokens);
+  cancel_feed_ = false;
   feed_session(target, tokens, [&] { feed_rows(target.sequence, on_logits); });
 }
 
@@ -156,6 +158,7 @@ void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_l
   check_context(sequence, tokens.size());
   sequence.tokens.assign(tokens.begin(), tokens.end());
   sequence.set_prompt(prompt_tokens);
+  cancel_feed_ = false;
   feed_rows(sequence, on_logits);
 }
 
@@ -209,7 +212,6 @@ void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
 void Engine::Impl::feed_sequence(
     Sequence& sequence, int64_t end, bool wants_logits,
     const std::function<bool(int64_t first, const StepResult& step, int32_t n)>& on_step) {
-  cancel_feed_ = false;
   if (!sequence.is_open()) sequence.open();
   FeedIsCancelled stop(cancel_feed_);
   for (int64_t first = sequence.computed(); first < end; first = sequence.computed()) {

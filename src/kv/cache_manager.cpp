@@ -172,6 +172,19 @@ void CacheManager::set_prompt(SequenceId id, int64_t length) {
   }
 }
 
+bool CacheManager::heeds_prompts() const {
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    if (rule(layer).trims() && rule(layer).schedule.every == 0) return true;
+  }
+  return false;
+}
+
+void CacheManager::restore_prompt(SequenceId id, int64_t length) {
+  CachedSequence& sequence = impl_->at(id);
+  const std::lock_guard lock(impl_->mutex);
+  sequence.prompt = length > sequence.length ? length : 0;
+}
+
 int64_t CacheManager::max_next(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   int64_t max = impl_->config.max_chunk;

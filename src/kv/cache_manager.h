@@ -69,6 +69,12 @@ class CacheManager {
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
 
+  /// Whether any rule decides where a prompt ends.
+  bool heeds_prompts() const;
+  /// Goes by another end of the prompt from now on, without looking back: what was said later is
+  /// void. 0, or one that is reached: none.
+  void restore_prompt(SequenceId id, int64_t length);
+
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
   int64_t max_next(SequenceId id) const;
   /// Most of `n` tokens after the sequence's length for which reserve() would find pages now.

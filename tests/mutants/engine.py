@@ -10,9 +10,6 @@ fault("engine-002", "nobody is told that the event callback threw",
 fault("engine-006", "prompt that fills the context exactly refused",
       "if (total > context) {",
       "if (MUT ? total >= context : total > context) {")
-fault("engine-013", "prefill_tokens counts steps",
-      "timings.decode_tokens : timings.prefill_tokens) += part.n_tokens;",
-      "timings.decode_tokens : timings.prefill_tokens) += MUT ? 1 : part.n_tokens;")
 fault("engine-014", "stop token not pending in the session",
       "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
       "")
@@ -95,9 +92,6 @@ fault("engine-054", "events of a request's end come with the next call",
 fault("engine-058", "seconds of answers count as the prompt's",
       "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
       "timings.prefill_seconds")
-fault("engine-059", "tokens of answers count as the prompt's",
-      "(«part.decodes ? timings.decode_tokens : timings.prefill_tokens») += part.n_tokens;",
-      "timings.prefill_tokens")
 fault("engine-060", "a request's logits are its neighbour's",
       "accept(*part.request, step.parts[«i»]);",
       "0")
@@ -192,7 +186,7 @@ fault("scheduler-014", "a session's request waits for a place",
 fault("scheduler-015", "one sequence more than max_sequences",
       "if (needs_place && «live >= setup_.options.max_sequences») {", "live > setup_.options.max_sequences")
 fault("scheduler-016", "a request that could wait for a place fails",
-      "if («any») { ++blocked; continue; } batch.endings", "false")
+      "if («any») continue; batch.endings", "false")
 fault("scheduler-017", "an exact fit is refused",
       "if (any && «pages > left») {", "pages >= left")
 fault("scheduler-018", "one alone has to fit, too",
@@ -247,7 +241,7 @@ fault("scheduler-072", "the last token waits for a block that nobody can give it
 fault("scheduler-073", "one waits for blocks that the rules do not share",
       "if («!cache_.shares_blocks()») return false;", "false")
 fault("scheduler-074", "the last token of a prompt is listed, too",
-      "sequence.tokens, «sequence.length() - 1», is_new,", "sequence.length()")
+      "sequence.tokens, «sequence.length() - 1», is_new && looks_first,", "sequence.length()")
 fault("scheduler-075", "what comes back counts as reused",
       "std::max<int64_t>(0, sequence.computed() - «reached»);", "0")
 fault("scheduler-039", "what a token sees costs nothing",
@@ -295,11 +289,15 @@ fault("numbers-005", "who never ran has waited, too",
       "if ((!MUT && !request.sampler) || std::exchange")
 source("src/engine/requests.cpp", "engine_behaviour_test")
 fault("numbers-006", "what is computed again counts as new",
-      "s.prompt_tokens += «part.n_tokens - part.n_recomputed»;", "part.n_tokens")
-fault("numbers-007", "tokens of answers count as the prompt's",
-      "if («!part.decodes») s.prompt_tokens +=", "true")
+      "s.prompt_tokens += «n_prompt»;", "part.n_tokens")
 fault("numbers-008", "ends are counted without their reasons",
       "++s.requests_finished[«static_cast<size_t>(gone->result.finish_reason)»];", "0")
+fault("numbers-007", "tokens of answers count as the prompt's",
+      "«std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new)»;", "n_new")
+fault("numbers-011", "tokens of prompts count as the answer's",
+      "timings.decode_tokens += «n_new - n_prompt»;", "n_new")
+fault("numbers-012", "recomputed tokens are no part of the prefill's",
+      "timings.prefill_tokens += «n_prompt + part.n_recomputed»;", "n_prompt")
 source("include/paddock/engine_stats.h", "engine_behaviour_test")
 fault("numbers-009", "a bound lies in the bucket above it",
       "«seconds > kLatencyBounds[at]»", "seconds >= kLatencyBounds[at]")
@@ -313,6 +311,8 @@ fault("sequence-020", "requests that run leave their places to sessions",
 fault("sequence-021", "one session more than max_sequences",
       "if («used < setup.options.max_sequences») return;", "used <= setup.options.max_sequences")
 source("src/engine/sequence.cpp", "engine_behaviour_test engine_test")
+fault("sequence-010", "a prompt that was taken back decides all the same",
+      "if (tables_) «cache_.restore_prompt(*tables_, n_told_ > 0 ? prompt_ends_[n_told_ - 1].end : 0);»", "")
 fault("sequence-022", "a fork has no prompts",
       "«prompt_ends_ = other.prompt_ends_;»", "")
 fault("sequence-023", "a fork's text counts as new",
@@ -363,8 +363,8 @@ fault("engine-142", "the device chooses in place of a host's processor",
 
 source("src/engine/sessions.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-026", "a cancelled feed cancels all later ones",
-      "cancel_feed_ = false;",
-      "if (!MUT) cancel_feed_ = false;")
+      "«cancel_feed_ = false;» std::span<const float> logits;",
+      "")
 fault("engine-027", "feed that throws: pending tokens fed twice",
       "} catch (...) { settle();",
       "} catch (...) { if (!MUT) settle();")
@@ -393,10 +393,10 @@ fault("engine-090", "forward: the whole input may not be prompt",
       "prompt_tokens > static_cast<int64_t>(tokens.size())) {",
       "prompt_tokens > static_cast<int64_t>(tokens.size()) - (MUT ? 1 : 0)) {")
 fault("engine-091", "forward has no prompt",
-      "«sequence.set_prompt(prompt_tokens);» feed_rows",
+      "«sequence.set_prompt(prompt_tokens);» cancel_feed_ = false; feed_rows",
       "")
 fault("engine-092", "feed has no prompt",
-      "target.sequence.set_prompt(«prompt_tokens»); std::span<const float> logits;",
+      "target.sequence.set_prompt(«prompt_tokens»); cancel_feed_ = false; std::span",
       "0")
 fault("engine-093", "rows of a second tile begin anew",
       "const int64_t position = first + «begin» + i;",
@@ -418,9 +418,9 @@ fault("engine-134", "a session can never be closed after a feed",
       "")
 fault("engine-135", "a feed that is refused has said where the prompt ends",
       "check_context(target.sequence, tokens.size()); target.sequence.set_prompt("
-      "prompt_tokens); feed_session(target, tokens, [&] { feed_rows",
+      "prompt_tokens); cancel_feed_ = false; feed_session(target, tokens, [&] { feed_rows",
       "if (!MUT) check_context(target.sequence, tokens.size()); "
-      "target.sequence.set_prompt(prompt_tokens); if (MUT) "
+      "target.sequence.set_prompt(prompt_tokens); cancel_feed_ = false; if (MUT) "
       "check_context(target.sequence, tokens.size()); feed_session(target, tokens, [&] { feed_rows")
 fault("engine-136", "an engine that was destroyed hands out logits all the same",
       "deliver_events(); «check_abandoned();» if (!on_step",

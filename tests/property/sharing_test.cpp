@@ -147,22 +147,23 @@ TEST(Sharing, RequestsOfOneBatchShareWhileTheyRun) {
 }
 
 TEST(Sharing, IdenticalBlocksComputedTwiceBecomeOne) {
-  EngineOptions options = options_with(0, 2);
-  options.batch_size = 64;  // both prompts in one step
-  Engine engine(parts(tiny(), options));
+  Engine engine(parts(tiny(), options_with(0, 2)));
   const auto prompt = prompt_of(25);
-  const RequestId a = engine.add(prompt, greedy(8));
-  const RequestId b = engine.add(prompt, greedy(8));
-  engine.step();
-  engine.check_integrity();
-  KvStats stats = engine.kv_stats();
+  std::vector<SessionId> sessions;
+  for (int i = 0; i < 2; ++i) {  // who wants all logits computes all
+    sessions.push_back(engine.open_session());
+    engine.feed(sessions.back(), prompt, [](int64_t, std::span<const float>) { return true; });
+    engine.check_integrity();
+  }
+  const KvStats stats = engine.kv_stats();
   EXPECT_EQ(stats.layers[0].pages_active, 6 + 2);
   EXPECT_EQ(stats.layers[0].pages_merged, 6);
   EXPECT_EQ(stats.layers[0].pages_allocated, 14);
-  while (engine.step()) engine.check_integrity();
-  const GenerateResult first = *engine.take(a);
-  EXPECT_EQ(first.tokens, engine.take(b)->tokens);
-  EXPECT_EQ(first.tokens, Alone(Precision::kReference)(prompt, 8));
+  Alone alone(Precision::kReference);
+  const auto expected = alone(joined(prompt, {5}), 8);
+  for (const SessionId session : sessions) {
+    EXPECT_EQ(engine.generate(session, std::vector<TokenId>{5}, greedy(8)).tokens, expected);
+  }
 }
 
 TEST(Sharing, TurnsAndOtherSessionsShare) {

@@ -210,8 +210,9 @@ TEST(Cli, BenchAndInspectPrintJson) {
   EXPECT_EQ(rows[3]["test"], "tg4@d8");
   EXPECT_GT(rows[0]["tokens_per_second"].get<double>(), 0.0);
 
-  const Outcome many = paddock("bench -m " + tiny() +
-                               " --parallel 1,3 -p 9 -n 5 -r 2 --beside 30 --kv-block-size 4 -o json");
+  const Outcome many =
+      paddock("bench -m " + tiny() +
+              " --parallel 1,3 -p 9 -n 40 -r 2 --beside 30 --kv-block-size 4 -o json");
   ASSERT_EQ(many.code, 0) << many.err;
   const auto runs = nlohmann::json::parse(many.out);
   ASSERT_EQ(runs.size(), 2U);
@@ -219,11 +220,11 @@ TEST(Cli, BenchAndInspectPrintJson) {
     const int n = i == 0 ? 1 : 3;
     EXPECT_EQ(runs[i]["parallel"], n);
     EXPECT_EQ(runs[i]["prompt"], 9);
-    EXPECT_EQ(runs[i]["gen"], 5);
+    EXPECT_EQ(runs[i]["gen"], 40);
     EXPECT_EQ(runs[i]["beside"], 30);
-    // 9 tokens and 4 of the answer are four blocks in each of two layers; 30 are eight.
-    EXPECT_LE(runs[i]["kv_pages_peak"].get<int>(), 2 * (4 * n + 8));
-    EXPECT_GT(runs[i]["kv_pages_peak"].get<int>(), 2 * 4 * n);
+    // 9 tokens and 39 of the answer are twelve blocks in each of two layers; 30 are eight.
+    EXPECT_LE(runs[i]["kv_pages_peak"].get<int>(), 2 * (12 * n + 8));
+    EXPECT_GE(runs[i]["kv_pages_peak"].get<int>(), 2 * 12 * n);
     for (const char* rate : {"prefill_tokens_per_second", "decode_tokens_per_second", "gap_p50_ms",
                              "gap_p99_ms", "beside_tokens_per_second"}) {
       EXPECT_GT(runs[i][rate].get<double>(), 0.0) << rate;

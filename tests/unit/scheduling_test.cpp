@@ -245,6 +245,33 @@ TEST_P(InAnyCompany, AForkGoesOnAsItsOriginWould) {
   }
 }
 
+TEST(Parked, APromptThatWasTakenBackDecidesNothingAnywhere) {
+  const std::string policy = "snapkv:24";
+  EngineOptions options = shared_memory(policy, 0);
+  options.batch_size = 16;
+  for (const int64_t length : {16, 20}) {
+    Engine engine(tiny(), options);
+    const SessionId session = engine.open_session();
+    const RequestId cancelled = engine.add(session, text_at(0, 60), greedy(1));
+    engine.step();
+    engine.cancel(cancelled);
+    engine.step();
+    engine.truncate(session, length);
+    const SessionId fork = engine.fork_session(session);
+    Engine other(tiny(), options);
+    const SessionId fresh = other.open_session();
+    std::vector<TokenId> more = text_at(static_cast<size_t>(length), 50);
+    const auto copy = [](std::span<const float> row) {
+      return std::vector<float>(row.begin(), row.end());
+    };
+    const std::vector<float> actual = copy(engine.feed(session, more));
+    EXPECT_EQ(actual, copy(engine.feed(fork, more)));
+    const std::vector<TokenId> begin = text_at(0, static_cast<size_t>(length));
+    more.insert(more.begin(), begin.begin(), begin.end());
+    EXPECT_EQ(actual, copy(other.feed(fresh, more)));
+  }
+}
+
 TEST(Fork, TakesAPlaceAndLeavesItsOriginAlone) {
   Engine engine(tiny(), shared_memory("full", 0, 2));
   const SessionId one = engine.open_session();
@@ -344,7 +371,8 @@ TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
   EngineOptions options = shared_memory("full", 0);
   const std::vector<TokenId> prompt = text_at(0, 50);
   const std::vector<TokenId> expected = Engine(tiny(), options).generate(prompt, greedy(8)).tokens;
-  for (const auto& [reuse, batch] : {std::pair{true, 24}, {true, 5}, {true, 1}, {false, 24}}) {
+  for (const auto& [reuse, batch] :
+       {std::pair{true, 24}, std::pair{true, 5}, std::pair{true, 1}, std::pair{false, 24}}) {
     options.kv.reuse = reuse;
     options.batch_size = batch;
     Engine engine(tiny(), options);
