@@ -65,6 +65,7 @@ TEST(Poison, FreePagesAreNoNumbersWhereTheBuildSaysSo) {
     EngineOptions options = reference_options();
     options.kv.block_size = 4;
     options.kv.policy = example.policy;
+    options.kv.reuse = false;  // what is kept is not free
     options.context = 200;
     const auto inner = parts(model, options);
     Engine engine(inner);
