@@ -37,7 +37,7 @@ struct EngineOptions {
   int32_t max_sequences = 1;  ///< sessions open and requests running at once; others wait
   int32_t max_queued = 0;     ///< most requests that may wait; 0: any number
   /// Most prompt tokens in a step in which others decode, so that their next tokens come soon; each
-  /// counts 1, and more the more it sees (docs/scheduling.md). 0: 16 on a CPU, 256 on CUDA devices.
+  /// counts 1, and more the more it sees (docs/scheduling.md). 0: 8 on a CPU, 256 on CUDA devices.
   int32_t mixed_prefill = 0;
   KvOptions kv{};
   /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.

@@ -60,12 +60,13 @@ int64_t pool_pages(const EngineSetup& s) {
 }
 
 /// Multiplications with weights for one token, by those with the keys and values of one position
-/// that it sees.
-double positions_per_token(const LlamaConfig& c) {
+/// that it sees: what takes as long. On the CPU those of attention, in float32, take four times as
+/// long as those of 8-bit numbers (docs/performance.md).
+double positions_per_token(const LlamaConfig& c, bool on_cpu) {
   const double q = static_cast<double>(c.n_heads) * c.head_dim;
   const double kv = static_cast<double>(c.n_kv_heads) * c.head_dim;
   const double weights = c.hidden_size * (2 * q + 2 * kv + 3.0 * c.intermediate_size);
-  return weights / (2 * q);
+  return weights / (2 * q) / (on_cpu ? 4 : 1);
 }
 
 /// True if some query may meet a key further away than the model was trained for: what a window or
@@ -132,7 +133,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                     kv_type,
                     0,
                     0,
-                    positions_per_token(config)};
+                    positions_per_token(config, !options.device.starts_with("cuda"))};
   setup.n_pages = pool_pages(setup);
   return setup;
 }
@@ -188,7 +189,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
               static_cast<int64_t>(KvType::kBF16));
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
-  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 16;
+  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 8;
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }
