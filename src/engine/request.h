@@ -43,6 +43,7 @@ struct Request {
   std::chrono::steady_clock::time_point added_at = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last_token_at{};  // after the first one
   bool queue_noted = false;                               // how long it waited has been counted
+  bool miss_asked = false;                                // why its text was not kept
   bool running = false;                                   // let in; else it waits, perhaps parked
   std::optional<Sampler> sampler;                         // once it has begun
   TextStream text;

@@ -166,19 +166,9 @@ int64_t Scheduler::pages_obtainable() const {
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
-  const int64_t before = sequence.computed();
-  const bool is_new = before == reached;
-  PrefixMiss& miss = request.result.miss;
-  const bool looks_first = miss.reason == MissReason::kNone;
-  cache_.match_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
-                      is_new && looks_first, is_new ? &miss : nullptr);
+  cache_.list_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
+                     sequence.computed() == reached);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
-  // What was missing has come while it waited for it.
-  if (!looks_first && sequence.computed() > before && before <= miss.position) {
-    const int64_t block = setup_.options.kv.block_size;
-    const bool is_all = sequence.computed() / block == (sequence.length() - 1) / block;
-    miss = is_all ? PrefixMiss{} : PrefixMiss{MissReason::kFirstSeen, sequence.computed()};
-  }
 }
 
 void Scheduler::share_tokens() {
@@ -275,6 +265,14 @@ int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
   const int64_t left = sequence.length() - sequence.computed();
+  // What others have computed is listed by now: why is the rest to be computed? Of a text of its
+  // own, and of what is new.
+  const bool has_own_text = request.prompt_end == request.result.prompt_tokens;
+  if (has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()) {
+    request.miss_asked = true;
+    request.result.miss =
+        cache_.ask_missing(sequence.tables(), sequence.tokens, sequence.length() - 1);
+  }
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);
   if (got > 0) {

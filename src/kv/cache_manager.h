@@ -110,12 +110,17 @@ class CacheManager {
   /// Returns by how much it grew: 0 where full blocks of the sequence are its own alone. Positions
   /// after its last full block give way to a kept block that has them, too.
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for
-  /// all of a manager. Hits are counted if `counts` (not for warm-up, not for reading a parked
-  /// sequence again), misses where the sequence was empty.
-  /// `miss`, unless null, is told of the first block missing, if the sequence was empty and it has
-  /// not been told before.
+  /// all of a manager. Hits are counted if `counts`: not for warm-up, not for reading a parked
+  /// sequence again.
+  int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
+                      bool counts);
+  /// Why the next block, in full before `max_positions`, is to be computed; counted as a miss, so
+  /// asked once for a text. kNone: there is none to look for, or the sequence goes on in the middle
+  /// of a block or after blocks of its own alone.
+  PrefixMiss ask_missing(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions);
+  /// Both, for who looks once: asks where the sequence was empty and `counts`.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
-                       bool counts = true, PrefixMiss* miss = nullptr);
+                       bool counts = true);
 
   /// Whether full blocks are kept, and listed by others whose tokens begin alike.
   bool shares_blocks() const;

@@ -37,8 +37,12 @@ PrefixTree::PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
   for (int32_t i = capacity; i-- > 0;) free_.push_back(i);
 }
 
+std::span<const int32_t> PrefixTree::block_of(std::span<const int32_t> tokens, int64_t i) const {
+  return tokens.subspan(static_cast<size_t>(i) * block_size_, block_size_);
+}
+
 std::span<const int32_t> PrefixTree::tokens_of(int32_t node) const {
-  return std::span(tokens_).subspan(static_cast<size_t>(node) * block_size_, block_size_);
+  return block_of(tokens_, node);
 }
 
 std::span<int32_t> PrefixTree::pages(int32_t node) {
@@ -57,7 +61,8 @@ uint64_t PrefixTree::hash_after(int32_t parent, std::span<const int32_t> tokens)
   return hash_(parent == kRoot ? 0 : nodes_[parent].hash, tokens);
 }
 
-int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens, uint64_t hash) const {
+int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const {
+  const uint64_t hash = hash_after(parent, tokens);
   int32_t node = buckets_[hash & (buckets_.size() - 1)];
   for (; node >= 0; node = nodes_[node].next) {
     if (nodes_[node].hash != hash || nodes_[node].parent != parent) continue;
@@ -67,31 +72,29 @@ int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens, uint64
   return node;
 }
 
-int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const {
-  return find(parent, tokens, hash_after(parent, tokens));
-}
-
-void PrefixTree::match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
-                       std::vector<int32_t>& nodes, PrefixMiss* miss) {
-  const auto full = static_cast<int64_t>(tokens.size()) / block_size_;
-  const bool first_look = nodes.empty();
-  int32_t parent = first_look ? kRoot : nodes.back();
-  for (auto i = static_cast<int64_t>(nodes.size()); i < std::min(full, max_blocks); ++i) {
-    const auto block = tokens.subspan(static_cast<size_t>(i * block_size_), block_size_);
-    const uint64_t hash = hash_after(parent, block);
-    const int32_t node = find(parent, block, hash);
-    if (counts && (node >= 0 || first_look)) ++lookups_;
-    if (node < 0) {
-      if (!first_look || (!counts && miss == nullptr)) return;
-      const auto departure = evicted_.take(hash);
-      if (counts && departure && departure->is_reclaimed) ++regrets_;
-      if (miss != nullptr) *miss = why_missing(parent, block, i * block_size_, departure);
-      return;
-    }
-    if (counts) ++hits_;
+void PrefixTree::extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
+                        std::vector<int32_t>& nodes) {
+  const int64_t end = std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks);
+  int32_t parent = nodes.empty() ? kRoot : nodes.back();
+  for (auto i = static_cast<int64_t>(nodes.size()); i < end; ++i) {
+    const int32_t node = find(parent, block_of(tokens, i));
+    if (node < 0) return;
+    if (counts) ++lookups_, ++hits_;
     nodes.push_back(node);
     parent = node;
   }
+}
+
+PrefixMiss PrefixTree::ask(std::span<const int32_t> tokens, int64_t max_blocks,
+                           std::span<const int32_t> nodes) {
+  const auto i = static_cast<int64_t>(nodes.size());
+  if (i >= std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks)) return {};
+  const int32_t parent = nodes.empty() ? kRoot : nodes.back();
+  const auto block = block_of(tokens, i);
+  ++lookups_;
+  const auto departure = evicted_.take(hash_after(parent, block));
+  if (departure && departure->is_reclaimed) ++regrets_;
+  return why_missing(parent, block, i * block_size_, departure);
 }
 
 PrefixMiss PrefixTree::why_missing(int32_t parent, std::span<const int32_t> tokens,

@@ -40,11 +40,14 @@ class PrefixTree {
              std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
 
   /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
-  /// blocks after them, until one is missing or there are `max_blocks`. Counted as lookups and hits
-  /// where `counts`; that one is missing, and regret, only from the first block on. Then `miss`,
-  /// unless null, is told why.
-  void match(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
-             std::vector<int32_t>& nodes, PrefixMiss* miss = nullptr);
+  /// blocks after them, until one is missing or there are `max_blocks`. Where `counts`, each is a
+  /// lookup and a hit.
+  void extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
+              std::vector<int32_t>& nodes);
+  /// Why the full block after those is missing, which is counted as a lookup, and as regret if it
+  /// had been reclaimed; that is forgotten with the answer. Nothing if there is none to look for.
+  PrefixMiss ask(std::span<const int32_t> tokens, int64_t max_blocks,
+                 std::span<const int32_t> nodes);
   /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
   int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
   /// A new child, which find() does not know yet, locked once; its pages are to be filled in. -1
@@ -102,7 +105,8 @@ class PrefixTree {
     uint64_t hash = 0;                 // of everything up to its end
   };
   uint64_t hash_after(int32_t parent, std::span<const int32_t> tokens) const;
-  int32_t find(int32_t parent, std::span<const int32_t> tokens, uint64_t hash) const;
+  /// The i-th block of `tokens`.
+  std::span<const int32_t> block_of(std::span<const int32_t> tokens, int64_t i) const;
   std::span<const int32_t> tokens_of(int32_t node) const;
   int32_t& first_child_of(int32_t parent);
   void unlink(int32_t node);

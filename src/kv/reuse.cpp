@@ -21,20 +21,34 @@ bool CacheManager::shares_blocks() const { return impl_->shares(); }
 // ---- listed again
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
-                                   int64_t max_positions, bool counts, PrefixMiss* miss) {
+                                   int64_t max_positions, bool counts) {
+  const bool is_empty = length(id) == 0;
+  const int64_t listed = list_prefix(id, tokens, max_positions, counts);
+  if (is_empty && counts) ask_missing(id, tokens, max_positions);
+  return listed;
+}
+
+PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tokens,
+                                     int64_t max_positions) {
+  const CachedSequence& sequence = impl_->at(id);
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->shares()) return {.reason = MissReason::kNotShared, .position = sequence.length};
+  const auto block_size = int64_t{impl_->config.block_size};
+  if (sequence.length != static_cast<int64_t>(sequence.shared.size()) * block_size) return {};
+  return impl_->tree.ask(tokens, max_positions / block_size, sequence.shared);
+}
+
+int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens,
+                                  int64_t max_positions, bool counts) {
   CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
-  if (miss != nullptr && (sequence.length > 0 || miss->reason != MissReason::kNone)) miss = nullptr;
-  if (!impl_->shares()) {
-    if (miss != nullptr) *miss = {.reason = MissReason::kNotShared, .position = 0};
-    return 0;
-  }
+  if (!impl_->shares()) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
-  impl_->tree.match(tokens, max_positions / block_size, counts, sequence.shared, miss);
+  impl_->tree.extend(tokens, max_positions / block_size, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   const auto first = static_cast<int64_t>(known);

@@ -241,7 +241,11 @@ fault("scheduler-072", "the last token waits for a block that nobody can give it
 fault("scheduler-073", "one waits for blocks that the rules do not share",
       "if («!cache_.shares_blocks()») return false;", "false")
 fault("scheduler-074", "the last token of a prompt is listed, too",
-      "sequence.tokens, «sequence.length() - 1», is_new && looks_first,", "sequence.length()")
+      "cache_.list_prefix(sequence.tables(), sequence.tokens, «sequence.length() - 1»,", "sequence.length()")
+fault("scheduler-076", "nobody is told what was missing",
+      "«has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()») {", "false")
+fault("scheduler-077", "a miss is asked for at every step",
+      "«request.miss_asked = true;»", "")
 fault("scheduler-075", "what comes back counts as reused",
       "std::max<int64_t>(0, sequence.computed() - «reached»);", "0")
 fault("scheduler-039", "what a token sees costs nothing",

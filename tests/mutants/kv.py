@@ -306,7 +306,7 @@ fault("kv-147", "sinks stay apart after truncate()",
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
-      "impl_->tree.match(tokens, «max_positions» / block_size,",
+      "impl_->tree.extend(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
       "«for (BlockTable& table : sequence.layers) table.changes.note(first);»",
@@ -318,7 +318,7 @@ fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
-      "max_positions / block_size, «counts», sequence.shared, miss);",
+      "max_positions / block_size, «counts», sequence.shared);",
       "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
@@ -412,10 +412,11 @@ fault("kv-197", "the tree holds no reference to what it keeps",
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
-      "const auto departure = evicted_.take(hash);",
-      "const auto departure = evicted_.take(hash); if (MUT && departure) evicted_.add(hash, *departure);")
+      "const auto departure = evicted_.take(hash_after(parent, block));",
+      "const auto departure = evicted_.take(hash_after(parent, block)); "
+      "if (MUT && departure) evicted_.add(hash_after(parent, block), *departure);")
 fault("kv-257", "what left with the rules counts as regret",
-      "if (counts && departure && «departure->is_reclaimed») ++regrets_;",
+      "if (departure && «departure->is_reclaimed») ++regrets_;",
       "true", tests="sharing_test")
 fault("kv-258", "a miss tells of a block that only differs as reclaimed",
       "departure->is_reclaimed ? «MissReason::kReclaimed» : MissReason::kSettings;",
@@ -427,8 +428,8 @@ fault("kv-260", "a block in use becomes a leaf when what continued it has left",
       "nodes_[parent].first_child < 0 && «nodes_[parent].locks == 0») {",
       "true")
 fault("kv-159", "every look-up is a hit",
-      "if (counts) «++hits_;»",
-      "hits_ += 2;")
+      "if (counts) ++lookups_, «++hits_»;",
+      "hits_ += 2")
 fault("kv-160", "tokens are not compared",
       "if («std::equal(its.begin(), its.end(), tokens.begin(), tokens.end())») break;",
       "true")
@@ -442,8 +443,8 @@ fault("kv-202", "blocks of the same tokens in another order have one hash",
       "hash = mix(hash ^ static_cast<uint32_t>(token));",
       "hash = (MUT ? hash ^ mix(static_cast<uint32_t>(token)) : mix(hash ^ static_cast<uint32_t>(token)));")
 fault("kv-203", "one block more than asked for is matched",
-      "i < «std::min(full, max_blocks)»;",
-      "std::min(full, max_blocks + 1)")
+      "tokens.size()) / block_size_, «max_blocks»); int32_t parent",
+      "max_blocks + 1")
 fault("kv-204", "all blocks stand at depth 0",
       "parent == kRoot ? 0 : «nodes_[parent].depth + 1»;",
       "0")

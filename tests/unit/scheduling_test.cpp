@@ -382,7 +382,21 @@ TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
     other[38] = other[38] + 1;
     ids.push_back(engine.add(other, greedy(8)));
     finish_all(engine);
-    for (int i = 0; i < 3; ++i) EXPECT_EQ(engine.take(ids[i])->tokens, expected);
+    for (int i = 0; i < 3; ++i) {
+      const GenerateResult result = *engine.take(ids[i]);
+      EXPECT_EQ(result.tokens, expected);
+      if (!reuse) continue;
+      // Who waited has nothing missing, once it computes something.
+      EXPECT_EQ(result.cached_tokens, i == 0 ? 0 : 48);
+      EXPECT_EQ(result.miss.reason, i == 0 ? MissReason::kFirstSeen : MissReason::kNone);
+    }
+    if (reuse) {
+      const PrefixMiss miss = engine.take(ids[3])->miss;
+      EXPECT_EQ(miss.reason, MissReason::kDiffers);
+      EXPECT_EQ(miss.position, 36);
+      EXPECT_EQ(engine.kv_stats().prefix_lookups, 2 * 12 + 9 + 2) << "found, and missing once each";
+      EXPECT_EQ(engine.kv_stats().prefix_hits, 2 * 12 + 9);
+    }
     // 12 blocks and two tokens; the two tokens of each other one; and the last one from its own
     // tenth block on.
     EXPECT_EQ(engine.stats().prompt_tokens, reuse ? 50 + 2 * 2 + 14 : 4 * 50);
