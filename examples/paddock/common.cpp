@@ -169,13 +169,22 @@ void SamplingArgs::report_seed(const paddock::SamplingOptions& chosen) const {
 }
 
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
-                                             const paddock::EngineOptions& options) {
+                                             const paddock::EngineOptions& options,
+                                             const char* sequences_option) {
   try {
     return std::make_unique<paddock::Engine>(model, options);
   } catch (const paddock::Error& e) {
-    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(describe(e));
-    throw;
+    const std::string text = describe(e, "--kv-policy", sequences_option);
+    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(text);
+    throw paddock::Error(e.code(), text);
   }
+}
+
+std::optional<std::chrono::steady_clock::time_point> deadline_in(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  if (seconds == 0) return std::nullopt;
+  return Clock::now() +
+         std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
 }
 
 std::string read_file(const std::string& path) {

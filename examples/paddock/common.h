@@ -55,9 +55,13 @@ struct SamplingArgs {
   void report_seed(const paddock::SamplingOptions& chosen) const;
 };
 
-/// Makes an engine; trouble with an option's value is wrong usage.
+/// Makes an engine; trouble with an option's value is wrong usage. `sequences_option`: what the
+/// command calls the number of sequences.
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,
-                                             const paddock::EngineOptions& options);
+                                             const paddock::EngineOptions& options,
+                                             const char* sequences_option = "--parallel");
+/// So many seconds from now; 0: none.
+std::optional<std::chrono::steady_clock::time_point> deadline_in(double seconds);
 
 /// The whole file, byte for byte; "-" is stdin.
 std::string read_file(const std::string& path);

@@ -68,11 +68,7 @@ int run(const Args& args) {
   events.begin();
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
-  if (args.timeout > 0) {
-    options.deadline = std::chrono::steady_clock::now() +
-                       std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                           std::chrono::duration<double>(args.timeout));
-  }
+  options.deadline = deadline_in(args.timeout);
   if (!args.engine.json) {
     options.on_token = [](const paddock::TokenEvent& event) {
       print(event.text);

@@ -207,18 +207,6 @@ bool print_answer(const Ask& ask, const paddock::RequestHandle& handle) {
   return good;
 }
 
-/// As make_engine(), which does not know what the number of sequences is called here.
-std::shared_ptr<paddock::Engine> make_engine_for_many(
-    const std::shared_ptr<const paddock::Model>& model, const paddock::EngineOptions& options) {
-  try {
-    return std::make_shared<paddock::Engine>(model, options);
-  } catch (const paddock::Error& e) {
-    const std::string text = describe(e, "--kv-policy", "--sequences");
-    if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(text);
-    throw paddock::Error(e.code(), text);
-  }
-}
-
 }  // namespace
 
 int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingArgs& sampling,
@@ -229,7 +217,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   engine_options.max_sequences =
       static_cast<int32_t>(std::min<size_t>(static_cast<size_t>(job.sequences), asks.size()));
   EventFile events(report.events, engine_options);
-  const auto engine = make_engine_for_many(model, engine_options);
+  const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
   events.begin();
   sampling.report_seed(job.defaults.sampling);
   const InterruptGuard guard(*engine);
@@ -241,12 +229,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   std::vector<paddock::RequestHandle> handles;
   paddock::EngineRunner runner(engine);
   const auto submit_all = [&](paddock::Engine&) {
-    std::optional<std::chrono::steady_clock::time_point> deadline;
-    if (job.timeout > 0) {
-      deadline = std::chrono::steady_clock::now() +
-                 std::chrono::duration_cast<std::chrono::steady_clock::duration>(
-                     std::chrono::duration<double>(job.timeout));
-    }
+    const auto deadline = deadline_in(job.timeout);
     for (size_t i = 0; i < asks.size(); ++i) {
       asks[i].options.deadline = deadline;
       handles.push_back(

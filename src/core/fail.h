@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <new>
+#include <string>
 #include <utility>
 
 #include "paddock/error.h"
@@ -28,6 +29,23 @@ decltype(auto) at_the_edge(Fn&& fn) {
     return fn();
   } catch (const std::bad_alloc&) {
     fail_no_memory();
+  }
+}
+
+/// Runs a function of the host's, called `who`: what it throws but Error and std::bad_alloc is
+/// refused as Error kInvalidArgument.
+template <typename Fn>
+decltype(auto) ask_host(const std::string& who, Fn&& fn) {
+  try {
+    return fn();
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    fail(ErrorCode::kInvalidArgument, "{} threw: {}", who, e.what());
+  } catch (...) {
+    fail(ErrorCode::kInvalidArgument, "{} threw what is no std::exception", who);
   }
 }
 

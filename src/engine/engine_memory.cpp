@@ -34,18 +34,7 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
 
 std::unique_ptr<ReclaimPolicy> make_reclaim(const KvOptions& kv) {
   if (!kv.custom_reclaim) return make_reclaim_policy(kv.reclaim);
-  std::unique_ptr<ReclaimPolicy> policy;
-  try {
-    policy = kv.custom_reclaim();
-  } catch (const Error&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& e) {
-    fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim threw: {}", e.what());
-  } catch (...) {
-    fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim threw what is no std::exception");
-  }
+  auto policy = ask_host("kv.custom_reclaim", kv.custom_reclaim);
   if (policy == nullptr) fail(ErrorCode::kInvalidArgument, "kv.custom_reclaim made no policy");
   return policy;
 }

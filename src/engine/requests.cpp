@@ -111,7 +111,7 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   auto request = std::make_unique<Request>(next_request_, session, prompt, options, *model, *cache);
   if (session != nullptr) session->busy = true;
   scheduler->add(std::move(request));
-  note_requests();
+  book.update([](EngineStats& s) { ++s.requests_waiting; });
   return next_request_++;
 }
 
@@ -245,15 +245,16 @@ void Engine::Impl::deliver_events() {
 
 bool Engine::Impl::step() {
   if (scheduler->requests().empty()) return false;
+  bool ended = false;
   for (const auto& request : scheduler->requests()) {
-    if (request->is_cancelled()) {
-      finish(*request, FinishReason::kCancelled);
-    } else if (request->overdue()) {
-      finish(*request, FinishReason::kDeadline);
-    }
+    if (!request->wants_to_stop()) continue;
+    finish(*request, request->is_cancelled() ? FinishReason::kCancelled : FinishReason::kDeadline);
+    ended = true;
   }
-  deliver_rests();
-  retire();  // what those that have ended hold is there for the others
+  if (ended) {  // what those hold is there for the others
+    deliver_rests();
+    retire();
+  }
   try {
     batch_ = scheduler->next(std::move(batch_));
   } catch (...) {  // a device that failed to copy a page

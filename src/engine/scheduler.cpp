@@ -34,14 +34,12 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
 
 void Scheduler::make_room() {
   const int32_t max = setup_.options.max_queued;
-  const auto waiting = std::count_if(requests_.begin(), requests_.end(), [](const auto& request) {
-    return !request->running && !request->finished;
-  });
-  if (max > 0 && waiting >= max) {
+  const auto waits = [](const auto& request) { return !request->running && !request->finished; };
+  if (max > 0 && std::count_if(requests_.begin(), requests_.end(), waits) >= max) {
     fail(ErrorCode::kOutOfMemory,
-         "{} requests wait already, which max_queued admits; call step() until one of them runs, "
-         "or raise it",
-         waiting);
+         "as many requests wait as max_queued admits, {}; call step() until one of them runs, or "
+         "raise it",
+         max);
   }
   const std::lock_guard lock(mutex_);
   if (requests_.size() == requests_.capacity()) requests_.reserve(2 * requests_.size() + 1);
@@ -111,8 +109,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
            "all sequences of the engine are held by open sessions; raise max_sequences"});
       continue;
     }
-    const int64_t pages =
-        pages_due(sequence) + (sequence.is_open() ? cache_.pages_listed(sequence.tables()) : 0);
+    const int64_t pages = pages_due(sequence) + pages_of(sequence);
     if (any && pages > left) {
       if (request.times_passed >= kMaxPassed) return;
       ++blocked;
@@ -142,20 +139,16 @@ int64_t Scheduler::pages_due(const Sequence& sequence) const {
   const int64_t positions =
       std::min<int64_t>(setup_.options.context, sequence.length() + setup_.options.kv.block_size);
   if (!sequence.is_open()) return pages_needed(setup_, positions);
-  return cache_.pages_to_reach(sequence.tables(), positions) -
-         cache_.pages_listed(sequence.tables());
+  return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
 }
 
 int64_t Scheduler::pages_obtainable() const {
   int64_t pages = cache_.available_pages();
-  const auto add = [&](const Sequence& sequence) {
-    if (sequence.is_open()) pages += cache_.pages_listed(sequence.tables());
-  };
   for (const auto& [id, session] : sessions_) {
-    if (!session->busy) add(session->sequence);
+    if (!session->busy) pages += pages_of(session->sequence);
   }
   for (const auto& request : requests_) {
-    if (!request->running) add(request->sequence);
+    if (!request->running) pages += pages_of(request->sequence);
   }
   return pages;
 }
@@ -283,7 +276,7 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   }
   // Those before it have all pages: it keeps what it has, and waits for theirs.
   const bool alone = std::none_of(running_.begin(), running_.end(), [&](const Request* other) {
-    return other != &request && other->running && lists_pages(other->sequence);
+    return other != &request && other->running && pages_of(other->sequence) > 0;
   });
   if (alone) batch.endings.push_back({&request, FinishReason::kKvFull, ""});
 }
@@ -304,7 +297,7 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request
 bool Scheduler::make_way(const Request* request) {
   Session* idle = nullptr;  // the one not used for longest
   for (const auto& [id, session] : sessions_) {
-    if (session->busy || session->fed || !lists_pages(session->sequence)) continue;
+    if (session->busy || session->fed || pages_of(session->sequence) == 0) continue;
     if (idle == nullptr || session->last_used < idle->last_used) idle = session.get();
   }
   if (idle != nullptr) {
@@ -314,7 +307,7 @@ bool Scheduler::make_way(const Request* request) {
   }
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
-    if (last.running || last.finished || !lists_pages(last.sequence)) continue;
+    if (last.running || last.finished || pages_of(last.sequence) == 0) continue;
     last.sequence.park();  // its session's, held while it waits
     ++sessions_parked_;
     return true;
@@ -322,7 +315,7 @@ bool Scheduler::make_way(const Request* request) {
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (&last == request) return false;
-    if (!last.running || last.finished || !lists_pages(last.sequence)) continue;
+    if (!last.running || last.finished || pages_of(last.sequence) == 0) continue;
     park(last);
     return true;
   }
@@ -336,8 +329,8 @@ void Scheduler::park(Request& request) {
   ++preemptions_;
 }
 
-bool Scheduler::lists_pages(const Sequence& sequence) const {
-  return sequence.is_open() && cache_.pages_listed(sequence.tables()) > 0;
+int64_t Scheduler::pages_of(const Sequence& sequence) const {
+  return sequence.is_open() ? cache_.pages_listed(sequence.tables()) : 0;
 }
 
 }  // namespace paddock

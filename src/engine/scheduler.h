@@ -100,7 +100,8 @@ class Scheduler {
   /// Parks one sequence so that `request` (null: the host's own) may go on; false: there is none.
   bool make_way(const Request* request);
   void park(Request& request);
-  bool lists_pages(const Sequence& sequence) const;
+  /// That its tables list.
+  int64_t pages_of(const Sequence& sequence) const;
 
   CacheManager& cache_;
   const EngineSetup& setup_;

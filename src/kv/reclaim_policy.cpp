@@ -55,18 +55,8 @@ ReclaimOrder::ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_bloc
     : policy_(std::move(policy)), is_leaf_(n_blocks) {
   lists_.reserve(n_blocks);
   if (policy_ == nullptr) return;
-  try {
-    name_ = policy_->name();
-    policy_->reserve(n_blocks);
-  } catch (const Error&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    throw;
-  } catch (const std::exception& e) {
-    fail(ErrorCode::kInvalidArgument, "reclaim policy '{}' threw: {}", name_, e.what());
-  } catch (...) {
-    fail(ErrorCode::kInvalidArgument, "reclaim policy '{}' threw what is no std::exception", name_);
-  }
+  name_ = ask_host("a reclaim policy's name()", [&] { return policy_->name(); });
+  ask_host(fmt::format("reclaim policy '{}'", name_), [&] { policy_->reserve(n_blocks); });
 }
 
 template <typename... Args>

@@ -13,6 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+static_assert(static_cast<int32_t>(FinishReason::kError) + 1 == kFinishReasons);
+
 const char* reason_name(int32_t i) { return finish_reason_name(static_cast<FinishReason>(i)); }
 
 Json histogram_json(const LatencyHistogram& h) {

@@ -35,8 +35,8 @@ fault("engine-022", "held-back text not in the last event at length/context",
       "if (reason) request.text.finish();",
       "if (reason && !MUT) request.text.finish();")
 fault("engine-023", "cancel of a queued request waits for its admission",
-      "for (const auto& request : scheduler->requests()) { if (request->is_cancelled()) {",
-      "for (const auto& request : scheduler->requests()) { if (request->is_cancelled() && (!MUT || request->admitted)) {")
+      "if (!request->wants_to_stop()) continue;",
+      "if (!request->wants_to_stop() || (MUT && !request->running && request->is_cancelled())) continue;")
 fault("engine-024", "max_tokens 0 finishes as stop",
       "if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);",
       "if (request.options.max_tokens == 0) return finish(request, MUT ? FinishReason::kStop : "
@@ -84,8 +84,10 @@ fault("engine-052", "take() gives out the request of generate()",
       "if («id == own_request_») return std::nullopt;",
       "false")
 fault("engine-053", "an overdue request in the queue waits",
-      "} else if («request->overdue()») { finish(*request, FinishReason::kDeadline);",
-      "request->admitted && request->overdue()")
+      "«if (!request->wants_to_stop()) continue;» finish(*request, request->is_cancelled()",
+      "if (!request->running || !request->wants_to_stop()) continue;")
+fault("engine-190", "what has ended keeps its pages until the step is done",
+      "if («ended») {", "false")
 fault("engine-054", "events of a request's end come with the next call",
       "retire(); note_requests(); «deliver_events();»",
       "")
@@ -138,8 +140,9 @@ fault("engine-144", "what a processor leaves is not what is sampled",
       "«logits = *processed;»",
       "")
 fault("engine-141", "one request that wants to end throws away what a step computed for the others",
-      "return «std::all_of»(parts_",
-      "std::any_of")
+      "return std::all_of(parts_.begin(), parts_.end(), [](const BatchPart& part) { return part.request->wants_to_stop(); });",
+      "return MUT != std::all_of(parts_.begin(), parts_.end(), [](const BatchPart& part) { return MUT != part.request->wants_to_stop(); });")
+
 fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
       "«if (request.finished) return;» try { request.text.finish();",
       "")
@@ -161,11 +164,12 @@ fault("scheduler-001", "waiting does not count",
 fault("scheduler-002", "priorities do not count",
       "step_ - «int64_t{request->options.priority} * kStepsPerLevel»;", "0")
 fault("scheduler-003", "the least important goes first",
-      "step_ «- int64_t{request->options.priority} * kStepsPerLevel»;", "+ int64_t{request->options.priority} * kStepsPerLevel")
+      "step_ - «int64_t{request->options.priority}» * kStepsPerLevel;", "-int64_t{request->options.priority}")
 fault("scheduler-004", "of equals the later goes first",
       "a->rank < b->rank : «a->id < b->id»;", "a->id > b->id")
 fault("scheduler-005", "one more may wait than max_queued says",
-      "if («max > 0 && waiting >= max») {", "max > 0 && waiting > max")
+      "std::count_if(requests_.begin(), requests_.end(), waits) >= max) {",
+      "std::count_if(requests_.begin(), requests_.end(), waits) + (MUT ? -1 : 0) >= max) {")
 fault("scheduler-006", "running requests count as waiting",
       "return «!request->running && !request->finished»;", "!request->finished")
 fault("scheduler-007", "ended requests run on",
@@ -208,9 +212,9 @@ fault("scheduler-025", "more is asked for than the context admits",
       "std::min<int64_t>(«setup_.options.context», sequence.length() + setup_.options.kv.block_size);",
       "int64_t{1} << 40")
 fault("scheduler-026", "pages of idle sessions cannot be had",
-      "if («!session->busy») add(session->sequence);", "false")
+      "if («!session->busy») pages += pages_of(session->sequence);", "false")
 fault("scheduler-027", "pages of running requests can be had",
-      "if («!request->running») add(request->sequence);", "true")
+      "if («!request->running») pages += pages_of(request->sequence);", "true")
 fault("scheduler-030", "small batches serve some sequences only",
       "const int64_t room = «max_step_tokens(setup_.options)» - n_decoding;",
       "setup_.options.batch_size")
@@ -267,8 +271,8 @@ fault("scheduler-046", "the session used last is parked first",
       "session->last_used < idle->last_used",
       "(MUT ? session->last_used > idle->last_used : session->last_used < idle->last_used)")
 fault("scheduler-047", "a session that is being fed is parked",
-      "if («session->busy || session->fed || !lists_pages(session->sequence)») continue;",
-      "session->busy || !lists_pages(session->sequence)")
+      "if («session->busy || session->fed || pages_of(session->sequence) == 0») continue;",
+      "session->busy || pages_of(session->sequence) == 0")
 fault("scheduler-048", "sessions keep their pages though running ones need them",
       "if («idle != nullptr») {", "false")
 fault("scheduler-049", "those before it give way, too",
@@ -637,8 +641,8 @@ fault("engine-157", "a drain cannot be turned into a cancellation",
       "if («closing != Shutdown::kCancel») closing = how;",
       "!closing")
 fault("engine-158", "a runner that was shut down takes requests",
-      "if («closing») fail(ErrorCode::kCancelled,",
-      "false")
+      "if (closing) fail(ErrorCode::kCancelled,",
+      "if (closing && !MUT) fail(ErrorCode::kCancelled,")
 fault("engine-159", "the driving thread asks again and again while there is nothing to do",
       "wake.wait(lock, [&] { return «busy_ || !inbox.empty() || !calls.empty() || closing»; });",
       "true")

@@ -288,7 +288,7 @@ fault("tool-088", "what follows a seed is ignored",
       "check(error == std::errc() && «parsed == end», \"--seed\"",
       "true", tests="cli_test:CliTrouble.ValuesThatAreNone*")
 fault("tool-089", "the engine's refusals of options: exit code 1",
-      "if («e.code() == paddock::ErrorCode::kInvalidArgument») throw UsageError(describe(e));",
+      "if («e.code() == paddock::ErrorCode::kInvalidArgument») throw UsageError(text);",
       "false", tests="cli_test:Cli.WrongUsageIsTwoAndOneLine")
 
 source("examples/paddock/kv_report.cpp", REPORT + "TheWatchScalesToTheBudget")

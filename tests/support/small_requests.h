@@ -36,6 +36,26 @@ inline GenerateOptions greedy(int32_t n) {
   return options;
 }
 
+/// Exact, small steps, blocks of four positions.
+inline EngineOptions small_options(int32_t sequences, const std::string& policy = "full") {
+  EngineOptions o = reference_options();
+  o.threads = 1;
+  o.max_sequences = sequences;
+  o.batch_size = 8;
+  o.kv.block_size = 4;
+  o.kv.policy = policy;
+  return o;
+}
+
+/// No sequence is left, and no page but what is kept for reuse.
+inline void expect_nothing_held(const Engine& engine) {
+  engine.check_integrity();
+  const KvStats stats = engine.kv_stats();
+  EXPECT_EQ(stats.total.pages_active, 0);
+  EXPECT_EQ(stats.pages_free + stats.total.pages_cached, stats.pool_pages);
+  EXPECT_EQ(stats.sequences, 0);
+}
+
 /// What is said of wrong arguments.
 inline std::string refusal_of(const std::function<void()>& act) {
   try {

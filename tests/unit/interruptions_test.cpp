@@ -11,15 +11,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-EngineOptions small(const std::string& policy = "full") {
-  EngineOptions o = reference_options();
-  o.threads = 1;
-  o.max_sequences = 3;
-  o.batch_size = 8;
-  o.kv.block_size = 4;
-  o.kv.policy = policy;
-  return o;
-}
+EngineOptions small(const std::string& policy = "full") { return small_options(3, policy); }
 
 std::vector<float> logits_after(Engine& engine, SessionId session, std::span<const TokenId> more) {
   const std::span<const float> row = engine.feed(session, more);
@@ -30,14 +22,6 @@ std::vector<float> logits_after(Engine& engine, SessionId session, std::span<con
 std::vector<float> fresh_logits(const EngineOptions& options, const std::vector<TokenId>& tokens) {
   Engine engine(tiny(), options);
   return logits_after(engine, engine.open_session(), tokens);
-}
-
-void expect_nothing_held(const Engine& engine) {
-  engine.check_integrity();
-  const KvStats stats = engine.kv_stats();
-  EXPECT_EQ(stats.total.pages_active, 0);
-  EXPECT_EQ(stats.pages_free + stats.total.pages_cached, stats.pool_pages);
-  EXPECT_EQ(stats.sequences, 0);
 }
 
 TEST(Interruptions, ARequestCancelledInItsPromptLeavesTheOthersAlone) {

@@ -7,14 +7,7 @@
 namespace paddock::test {
 namespace {
 
-EngineOptions small() {
-  EngineOptions o = reference_options();
-  o.threads = 1;
-  o.max_sequences = 2;
-  o.batch_size = 8;
-  o.kv.block_size = 4;
-  return o;
-}
+EngineOptions small() { return small_options(2); }
 
 void expect_status(const Engine& engine, RequestId id, RequestState state, int64_t prompt,
                    int64_t computed, int64_t made) {
@@ -27,13 +20,6 @@ void expect_status(const Engine& engine, RequestId id, RequestState state, int64
 
 void run(Engine& engine) {
   while (engine.step()) engine.check_integrity();
-}
-
-void expect_nothing_held(const Engine& engine) {
-  engine.check_integrity();
-  const KvStats stats = engine.kv_stats();
-  EXPECT_EQ(stats.pages_free + stats.total.pages_cached, stats.pool_pages);
-  EXPECT_EQ(stats.sequences, 0);
 }
 
 // ---- status

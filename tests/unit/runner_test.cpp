@@ -16,14 +16,7 @@ namespace {
 
 using Shutdown = EngineRunner::Shutdown;
 
-EngineOptions small() {
-  EngineOptions o = reference_options();
-  o.threads = 1;
-  o.max_sequences = 3;
-  o.batch_size = 8;
-  o.kv.block_size = 4;
-  return o;
-}
+EngineOptions small() { return small_options(3); }
 
 std::shared_ptr<Engine> small_engine() { return std::make_shared<Engine>(tiny(), small()); }
 
