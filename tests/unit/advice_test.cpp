@@ -169,6 +169,24 @@ TEST(Advice, ANewEngineMayHaveALargerPoolThanTheOneThatWasLaidOut) {
   EXPECT_EQ(found[0].policy, "sink:4+60");  // all that was trained
 }
 
+TEST(Advice, AMeterWhoseContextIsTooShortIsProposedARuleThatKeepsMoreThanItsOwn) {
+  QualityOptions meter;
+  meter.chunk = 4;
+  meter.engine = options("window:8", 0, 20);  // a pool for the window
+  try {
+    QualityMeter(tiny(), meter).compare(some_tokens(90));  // 64 were trained
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(to_text(e.proposals()), "drop context, or drop context with kv.policy sink:4+60");
+    ASSERT_EQ(e.proposals().size(), 2) << e.what();
+    for (const Proposal& proposal : e.proposals()) {
+      QualityOptions mended = meter;
+      mended.engine = with_proposal(meter.engine, proposal);
+      EXPECT_EQ(QualityMeter(tiny(), mended).compare(some_tokens(90)).scored, 89);
+    }
+  }
+}
+
 TEST(Advice, BeyondTheTrainedPositionsOnlyRulesThatMoveQueriesAreProposed) {
   for (const char* policy : {"full", "h2o:24@every:8", "0=full,*=window:8"}) {
     const EngineSetup setup = outline(*tiny(), options(policy, 0, 30, 4));

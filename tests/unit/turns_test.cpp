@@ -1,8 +1,10 @@
 // A conversation under a rule that decides where a prompt ends: it decides at every turn.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <paddock/paddock.h>
 
 #include <optional>
+#include <set>
 #include <stdexcept>
 
 #include "conversation.h"
@@ -133,7 +135,7 @@ TEST(Turns, ThePeakIsTheMostThatAQueryMet) {
 class Talk {
  public:
   explicit Talk(const std::string& policy, const std::string& system = "",
-                const SamplingOptions& sampling = {.temperature = 0}) {
+                const SamplingOptions& sampling = {.temperature = 0}, int32_t max_tokens = 10) {
     EngineOptions o = options(policy, 8);
     o.kv.on_event = [this](const KvEvent& event) {
       if (event.reason != RemovalReason::kWindow) return;
@@ -147,7 +149,7 @@ class Talk {
     engine.emplace(model(), o);
     conversation.emplace(
         cli::ConversationOptions{.system = system, .template_name = "chatml", .date = ""}, *engine,
-        GenerateOptions{.max_tokens = 10, .sampling = sampling});
+        GenerateOptions{.max_tokens = max_tokens, .sampling = sampling});
   }
 
   std::vector<TokenId> say(const std::string& text) { return conversation->answer(text).tokens; }
@@ -274,6 +276,29 @@ TEST(Turns, RulesThatComeBackFindTheConversationAsItWas) {
     talk.conversation->set_policy(policy);
     EXPECT_EQ(held(*talk.engine), before) << policy;
   }
+}
+
+// What a rule observes before a message's end may begin in the message, with the answer's last
+// token, which comes with the message, or in the answer.
+TEST(Turns, RulesThatComeBackFindMessagesOfAnyLengthAsTheyWere) {
+  constexpr int64_t kObserved = 32;
+  constexpr int32_t kAnswer = 60;
+  const std::string policy = fmt::format("snapkv:64@recent:{}", kObserved);
+  const TokenId z = Talk("full").engine->model().tokenizer()->encode("z").back();
+  std::set<int64_t> lengths;
+  for (size_t n = 11; n <= 15; ++n) {
+    Talk talk(policy, "", {.temperature = 0, .logit_bias = {{z, 1e9F}}}, kAnswer);
+    talk.say("a first message that is much longer than what is to be kept of it later");
+    const int64_t start = talk.conversation->length();
+    talk.say(std::string(n, 'y'));
+    lengths.insert(talk.conversation->length() - start - kAnswer);
+    const auto before = held(*talk.engine);
+    talk.conversation->set_policy("full");
+    EXPECT_NE(held(*talk.engine), before);
+    talk.conversation->set_policy(policy);
+    EXPECT_EQ(held(*talk.engine), before) << n;
+  }
+  for (const int64_t near : {-2, -1, 0}) EXPECT_TRUE(lengths.contains(kObserved + near)) << near;
 }
 
 }  // namespace
