@@ -470,7 +470,7 @@ TEST(Sharing, TheOrderOfReclaimsIsTheHostsChoice) {
   };
   options.kv.custom_reclaim = [] { return std::make_unique<Nameless>(); };
   EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
-            "reclaim policy '' threw: no name");
+            "a reclaim policy's name() threw: no name");
 }
 
 /// Requests, sessions, truncations, cancellations in any order, over texts that begin alike, beside
