@@ -63,10 +63,14 @@ struct TokenEvent {
                           ///< characters, never a part of a stop string
   double logprob = 0;     ///< if logprobs were asked for
   std::span<const TokenLogprob> top;  ///< the n best, likewise
+  int32_t answer = 0;                 ///< of GenerateOptions::n, from 0
 };
 
 /// Most alternatives that GenerateOptions::logprobs may ask for.
 inline constexpr int32_t kMaxLogprobs = 256;
+
+/// Most answers that GenerateOptions::n may ask for.
+inline constexpr int32_t kMaxAnswers = 10000;
 
 /// GenerateOptions::priority lies between this and its negative.
 inline constexpr int32_t kMaxPriority = 1000;
@@ -77,6 +81,10 @@ struct GenerateOptions {
   /// as one level.
   int32_t priority = 0;
   SamplingOptions sampling{};
+  /// Answers to one prompt, 1 to kMaxAnswers, of add() alone. The prompt is computed once for those
+  /// that find a place (EngineOptions::max_sequences). Each is a request of its own, and what one
+  /// with the seed sampling.seed + i would be, i counting from 0. Callbacks are copied for each.
+  int32_t n = 1;
   /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for
   /// the token.
   std::vector<std::string> stop{};
@@ -119,9 +127,10 @@ struct GenerateResult {
   std::string text;
   std::vector<TokenId> tokens;        ///< generated ids, the stop token left out
   std::optional<TokenId> stop_token;  ///< the one that was sampled, if that ended it
+  int32_t answer = 0;                 ///< of GenerateOptions::n, from 0
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens =
-      0;            ///< of them, taken from blocks kept for reuse; the others were computed
+  int64_t cached_tokens = 0;  ///< of them, taken from blocks kept for reuse, or from another answer
+                              ///< to the same prompt; the others were computed
   PrefixMiss miss;  ///< why not more of them
   FinishReason finish_reason = FinishReason::kError;
   std::string error;                ///< with kError: what went wrong
@@ -133,6 +142,7 @@ struct GenerateResult {
   int32_t preemptions = 0;        ///< times that it was parked, its pages being needed by others;
   int64_t recomputed_tokens = 0;  ///< tokens that were computed again for it, for that or because
                                   ///< its session had been parked: part of Timings::prefill_tokens
+  int64_t trims = 0;  ///< blocks that rules dropped for their scores, in all layers together
 };
 
 using RequestId = int64_t;
@@ -186,7 +196,8 @@ class PADDOCK_API Engine {
   /// max_queued requests wait. It is let in when what all running ones need now fits the pool; when
   /// pages run short later, idle sessions and then the requests that came last are parked: they
   /// lose their pages, wait, and go on where they were once their tokens have been computed again.
-  /// docs/scheduling.md.
+  /// docs/scheduling.md. Where GenerateOptions::n asks for several answers this is the first one's
+  /// number; the others' are the next ones.
   RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options = {});
   /// Likewise, continuing a session as generate(session, ...) does; until it has finished no other
   /// call may use the session.
@@ -196,6 +207,8 @@ class PADDOCK_API Engine {
   bool step();
   /// The result of a finished request, once.
   std::optional<GenerateResult> take(RequestId id);
+  /// The first request with a larger number whose result take() has; nothing if there is none.
+  std::optional<RequestId> finished_after(RequestId id) const;
   /// How far a request is.
   RequestStatus status(RequestId id) const;
   /// Forgets a request: the result of a finished one; one that is not finished is cancelled, and

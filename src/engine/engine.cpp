@@ -88,6 +88,10 @@ std::optional<GenerateResult> Engine::take(RequestId id) {
   return Impl::touch(impl_, "take", [&](Impl& impl) { return impl.take(id); });
 }
 
+std::optional<RequestId> Engine::finished_after(RequestId id) const {
+  return Impl::touch(impl_, "finished_after", [&](Impl& impl) { return impl.finished_after(id); });
+}
+
 RequestStatus Engine::status(RequestId id) const {
   return Impl::touch(impl_, "status", [&](Impl& impl) { return impl.status(id); });
 }

@@ -63,6 +63,7 @@ struct Engine::Impl {
   GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options,
                           Session* session);
   std::optional<GenerateResult> take(RequestId id);
+  std::optional<RequestId> finished_after(RequestId id) const;
   RequestStatus status(RequestId id) const;
   void discard(RequestId id);
   /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
@@ -99,8 +100,12 @@ struct Engine::Impl {
   void check_prompt(const Session* session, int64_t total, int32_t max_tokens) const;
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
-  /// Takes the next token of a request from what its step gave.
+  /// Takes the next token of a request from what its step gave; where there is no memory for it
+  /// the request ends.
   void accept(Request& request, const PartResult& step);
+  void take_next(Request& request, const PartResult& step);
+  /// Likewise, for other answers to the prompt that `reader` has computed.
+  void accept_awaiting(Request& reader, const PartResult& step);
   /// The token that the host chooses; nothing, and the request has ended, where there is none.
   std::optional<TokenId> choose(Request& request, std::span<const float> logits);
   /// Lets the host's processor change a copy of the logits, and gives that. What it did wrong:

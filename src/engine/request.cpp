@@ -13,7 +13,26 @@ namespace {
 constexpr size_t kReservedTokens = 1 << 16;
 constexpr size_t kBytesPerToken = 8;
 
-void validate(const GenerateOptions& options, int32_t vocab_size) {
+std::map<RequestId, GenerateResult>::node_type make_node(RequestId id) {
+  std::map<RequestId, GenerateResult> one;
+  return one.extract(one.try_emplace(id).first);
+}
+
+/// Grows as push_back() does, but before anything is pushed.
+template <typename T>
+void grow(std::vector<T>& values) {
+  if (values.size() == values.capacity()) values.reserve(2 * values.size() + 1);
+}
+
+GenerateOptions options_of(const GenerateOptions& options, int32_t answer) {
+  GenerateOptions own = options;
+  own.sampling.seed += static_cast<uint64_t>(answer);
+  return own;
+}
+
+}  // namespace
+
+void check_options(const GenerateOptions& options, int32_t vocab_size) {
   if (options.max_tokens < 0) {
     fail(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be 0 or more", options.max_tokens);
   }
@@ -33,26 +52,11 @@ void validate(const GenerateOptions& options, int32_t vocab_size) {
     fail(ErrorCode::kInvalidArgument, "priority is {}; it must be from {} to {}", options.priority,
          -kMaxPriority, kMaxPriority);
   }
+  if (options.n < 1 || options.n > kMaxAnswers) {
+    fail(ErrorCode::kInvalidArgument, "n is {}; it must be from 1 to {}", options.n, kMaxAnswers);
+  }
   options.sampling.validate(vocab_size);
 }
-
-const GenerateOptions& validated(const GenerateOptions& options, const Model& model) {
-  validate(options, model.info().vocab_size);
-  return options;
-}
-
-std::map<RequestId, GenerateResult>::node_type make_node(RequestId id) {
-  std::map<RequestId, GenerateResult> one;
-  return one.extract(one.try_emplace(id).first);
-}
-
-/// Grows as push_back() does, but before anything is pushed.
-template <typename T>
-void grow(std::vector<T>& values) {
-  if (values.size() == values.capacity()) values.reserve(2 * values.size() + 1);
-}
-
-}  // namespace
 
 void Request::make_room() {
   grow(sequence.tokens);
@@ -66,16 +70,18 @@ bool Request::overdue() const {
   return options.deadline && std::chrono::steady_clock::now() >= *options.deadline;
 }
 
-Request::Request(RequestId request_id, Session* continued, std::span<const TokenId> prompt,
-                 const GenerateOptions& request_options, const Model& model, CacheManager& cache)
-    : id(request_id),
-      options(validated(request_options, model)),
+Request::Request(RequestId first, int32_t answer, Session* continued,
+                 std::span<const TokenId> prompt, const GenerateOptions& asked, const Model& model,
+                 CacheManager& cache)
+    : id(first + answer),
+      first_answer(first),
+      options(options_of(asked, answer)),
       session(continued),
       own(continued == nullptr ? std::make_unique<Sequence>(cache) : nullptr),
       sequence(continued == nullptr ? *own : continued->sequence),
       prompt_end(sequence.length() + static_cast<int64_t>(prompt.size())),
       text(model.data().tokenizer, options.stop),
-      node(make_node(request_id)),
+      node(make_node(id)),
       result(node.mapped()) {
   const int64_t reached = sequence.reached();
   sequence.tokens.reserve(static_cast<size_t>(prompt_end));
@@ -83,6 +89,8 @@ Request::Request(RequestId request_id, Session* continued, std::span<const Token
   // From here on nothing fails: the session's text grows, or the request is none.
   sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
   result.prompt_tokens = sequence.length() - reached;
+  result.answer = answer;
+  trims_before = sequence.trims();
 }
 
 void Request::begin(int32_t vocab_size) {

@@ -28,11 +28,12 @@ using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
 
 struct Request {
   /// Its prompt continues the session's text, or begins one of its own. If it throws the session is
-  /// as before.
-  Request(RequestId id, Session* session, std::span<const TokenId> prompt,
+  /// as before. `answer`: which of GenerateOptions::n it is, the first one's number is `first`.
+  Request(RequestId first, int32_t answer, Session* session, std::span<const TokenId> prompt,
           const GenerateOptions& options, const Model& model, CacheManager& cache);
 
   RequestId id;
+  RequestId first_answer;  // to the same prompt
   GenerateOptions options;
   Session* session;               // whose text it continues, if any
   std::unique_ptr<Sequence> own;  // else
@@ -43,6 +44,7 @@ struct Request {
   std::chrono::steady_clock::time_point added_at = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point last_token_at{};  // after the first one
   bool queue_noted = false;                               // how long it waited has been counted
+  int64_t trims_before = 0;                               // of its session's sequence
   bool miss_asked = false;                                // why its text was not kept
   bool running = false;                                   // let in; else it waits, perhaps parked
   std::optional<Sampler> sampler;                         // once it has begun
@@ -52,6 +54,9 @@ struct Request {
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
+  // Of the step at hand: another answer that computes the prompt for it; one that it does it for.
+  Request* awaits = nullptr;
+  bool awaited = false;
   bool discarded = false;        // nobody wants its result
   std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
   size_t undelivered = 0;        // bytes at the end of result.text that on_token has yet to get
@@ -67,9 +72,15 @@ struct Request {
   /// Whether it need not go on with the step that it is in; from any thread.
   bool wants_to_stop() const { return is_cancelled() || overdue(); }
   /// Whether what its next step brings is one token, that was chosen.
+  /// Whether its prompt has never been in the cache to its end, and whether any of it has.
+  bool reads_prompt() const { return sequence.reached() < prompt_end; }
+  bool is_new() const { return sequence.reached() == 0; }
   bool decoding() const {
     return sequence.computed() >= prompt_end && sequence.length() - sequence.computed() == 1;
   }
 };
+
+/// Error kInvalidArgument, with the option, its value and its range.
+void check_options(const GenerateOptions& options, int32_t vocab_size);
 
 }  // namespace paddock

@@ -37,14 +37,17 @@ std::string no_memory() noexcept {
 /// computed for it is not thrown away, and the others end when it is done.
 class AllWantToStop final : public StopCheck {
  public:
-  explicit AllWantToStop(std::span<const BatchPart> parts) : parts_(parts) {}
+  AllWantToStop(std::span<const BatchPart> parts, const Scheduler& scheduler)
+      : parts_(parts), scheduler_(scheduler) {}
   bool should_stop() override {
-    return std::all_of(parts_.begin(), parts_.end(),
-                       [](const BatchPart& part) { return part.request->wants_to_stop(); });
+    return std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) {
+      return part.request->wants_to_stop() && !scheduler_.is_needed(*part.request);
+    });
   }
 
  private:
   std::span<const BatchPart> parts_;
+  const Scheduler& scheduler_;
 };
 
 }  // namespace
@@ -107,12 +110,22 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
   const int64_t total = before + static_cast<int64_t>(prompt.size());
   check_prompt(session, total, options.max_tokens);
-  scheduler->make_room();
-  auto request = std::make_unique<Request>(next_request_, session, prompt, options, *model, *cache);
+  check_options(options, model->info().vocab_size);
+  if (options.n > 1 && session != nullptr) {
+    fail(ErrorCode::kInvalidArgument,
+         "n is {}, but a session goes on with one answer; fork_session() makes others of it",
+         options.n);
+  }
+  scheduler->make_room(options.n);
+  std::vector<std::unique_ptr<Request>> answers(static_cast<size_t>(options.n));
+  for (int32_t i = 0; i < options.n; ++i) {
+    answers[static_cast<size_t>(i)] =
+        std::make_unique<Request>(next_request_, i, session, prompt, options, *model, *cache);
+  }
   if (session != nullptr) session->busy = true;
-  scheduler->add(std::move(request));
-  book.update([](EngineStats& s) { ++s.requests_waiting; });
-  return next_request_++;
+  for (std::unique_ptr<Request>& answer : answers) scheduler->add(std::move(answer));
+  book.update([&](EngineStats& s) { s.requests_waiting += options.n; });
+  return std::exchange(next_request_, next_request_ + options.n);
 }
 
 void Engine::Impl::cancel(std::optional<RequestId> id) {
@@ -144,7 +157,9 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string_vie
     request.result.error = error;
   } catch (const std::bad_alloc&) {  // it ends without words
   }
+  request.result.trims = std::max<int64_t>(0, request.sequence.trims() - request.trims_before);
   request.finished = true;
+  scheduler->hand_over(request);
 }
 
 /// Takes no memory. Of the host's only destructors are run, of callbacks, and without a lock.
@@ -175,6 +190,10 @@ void Engine::Impl::drop(RequestId id) {
 
 GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
                                       const GenerateOptions& options, Session* session) {
+  if (options.n > 1) {
+    fail(ErrorCode::kInvalidArgument, "n is {}; generate() gives one answer, add() gives several",
+         options.n);
+  }
   const RequestId id = add(prompt, options, session);
   struct Own {
     RequestId& id;
@@ -187,6 +206,13 @@ GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
     throw;
   }
   return std::move(finished.extract(id).mapped());
+}
+
+std::optional<RequestId> Engine::Impl::finished_after(RequestId id) const {
+  auto at = finished.upper_bound(id);
+  if (at != finished.end() && at->first == own_request_) ++at;
+  if (at == finished.end()) return std::nullopt;
+  return at->first;
 }
 
 std::optional<GenerateResult> Engine::Impl::take(RequestId id) {
@@ -212,7 +238,11 @@ void Engine::Impl::deliver_rests() {
     if (n == 0) continue;
     const std::string_view text = request.result.text;
     try {
-      deliver(request, {request.sequence.tokens.back(), text.substr(text.size() - n), 0, {}});
+      deliver(request, {request.sequence.tokens.back(),
+                        text.substr(text.size() - n),
+                        0,
+                        {},
+                        request.result.answer});
     } catch (const std::bad_alloc&) {  // for the words about what it threw
       request.result.finish_reason = FinishReason::kError;
       request.result.error = no_memory();
@@ -275,7 +305,7 @@ bool Engine::Impl::step() {
 }
 
 void Engine::Impl::run_batch() {
-  AllWantToStop stop(batch_.parts);
+  AllWantToStop stop(batch_.parts, *scheduler);
   const StepResult step = runner->run(batch_.parts, stop);
   if (!step.completed) return;  // all have asked to stop, and are ended by the next step
   deliver_events();
@@ -296,16 +326,32 @@ void Engine::Impl::run_batch() {
     timings.prefill_tokens += n_prompt + part.n_recomputed;
     timings.decode_tokens += n_new - n_prompt;
     if (!part.wants_logits) continue;
-    try {
-      accept(*part.request, step.parts[i]);
-    } catch (const std::bad_alloc&) {  // its own trouble
-      finish(*part.request, FinishReason::kError, no_memory());
-    }
+    if (part.request->awaited) scheduler->share_prompt(*part.request);
+    accept(*part.request, step.parts[i]);
+    if (part.request->awaited) accept_awaiting(*part.request, step.parts[i]);
   }
   note_overflows();
 }
 
+void Engine::Impl::accept_awaiting(Request& reader, const PartResult& step) {
+  for (size_t i = 0; i < scheduler->requests().size(); ++i) {  // a callback may add requests
+    Request& request = *scheduler->requests()[i];
+    if (request.awaits != &reader) continue;
+    request.awaits = nullptr;
+    note_queue(request);
+    accept(request, step);
+  }
+}
+
 void Engine::Impl::accept(Request& request, const PartResult& step) {
+  try {
+    take_next(request, step);
+  } catch (const std::bad_alloc&) {  // its own trouble
+    finish(request, FinishReason::kError, no_memory());
+  }
+}
+
+void Engine::Impl::take_next(Request& request, const PartResult& step) {
   if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);
   std::optional<TokenId> id = step.token;
   if (step.token < 0) id = choose(request, step.logits);
@@ -340,7 +386,7 @@ std::optional<TokenId> Engine::Impl::choose(Request& request, std::span<const fl
 
 void Engine::Impl::take_token(Request& request, TokenId id, std::span<const float> logits) {
   GenerateResult& result = request.result;
-  TokenEvent event{id, {}, 0, {}};
+  TokenEvent event{id, {}, 0, {}, result.answer};
   std::vector<TokenLogprob> top;
   if (request.options.logprobs) {
     const LogSoftmax normalizer(logits);

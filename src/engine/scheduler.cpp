@@ -17,6 +17,22 @@ constexpr int64_t kFollows = -1;
 /// Requests that do not fit yet which a step looks at.
 constexpr int32_t kMaxBlocked = 32;
 
+/// Meets requests in their order, in which answers to one prompt stand together.
+class PromptReader {
+ public:
+  /// Whether one that was noted computes the prompt for this one.
+  bool serves(const Request& request) const {
+    return first_answer_ == request.first_answer && request.is_new();
+  }
+  /// It runs.
+  void note(const Request& request) {
+    if (request.reads_prompt()) first_answer_ = request.first_answer;
+  }
+
+ private:
+  RequestId first_answer_ = 0;
+};
+
 bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Request>& b) {
   return a->rank != b->rank ? a->rank < b->rank : a->id < b->id;
 }
@@ -32,17 +48,18 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
   shares_.reserve(n_sequences);
 }
 
-void Scheduler::make_room() {
+void Scheduler::make_room(int32_t n) {
   const int32_t max = setup_.options.max_queued;
   const auto waits = [](const auto& request) { return !request->running && !request->finished; };
-  if (max > 0 && std::count_if(requests_.begin(), requests_.end(), waits) >= max) {
+  if (max > 0 && std::count_if(requests_.begin(), requests_.end(), waits) + n > max) {
     fail(ErrorCode::kOutOfMemory,
          "as many requests wait as max_queued admits, {}; call step() until one of them runs, or "
          "raise it",
          max);
   }
   const std::lock_guard lock(mutex_);
-  if (requests_.size() == requests_.capacity()) requests_.reserve(2 * requests_.size() + 1);
+  const size_t size = requests_.size() + static_cast<size_t>(n);
+  if (size > requests_.capacity()) requests_.reserve(2 * size);
 }
 
 void Scheduler::add(std::unique_ptr<Request> request) noexcept {
@@ -69,9 +86,13 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {
-    if (!request->running || request->finished) continue;
-    running_.push_back(request.get());
-    if (!request->decoding()) list_kept(*request);
+    request->awaits = nullptr;
+    request->awaited = false;
+    if (request->running && !request->finished) running_.push_back(request.get());
+  }
+  find_readers();
+  for (Request* request : running_) {
+    if (!request->decoding() && request->awaits == nullptr) list_kept(*request);
   }
   share_tokens();
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -93,12 +114,17 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
   }
   if (!waiting) return;
   int64_t left = pages_obtainable();
+  PromptReader reader;
   for (const auto& request : requests_) {
-    if (request->running && !request->finished) left -= pages_due(request->sequence);
+    if (!request->running || request->finished) continue;
+    left -= reader.serves(*request) ? pages_beside() : pages_due(request->sequence);
+    reader.note(*request);
   }
+  reader = {};
   int32_t blocked = 0;
   for (auto at = requests_.begin(); at != requests_.end() && blocked < kMaxBlocked; ++at) {
     Request& request = **at;
+    if (request.running && !request.finished) reader.note(request);
     if (request.running || request.finished) continue;
     const Sequence& sequence = request.sequence;
     const bool needs_place = request.session == nullptr;
@@ -109,7 +135,8 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
            "all sequences of the engine are held by open sessions; raise max_sequences"});
       continue;
     }
-    const int64_t pages = pages_due(sequence) + pages_of(sequence);
+    const int64_t pages =
+        reader.serves(request) ? pages_beside() : pages_due(sequence) + pages_of(sequence);
     if (any && pages > left) {
       if (request.times_passed >= kMaxPassed) return;
       ++blocked;
@@ -119,6 +146,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
       if (!(*before)->running) ++(*before)->times_passed;
     }
     start(request, batch);
+    if (request.running) reader.note(request);
     if (needs_place) ++live;
     left -= pages;
     any = true;
@@ -171,7 +199,7 @@ void Scheduler::share_tokens() {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (running_[i]->decoding()) {
       ++n_decoding;
-    } else if (follows(i)) {
+    } else if (running_[i]->awaits != nullptr || follows(i)) {
       shares_[i] = kFollows;
     } else {
       shares_[i] = 0;
@@ -227,13 +255,14 @@ bool Scheduler::follows(size_t i) const {
   const int64_t block = setup_.options.kv.block_size;
   const int64_t end = (computed / block + 1) * block;
   if (end >= sequence.length()) return false;  // the last token runs in any case
-  return std::any_of(
-      running_.begin(), running_.begin() + static_cast<int64_t>(i), [&](const Request* other) {
-        const std::vector<TokenId>& its = other->sequence.tokens;
-        const int64_t its_computed = other->sequence.computed();
-        return its_computed >= computed && its_computed < end && other->sequence.length() >= end &&
-               std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
-      });
+  return std::any_of(running_.begin(), running_.begin() + static_cast<int64_t>(i),
+                     [&](const Request* other) {
+                       const std::vector<TokenId>& its = other->sequence.tokens;
+                       const int64_t its_computed = other->sequence.computed();
+                       return other->awaits == nullptr && its_computed >= computed &&
+                              its_computed < end && other->sequence.length() >= end &&
+                              std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
+                     });
 }
 
 double Scheduler::work(int64_t first, int64_t n) const {
@@ -323,6 +352,7 @@ bool Scheduler::make_way(const Request* request) {
 }
 
 void Scheduler::park(Request& request) {
+  suspend_awaiting(request);
   request.sequence.park();
   request.running = false;
   ++request.result.preemptions;

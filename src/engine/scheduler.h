@@ -46,9 +46,9 @@ class Scheduler {
   Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
             int32_t vocab_size);
 
-  /// Memory for one request more, so that add() cannot fail. Error kOutOfMemory where as many wait
-  /// as EngineOptions::max_queued admits.
-  void make_room();
+  /// Memory for `n` requests more, so that add() cannot fail. Error kOutOfMemory where more would
+  /// wait than EngineOptions::max_queued admits.
+  void make_room(int32_t n);
   void add(std::unique_ptr<Request> request) noexcept;
   /// Marks one request, or all: they end with the next step, and a step under way stops.
   void cancel(std::optional<RequestId> id);
@@ -62,6 +62,15 @@ class Scheduler {
   /// prompts take turns with what is left. Pages of every part are reserved. `memory` is an earlier
   /// batch, whose vectors are used again.
   ScheduledBatch next(ScheduledBatch memory);
+
+  // ---- several answers to one prompt (answers.cpp): the one that runs first computes it, and the
+  // others that run begin as it is then
+  /// Whether another answer that wants to go on awaits what this one computes. Inside a step.
+  bool is_needed(const Request& request) const;
+  /// Its prompt is in the cache now: it is for those that await it, too.
+  void share_prompt(const Request& request);
+  /// It has ended: what it has of its prompt goes to the next one that would have to compute it.
+  void hand_over(const Request& request) noexcept;
 
   /// Reserves pages for up to `n` tokens more of a sequence that the host feeds. Returns for how
   /// many; 0: the pool holds no more of it.
@@ -77,6 +86,9 @@ class Scheduler {
   void start(Request& request, ScheduledBatch& batch);
   /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
   int64_t pages_due(const Sequence& sequence) const;
+  /// Likewise, of an answer that gets its prompt from another one: a copy of the last block and
+  /// one.
+  int64_t pages_beside() const;
   /// Pages that can be had, or that sequences list which do not run.
   int64_t pages_obtainable() const;
 
@@ -84,6 +96,8 @@ class Scheduler {
   /// Lists what others have computed of what comes next of a prompt; its last token runs in any
   /// case, for its logits. What was there before it was parked is nothing new.
   void list_kept(Request& request);
+  /// Sets Request::awaits and awaited of those that run.
+  void find_readers();
   /// Sets shares_: how many tokens each that runs may bring.
   void share_tokens();
   /// Whether one that comes before running_[i] computes the very block that it needs next: then it
@@ -100,6 +114,8 @@ class Scheduler {
   /// Parks one sequence so that `request` (null: the host's own) may go on; false: there is none.
   bool make_way(const Request* request);
   void park(Request& request);
+  /// Those that await the prompt of one that is parked wait with it.
+  void suspend_awaiting(const Request& request);
   /// That its tables list.
   int64_t pages_of(const Sequence& sequence) const;
 

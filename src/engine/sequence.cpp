@@ -9,6 +9,7 @@ void Sequence::open() {
 
 void Sequence::park() {
   reached_ = reached();
+  trims_ = trims();
   cache_.close(*tables_, tokens, RemovalReason::kPreempt);
   tables_.reset();
 }
@@ -17,6 +18,12 @@ void Sequence::copy(const Sequence& other) {
   tokens = other.tokens;
   prompt_ends_ = other.prompt_ends_;
   reached_ = other.reached();
+  trims_ = other.trims();
+}
+
+void Sequence::fork(const Sequence& other) {
+  cache_.fork(other.tables(), *tables_);
+  n_told_ = other.n_told_;
 }
 
 void Sequence::set_prompt(int64_t end) {
@@ -35,6 +42,7 @@ int64_t Sequence::max_next() {
 void Sequence::truncate(int64_t length) {
   if (length < computed()) cache_.truncate(*tables_, length);
   reached_ = std::min(reached_, length);
+  if (length == 0) trims_ = 0;
   const auto told = static_cast<std::ptrdiff_t>(n_told_);
   const auto is_void = [&](const PromptEnd& prompt) { return prompt.end > length; };
   n_told_ -= std::count_if(prompt_ends_.begin(), prompt_ends_.begin() + told, is_void);

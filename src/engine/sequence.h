@@ -38,6 +38,12 @@ class Sequence {
   /// Takes over the text of another one, as if it had been parked where that is. It is new.
   void copy(const Sequence& other);
 
+  /// Begins with what the cache holds of another one, whose text is the beginning of this one's;
+  /// prompts of the two end alike. This one is open and has nothing in the cache yet.
+  void fork(const Sequence& other);
+  /// Blocks that rules have dropped from it, in all layers.
+  int64_t trims() const { return std::max(trims_, tables_ ? cache_.trims(*tables_) : 0); }
+
   /// How many of `tokens`, from the first on, have their keys and values in the cache.
   int64_t computed() const { return tables_ ? cache_.length(*tables_) : 0; }
   /// How many had them before it was parked, if it was: what lies before is computed again, what
@@ -68,6 +74,7 @@ class Sequence {
   CacheManager& cache_;
   std::optional<SequenceId> tables_;
   int64_t reached_ = 0;                 // when it was parked
+  int64_t trims_ = 0;                   // likewise
   std::vector<PromptEnd> prompt_ends_;  // one for each turn
   size_t n_told_ = 0;                   // of them, to the cache since it was opened
 };

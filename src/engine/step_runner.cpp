@@ -9,9 +9,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Whether the device may choose the token: nobody looks at the logits or changes them.
+/// Whether the device may choose the token: nobody else looks at the logits or changes them.
 bool leaves_choice(const BatchPart& part) {
-  return part.request != nullptr && !part.request->sampler->adjusts() &&
+  return part.request != nullptr && !part.request->awaited && !part.request->sampler->adjusts() &&
          !part.request->options.logprobs && !part.request->options.logits_processor;
 }
 

@@ -21,6 +21,7 @@ struct CachedSequence {
   int64_t length = 0;           // committed positions
   int32_t reserved = 0;         // positions after them that reserve() found room for
   int64_t prompt = 0;           // where the prompt ends; 0: nobody said
+  int64_t trims = 0;            // blocks that its rules have dropped, in all layers
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   std::vector<BlockTable> layers;
@@ -133,8 +134,8 @@ struct CacheManager::Impl {
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
   // the host's is called under it: policies are asked before and let go of after, events are told
-  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test or a
-  // conformance run has given to watch(); but for a ReclaimPolicy, which is told so.
+  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test or
+  // a conformance run has given to watch(); but for a ReclaimPolicy, which is told so.
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;

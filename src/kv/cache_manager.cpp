@@ -123,6 +123,7 @@ SequenceId CacheManager::open() {
     sequence.length = 0;
     sequence.reserved = 0;
     sequence.prompt = 0;
+    sequence.trims = 0;
     sequence.deciding = false;
     sequence.shared.clear();
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -424,6 +425,8 @@ int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }
 int64_t CacheManager::available_pages() const {
   return int64_t{impl_->pool.free_units()} + impl_->pool.reclaimable_units();
 }
+
+int64_t CacheManager::trims(SequenceId id) const { return impl_->at(id).trims; }
 
 int64_t CacheManager::pages_listed(SequenceId id) const {
   int64_t pages = 0;

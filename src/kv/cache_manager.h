@@ -65,6 +65,10 @@ class CacheManager {
   /// others computed. `reason`: what the log says of the other pages.
   void close(SequenceId id, std::span<const int32_t> tokens = {},
              RemovalReason reason = RemovalReason::kSequenceEnd);
+  /// Makes the empty sequence `to` begin as `from` is: the pages of that are listed by both, and
+  /// who writes first to one that is partly filled gets a copy of its own. No step is under way in
+  /// either. Allocates nothing.
+  void fork(SequenceId from, SequenceId to);
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
@@ -150,6 +154,7 @@ class CacheManager {
   int64_t free_pages() const;                        // of n_pages, counted like these
   int64_t available_pages() const;                   // free, or kept and referenced by nobody
   int64_t pages_listed(SequenceId id) const;         // by the sequence's tables
+  int64_t trims(SequenceId id) const;                // blocks that rules dropped, in all layers
   KvStats stats() const;                             // from any thread
   std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread
   /// Events numbered `from` and later that are still in the ring, from any thread.

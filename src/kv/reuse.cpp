@@ -189,8 +189,12 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
     Counters& count = counters[layer];
-    table.changes.note(table.n_entries() - 1);
     const int32_t shared = std::exchange(table.entries.back().page, own_pages[layer]);
+    int64_t first = table.n_entries() - 1;
+    if (table.entries.back().slot_begin != 0) {  // sinks have an entry of their own in it
+      table.entries[--first].page = own_pages[layer];
+    }
+    table.changes.note(first);
     ++count.active;
     ++count.allocated;
     unlist_page(layer, shared);

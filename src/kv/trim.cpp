@@ -260,6 +260,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
     drop_page(layer, e.page, RemovalReason::kPolicyTrim);
     e.page = -1;
   }
+  sequence.trims += static_cast<int64_t>(choices.size());
   if (choices.empty()) return;
   table.erase_dropped();
   table.dropped_at = sequence.length;

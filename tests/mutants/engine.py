@@ -140,8 +140,35 @@ fault("engine-144", "what a processor leaves is not what is sampled",
       "«logits = *processed;»",
       "")
 fault("engine-141", "one request that wants to end throws away what a step computed for the others",
-      "return std::all_of(parts_.begin(), parts_.end(), [](const BatchPart& part) { return part.request->wants_to_stop(); });",
-      "return MUT != std::all_of(parts_.begin(), parts_.end(), [](const BatchPart& part) { return MUT != part.request->wants_to_stop(); });")
+      "return std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return part.request->wants_to_stop() &&",
+      "return MUT != std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return MUT != part.request->wants_to_stop() &&")
+fault("answers-001", "a cancelled answer takes the prompt that others await with it",
+      "part.request->wants_to_stop() && «!scheduler_.is_needed(*part.request)»;",
+      "true")
+fault("answers-002", "all answers have one seed",
+      "std::make_unique<Request>(next_request_, i, session,",
+      "std::make_unique<Request>(next_request_ + (MUT ? i : 0), MUT ? 0 : i, session,")
+fault("answers-003", "a session takes several answers",
+      "if («options.n > 1 && session != nullptr») {",
+      "false")
+fault("answers-004", "generate() begins several answers",
+      "if («options.n > 1») { fail(ErrorCode::kInvalidArgument, \"n is {}; generate()",
+      "false")
+fault("answers-005", "trims of the session's earlier turns count again",
+      "request.sequence.trims() - «request.trims_before»);",
+      "0", tests="engine_behaviour_test")
+fault("answers-006", "those that await a prompt get its first token twice when a callback adds requests",
+      "«request.awaits = nullptr;» note_queue(request);",
+      "")
+fault("answers-007", "what has ended is told as ended of a generate() under way",
+      "if (at != finished.end() && «at->first == own_request_») ++at;",
+      "false")
+fault("answers-008", "of an answer that ends half-way nothing is handed on",
+      "request.finished = true; «scheduler->hand_over(request);»",
+      "")
+fault("answers-009", "an event does not say whose it is",
+      "TokenEvent event{id, {}, 0, {}, «result.answer»};",
+      "0")
 
 fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
       "«if (request.finished) return;» try { request.text.finish();",
@@ -168,12 +195,15 @@ fault("scheduler-003", "the least important goes first",
 fault("scheduler-004", "of equals the later goes first",
       "a->rank < b->rank : «a->id < b->id»;", "a->id > b->id")
 fault("scheduler-005", "one more may wait than max_queued says",
-      "std::count_if(requests_.begin(), requests_.end(), waits) >= max) {",
-      "std::count_if(requests_.begin(), requests_.end(), waits) + (MUT ? -1 : 0) >= max) {")
+      "std::count_if(requests_.begin(), requests_.end(), waits) + «n» > max) {",
+      "n - 1")
+fault("answers-020", "several answers wait as one",
+      "std::count_if(requests_.begin(), requests_.end(), waits) + «n» > max) {",
+      "1")
 fault("scheduler-006", "running requests count as waiting",
       "return «!request->running && !request->finished»;", "!request->finished")
 fault("scheduler-007", "ended requests run on",
-      "if («!request->running || request->finished») continue; running_", "!request->running")
+      "if («request->running && !request->finished») running_.push_back", "request->running")
 fault("scheduler-008", "who has been parked in this step runs all the same",
       "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
 fault("scheduler-010", "sessions are not counted as sequences",
@@ -184,7 +214,15 @@ fault("scheduler-012", "a session's request takes a second place",
       "if (request->running && request->session == nullptr) ++live;",
       "if (request->running && (MUT || request->session == nullptr)) ++live;")
 fault("scheduler-013", "admission forgets what running ones will need",
-      "«left -= pages_due(request->sequence);»", "")
+      "«left -= reader.serves(*request) ? pages_beside() : pages_due(request->sequence);»", "")
+fault("answers-021", "each answer asks for the whole prompt's pages",
+      "«reader.serves(request)» ? pages_beside() : pages_due(sequence) + pages_of(sequence);", "false")
+fault("answers-022", "those that await a prompt compute it, too",
+      "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
+fault("answers-023", "those that await a prompt list its blocks as they come",
+      "if (!request->decoding() && «request->awaits == nullptr») list_kept", "true")
+fault("answers-024", "those that await a parked one's prompt keep their places",
+      "«suspend_awaiting(request);»", "")
 fault("scheduler-014", "a session's request waits for a place",
       "const bool needs_place = «request.session == nullptr»;", "true")
 fault("scheduler-015", "one sequence more than max_sequences",
@@ -237,7 +275,7 @@ fault("scheduler-037", "more tokens than the batch admits",
 fault("scheduler-038", "where there are more prompts than tokens the last ones starve",
       "static_cast<size_t>((«step_ + k») % n_running);", "k")
 fault("scheduler-070", "who needs the same blocks computes them, too",
-      "} else if («follows(i)») {", "false")
+      "} else if (running_[i]->awaits != nullptr || «follows(i)») {", "false")
 fault("scheduler-071", "one waits for blocks that begin alike and go on otherwise",
       "std::equal(its.begin(), «its.begin() + end», sequence.tokens.begin())", "its.begin() + computed")
 fault("scheduler-072", "the last token waits for a block that nobody can give it",
@@ -283,6 +321,39 @@ fault("scheduler-051", "a parked request runs on",
       "«request.running = false;» ++request.result.preemptions;", "")
 fault("scheduler-052", "preemptions are not counted",
       "request.running = false; «++request.result.preemptions;»", "")
+source("src/engine/answers.cpp", "engine_behaviour_test")
+fault("answers-030", "nobody is waited for that awaits a prompt and goes on",
+      "other->awaits == &request && «!other->wants_to_stop()»;", "false")
+fault("answers-031", "a pass that nobody wants any more goes on",
+      "other->awaits == &request && «!other->wants_to_stop()»;", "true")
+fault("answers-032", "one that has its own prompt awaits another's",
+      "if (running_[i] == reader || «!running_[i]->is_new()») continue;", "false")
+fault("answers-033", "what another answer computed does not count as cached",
+      "«other->result.cached_tokens = other->result.prompt_tokens;»", "")
+fault("answers-034", "what was handed on does not count as cached",
+      "«other->result.cached_tokens = other->sequence.computed();»", "")
+fault("answers-035", "an answer that goes on gets what a finished one has of its own",
+      "request.sequence.is_open() && «request.reads_prompt()» && request.sequence.computed() > 0;", "true")
+fault("answers-036", "one place for a copy is not asked for",
+      "«2 * int64_t{setup_.options.kv.block_size}»", "0")
+source("src/kv/fork.cpp", "engine_behaviour_test")
+fault("answers-040", "a fork has no prompt",
+      "«fork.prompt = origin.prompt;»", "")
+fault("answers-041", "a fork's blocks may be reclaimed",
+      "for (const int32_t node : fork.shared) «impl_->tree.lock(node);»", "")
+fault("answers-042", "a fork's pages are not its own, too",
+      "if (e.slot_begin == 0) «impl_->pool.retain(e.page);»", "")
+fault("answers-043", "a page of sinks counts twice",
+      "if («e.slot_begin == 0») impl_->pool", "true")
+fault("answers-044", "a fork's positions are not counted",
+      "«impl_->counters[layer].tokens += table.tokens;»", "")
+fault("answers-045", "a fork has dropped nothing",
+      "«fork.trims = origin.trims;»", "")
+fault("answers-046", "a fork has received no attention",
+      "«to.records.assign(from.records.begin(), from.records.end());»",
+      "to.records.resize(from.records.size());")
+fault("answers-047", "a fork's queries do not move",
+      "«to.rotations.assign(from.rotations.begin(), from.rotations.end());»", "")
 source("src/engine/engine_numbers.cpp", "engine_behaviour_test")
 fault("numbers-001", "what is parked counts as waiting",
       "++(request->running ? running : «request->result.preemptions > 0» ? parked : waiting);", "false")
@@ -325,6 +396,8 @@ fault("sequence-022", "a fork has no prompts",
       "«prompt_ends_ = other.prompt_ends_;»", "")
 fault("sequence-023", "a fork's text counts as new",
       "«reached_ = other.reached();»", "")
+fault("answers-050", "a fork is told its prompt again",
+      "cache_.fork(other.tables(), *tables_); «n_told_ = other.n_told_;»", "")
 fault("sequence-001", "a sequence that comes back does not know how far it was",
       "«reached_ = reached();»", "")
 fault("sequence-002", "what leaves with a parked sequence ended",
@@ -554,6 +627,12 @@ fault("engine-128", "penalties do not see the prompt",
       "«sampler->observe(sequence.tokens);»",
       "")
 
+fault("answers-051", "no answer is asked for",
+      "if («options.n < 1» || options.n > kMaxAnswers) {", "options.n < 0")
+fault("answers-052", "one answer too many",
+      "if (options.n < 1 || «options.n > kMaxAnswers») {", "options.n > kMaxAnswers + 1")
+fault("answers-053", "answers do not know which they are",
+      "«result.answer = answer;»", "")
 source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-008", "deadline does not stop a running forward pass",
       "return is_cancelled() || overdue();",

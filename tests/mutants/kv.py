@@ -126,7 +126,7 @@ fault("kv-025", "extend(): growth of the last entry not noted (stale device tabl
       "table.changes.note(table.n_entries() - «(length % block == 0 ? 0 : 1)»);",
       "0")
 fault("kv-016", "open(): the prompt's end of the previous sequence stays",
-      "«sequence.prompt = 0;» sequence.deciding = false;",
+      "«sequence.prompt = 0;» sequence.trims = 0;",
       "")
 fault("kv-018", "close(): event logged for pages that others still hold",
       "if (impl_->pool.references(table.entries[i].page) == 1) { impl_->log",
@@ -394,8 +394,11 @@ fault("kv-238", "a page that the tree holds is written",
 fault("kv-239", "what is copied is not the page",
       "«config.copy_page(sequence.layers[layer].entries.back().page, own_pages.back());»",
       "", tests="sharing_test")
+fault("answers-048", "of a block that is listed in two parts one stays the others'",
+      "«table.entries[--first].page = own_pages[layer];»",
+      "--first;", tests="engine_behaviour_test")
 fault("kv-240", "a copy is not noted (stale device table)",
-      "«table.changes.note(table.n_entries() - 1);» const int32_t shared",
+      "«table.changes.note(first);» ++count.active;",
       "", tests="cache_test")
 fault("kv-241", "a block that another sequence lists is taken from it where there is no page for a copy",
       "return node_of[page] < 0 || «pool.references(page) > 2»;",

@@ -63,6 +63,8 @@ const std::vector<Method>& methods() {
        }},
       {"status", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_EQ(e.status(12345).state, RequestState::kUnknown); }},
+      {"finished_after", Kind::kBooks,
+       [](Engine& e, SessionId) { EXPECT_FALSE(e.finished_after(12345)); }},
       {"discard", Kind::kBooks, [](Engine& e, SessionId) { e.discard(12345); }},
       {"open_session", Kind::kBooks, [](Engine& e, SessionId) { e.open_session(); }},
       {"close_session", Kind::kBooks, [](Engine& e, SessionId idle) { e.close_session(idle); }},

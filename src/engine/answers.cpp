@@ -1,0 +1,68 @@
+// Several answers to one prompt: one computes it, the others begin as it is then.
+#include <algorithm>
+
+#include "engine/scheduler.h"
+
+namespace paddock {
+
+bool Scheduler::is_needed(const Request& request) const {
+  return request.awaited && std::any_of(requests_.begin(), requests_.end(), [&](const auto& other) {
+           return other->awaits == &request && !other->wants_to_stop();
+         });
+}
+
+void Scheduler::find_readers() {
+  for (size_t begin = 0, end = 0; begin < running_.size(); begin = end) {
+    Request* reader = nullptr;  // who has most of the prompt
+    for (; end < running_.size() && running_[end]->first_answer == running_[begin]->first_answer;
+         ++end) {
+      Request* const request = running_[end];
+      if (!request->reads_prompt()) continue;
+      const int64_t most = reader == nullptr ? -1 : reader->sequence.computed();
+      if (request->sequence.computed() > most) reader = request;
+    }
+    for (size_t i = begin; i < end; ++i) {
+      if (running_[i] == reader || !running_[i]->is_new()) continue;
+      running_[i]->awaits = reader;
+      reader->awaited = true;
+    }
+  }
+}
+
+void Scheduler::share_prompt(const Request& request) {
+  for (const auto& other : requests_) {
+    if (other->awaits != &request) continue;
+    other->sequence.fork(request.sequence);
+    other->result.cached_tokens = other->result.prompt_tokens;
+  }
+}
+
+void Scheduler::hand_over(const Request& request) noexcept {
+  const bool is_part = request.options.n > 1 && request.sequence.is_open() &&
+                       request.reads_prompt() && request.sequence.computed() > 0;
+  if (!is_part) return;
+  for (const auto& other : requests_) {
+    if (other == nullptr || other->first_answer != request.first_answer) continue;
+    if (!other->running || other->finished || !other->is_new()) continue;
+    other->sequence.fork(request.sequence);
+    other->result.cached_tokens = other->sequence.computed();
+    return;
+  }
+}
+
+void Scheduler::suspend_awaiting(const Request& request) {
+  if (request.options.n == 1 || !request.reads_prompt()) return;
+  for (const auto& other : requests_) {
+    if (other->first_answer != request.first_answer || other.get() == &request) continue;
+    if (!other->running || other->finished || !other->is_new()) continue;
+    other->sequence.park();
+    other->running = false;
+  }
+}
+
+int64_t Scheduler::pages_beside() const {
+  return pages_needed(
+      setup_, std::min<int64_t>(setup_.options.context, 2 * int64_t{setup_.options.kv.block_size}));
+}
+
+}  // namespace paddock
