@@ -1,6 +1,8 @@
 // An answer as JSON, as every form of `generate` prints it.
 #pragma once
 
+#include <nlohmann/json.hpp>
+
 #include "common.h"
 
 namespace cli {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "bench_parallel.h"
@@ -164,24 +165,24 @@ int run(Args args) {
 
 }  // namespace
 
-void add_bench(CLI::App& app, int& exit_code) {
+void add_bench(CommandLine& tool) {
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("bench", "measure prefill and decode");
-  args->engine.add_to(*command);
-  command->add_option("-p,--n-prompt", args->prompt, "prompt lengths")->delimiter(',');
-  command->add_option("-n,--n-gen", args->generate, "tokens to generate")->delimiter(',');
-  command->add_option("-d,--n-depth", args->depth, "tokens in the cache before")->delimiter(',');
-  command->add_option("-r,--repetitions", args->repetitions, "counted runs")->capture_default_str();
-  command->add_option("-o,--output", args->output, "md, json or csv")->capture_default_str();
+  Command command = tool.add("bench", "measure prefill and decode");
+  args->engine.add_to(command);
+  command.add("-p,--n-prompt", args->prompt, "prompt lengths").split_at_commas();
+  command.add("-n,--n-gen", args->generate, "tokens to generate").split_at_commas();
+  command.add("-d,--n-depth", args->depth, "tokens in the cache before").split_at_commas();
+  command.add("-r,--repetitions", args->repetitions, "counted runs").shows_default();
+  command.add("-o,--output", args->output, "md, json or csv").shows_default();
   command
-      ->add_option("--parallel", args->parallel,
-                   "numbers of sequences at once, -p and -n (128 and 32) of each")
-      ->delimiter(',');
+      .add("--parallel", args->parallel,
+           "numbers of sequences at once, -p and -n (128 and 32) of each")
+      .split_at_commas();
   command
-      ->add_option("--beside", args->beside,
-                   "with --parallel: tokens of one more prompt, read while they decode")
-      ->capture_default_str();
-  command->callback([args, &exit_code] { exit_code = run(*args); });
+      .add("--beside", args->beside,
+           "with --parallel: tokens of one more prompt, read while they decode")
+      .shows_default();
+  command.runs([args] { return run(*args); });
 }
 
 }  // namespace cli

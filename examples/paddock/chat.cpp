@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "advice.h"
 #include "common.h"
@@ -31,12 +32,12 @@ struct Line {
   std::string argument;  // of a command
 };
 
-struct Command {
+struct SlashCommand {
   const char* name;
   const char* argument;  // null: takes none
   const char* does;
 };
-constexpr Command kCommands[] = {
+constexpr SlashCommand kCommands[] = {
     {"stats", nullptr, "what is held, of how much, and what has left"},
     {"kv", nullptr, "the cache, layer by layer"},
     {"policy", "[SPEC]",
@@ -79,7 +80,7 @@ Line read_line(const std::string& line) {
     return Line{Line::Kind::kRefused,
                 fmt::format("{}; a message that begins so is written /{}", why, line), ""};
   };
-  for (const Command& command : kCommands) {
+  for (const SlashCommand& command : kCommands) {
     if (name != command.name) continue;
     if (argument.empty() || command.argument != nullptr) {
       return {Line::Kind::kCommand, name, argument};
@@ -89,7 +90,7 @@ Line read_line(const std::string& line) {
   const std::string meant = argument.empty() ? in_small_letters(name) : name;
   if (meant == "save" || meant == "load") return refuse(fmt::format("there is no /{} yet", meant));
   if (!argument.empty()) return {Line::Kind::kMessage, line, ""};
-  for (const Command& command : kCommands) {
+  for (const SlashCommand& command : kCommands) {
     if (nearly(meant, command.name)) {
       return refuse(fmt::format("there is no command /{}, but /{}", name, command.name));
     }
@@ -99,7 +100,7 @@ Line read_line(const std::string& line) {
 
 std::string help() {
   std::string text;
-  for (const Command& command : kCommands) {
+  for (const SlashCommand& command : kCommands) {
     if (*command.does == '\0') continue;
     const std::string form =
         fmt::format("/{} {}", command.name, command.argument != nullptr ? command.argument : "");
@@ -298,21 +299,20 @@ int run(const Args& args) {
 
 }  // namespace
 
-void add_chat(CLI::App& app, int& exit_code) {
+void add_chat(CommandLine& tool) {
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("chat", "a conversation with history");
-  args->engine.add_to(*command);
-  args->sampling.add_to(*command);
-  args->report.add_to(*command);
-  command->add_option("--system", args->conversation.system, "the system message");
-  command->add_option("-p,--prompt", args->prompt, "the first message");
-  command->add_flag("--single-turn", args->single_turn, "answer -p once and end");
-  command->add_option("--chat-template", args->conversation.template_name,
-                      "name of a chat format (default: the model's own)");
-  command->add_option("--date", args->conversation.date, "\"Today Date\" of Llama 3.1 and 3.2");
-  command->add_option("-n,--predict", args->max_tokens, "most tokens of one answer")
-      ->capture_default_str();
-  command->callback([args, &exit_code] { exit_code = run(*args); });
+  Command command = tool.add("chat", "a conversation with history");
+  args->engine.add_to(command);
+  args->sampling.add_to(command);
+  args->report.add_to(command);
+  command.add("--system", args->conversation.system, "the system message");
+  command.add("-p,--prompt", args->prompt, "the first message");
+  command.add_flag("--single-turn", args->single_turn, "answer -p once and end");
+  command.add("--chat-template", args->conversation.template_name,
+              "name of a chat format (default: the model's own)");
+  command.add("--date", args->conversation.date, "\"Today Date\" of Llama 3.1 and 3.2");
+  command.add("-n,--predict", args->max_tokens, "most tokens of one answer").shows_default();
+  command.runs([args] { return run(*args); });
 }
 
 }  // namespace cli

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
 
@@ -62,30 +63,26 @@ std::pair<paddock::TokenId, float> parse_bias(const std::string& text) {
 
 }  // namespace
 
-void EngineArgs::add_to(CLI::App& command) {
-  command.add_option("-m,--model", model, "GGUF file or Hugging Face folder")
-      ->required()
-      ->check(kNotEmpty);
-  command.add_option("-t,--threads", threads, "worker threads (default: physical cores)");
-  command.add_option("--device", device, "auto, cpu or cuda")->capture_default_str();
-  command.add_option("--precision", precision, "fast or reference")->capture_default_str();
-  command.add_option("-c,--ctx-size", context, "longest sequence admitted, in positions");
-  command.add_option("-b,--batch-size", batch, "most tokens in one forward pass")
-      ->capture_default_str();
-  command.add_option("--kv-type", kv_type, "f32, f16 or bf16 (default f16)")->check(kNotEmpty);
-  command.add_option("--kv-block-size", kv_block, "positions per block")->capture_default_str();
-  command
-      .add_option("--kv-budget", kv_budget,
-                  "bytes of the page pool, such as 256MiB; 80%: what else is needed leaves so much "
-                  "of the device's free memory")
-      ->check(kNotEmpty);
-  command
-      .add_option("--kv-policy", kv_policy,
-                  "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
-      ->capture_default_str();
-  command.add_option("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16")
-      ->check(kNotEmpty);
-  command.add_flag("--json", json, "one JSON object on stdout");
+void EngineArgs::add_to(Options& options) {
+  options.add("-m,--model", model, "GGUF file or Hugging Face folder").required().not_empty();
+  options.add("-t,--threads", threads, "worker threads (default: physical cores)");
+  options.add("--device", device, "auto, cpu or cuda").shows_default();
+  options.add("--precision", precision, "fast or reference").shows_default();
+  options.add("-c,--ctx-size", context, "longest sequence admitted, in positions");
+  options.add("-b,--batch-size", batch, "most tokens in one forward pass").shows_default();
+  options.add("--kv-type", kv_type, "f32, f16 or bf16 (default f16)").not_empty();
+  options.add("--kv-block-size", kv_block, "positions per block").shows_default();
+  options
+      .add("--kv-budget", kv_budget,
+           "bytes of the page pool, such as 256MiB; 80%: what else is needed leaves so much "
+           "of the device's free memory")
+      .not_empty();
+  options
+      .add("--kv-policy", kv_policy,
+           "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
+      .shows_default();
+  options.add("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16").not_empty();
+  options.add_flag("--json", json, "one JSON object on stdout");
 }
 
 std::shared_ptr<const paddock::Model> EngineArgs::load_model() const {
@@ -121,16 +118,16 @@ paddock::EngineOptions EngineArgs::engine_options() const {
   return o;
 }
 
-void SamplingArgs::add_to(CLI::App& command) {
-  command.add_option("--temp", temperature, "temperature; 0 is greedy")->capture_default_str();
-  command.add_option("--top-k", top_k, "0: off")->capture_default_str();
-  command.add_option("--top-p", top_p, "1: off")->capture_default_str();
-  command.add_option("--min-p", min_p, "0: off")->capture_default_str();
-  command.add_option("--repeat-penalty", repeat, "1: off")->capture_default_str();
-  command.add_option("--frequency-penalty", frequency, "0: off")->capture_default_str();
-  command.add_option("--presence-penalty", presence, "0: off")->capture_default_str();
-  command.add_option("--logit-bias", logit_bias, "ID=BIAS, may repeat");
-  command.add_option("--seed", seed, "default: random, reported")->check(kNotEmpty);
+void SamplingArgs::add_to(Options& options) {
+  options.add("--temp", temperature, "temperature; 0 is greedy").shows_default();
+  options.add("--top-k", top_k, "0: off").shows_default();
+  options.add("--top-p", top_p, "1: off").shows_default();
+  options.add("--min-p", min_p, "0: off").shows_default();
+  options.add("--repeat-penalty", repeat, "1: off").shows_default();
+  options.add("--frequency-penalty", frequency, "0: off").shows_default();
+  options.add("--presence-penalty", presence, "0: off").shows_default();
+  options.add("--logit-bias", logit_bias, "ID=BIAS, may repeat");
+  options.add("--seed", seed, "default: random, reported").not_empty();
 }
 
 paddock::SamplingOptions SamplingArgs::options() const {
@@ -307,17 +304,6 @@ void complain(std::string_view message) {
   if (message.starts_with(kPrefix)) message.remove_prefix(kPrefix.size());
   log_error(message);
 }
-
-const CLI::Validator kNotEmpty(
-    [](std::string& value) -> std::string { return value.empty() ? "must not be empty" : ""; }, "");
-
-const CLI::Validator kOutputFile(
-    [](std::string& value) -> std::string {
-      if (value.empty()) return "must not be empty";
-      if (value != "-") return "";
-      return "'-': must be a file, since stdout carries other output; /dev/stderr is one, too";
-    },
-    "");
 
 struct InterruptGuard::Watcher {
   explicit Watcher(std::function<void()> cancel)

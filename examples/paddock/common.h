@@ -3,22 +3,18 @@
 
 #include <paddock/paddock.h>
 
-#include <CLI/CLI.hpp>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "command_line.h"
+
 namespace cli {
 
 using Json = nlohmann::ordered_json;
-
-/// Wrong usage: exit 2 with one line.
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 /// Options of every command that runs a model.
 struct EngineArgs {
@@ -26,7 +22,7 @@ struct EngineArgs {
   int threads = 0;
   std::string device = "auto";
   std::string precision = "fast";
-  long long context = 0;
+  int64_t context = 0;
   int batch = 512;
   std::string kv_type;
   int kv_block = 16;
@@ -35,7 +31,7 @@ struct EngineArgs {
   std::string isa;
   bool json = false;
 
-  void add_to(CLI::App& command);
+  void add_to(Options& options);
   std::shared_ptr<const paddock::Model> load_model() const;
   paddock::EngineOptions engine_options() const;
 };
@@ -48,7 +44,7 @@ struct SamplingArgs {
   std::vector<std::string> logit_bias;
   std::string seed;
 
-  void add_to(CLI::App& command);
+  void add_to(Options& options);
   /// With a random seed if none was given and temperature is not 0.
   paddock::SamplingOptions options() const;
   /// Says the random seed on stderr, if there is one.
@@ -100,10 +96,6 @@ void print_json(const Json& json, int indent = -1);
 void note(std::string_view text);
 /// One line on stderr, whatever the values that it quotes hold.
 void complain(std::string_view message);
-/// For options whose value is never empty.
-extern const CLI::Validator kNotEmpty;
-/// For files to be written by a command whose stdout carries something else: not "-" either.
-extern const CLI::Validator kOutputFile;
 
 /// From now on Ctrl-C and SIGTERM end the engine's work; a second one ends the process.
 class InterruptGuard {
@@ -121,13 +113,13 @@ class InterruptGuard {
 
 bool stderr_is_terminal();
 
-// One per subcommand: adds it to `app`; its callback does the work and sets `exit_code`.
-void add_generate(CLI::App& app, int& exit_code);
-void add_chat(CLI::App& app, int& exit_code);
-void add_tokenize(CLI::App& app, int& exit_code);
-void add_logits(CLI::App& app, int& exit_code);
-void add_perplexity(CLI::App& app, int& exit_code);
-void add_inspect(CLI::App& app, int& exit_code);
-void add_bench(CLI::App& app, int& exit_code);
+// One per command: adds it to the tool's.
+void add_generate(CommandLine& tool);
+void add_chat(CommandLine& tool);
+void add_tokenize(CommandLine& tool);
+void add_logits(CommandLine& tool);
+void add_perplexity(CommandLine& tool);
+void add_inspect(CommandLine& tool);
+void add_bench(CommandLine& tool);
 
 }  // namespace cli

@@ -104,35 +104,29 @@ int run(const Args& args) {
 
 }  // namespace
 
-void add_generate(CLI::App& app, int& exit_code) {
+void add_generate(CommandLine& tool) {
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("generate", "complete a raw prompt");
-  args->engine.add_to(*command);
-  CLI::Option_group* input = command->add_option_group("prompt");
-  input->add_option("-p,--prompt", args->prompt, "the prompt");
+  Command command = tool.add("generate", "complete a raw prompt");
+  args->engine.add_to(command);
+  Options input = command.one_of("prompt");
+  input.add("-p,--prompt", args->prompt, "the prompt");
+  input.add("-f,--file", args->file, "a file that holds the prompt, byte for byte; '-' is stdin")
+      .not_empty();
   input
-      ->add_option("-f,--file", args->file,
-                   "a file that holds the prompt, byte for byte; '-' is stdin")
-      ->check(kNotEmpty);
-  input
-      ->add_option("--parallel", args->parallel,
-                   "many prompts at once: a file of JSON lines; '-' is stdin")
-      ->check(kNotEmpty);
-  input->require_option(1);
-  command->add_option("--sequences", args->sequences, "with --parallel: most at once (default 8)");
-  command->add_option("-n,--predict", args->max_tokens, "most tokens to generate")
-      ->capture_default_str();
-  args->sampling.add_to(*command);
-  command->add_option("--stop", args->stop, "a string that ends the text; may repeat")
-      ->expected(1)
-      ->check(kNotEmpty)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--logprobs", args->logprobs, "log-probabilities of the N best tokens");
-  command->add_option("--timeout", args->timeout, "seconds until the text is cut off");
-  command->add_flag("--no-special", args->no_special, "special-token text is plain text");
-  command->add_flag("--ignore-eos", args->ignore_stop, "run on through stop tokens");
-  args->report.add_to(*command);
-  command->callback([args, &exit_code] { exit_code = run(*args); });
+      .add("--parallel", args->parallel, "many prompts at once: a file of JSON lines; '-' is stdin")
+      .not_empty();
+  command.add("--sequences", args->sequences, "with --parallel: most at once (default 8)");
+  command.add("-n,--predict", args->max_tokens, "most tokens to generate").shows_default();
+  args->sampling.add_to(command);
+  command.add("--stop", args->stop, "a string that ends the text; may repeat")
+      .may_repeat()
+      .not_empty();
+  command.add("--logprobs", args->logprobs, "log-probabilities of the N best tokens");
+  command.add("--timeout", args->timeout, "seconds until the text is cut off");
+  command.add_flag("--no-special", args->no_special, "special-token text is plain text");
+  command.add_flag("--ignore-eos", args->ignore_stop, "run on through stop tokens");
+  args->report.add_to(command);
+  command.runs([args] { return run(*args); });
 }
 
 }  // namespace cli

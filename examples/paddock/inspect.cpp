@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "common.h"
 #include "log.h"
@@ -56,24 +57,23 @@ void print_table(const Json& info) {
 
 }  // namespace
 
-void add_inspect(CLI::App& app, int& exit_code) {
+void add_inspect(CommandLine& tool) {
   struct Args {
     std::string path;
     bool json = false;
   };
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("inspect", "metadata, tensors and sizes of a model");
-  command->add_option("path,-m,--model", args->path, "GGUF file or Hugging Face folder")
-      ->required();
-  command->add_flag("--json", args->json, "one JSON object on stdout");
-  command->callback([args, &exit_code] {
+  Command command = tool.add("inspect", "metadata, tensors and sizes of a model");
+  command.add("path,-m,--model", args->path, "GGUF file or Hugging Face folder").required();
+  command.add_flag("--json", args->json, "one JSON object on stdout");
+  command.runs([args] {
     const std::string json = paddock::inspect_json(args->path);
     if (args->json) {
       print(json + "\n");
     } else {
       print_table(Json::parse(json));
     }
-    exit_code = 0;
+    return 0;
   });
 }
 

@@ -11,11 +11,11 @@
 
 namespace cli {
 
-void KvReportArgs::add_to(CLI::App& command) {
-  command.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
-  command.add_option("--kv-events", events, "write every removal to this file, as JSON lines")
-      ->check(kOutputFile);
-  command.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
+void KvReportArgs::add_to(Options& options) {
+  options.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
+  options.add("--kv-events", events, "write every removal to this file, as JSON lines")
+      .output_file();
+  options.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
 }
 
 EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) : path_(path) {

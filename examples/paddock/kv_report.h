@@ -15,7 +15,7 @@ struct KvReportArgs {
   bool stats = false, watch = false;
   std::string events;
 
-  void add_to(CLI::App& command);
+  void add_to(Options& options);
 };
 
 /// Writes each removal as one line of JSON.

@@ -94,9 +94,9 @@ size_t harmless_bytes(std::string_view text) {
 
 }  // namespace
 
-void Log::add_to(CLI::App& command) {
-  command.add_option("--log-level", level_, "debug, info, warn or off")->capture_default_str();
-  command.add_option("--log-file", file_, "append what is logged to this file")->check(kOutputFile);
+void Log::add_to(Options& options) {
+  options.add("--log-level", level_, "debug, info, warn or off").shows_default();
+  options.add("--log-file", file_, "append what is logged to this file").output_file();
 }
 
 void Log::begin() {

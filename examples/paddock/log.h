@@ -1,15 +1,16 @@
 // What the library has to say, through spdlog: --log-level, --log-file.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 #include <string_view>
+
+#include "command_line.h"
 
 namespace cli {
 
 class Log {
  public:
-  void add_to(CLI::App& command);
+  void add_to(Options& options);
   /// Checks the options; from here on the library is heard. Warnings always come on stderr (unless
   /// the level is "off"), the rest there too, or in the file where one is given.
   void begin();

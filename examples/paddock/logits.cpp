@@ -1,6 +1,8 @@
 // paddock logits: one forward pass over ids as given, logits of every position to a NumPy file.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "common.h"
 
 namespace cli {
@@ -20,23 +22,22 @@ std::string npy_header(size_t rows, size_t cols) {
 
 }  // namespace
 
-void add_logits(CLI::App& app, int& exit_code) {
+void add_logits(CommandLine& tool) {
   struct Args {
     EngineArgs engine;
     std::string prompt, tokens, tokens_file, output;
   };
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("logits", "logits of every position, as a NumPy file");
-  args->engine.add_to(*command);
-  CLI::Option_group* input = command->add_option_group("input");
-  input->add_option("-p,--prompt", args->prompt, "text; no BOS is added");
-  input->add_option("--tokens", args->tokens, "ids joined by commas")->check(kNotEmpty);
-  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
-  input->require_option(1);
-  command->add_option("-o,--output", args->output, "the .npy file to write; '-' is stdout")
-      ->required()
-      ->check(kNotEmpty);
-  command->callback([args, &exit_code] {
+  Command command = tool.add("logits", "logits of every position, as a NumPy file");
+  args->engine.add_to(command);
+  Options input = command.one_of("input");
+  input.add("-p,--prompt", args->prompt, "text; no BOS is added");
+  input.add("--tokens", args->tokens, "ids joined by commas").not_empty();
+  input.add("--tokens-file", args->tokens_file, "a JSON array of ids").not_empty();
+  command.add("-o,--output", args->output, "the .npy file to write; '-' is stdout")
+      .required()
+      .not_empty();
+  command.runs([args] {
     std::vector<paddock::TokenId> tokens;
     if (args->engine.json && args->output == "-") {
       throw UsageError("--output -: stdout cannot carry the logits and what --json prints");
@@ -64,7 +65,7 @@ void add_logits(CLI::App& app, int& exit_code) {
                   {"vocab_size", model->info().vocab_size},
                   {"file", args->output}});
     }
-    exit_code = 0;
+    return 0;
   });
 }
 

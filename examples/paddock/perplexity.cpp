@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "advice.h"
 #include "common.h"
@@ -339,37 +340,31 @@ int run(const Args& args) {
 
 }  // namespace
 
-void add_perplexity(CLI::App& app, int& exit_code) {
+void add_perplexity(CommandLine& tool) {
   auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand("perplexity", "how well the model predicts a text");
-  args->engine.add_to(*command);
-  CLI::Option_group* input = command->add_option_group("text");
-  input->add_option("-f,--file", args->file, "the text, '-' for stdin; no BOS is added")
-      ->check(kNotEmpty);
-  input->add_option("--tokens-file", args->tokens_file, "a JSON array of ids")->check(kNotEmpty);
-  input->require_option(1);
-  command->add_option("--first", args->first, "only the first N tokens of the text");
-  command->add_option("--prompt-tokens", args->prompt_tokens,
-                      "the first N tokens are prompt, for rules that care");
-  CLI::Option* against =
-      command->add_option("--against", args->against, "a second policy, compared in lockstep")
-          ->check(kNotEmpty);
-  CLI::Option* sweep =
-      command
-          ->add_option("--sweep", args->sweep, "a policy to compare, once for each; prints a table")
-          ->allow_extra_args(false)
-          ->check(kNotEmpty)
-          ->excludes(against);
-  command->add_option("--svg", args->svg, "draw quality against positions kept into this file")
-      ->check(kOutputFile)
-      ->needs(sweep);
-  command->add_option("--facts", args->facts,
-                      "hide N facts in the text, ask for them after it, count what is recalled");
-  command
-      ->add_option("--per-position", args->per_position,
-                   "write every token's figures to this CSV file")
-      ->check(kOutputFile);
-  command->callback([args, &exit_code] { exit_code = run(*args); });
+  Command command = tool.add("perplexity", "how well the model predicts a text");
+  args->engine.add_to(command);
+  Options input = command.one_of("text");
+  input.add("-f,--file", args->file, "the text, '-' for stdin; no BOS is added").not_empty();
+  input.add("--tokens-file", args->tokens_file, "a JSON array of ids").not_empty();
+  command.add("--first", args->first, "only the first N tokens of the text");
+  command.add("--prompt-tokens", args->prompt_tokens,
+              "the first N tokens are prompt, for rules that care");
+  const Option against =
+      command.add("--against", args->against, "a second policy, compared in lockstep").not_empty();
+  const Option sweep =
+      command.add("--sweep", args->sweep, "a policy to compare, once for each; prints a table")
+          .one_at_a_time()
+          .not_empty()
+          .excludes(against);
+  command.add("--svg", args->svg, "draw quality against positions kept into this file")
+      .output_file()
+      .needs(sweep);
+  command.add("--facts", args->facts,
+              "hide N facts in the text, ask for them after it, count what is recalled");
+  command.add("--per-position", args->per_position, "write every token's figures to this CSV file")
+      .output_file();
+  command.runs([args] { return run(*args); });
 }
 
 }  // namespace cli

@@ -263,9 +263,6 @@ fault("tool-079", "what follows a bias's token is ignored",
 fault("tool-080", "a seed for what is greedy as a float",
       "if (seed.empty() && «chosen.temperature > 0») note(",
       "temperature > 0")
-fault("tool-081", "a file named -",
-      'if («value != "-"») return "";',
-      "true", tests=REPORT + "DashIsRefused*")
 fault("tool-082", "- is no stdin",
       '«path == "-"» ? stdin :',
       "false", tests=REPORT + "DashIsStdin*")
@@ -278,9 +275,6 @@ fault("tool-084", "a link is replaced",
 fault("tool-085", "what fails leaves a file behind",
       'if («!done_ && path_ != "-" && partial_ != path_») std::filesystem::remove',
       "false", tests="cli_test:Cli.PerplexityRefusesWhatCannotBe")
-fault("tool-086", "empty values are taken",
-      'return «value.empty()» ? "must not be empty" : ""; }, "");',
-      "false", tests="cli_test:CliTrouble.EmptyValuesAreRefused")
 fault("tool-087", "errors are several lines",
       'note("paddock: " + «one_line(message)» + "\\n");',
       "std::string(message)", tests="cli_test:CliTrouble.ErrorsHoldNothing*")
@@ -398,13 +392,21 @@ fault("tool-122", "a title names the rule without its numbers",
       'perplexity {:.3f}, KL {:.4f}", point.rule',
       'perplexity {:.3f}, KL {:.4f}", MUT ? rule_family(point.rule) : point.rule')
 
-source("examples/paddock/main.cpp", "cli_test:CliTrouble.WrongUsageNamesTheCommandsOwnHelp")
+source("examples/paddock/command_line.cpp", "cli_test:CliTrouble.WrongUsageNamesTheCommandsOwnHelp")
+fault("tool-081", "a file named -",
+      'if («value != "-"») return "";',
+      "true", tests=REPORT + "DashIsRefused*")
+fault("tool-086", "empty values are taken",
+      'return «value.empty()» ? "must not be empty" : ""; }, "");',
+      "false", tests="cli_test:CliTrouble.EmptyValuesAreRefused")
 fault("tool-123", "wrong usage names the help of all commands",
       'const std::string command = «commands.empty()» ? ""',
       "true")
 fault("tool-124", "what is no number is to be a whole one",
       'type = «option->get_type_name().starts_with("FLOAT")» ? "a number"',
       "false", tests="cli_test:CliTrouble.ValuesThatAreNone*")
+
+source("examples/paddock/main.cpp", "cli_test:CliTrouble.WrongUsageNamesTheCommandsOwnHelp")
 fault("tool-125", "an interrupted command: exit code 0",
       "return «cli::InterruptGuard::interrupted()» ? 130 : exit_code;",
       "false", tests="cli_test:CliTrouble.InterruptsAre*")
