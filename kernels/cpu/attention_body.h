@@ -3,6 +3,7 @@
 //   F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c)            a * b + c
 //   F16Lanes exp_lanes(F16Lanes x)                               for x <= 0
 //   void convert(const uint8_t* from, DType type, int64_t n, float* to)   n elements to float32
+//   int kRowBlock, kVectorBlock    rows and vectors of sums that its registers hold at once
 //
 // and holds two kernels:
 //   swiglu: out = silu(gate) * up
@@ -35,73 +36,122 @@ inline void gather(const AttentionArgs& args, const TilePart& part, int32_t head
           scratch.values + int64_t{part.lanes.begin} * dim);
 }
 
+/// acc[r][v] += sum over i in [range) of a[r][i] * b[i][lanes of v], i ascending.
+template <int kRows, int kVectors>
+inline void add_products(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                         LaneRange range, F16Lanes (&acc)[kRows][kVectors]) {
+  for (int64_t i = range.begin; i < range.end; ++i) {
+    for (int v = 0; v < kVectors; ++v) {
+      const F16Lanes lanes = load_lanes(b + i * b_stride + v * kLanes);
+      for (int r = 0; r < kRows; ++r) {
+        acc[r][v] = madd(all_lanes(a[r * a_stride + i]), lanes, acc[r][v]);
+      }
+    }
+  }
+}
+
 /// scores[row][lane] = query[row] . keys[.][lane] for kRows rows, all lanes of the tile.
 template <int kRows>
 inline void score_rows(const float* query, int64_t dim, const float* keys, float* scores) {
-  F16Lanes acc[kRows][kTile / kLanes] = {};
-  for (int64_t d = 0; d < dim; ++d) {
-    for (int v = 0; v < kTile / kLanes; ++v) {
-      const F16Lanes k = load_lanes(keys + d * kTile + v * kLanes);
-      for (int r = 0; r < kRows; ++r) {
-        acc[r][v] = madd(all_lanes(query[r * dim + d]), k, acc[r][v]);
+  const LaneRange dims{0, static_cast<int32_t>(dim)};
+  for (int l = 0; l < kTile; l += kVectorBlock * kLanes) {
+    F16Lanes acc[kRows][kVectorBlock] = {};
+    add_products<kRows, kVectorBlock>(query, dim, keys + l, kTile, dims, acc);
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kVectorBlock; ++v) {
+        store_lanes(scores + r * kTile + l + v * kLanes, acc[r][v]);
       }
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kTile / kLanes; ++v) {
-      store_lanes(scores + r * kTile + v * kLanes, acc[r][v]);
     }
   }
 }
 
-/// output[row] = output[row] * rescale + sum over lanes of weights[lane] * values[lane].
-inline void add_values(const float* weights, LaneRange lanes, const float* values, int64_t dim,
-                       float rescale, float* output) {
-  int64_t d = 0;
-  for (; d + 4 * kLanes <= dim; d += 4 * kLanes) {
-    F16Lanes acc[4];
-    for (int v = 0; v < 4; ++v) acc[v] = load_lanes(output + d + v * kLanes) * rescale;
-    for (int32_t l = lanes.begin; l < lanes.end; ++l) {
-      const F16Lanes w = all_lanes(weights[l]);
-      for (int v = 0; v < 4; ++v) {
-        acc[v] = madd(w, load_lanes(values + l * dim + d + v * kLanes), acc[v]);
-      }
+/// Dims [d, d + kVectors * kLanes) of add_values().
+template <int kRows, int kVectors>
+inline void add_dims(const float* weights, LaneRange lanes, const float* values, int64_t dim,
+                     const float* rescale, float* output, int64_t d) {
+  F16Lanes acc[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) {
+      acc[r][v] = load_lanes(output + r * dim + d + v * kLanes) * rescale[r];
     }
-    for (int v = 0; v < 4; ++v) store_lanes(output + d + v * kLanes, acc[v]);
+  }
+  add_products<kRows, kVectors>(weights, kTile, values + d, dim, lanes, acc);
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) store_lanes(output + r * dim + d + v * kLanes, acc[r][v]);
+  }
+}
+
+/// output[row] = output[row] * rescale[row] + sum over lanes of weights[row][lane] * values[lane],
+/// for kRows rows that see the same lanes.
+template <int kRows>
+inline void add_values(const float* weights, LaneRange lanes, const float* values, int64_t dim,
+                       const float* rescale, float* output) {
+  int64_t d = 0;
+  for (; d + kVectorBlock * kLanes <= dim; d += kVectorBlock * kLanes) {
+    add_dims<kRows, kVectorBlock>(weights, lanes, values, dim, rescale, output, d);
   }
   for (; d + kLanes <= dim; d += kLanes) {
-    F16Lanes acc = load_lanes(output + d) * rescale;
-    for (int32_t l = lanes.begin; l < lanes.end; ++l) {
-      acc = madd(all_lanes(weights[l]), load_lanes(values + l * dim + d), acc);
-    }
-    store_lanes(output + d, acc);
+    add_dims<kRows, 1>(weights, lanes, values, dim, rescale, output, d);
   }
   for (; d < dim; ++d) {
-    float acc = output[d] * rescale;
-    for (int32_t l = lanes.begin; l < lanes.end; ++l) acc += weights[l] * values[l * dim + d];
-    output[d] = acc;
+    for (int r = 0; r < kRows; ++r) {
+      float acc = output[r * dim + d] * rescale[r];
+      for (int32_t l = lanes.begin; l < lanes.end; ++l) {
+        acc += weights[r * kTile + l] * values[l * dim + d];
+      }
+      output[r * dim + d] = acc;
+    }
   }
 }
 
-/// Takes one tile's scores into a row's running softmax. Lanes outside [lanes) have no weight.
-inline void take_tile(float* scores, LaneRange lanes, const float* values, int64_t dim,
-                      float* largest, float* sum, float* output) {
-  if (lanes.begin >= lanes.end) return;
-  float top = *largest;
-  for (int32_t l = lanes.begin; l < lanes.end; ++l) top = scores[l] > top ? scores[l] : top;
+/// Calls fn(integral_constant of n), n <= kRowBlock.
+template <typename Fn>
+inline void with_rows(int32_t n, const Fn& fn) {
+  if constexpr (kRowBlock >= 4) {
+    if (n == 4) return fn(std::integral_constant<int, 4>());
+    if (n == 3) return fn(std::integral_constant<int, 3>());
+  }
+  if (n == 2) return fn(std::integral_constant<int, 2>());
+  fn(std::integral_constant<int, 1>());
+}
+
+/// The lanes of a vector that begins at lane `first` which lie in [lanes); others have `otherwise`.
+inline F16Lanes only(LaneRange lanes, int32_t first, F16Lanes v, float otherwise) {
+  constexpr I16Lanes kOwn = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const I16Lanes lane = kOwn + first;
+  return (lane >= lanes.begin && lane < lanes.end) ? v : all_lanes(otherwise);
+}
+
+inline float largest_of(F16Lanes v) {
+  float a[kLanes];
+  store_lanes(a, v);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) a[i] = a[i + width] > a[i] ? a[i + width] : a[i];
+  }
+  return a[0];
+}
+
+/// Turns one tile's scores into the weights of a row's running softmax. Lanes outside [lanes) have
+/// none. Returns what the row's output is to be multiplied by.
+inline float weigh(float* scores, LaneRange lanes, float* largest, float* sum) {
+  constexpr float kLeast = -3.0e38F;
+  F16Lanes tops = all_lanes(*largest);
+  for (int32_t v = 0; v < kTile; v += kLanes) {
+    const F16Lanes s = only(lanes, v, load_lanes(scores + v), kLeast);
+    tops = s > tops ? s : tops;
+  }
+  const float top = largest_of(tops);
   F16Lanes total = {};
   for (int32_t v = 0; v < kTile; v += kLanes) {
-    F16Lanes weights = exp_lanes(load_lanes(scores + v) - all_lanes(top));
-    for (int32_t l = 0; l < kLanes; ++l) {
-      if (v + l < lanes.begin || v + l >= lanes.end) weights[l] = 0.0F;
-    }
+    const F16Lanes weights =
+        only(lanes, v, exp_lanes(load_lanes(scores + v) - all_lanes(top)), 0.0F);
     store_lanes(scores + v, weights);
     total = total + weights;
   }
   const float rescale = exp_lanes(all_lanes(*largest - top))[0];
   *sum = *sum * rescale + sum_lanes(total);
   *largest = top;
-  add_values(scores, lanes, values, dim, rescale, output);
+  return rescale;
 }
 
 class AttentionRun {
@@ -185,17 +235,37 @@ class AttentionRun {
 
   void take(int64_t tile, LaneRange lanes, int32_t rotation) {
     if (rotation != rotation_) rotate(rotation);
-    int32_t r = 0;
-    for (; r + 4 <= rows_; r += 4) {
-      score_rows<4>(scratch_.query + r * dim_, dim_, scratch_.keys, scratch_.scores + r * kTile);
+    for (int32_t r = 0; r < rows_; r += kRowBlock) {
+      const int32_t n = rows_ - r < kRowBlock ? rows_ - r : kRowBlock;
+      with_rows(n, [&](auto rows) { take_rows<rows()>(tile, lanes, r); });
     }
-    for (; r < rows_; ++r) {
-      score_rows<1>(scratch_.query + r * dim_, dim_, scratch_.keys, scratch_.scores + r * kTile);
+  }
+
+  template <int kRows>
+  void take_rows(int64_t tile, LaneRange lanes, int32_t first) {
+    float* scores = scratch_.scores + first * kTile;
+    float* output = scratch_.output + first * dim_;
+    score_rows<kRows>(scratch_.query + first * dim_, dim_, scratch_.keys, scores);
+    LaneRange sees[kRows];
+    float rescale[kRows] = {};
+    bool alike = true;
+    for (int32_t i = 0; i < kRows; ++i) {
+      const int32_t r = first + i;
+      sees[i] = visible(tile, lanes, position(r / heads_));
+      alike = alike && sees[i].begin == sees[0].begin && sees[i].end == sees[0].end;
+      if (sees[i].begin >= sees[i].end) continue;
+      rescale[i] = weigh(scores + i * kTile, sees[i], scratch_.largest + r, scratch_.sum + r);
     }
-    for (r = 0; r < rows_; ++r) {
-      take_tile(scratch_.scores + r * kTile, visible(tile, lanes, position(r / heads_)),
-                scratch_.values, dim_, scratch_.largest + r, scratch_.sum + r,
-                scratch_.output + r * dim_);
+    if (alike) {
+      if (sees[0].begin < sees[0].end) {
+        add_values<kRows>(scores, sees[0], scratch_.values, dim_, rescale, output);
+      }
+      return;
+    }
+    for (int32_t i = 0; i < kRows; ++i) {
+      if (sees[i].begin >= sees[i].end) continue;
+      add_values<1>(scores + i * kTile, sees[i], scratch_.values, dim_, rescale + i,
+                    output + i * dim_);
     }
   }
 

@@ -12,6 +12,7 @@ namespace paddock::cpu::avx2 {
 namespace {
 
 constexpr int kTileTokens = 2;  // tokens that share one pass over the weights
+constexpr int kRowBlock = 4, kVectorBlock = 1;
 
 struct Halves {
   __m256i low, high;  // rows 0..7 and 8..15

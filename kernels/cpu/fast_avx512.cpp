@@ -12,6 +12,7 @@ namespace paddock::cpu::avx512 {
 namespace {
 
 constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
+constexpr int kRowBlock = 4, kVectorBlock = 4;
 
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) {
   return reinterpret_cast<F16Lanes>(_mm512_fmadd_ps(
@@ -39,11 +40,19 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
 }
 
 void convert(const uint8_t* from, DType type, int64_t n, float* to) {
-  int64_t i = 0;
-  if (type == DType::kF16) {
-    for (; i + kLanes <= n; i += kLanes) store_lanes(to + i, halves(from + 2 * i));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const __mmask16 own = n - i < kLanes ? (1U << (n - i)) - 1U : 0xFFFFU;
+    __m512 v;
+    if (type == DType::kF32) {
+      v = _mm512_maskz_loadu_ps(own, from + 4 * i);
+    } else {
+      const __m256i h = _mm256_maskz_loadu_epi16(own, from + 2 * i);
+      v = type == DType::kF16
+              ? _mm512_cvtph_ps(h)
+              : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+    }
+    _mm512_mask_storeu_ps(to + i, own, v);
   }
-  for (; i < n; ++i) to[i] = load_element(from, type, i);
 }
 
 // clang-format off: the order matters

@@ -11,6 +11,7 @@ namespace paddock::cpu::portable {
 namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
+constexpr int kRowBlock = 2, kVectorBlock = 1;
 
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) { return a * b + c; }
 

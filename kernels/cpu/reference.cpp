@@ -11,6 +11,8 @@ namespace paddock::cpu {
 namespace reference {
 namespace {
 
+constexpr int kRowBlock = 2, kVectorBlock = 1;
+
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) { return a * b + c; }
 
 F16Lanes exp_lanes(F16Lanes x) {

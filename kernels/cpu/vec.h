@@ -17,7 +17,9 @@ static inline F16Lanes load_lanes(const float* p) {
   return v;
 }
 static inline void store_lanes(float* p, F16Lanes v) { std::memcpy(p, &v, sizeof(v)); }
-static inline F16Lanes all_lanes(float x) { return F16Lanes{} + x; }
+static inline F16Lanes all_lanes(float x) {
+  return F16Lanes{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
 
 /// Sum of the lanes in one fixed tree.
 static inline float sum_lanes(F16Lanes v) {
