@@ -27,10 +27,12 @@ enum class MissReason : int32_t {
   kFirstSeen,  ///< nothing that is kept begins like it
   kDiffers,    ///< what is kept begins like it, up to PrefixMiss::differs_at
   kReclaimed,  ///< the block had been kept, and was reclaimed when pages were needed
+  kTrimmed,    ///< the block is known, but a rule had let go of pages that are seen behind it, and
+               ///< those were reclaimed
   kSettings,   ///< the block had been kept under rules that have changed since
   kNotShared,  ///< the rules share no blocks, or KvOptions::reuse is off
 };
-/// "none", "first_seen", "differs", "reclaimed", "settings" or "not_shared".
+/// "none", "first_seen", "differs", "reclaimed", "trimmed", "settings" or "not_shared".
 PADDOCK_API const char* miss_reason_name(MissReason reason) noexcept;
 
 /// The first block of a prompt that was missing. What left is remembered for the last 4,096 blocks.
@@ -40,8 +42,9 @@ struct PrefixMiss {
   int64_t differs_at =
       -1;               ///< with kDiffers: the first position that what is kept has otherwise,
                         ///< or not at all (of blocks with many continuations: among the 256 newest)
-  int64_t step = -1;    ///< with kReclaimed and kSettings: the cache's clock when it left,
-  int64_t request = 0;  ///< and with kReclaimed: whose need it was; 0: not that of a request
+  int64_t step = -1;    ///< with kReclaimed, kTrimmed and kSettings: the cache's clock when it left
+                        ///< (-1, with kTrimmed: not known),
+  int64_t request = 0;  ///< and with the first two: whose need it was; 0: not that of a request
 };
 /// As one line of JSON, without a newline: fields as above, "reason" by name, what is unknown left
 /// out.
@@ -61,8 +64,10 @@ struct KvOptions {
   int32_t block_size = 16;  ///< positions per block, 1..4096
   /// Full blocks stay when nobody lists them any more, until their pages are needed, and a prompt
   /// that begins like an earlier text lists them instead of computing them again: across requests,
-  /// sessions and turns, also while the other one still runs. Under rules by which every layer sees
-  /// everything; other rules neither read nor keep. Token ids are compared. The same bits as
+  /// sessions and turns, also while the other one still runs. Under rules by which what layers see
+  /// depends on positions alone ("full", "window", "sink" and mixes of them, and rules of the
+  /// host's own without a schedule): pages that a window has passed stay as well, until pages are
+  /// needed. Rules that score neither read nor keep. Token ids are compared. The same bits as
   /// without on the CPU and with Precision::kReference; elsewhere within what the device's sums
   /// differ by from one batch to another.
   bool reuse = true;

@@ -29,8 +29,9 @@ class PADDOCK_API ReclaimPolicy {
  public:
   virtual ~ReclaimPolicy();
   virtual std::string name() const = 0;
-  /// Blocks are numbered from 0 to n_blocks - 1. Called before anything else: take memory here, as
-  /// later calls come in the middle of decoding.
+  /// Blocks are numbered from 0 to n_blocks - 1. Called before anything else, and again, when
+  /// nothing is kept, where other rules change how many there can be: take memory here, as later
+  /// calls come in the middle of decoding.
   virtual void reserve(int32_t n_blocks);
   /// From now on the block may be named. Of one sequence that ends it is the deepest.
   virtual void on_leaf(const CachedBlock& block) = 0;
@@ -38,7 +39,8 @@ class PADDOCK_API ReclaimPolicy {
   virtual void on_use(int32_t block) = 0;
   /// A leaf is gone, named or not; its number may come back for another block.
   virtual void on_removed(int32_t block) = 0;
-  /// The leaf that leaves next. There is one.
+  /// The leaf that leaves next. There is one. It stays, and the next call asks again, where a page
+  /// goes first that a live sequence's window passed before anybody last used that leaf.
   virtual int32_t next() = 0;
 };
 

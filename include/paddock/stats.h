@@ -38,6 +38,7 @@ struct KvLayerStats {
   int64_t bytes = 0;        ///< pages_active times the page size
   int64_t pages_allocated = 0;
   std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
+  int64_t pages_retained = 0;  ///< of those removed: stay, for reuse or as others list them
   int64_t pages_merged = 0;    ///< freed because another sequence had computed the same block
   int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group
   int64_t trim_decisions = 0;  ///< times a scored rule was asked

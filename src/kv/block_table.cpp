@@ -130,6 +130,20 @@ int64_t BlockTable::listed_from(int64_t end, int64_t enough) const {
   return found;
 }
 
+int64_t BlockTable::entry_of(int64_t first_position) const {
+  const auto at = std::lower_bound(
+      entries.begin(), entries.end(), first_position,
+      [](const BlockEntry& e, int64_t position) { return e.first_position < position; });
+  if (at == entries.end() || at->first_position != first_position) return n_entries();
+  return at - entries.begin();
+}
+
+void BlockTable::replace_page(int64_t entry, int32_t page) {
+  changes.note(entry);
+  const int32_t before = entries[entry].page;
+  for (; entry < n_entries() && entries[entry].page == before; ++entry) entries[entry].page = page;
+}
+
 int64_t BlockTable::n_pages() const {
   int64_t pages = 0;  // an entry of later slots is the second part of its page
   for (const BlockEntry& e : entries) pages += e.slot_begin == 0 ? 1 : 0;

@@ -54,6 +54,10 @@ struct BlockTable {
   void find_destinations(int64_t first, std::span<KvDestination> out) const;
   /// How far back from `end` on positions are listed without a gap, as far as `enough`.
   int64_t listed_from(int64_t end, int64_t enough) const;
+  /// The first entry of the block at a position; n_entries() if it is not listed.
+  int64_t entry_of(int64_t first_position) const;
+  /// Another page for all entries of the block whose first is `entry`.
+  void replace_page(int64_t entry, int32_t page);
   int64_t n_pages() const;
   int64_t n_entries() const { return static_cast<int64_t>(entries.size()); }
 };

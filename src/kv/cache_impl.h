@@ -24,6 +24,7 @@ struct CachedSequence {
   int64_t trims = 0;            // blocks that its rules have dropped, in all layers
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
+  bool is_apart = false;        // the tree has no room for its text: it shares no full block
   std::vector<BlockTable> layers;
 };
 
@@ -47,28 +48,43 @@ struct CacheManager::Impl {
   void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
-  /// Frees kept blocks until every layer can have so many pages. False, and nothing is freed, where
-  /// all that could be reclaimed is not enough.
+  /// Frees kept pages until every layer can have so many. False, and nothing is freed, where all
+  /// that could be reclaimed is not enough.
   bool make_room(int64_t pages_per_layer);
   /// Whether it would.
   bool has_room(int64_t pages_per_layer);
-  void reclaim_block();
-  /// The pages of a block that the tree has let go of.
-  void free_block(int32_t node, RemovalReason reason);
+  /// Frees what was let go of first: a page that a live sequence's window has passed, or a block
+  /// that nobody has locked.
+  void reclaim();
+  void reclaim_block(int32_t leaf, RemovalReason reason, const Departure& how);
+  /// Takes the node's page from the tree.
+  void free_page(int32_t node, int32_t layer, RemovalReason reason);
   /// A page that only the tree holds, or does so no longer.
   void count_cached(int32_t layer, int32_t page, bool is_cached);
-  /// Whether blocks can be shared: every layer sees everything.
+  void lock(int32_t node);
+  void unlock(int32_t node);
+  /// Takes out the node, and what it continues, as far as they are of no use to anybody.
+  void prune(int32_t node);
+  void unlock_all(CachedSequence& sequence);
+  /// Whether blocks can be shared: what layers see depends on positions alone.
   bool shares() const;
+  /// Nodes that the tree has room for under these rules.
+  static int32_t most_kept(const PolicyMap& policies, const CacheConfig& config);
   /// Puts full blocks of a sequence into the tree.
   void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens, bool is_ending);
-  /// The node's pages take the place of the sequence's own in its block i, which has the same bits.
-  void merge(CachedSequence& sequence, int64_t i, int32_t node);
+  int32_t insert(int32_t parent, std::span<const int32_t> tokens);
+  /// The node's pages take the place of the sequence's own in its block i, which has the same bits
+  /// (not if `is_ending`); where the node has none it gets them.
+  void merge(CachedSequence& sequence, int64_t i, int32_t node, bool is_ending);
   /// Takes out the positions after the last full block; a kept block that has them comes next.
   void drop_tail(CachedSequence& sequence);
+  /// Lists the pages of the sequence's shared blocks from `first` on, as far as they will be seen
+  /// from its length on.
+  void list_blocks(SequenceId id, int32_t layer, size_t first);
   void note_pool_peak();
   /// One more table lists a page of the tree.
   void list_kept(int32_t layer, int32_t page);
-  /// Whether others can see the page that the sequence would write next.
+  /// Whether others can see a page that the sequence would write next.
   bool shares_tail(const CachedSequence& sequence) const;
   /// Whether they are sequences, so that the tree cannot just let go of it.
   bool must_copy_tail(const CachedSequence& sequence) const;
@@ -114,6 +130,8 @@ struct CacheManager::Impl {
   PagePool pool;
   PrefixTree tree;
   std::vector<int32_t> node_of;    // [n_units] the node that holds a reference to the page, or -1
+  BlockLists passed;               // kept pages of locked blocks that no table lists, by that time
+  std::vector<int64_t> passed_at;  // [n_units] the clock then
   std::vector<int32_t> own_pages;  // [n_layers] scratch of copy_tail()
   std::vector<CachedSequence> sequences;
 
@@ -139,7 +157,7 @@ struct CacheManager::Impl {
   mutable std::mutex mutex;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
-    int64_t decisions = 0, merged = 0;
+    int64_t decisions = 0, merged = 0, retained = 0;
     std::array<int64_t, kRemovalReasons> removed{};
   };
   std::vector<Counters> counters;

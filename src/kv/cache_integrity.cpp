@@ -76,12 +76,19 @@ void check_sequence(const CachedSequence& sequence, const Listed& listed, const 
   }
 }
 
-/// Blocks that a sequence has locked in the tree are those that it lists first.
+/// Blocks that a sequence has locked in the tree are its first ones: it lists their pages, but for
+/// what its windows have passed.
 void check_shared(const CacheManager::Impl& cache, const CachedSequence& sequence, int32_t layer) {
-  const std::vector<BlockEntry>& entries = sequence.layers[layer].entries;
+  const BlockTable& table = sequence.layers[layer];
+  const int64_t block_size = cache.config.block_size;
+  const Visibility& v = cache.policies.layer(layer).visibility;
   for (size_t i = 0; i < (sequence.live ? sequence.shared.size() : 0); ++i) {
-    if (i < entries.size() && cache.tree.pages(sequence.shared[i])[layer] == entries[i].page &&
-        entries[i].slot_end == cache.config.block_size) {
+    const int64_t first = static_cast<int64_t>(i) * block_size;
+    const int64_t entry = table.entry_of(first);
+    const bool is_listed = entry < table.n_entries() &&
+                           cache.tree.pages(sequence.shared[i])[layer] == table.entries[entry].page;
+    if (is_listed ||
+        (entry == table.n_entries() && is_past(v, sequence.length, first, block_size))) {
       continue;
     }
     fail(ErrorCode::kInternal, "layer {}: a sequence does not list block {}, which it shares",
@@ -104,6 +111,7 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
   int64_t cached = 0;
   cache.tree.for_each([&](int32_t node, std::span<const int32_t> block_pages) {
     const int32_t page = block_pages[layer];
+    if (page < 0) return;
     if (cache.node_of[page] != node) {
       fail(ErrorCode::kInternal, "layer {}: page {} of a kept block is not known as its", layer,
            page);
@@ -115,16 +123,21 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
       fail(ErrorCode::kInternal, "layer {}: whether the kept page {} may leave is not known", layer,
            page);
     }
+    if (cache.passed.has(page) != (!is_listed && cache.tree.locks(node) > 0)) {
+      fail(ErrorCode::kInternal, "layer {}: whether page {} has been passed is not known", layer,
+           page);
+    }
   });
   int64_t removed = 0;
   for (const int64_t n : count.removed) removed += n;
   if (pages != count.active || tokens != count.tokens || cached != count.cached ||
-      count.allocated + count.reserved - removed - count.merged != count.active + count.cached) {
+      count.allocated + count.reserved + count.retained - removed - count.merged !=
+          count.active + count.cached) {
     fail(ErrorCode::kInternal,
          "layer {}: tables list {} pages and {} tokens, {} pages are kept; counters say {}, {} and "
-         "{}, {} allocated, {} reserved, {} removed, {} merged",
+         "{}, {} allocated, {} reserved, {} removed, {} of them retained, {} merged",
          layer, pages, tokens, cached, count.active, count.tokens, count.cached, count.allocated,
-         count.reserved, removed, count.merged);
+         count.reserved, removed, count.retained, count.merged);
   }
   census.units += (pages + cached) * cache.config.layout.page_units(layer);
 }

@@ -38,11 +38,12 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
       block_pages(config.layout.class_units().size()),
       wanted(block_pages.size()),
       pool(cache_config.n_pages, config.layout.class_units()),
-      tree(config.keep_blocks ? config.n_pages / block_units : 0, config.block_size,
-           config.n_layers, std::move(reclaim)),
+      tree(most_kept(map, config), config.block_size, config.n_layers, std::move(reclaim)),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   node_of.resize(config.n_pages, -1);
+  passed.reserve(config.n_pages);
+  passed_at.resize(config.n_pages);
   own_pages.reserve(config.n_layers);
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     ++block_pages[config.layout.group(layer).page_class];
@@ -53,24 +54,25 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
   adopt(map);
 }
 
-/// Reserves what tables and decisions will need under the new rules. What can fail comes first.
+/// Reserves what tables and decisions will need under the new rules, and lets go of what was kept
+/// under the old ones. What can fail comes first.
 void CacheManager::Impl::adopt(PolicyMap& map) {
   map.check_block_size(config.block_size);
   int64_t longest = 0;  // table of a rule that trims
   std::vector<int32_t> numbers;
+  std::vector<Visibility> seen;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = map.layer(layer);
     const auto known = std::find(rule_names.begin(), rule_names.end(), rule.name);
     numbers.push_back(static_cast<int32_t>(known - rule_names.begin()));
+    seen.push_back(rule.visibility);
     if (known == rule_names.end()) rule_names.push_back(rule.name);
     const int64_t entries = max_entries(rule, config);
     for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) longest = std::max(longest, entries);
   }
-  // Its blocks are in every layer, so there are no more of them than the tree has room for.
-  const int64_t most_shared =
-      std::min<int64_t>(config.max_positions / config.block_size,
-                        config.keep_blocks ? config.n_pages / block_units : 0);
+  const int32_t most = most_kept(map, config);
+  const int64_t most_shared = std::min<int64_t>(config.max_positions / config.block_size, most);
   for (CachedSequence& sequence : sequences) {
     sequence.shared.reserve(static_cast<size_t>(most_shared));
   }
@@ -79,6 +81,12 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   choices.reserve(longest);
   spared.reserve(longest);
   named.reserve(longest);
+  std::unique_ptr<PrefixTree::Room> room = tree.make_room(most);
+  while (tree.evictable() > 0) {
+    reclaim_block(tree.next(), RemovalReason::kUser,
+                  {.step = steps, .reason = MissReason::kSettings});
+  }
+  tree.move_into(std::move(room), seen);
   layer_rules = std::move(numbers);
   std::swap(policies, map);
 }
@@ -104,11 +112,6 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
     impl_->config.max_positions = before;
     throw;
   }
-  // What is kept was computed under other rules.
-  while (impl_->tree.evictable() > 0) {
-    const Departure how{.step = impl_->steps, .is_reclaimed = false};
-    impl_->free_block(impl_->tree.evict(how), RemovalReason::kUser);
-  }
 }
 
 // ---- sequences
@@ -126,6 +129,7 @@ SequenceId CacheManager::open() {
     sequence.trims = 0;
     sequence.deciding = false;
     sequence.shared.clear();
+    sequence.is_apart = false;
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       sequence.layers[layer].clear(rule(layer));
     }
@@ -142,6 +146,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
   CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   impl_->keep_blocks(sequence, tokens, true);
+  impl_->unlock_all(sequence);  // so that what the tables list now becomes cached with its block
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
     impl_->counters[layer].tokens -= table.tokens;
@@ -153,10 +158,6 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
       impl_->drop_page(layer, table.entries[i].page, reason);
     }
     table.clear(rule(layer));
-  }
-  // Deeper blocks first, so that leaves are reclaimed before what they continue.
-  for (size_t i = sequence.shared.size(); i-- > 0;) {
-    impl_->tree.unlock(sequence.shared[i], impl_->steps);
   }
   sequence.live = false;
   --impl_->live;
@@ -313,13 +314,13 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
     if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
       sequence.layers[layer].split_sinks(layer_rule);
     }
-    impl_->release_past(id, layer);
   }
+  impl_->keep_blocks(sequence, tokens, false);  // what is past now, too
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->release_past(id, layer);
   lock.unlock();  // policies are the host's
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
   lock.lock();
   sequence.deciding = false;
-  impl_->keep_blocks(sequence, tokens, false);
 }
 
 void CacheManager::tick() {
@@ -350,7 +351,8 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
     counters[layer].tokens -= e.slot_end - e.slot_begin;
     if (e.slot_begin != 0) continue;  // the page stays for its sinks
     log_removal(id, layer, keep, RemovalReason::kWindow);
-    drop_page(layer, e.page, RemovalReason::kWindow);
+    ++counters[layer].removed[static_cast<size_t>(RemovalReason::kWindow)];
+    if (!unlist_page(layer, e.page)) ++counters[layer].retained;
   }
   table.erase(first, keep);
 }

@@ -95,9 +95,9 @@ class CacheManager {
   void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                std::span<const int64_t> key_norms);
   /// The reserved tokens are written: length grows, what the rules say leaves. Where
-  /// CacheConfig::keep_blocks and every layer sees everything, blocks that are full now are kept
-  /// for reuse, as far as `tokens`, those of the sequence from its first position on, reach. Where
-  /// another sequence has computed the same block, its pages take the place of this one's, or
+  /// shares_blocks(), blocks that are full now are kept for reuse, what a window passes with this
+  /// step included, as far as `tokens`, those of the sequence from its first position on, reach.
+  /// Where another sequence has computed the same block, its pages take the place of this one's, or
   /// (unless CacheConfig::merges_blocks) this one's and what follows stay its own until it ends.
   void commit(SequenceId id, std::span<const int32_t> tokens = {});
   /// One forward pass is over.
@@ -108,9 +108,10 @@ class CacheManager {
   /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
 
-  // ---- blocks kept for reuse (CacheConfig::keep_blocks), where every layer sees everything
+  // ---- blocks kept for reuse (CacheConfig::keep_blocks), where rules do not score
   /// Lists, in a sequence that has as many positions of `tokens`, the kept blocks that go on from
-  /// there, until one is missing; the sequence then has their length, at most `max_positions`.
+  /// there, as far as all is there that its layers then see; it has their length, at most
+  /// `max_positions`, and the tables that it would have if it had computed them.
   /// Returns by how much it grew: 0 where full blocks of the sequence are its own alone. Positions
   /// after its last full block give way to a kept block that has them, too.
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for

@@ -94,6 +94,7 @@ void add(KvLayerStats& total, const KvLayerStats& layer) {
   total.tokens_peak = std::max(total.tokens_peak, layer.tokens_peak);
   total.bytes += layer.bytes;
   total.pages_allocated += layer.pages_allocated;
+  total.pages_retained += layer.pages_retained;
   total.pages_merged += layer.pages_merged;
   total.tokens_read += layer.tokens_read;
   total.trim_decisions += layer.trim_decisions;
@@ -150,6 +151,7 @@ KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
   layer.bytes = count.active * config.layout.group(i).page_bytes;
   layer.pages_allocated = count.allocated;
   layer.pages_removed = count.removed;
+  layer.pages_retained = count.retained;
   layer.pages_merged = count.merged;
   layer.tokens_read = count.read;
   layer.trim_decisions = count.decisions;

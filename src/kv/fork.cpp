@@ -29,6 +29,7 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   fork.length = origin.length;
   fork.prompt = origin.prompt;
   fork.trims = origin.trims;
+  fork.is_apart = origin.is_apart;
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

@@ -27,14 +27,39 @@ PrefixTree::PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
     : block_size_(block_size),
       n_layers_(n_layers),
       hash_(hash),
-      nodes_(capacity),
-      tokens_(static_cast<size_t>(capacity) * block_size),
-      pages_(static_cast<size_t>(capacity) * n_layers, -1),
-      buckets_(std::bit_ceil(static_cast<size_t>(capacity) + 1), -1),
+      seen_(n_layers, Visibility{0, kUnlimited}),
+      absent_(n_layers),
       order_(std::move(policy), capacity),
-      evicted_(kRemembered) {
-  free_.reserve(capacity);
-  for (int32_t i = capacity; i-- > 0;) free_.push_back(i);
+      departed_(kRemembered) {
+  swap_with(*make_room(capacity));
+}
+
+std::unique_ptr<PrefixTree::Room> PrefixTree::make_room(int32_t capacity) const {
+  auto room = std::make_unique<Room>();
+  const auto n = static_cast<size_t>(capacity);
+  room->nodes.resize(n);
+  room->tokens.resize(n * block_size_);
+  room->pages.assign(n * n_layers_, -1);
+  room->buckets.assign(std::bit_ceil(n + 1), -1);
+  room->free.reserve(n);
+  for (int32_t i = capacity; i-- > 0;) room->free.push_back(i);
+  room->order = ReclaimOrder::Room(capacity);
+  return room;
+}
+
+void PrefixTree::swap_with(Room& room) {
+  nodes_.swap(room.nodes);
+  tokens_.swap(room.tokens);
+  pages_.swap(room.pages);
+  free_.swap(room.free);
+  buckets_.swap(room.buckets);
+}
+
+void PrefixTree::move_into(std::unique_ptr<Room> room, std::span<const Visibility> seen) {
+  std::copy(seen.begin(), seen.end(), seen_.begin());
+  if (room->nodes.size() == nodes_.size()) return;
+  swap_with(*room);
+  order_.move_into(std::move(room->order));
 }
 
 std::span<const int32_t> PrefixTree::block_of(std::span<const int32_t> tokens, int64_t i) const {
@@ -75,14 +100,32 @@ int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const 
 void PrefixTree::extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
                         std::vector<int32_t>& nodes) {
   const int64_t end = std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks);
+  const size_t known = nodes.size();
+  size_t served = known;  // blocks of the longest prefix of which all is there that is seen
+  std::fill(absent_.begin(), absent_.end(), -1);
   int32_t parent = nodes.empty() ? kRoot : nodes.back();
-  for (auto i = static_cast<int64_t>(nodes.size()); i < end; ++i) {
-    const int32_t node = find(parent, block_of(tokens, i));
-    if (node < 0) return;
-    if (counts) ++lookups_, ++hits_;
-    nodes.push_back(node);
-    parent = node;
+  for (auto i = static_cast<int64_t>(known); i < end; ++i) {
+    parent = find(parent, block_of(tokens, i));
+    if (parent < 0) break;
+    nodes.push_back(parent);
+    if (serves(parent, i)) served = nodes.size();
   }
+  nodes.resize(served);
+  if (!counts) return;
+  lookups_ += static_cast<int64_t>(served - known);
+  hits_ += static_cast<int64_t>(served - known);
+}
+
+bool PrefixTree::serves(int32_t node, int64_t i) {
+  bool serves = true;
+  for (int32_t layer = 0; layer < n_layers_; ++layer) {
+    const Visibility& v = seen_[layer];
+    const bool is_lost = absent_[layer] >= 0 && absent_[layer] * block_size_ < v.sinks;
+    if (pages(node)[layer] < 0 && !is_lost) absent_[layer] = i;  // a sink lost stays lost
+    if (absent_[layer] < 0) continue;
+    serves = serves && is_past(v, (i + 1) * block_size_, absent_[layer] * block_size_, block_size_);
+  }
+  return serves;
 }
 
 PrefixMiss PrefixTree::ask(std::span<const int32_t> tokens, int64_t max_blocks,
@@ -92,20 +135,27 @@ PrefixMiss PrefixTree::ask(std::span<const int32_t> tokens, int64_t max_blocks,
   const int32_t parent = nodes.empty() ? kRoot : nodes.back();
   const auto block = block_of(tokens, i);
   ++lookups_;
-  const auto departure = evicted_.take(hash_after(parent, block));
-  if (departure && departure->is_reclaimed) ++regrets_;
+  Departure* departure = departed_.find(hash_after(parent, block));
+  if (departure != nullptr && departure->reason != MissReason::kSettings &&
+      !departure->is_regretted) {
+    departure->is_regretted = true;
+    ++regrets_;
+  }
   return why_missing(parent, block, i * block_size_, departure);
 }
 
 PrefixMiss PrefixTree::why_missing(int32_t parent, std::span<const int32_t> tokens,
-                                   int64_t position,
-                                   const std::optional<Departure>& departure) const {
+                                   int64_t position, const Departure* departure) const {
   PrefixMiss miss;
   miss.position = position;
-  if (departure) {
-    miss.reason = departure->is_reclaimed ? MissReason::kReclaimed : MissReason::kSettings;
+  if (departure != nullptr) {
+    miss.reason = departure->reason;
     miss.step = departure->step;
     miss.request = departure->request;
+    return miss;
+  }
+  if (find(parent, tokens) >= 0) {  // but not all that is seen behind it
+    miss.reason = MissReason::kTrimmed;
     return miss;
   }
   int64_t common = 0;
@@ -136,6 +186,9 @@ int32_t PrefixTree::insert(int32_t parent, std::span<const int32_t> tokens) {
   n.depth = parent == kRoot ? 0 : nodes_[parent].depth + 1;
   n.hash = hash_after(parent, tokens);
   std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t{node} * block_size_);
+  const std::span<int32_t> none = pages(node);
+  std::fill(none.begin(), none.end(), -1);
+  departed_.take(n.hash);
   int32_t& bucket = buckets_[n.hash & (buckets_.size() - 1)];
   n.next = bucket;
   bucket = node;
@@ -167,15 +220,19 @@ int32_t PrefixTree::leaf_below(int32_t node) const {
   return node;
 }
 
-int32_t PrefixTree::evict(const Departure& how) {
-  const int32_t node = order_.next();
-  take_out(node, how);
-  return node;
+bool PrefixTree::is_void(int32_t node) const {
+  const std::span<const int32_t> its = pages(node);
+  return order_.is_leaf(node) &&
+         std::all_of(its.begin(), its.end(), [](int32_t p) { return p < 0; });
 }
 
-void PrefixTree::take_out(int32_t node, const Departure& how) {
+void PrefixTree::note_page_gone(int32_t node, const Departure& how) {
+  departed_.add(nodes_[node].hash, how);
+}
+
+void PrefixTree::take_out(int32_t node, const Departure* how) {
   order_.on_removed(node);
-  evicted_.add(nodes_[node].hash, how);
+  if (how != nullptr) departed_.add(nodes_[node].hash, *how);
   unlink(node);
   const int32_t parent = nodes_[node].parent;
   if (parent != kRoot && nodes_[parent].first_child < 0 && nodes_[parent].locks == 0) {

@@ -3,13 +3,13 @@
 //
 // A tree over token ids: a node is one full block, the child of the block before it; its pages hold
 // what those tokens after that prefix have become. Children are found by a hash, but a node is only
-// taken for a block whose tokens it has: no hash is trusted. The tree knows numbers of pages and
-// nothing of the pool; who uses it owns the pages' references.
+// taken for a block whose tokens it has: no hash is trusted. A page may be absent, where a layer's
+// window had passed it: the node stays for the tokens, as what comes after it is still of use. The
+// tree knows numbers of pages and nothing of the pool; who uses it owns the pages' references.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,14 +17,16 @@
 #include "kv/recent_hashes.h"
 #include "kv/reclaim_policy.h"
 #include "paddock/kv_cache.h"
+#include "paged_kv.h"
 
 namespace paddock {
 
-/// How a block left.
+/// How a block, or a page of it, left.
 struct Departure {
   int64_t step = 0;
-  int64_t request = 0;       // whose need it was
-  bool is_reclaimed = true;  // false: the rules changed
+  int64_t request = 0;  // whose need it was
+  MissReason reason = MissReason::kReclaimed;
+  bool is_regretted = false;  // it has been looked for since
 };
 
 class PrefixTree {
@@ -39,22 +41,33 @@ class PrefixTree {
   PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
              std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
 
+  /// What depends on how many blocks there can be.
+  struct Room;
+  std::unique_ptr<Room> make_room(int32_t capacity) const;
+  /// Goes on there, with what layers see from now on. Nothing is kept now.
+  void move_into(std::unique_ptr<Room> room, std::span<const Visibility> seen);
+  int32_t capacity() const { return static_cast<int32_t>(nodes_.size()); }
+
   /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
-  /// blocks after them, until one is missing or there are `max_blocks`. Where `counts`, each is a
-  /// lookup and a hit.
+  /// blocks after them, up to the last one before `max_blocks` behind which every layer has all
+  /// that it sees; what it sees of the first blocks is there. Where `counts`, each is a lookup and
+  /// a hit.
   void extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
               std::vector<int32_t>& nodes);
-  /// Why the full block after those is missing, which is counted as a lookup, and as regret if it
-  /// had been reclaimed; that is forgotten with the answer. Nothing if there is none to look for.
+  /// Why the full block after those is missing, which is counted as a lookup, and once as regret if
+  /// it had been reclaimed. Nothing if there is none to look for.
   PrefixMiss ask(std::span<const int32_t> tokens, int64_t max_blocks,
                  std::span<const int32_t> nodes);
   /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
   int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
-  /// A new child, which find() does not know yet, locked once; its pages are to be filled in. -1
-  /// if there is no room.
+  /// A new child, which find() does not know yet, locked once, without pages. -1 if there is no
+  /// room.
   int32_t insert(int32_t parent, std::span<const int32_t> tokens);
-  std::span<int32_t> pages(int32_t node);  // [n_layers]
+  std::span<int32_t> pages(int32_t node);  // [n_layers], -1: absent
   std::span<const int32_t> pages(int32_t node) const;
+  /// A page of it was reclaimed, which is remembered, or one has come back, and that is forgotten.
+  void note_page_gone(int32_t node, const Departure& how);
+  void note_page_back(int32_t node) { departed_.take(nodes_[node].hash); }
   /// How many live sequences have locked it.
   int32_t locks(int32_t node) const { return nodes_[node].locks; }
   /// A block that continues it, or one that continues that and so on, and that nothing continues;
@@ -62,6 +75,11 @@ class PrefixTree {
   int32_t leaf_below(int32_t node) const;
   /// Blocks before it.
   int32_t depth(int32_t node) const { return nodes_[node].depth; }
+  int32_t parent(int32_t node) const { return nodes_[node].parent; }
+  /// Whether it has no page, no lock and no child: of no use to anybody.
+  bool is_void(int32_t node) const;
+  /// The clock when the last sequence let go of it.
+  int64_t last_use(int32_t node) const { return nodes_[node].last_use; }
 
   /// One more live sequence lists the block, or one less. Whoever locks a node has locked its
   /// ancestors, and unlocks deeper blocks first.
@@ -69,11 +87,11 @@ class PrefixTree {
   void unlock(int32_t node, int64_t step);
   /// Blocks that nobody has locked.
   int32_t evictable() const { return order_.n_cached(); }
-  /// Takes out the block that the policy would have leave next, which nothing continues; its
-  /// pages() stay readable until the next insert(). evictable() > 0.
-  int32_t evict(const Departure& how = {});
-  /// Takes out a block that nobody has locked and nothing continues; likewise.
-  void take_out(int32_t node, const Departure& how = {});
+  /// The block that the policy would have leave next, which nothing continues. evictable() > 0.
+  int32_t next() { return order_.next(); }
+  /// Takes out a block that nobody has locked and nothing continues; its pages() stay readable
+  /// until the next insert(). Null: there is nothing to remember of it.
+  void take_out(int32_t node, const Departure* how);
 
   int64_t lookups() const { return lookups_; }
   int64_t hits() const { return hits_; }
@@ -110,9 +128,12 @@ class PrefixTree {
   std::span<const int32_t> tokens_of(int32_t node) const;
   int32_t& first_child_of(int32_t parent);
   void unlink(int32_t node);
+  void swap_with(Room& room);
+  /// Takes the i-th block of a text into account; whether all is there that is seen behind it.
+  bool serves(int32_t node, int64_t i);
   CachedBlock cached(int32_t node) const;
   PrefixMiss why_missing(int32_t parent, std::span<const int32_t> tokens, int64_t position,
-                         const std::optional<Departure>& departure) const;
+                         const Departure* departure) const;
 
   int32_t block_size_, n_layers_;
   BlockHash hash_;
@@ -122,9 +143,17 @@ class PrefixTree {
   std::vector<int32_t> free_;     // nodes
   std::vector<int32_t> buckets_;  // first node; their number is a power of two
   int32_t roots_child_ = -1;
+  std::vector<Visibility> seen_;  // [n_layers]
+  std::vector<int64_t> absent_;   // [n_layers] scratch of extend(): the newest block without a page
   ReclaimOrder order_;
-  RecentHashes<Departure> evicted_;  // so that regret can be told from a first miss
+  RecentHashes<Departure> departed_;  // so that regret can be told from a first miss
   int64_t lookups_ = 0, hits_ = 0, regrets_ = 0;
+};
+
+struct PrefixTree::Room {
+  std::vector<Node> nodes;
+  std::vector<int32_t> tokens, pages, free, buckets;
+  ReclaimOrder::Room order;
 };
 
 }  // namespace paddock

@@ -24,6 +24,13 @@ class RecentHashes {
     oldest_ = (oldest_ + 1) % slots_.size();
   }
 
+  /// What is known of it, until the next call; null if it is not there.
+  Value* find(uint64_t hash) {
+    int32_t at = buckets_[bucket(hash)];
+    while (at >= 0 && slots_[at].hash != hash) at = slots_[at].next;
+    return at >= 0 ? &slots_[at].value : nullptr;
+  }
+
   /// Takes it out; nothing if it was not there.
   std::optional<Value> take(uint64_t hash) {
     for (int32_t* at = &buckets_[bucket(hash)]; *at >= 0; at = &slots_[*at].next) {

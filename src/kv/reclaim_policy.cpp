@@ -52,8 +52,7 @@ int32_t BlockLists::front(int32_t list) const {
 // ---- a policy's answers, checked
 
 ReclaimOrder::ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks)
-    : policy_(std::move(policy)), is_leaf_(n_blocks) {
-  lists_.reserve(n_blocks);
+    : policy_(std::move(policy)), room_(n_blocks) {
   if (policy_ == nullptr) return;
   name_ = ask_host("a reclaim policy's name()", [&] { return policy_->name(); });
   ask_host(fmt::format("reclaim policy '{}'", name_), [&] { policy_->reserve(n_blocks); });
@@ -83,37 +82,42 @@ bool ReclaimOrder::tell(const Hook& hook) noexcept {
   return false;
 }
 
+void ReclaimOrder::move_into(Room room) {
+  room_ = std::move(room);
+  tell([&] { policy_->reserve(static_cast<int32_t>(room_.is_leaf.size())); });
+}
+
 void ReclaimOrder::on_release(const CachedBlock& block, bool is_leaf) {
-  lists_.push_back(0, block.block);
+  room_.lists.push_back(0, block.block);
   if (is_leaf) on_leaf(block);
 }
 
 void ReclaimOrder::on_leaf(const CachedBlock& block) {
-  is_leaf_[block.block] = 1;
+  room_.is_leaf[block.block] = 1;
   tell([&] { policy_->on_leaf(block); });
 }
 
 void ReclaimOrder::on_use(int32_t block) {
-  lists_.remove(block);
-  if (is_leaf_[block] == 0) return;
-  is_leaf_[block] = 0;
+  room_.lists.remove(block);
+  if (room_.is_leaf[block] == 0) return;
+  room_.is_leaf[block] = 0;
   tell([&] { policy_->on_use(block); });
 }
 
 void ReclaimOrder::on_removed(int32_t block) {
-  lists_.remove(block);
-  is_leaf_[block] = 0;
+  room_.lists.remove(block);
+  room_.is_leaf[block] = 0;
   tell([&] { policy_->on_removed(block); });
 }
 
 int32_t ReclaimOrder::next() {
   int32_t block = -1;
   if (tell([&] { block = policy_->next(); })) {
-    const bool known = block >= 0 && block < static_cast<int32_t>(is_leaf_.size());
-    if (known && is_leaf_[block] != 0) return block;
+    const bool known = block >= 0 && block < static_cast<int32_t>(room_.is_leaf.size());
+    if (known && room_.is_leaf[block] != 0) return block;
     violation("block {} may not leave", block);
   }
-  return lists_.front(0);
+  return room_.lists.front(0);
 }
 
 }  // namespace paddock

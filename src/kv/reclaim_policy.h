@@ -26,6 +26,7 @@ class BlockLists {
   void push_back(int32_t list, int32_t block);
   /// Does nothing if it is in none.
   void remove(int32_t block);
+  bool has(int32_t block) const { return links_[n_lists_ + block].list >= 0; }
   /// The one that has been there longest; -1: the list is empty.
   int32_t front(int32_t list) const;
   int32_t size(int32_t list) const { return sizes_[list]; }
@@ -48,6 +49,15 @@ class ReclaimOrder {
   /// `policy`: null for least recently used.
   ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks);
 
+  /// What depends on how many blocks there can be.
+  struct Room {
+    explicit Room(int32_t n_blocks = 0) : is_leaf(n_blocks) { lists.reserve(n_blocks); }
+    BlockLists lists;              // one, by the time when they were let go of
+    std::vector<uint8_t> is_leaf;  // [n_blocks] 1 where the block may be named
+  };
+  /// Goes on there. Nothing is kept now.
+  void move_into(Room room);
+
   /// Nobody has the block locked any more.
   void on_release(const CachedBlock& block, bool is_leaf);
   /// Nothing continues any more what nobody has locked.
@@ -59,8 +69,8 @@ class ReclaimOrder {
   /// The block to leave next, a leaf. n_cached() > 0.
   int32_t next();
 
-  int32_t n_cached() const { return lists_.size(0); }  // that nobody has locked
-  bool is_leaf(int32_t block) const { return is_leaf_[block] != 0; }
+  int32_t n_cached() const { return room_.lists.size(0); }  // that nobody has locked
+  bool is_leaf(int32_t block) const { return room_.is_leaf[block] != 0; }
   int64_t violations() const { return violations_; }
   const std::string& last_violation() const { return last_violation_; }
 
@@ -72,9 +82,8 @@ class ReclaimOrder {
   void violation(const char* format, const Args&... args) noexcept;
 
   std::unique_ptr<ReclaimPolicy> policy_;
-  std::string name_;              // the policy's
-  BlockLists lists_;              // one, by the time when they were let go of
-  std::vector<uint8_t> is_leaf_;  // [n_blocks] 1 where the block may be named
+  std::string name_;  // the policy's
+  Room room_;
   int64_t violations_ = 0;
   std::string last_violation_;
 };

@@ -7,13 +7,25 @@
 
 namespace paddock {
 
+// A rule that does not trim goes by visibility(): positions alone, whoever wrote it.
 bool CacheManager::Impl::shares() const {
   if (!config.keep_blocks) return false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const LayerRule& rule = policies.layer(layer);
-    if (rule.trims() || rule.visibility.window != kUnlimited) return false;
+    if (policies.layer(layer).trims()) return false;
   }
   return true;
+}
+
+// A node is worth its place as long as the layers without a window have its pages; where all have
+// one, texts may be longer than what is resident of them: there is room for a block per page.
+int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConfig& config) {
+  if (!config.keep_blocks) return 0;
+  int32_t units = 0;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    const bool stays = policies.layer(layer).visibility.window == kUnlimited;
+    units += stays ? config.layout.page_units(layer) : 0;
+  }
+  return config.n_pages / std::max(1, units);
 }
 
 bool CacheManager::shares_blocks() const { return impl_->shares(); }
@@ -51,22 +63,36 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   impl_->tree.extend(tokens, max_positions / block_size, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
-  const auto first = static_cast<int64_t>(known);
-  for (BlockTable& table : sequence.layers) table.changes.note(first);
-  for (size_t i = known; i < sequence.shared.size(); ++i) {
-    const int32_t node = sequence.shared[i];
-    impl_->tree.lock(node);
-    for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      const int32_t page = impl_->tree.pages(node)[layer];
-      impl_->list_kept(layer, page);
-      sequence.layers[layer].append_part(rule(layer), page, sequence.length, 0,
-                                         static_cast<int32_t>(block_size), impl_->steps);
-      impl_->counters[layer].tokens += block_size;
-    }
-    sequence.length += block_size;
+  sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    impl_->list_blocks(id, layer, known);
   }
+  for (size_t i = known; i < sequence.shared.size(); ++i) impl_->lock(sequence.shared[i]);
   impl_->note_pool_peak();
   return sequence.length - before;
+}
+
+// The table is then as if the sequence had computed the blocks, and dropped what is past.
+void CacheManager::Impl::list_blocks(SequenceId id, int32_t layer, size_t first) {
+  const CachedSequence& sequence = at(id);
+  const LayerRule& rule = policies.layer(layer);
+  BlockTable& table = sequences[id].layers[layer];
+  const auto block_size = int64_t{config.block_size};
+  release_past(id, layer);  // first, so that the table never holds more than it has room for
+  table.changes.note(table.n_entries());
+  for (size_t i = first; i < sequence.shared.size(); ++i) {
+    const int64_t position = static_cast<int64_t>(i) * block_size;
+    if (is_past(rule.visibility, sequence.length, position, block_size)) continue;
+    const int32_t page = tree.pages(sequence.shared[i])[layer];
+    list_kept(layer, page);
+    table.append_part(rule, page, position, 0, config.block_size, steps);
+    counters[layer].tokens += block_size;
+  }
+  const int64_t before = static_cast<int64_t>(first) * block_size;
+  if (!rule.has_sinks() || before >= rule.splits_at()) return;
+  if (sequence.length < rule.splits_at()) return;
+  table.split_sinks(rule);
+  release_past(id, layer);  // what shares a page with sinks
 }
 
 void CacheManager::Impl::list_kept(int32_t layer, int32_t page) {
@@ -82,12 +108,54 @@ void CacheManager::Impl::list_kept(int32_t layer, int32_t page) {
 void CacheManager::Impl::count_cached(int32_t layer, int32_t page, bool is_cached) {
   pool.set_reclaimable(page, is_cached);
   counters[layer].cached += is_cached ? 1 : -1;
+  if (!is_cached) return passed.remove(page);
+  if (tree.locks(node_of[page]) == 0) return;  // it leaves with its block
+  passed.push_back(0, page);
+  passed_at[page] = steps;
+}
+
+void CacheManager::Impl::lock(int32_t node) {
+  if (tree.locks(node) == 0) {
+    for (const int32_t page : tree.pages(node)) {
+      if (page < 0 || !pool.is_reclaimable(page)) continue;
+      passed.push_back(0, page);
+      passed_at[page] = steps;
+    }
+  }
+  tree.lock(node);
+}
+
+void CacheManager::Impl::unlock(int32_t node) {
+  tree.unlock(node, steps);
+  if (tree.locks(node) > 0) return;
+  for (const int32_t page : tree.pages(node)) {
+    if (page >= 0) passed.remove(page);
+  }
+  prune(node);
+}
+
+void CacheManager::Impl::unlock_all(CachedSequence& sequence) {
+  // Deeper blocks first, so that leaves are reclaimed before what they continue.
+  for (size_t i = sequence.shared.size(); i-- > 0;) unlock(sequence.shared[i]);
+  sequence.shared.clear();
+}
+
+void CacheManager::Impl::prune(int32_t node) {
+  while (node != PrefixTree::kRoot && tree.is_void(node)) {
+    const int32_t parent = tree.parent(node);
+    tree.take_out(node, nullptr);
+    node = parent;
+  }
 }
 
 void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
   const int64_t n = sequence.length % config.block_size;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
+    const LayerRule& rule = policies.layer(layer);
+    const bool is_split = rule.has_sinks() && sequence.length >= rule.splits_at();
+    if (is_split && sequence.length - n < rule.splits_at()) table.join_sinks(rule);
+    table.changes.note(table.n_entries() - 1);
     if (unlist_page(layer, table.entries.back().page)) ++counters[layer].merged;
     table.entries.pop_back();
     table.records.pop_back();
@@ -103,7 +171,8 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
                                      bool is_ending) {
   const int64_t block_size = config.block_size;
   const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
-  if (static_cast<int64_t>(sequence.shared.size()) >= full || !shares()) return;
+  if (static_cast<int64_t>(sequence.shared.size()) >= full || sequence.is_apart || !shares())
+    return;
   for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {
     const int32_t parent = i == 0 ? PrefixTree::kRoot : sequence.shared.back();
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
@@ -113,46 +182,67 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
       // what a sequence holds of the pool is what its tables list: where bits may differ it waits
       // for its end to put deeper blocks below the other's.
       if (!config.merges_blocks && !is_ending) return;
-      tree.lock(node);
-      if (!is_ending) merge(sequence, i, node);
-      sequence.shared.push_back(node);
-      continue;
+      lock(node);
+    } else {
+      node = insert(parent, block);
+      if (node < 0) {
+        // All nodes are those of live texts. A window moves on, and what it leaves behind serves
+        // nobody for long without what follows it: whoever finds no room gives its own back.
+        unlock_all(sequence);
+        sequence.is_apart = true;
+        return;
+      }
     }
-    node = tree.insert(parent, block);
-    if (node < 0) return;
     sequence.shared.push_back(node);
-    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      const int32_t page = sequence.layers[layer].entries[i].page;
-      tree.pages(node)[layer] = page;
-      pool.retain(page);
-      node_of[page] = node;
-    }
+    merge(sequence, i, node, is_ending);
   }
 }
 
-void CacheManager::Impl::merge(CachedSequence& sequence, int64_t i, int32_t node) {
+int32_t CacheManager::Impl::insert(int32_t parent, std::span<const int32_t> tokens) {
+  int32_t node = tree.insert(parent, tokens);
+  if (node >= 0 || tree.evictable() == 0) return node;
+  reclaim_block(tree.next(), RemovalReason::kCapacity, {.step = steps, .request = needing});
+  return tree.insert(parent, tokens);
+}
+
+void CacheManager::Impl::merge(CachedSequence& sequence, int64_t i, int32_t node, bool is_ending) {
+  bool is_back = false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
-    const int32_t page = tree.pages(node)[layer];
-    list_kept(layer, page);
-    const int32_t own = std::exchange(table.entries[i].page, page);
-    table.changes.note(i);
-    if (unlist_page(layer, own)) ++counters[layer].merged;
+    const int64_t entry = table.entry_of(i * config.block_size);
+    if (entry == table.n_entries()) continue;  // the window has passed it
+    const int32_t own = table.entries[entry].page;
+    int32_t& page = tree.pages(node)[layer];
+    if (page < 0) {
+      page = own;
+      pool.retain(page);
+      node_of[page] = node;
+      is_back = true;
+    } else if (page != own && !is_ending) {
+      list_kept(layer, page);
+      table.replace_page(entry, page);
+      if (unlist_page(layer, own)) ++counters[layer].merged;
+    }
   }
+  if (is_back) tree.note_page_back(node);
 }
 
 // ---- not written
 
 bool CacheManager::Impl::shares_tail(const CachedSequence& sequence) const {
   if (sequence.length % config.block_size == 0) return false;
-  // What is shared is shared in every layer.
-  return pool.references(sequence.layers[0].entries.back().page) > 1;
+  return std::any_of(sequence.layers.begin(), sequence.layers.end(), [&](const BlockTable& table) {
+    return pool.references(table.entries.back().page) > 1;
+  });
 }
 
 bool CacheManager::Impl::must_copy_tail(const CachedSequence& sequence) const {
-  if (!shares_tail(sequence)) return false;
-  const int32_t page = sequence.layers[0].entries.back().page;
-  return node_of[page] < 0 || pool.references(page) > 2;
+  if (sequence.length % config.block_size == 0) return false;
+  return std::any_of(sequence.layers.begin(), sequence.layers.end(), [&](const BlockTable& table) {
+    const int32_t page = table.entries.back().page;
+    const int32_t node = node_of[page];
+    return pool.references(page) > (node < 0 ? 1 : 2) || (node >= 0 && tree.locks(node) > 0);
+  });
 }
 
 bool CacheManager::Impl::find_room(CachedSequence& sequence, int64_t blocks) {
@@ -164,11 +254,12 @@ bool CacheManager::Impl::find_room(CachedSequence& sequence, int64_t blocks) {
   // There is no page for a copy. Where no other sequence lists the block, the tree lets go of it
   // and of what continues it; then it is this sequence's own.
   if (must_copy_tail(sequence) || !has_room(blocks)) return false;
-  const int32_t node = node_of[sequence.layers[0].entries.back().page];
-  for (int32_t leaf = -1; leaf != node;) {
-    leaf = tree.leaf_below(node);
-    tree.take_out(leaf, {.step = steps, .request = needing});
-    free_block(leaf, RemovalReason::kCapacity);
+  for (const BlockTable& table : sequence.layers) {
+    const int32_t node = node_of[table.entries.back().page];
+    for (int32_t leaf = -1; node >= 0 && leaf != node;) {
+      leaf = tree.leaf_below(node);
+      reclaim_block(leaf, RemovalReason::kCapacity, {.step = steps, .request = needing});
+    }
   }
   return make_room(blocks);
 }
@@ -177,24 +268,26 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
   own_pages.clear();
   try {
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      own_pages.push_back(pool.allocate(config.layout.group(layer).page_class));
-      if (config.copy_page) {
-        config.copy_page(sequence.layers[layer].entries.back().page, own_pages.back());
+      const int32_t page = sequence.layers[layer].entries.back().page;
+      if (pool.references(page) == 1) {  // another window has passed it
+        own_pages.push_back(-1);
+        continue;
       }
+      own_pages.push_back(pool.allocate(config.layout.group(layer).page_class));
+      if (config.copy_page) config.copy_page(page, own_pages.back());
     }
   } catch (...) {
-    for (const int32_t page : own_pages) release_page(page);
+    for (const int32_t page : own_pages) {
+      if (page >= 0) release_page(page);
+    }
     throw;
   }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    if (own_pages[layer] < 0) continue;
     BlockTable& table = sequence.layers[layer];
     Counters& count = counters[layer];
-    const int32_t shared = std::exchange(table.entries.back().page, own_pages[layer]);
-    int64_t first = table.n_entries() - 1;
-    if (table.entries.back().slot_begin != 0) {  // sinks have an entry of their own in it
-      table.entries[--first].page = own_pages[layer];
-    }
-    table.changes.note(first);
+    const int32_t shared = table.entries.back().page;
+    table.replace_page(table.entry_of(table.entries.back().first_position), own_pages[layer]);
     ++count.active;
     ++count.allocated;
     unlist_page(layer, shared);
@@ -204,31 +297,49 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
 
 // ---- reclaimed
 
-void CacheManager::Impl::reclaim_block() {
-  free_block(tree.evict({.step = steps, .request = needing}), RemovalReason::kCapacity);
+void CacheManager::Impl::reclaim() {
+  const Departure how{.step = steps, .request = needing};
+  const int32_t page = passed.front(0);
+  const int32_t leaf = tree.evictable() > 0 ? tree.next() : -1;
+  if (page < 0 || (leaf >= 0 && tree.last_use(leaf) < passed_at[page])) {
+    if (leaf < 0) fail(ErrorCode::kInternal, "there is nothing to reclaim");
+    return reclaim_block(leaf, RemovalReason::kCapacity, how);
+  }
+  const int32_t node = node_of[page];
+  const std::span<const int32_t> its = tree.pages(node);
+  const auto layer = std::find(its.begin(), its.end(), page) - its.begin();
+  free_page(node, static_cast<int32_t>(layer), RemovalReason::kCapacity);
+  tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});
 }
 
-void CacheManager::Impl::free_block(int32_t node, RemovalReason reason) {
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const int32_t page = tree.pages(node)[layer];
+void CacheManager::Impl::reclaim_block(int32_t leaf, RemovalReason reason, const Departure& how) {
+  const int32_t parent = tree.parent(leaf);
+  tree.take_out(leaf, &how);
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) free_page(leaf, layer, reason);
+  prune(parent);
+}
+
+void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason reason) {
+  const int32_t page = std::exchange(tree.pages(node)[layer], -1);
+  if (page < 0) return;
+  if (pool.references(page) > 1) {  // a sequence lists it, or the beginning of it
     node_of[page] = -1;
-    if (pool.references(page) > 1) {  // a sequence lists the beginning of it
-      release_page(page);
-      continue;
-    }
-    RemovalEvent event;
-    event.step = steps;
-    event.reason = reason;
-    event.layer = layer;
-    event.rule = layer_rules[layer];
-    event.sequence = -1;
-    event.first_position = int64_t{tree.depth(node)} * config.block_size;
-    event.n_tokens = config.block_size;
-    push_event(event);
-    count_cached(layer, page, false);
     release_page(page);
-    ++counters[layer].removed[static_cast<size_t>(reason)];
+    return;
   }
+  RemovalEvent event;
+  event.step = steps;
+  event.reason = reason;
+  event.layer = layer;
+  event.rule = layer_rules[layer];
+  event.sequence = -1;
+  event.first_position = int64_t{tree.depth(node)} * config.block_size;
+  event.n_tokens = config.block_size;
+  push_event(event);
+  count_cached(layer, page, false);
+  node_of[page] = -1;
+  release_page(page);
+  ++counters[layer].removed[static_cast<size_t>(reason)];
 }
 
 bool CacheManager::Impl::has_room(int64_t pages_per_layer) {
@@ -238,7 +349,7 @@ bool CacheManager::Impl::has_room(int64_t pages_per_layer) {
 
 bool CacheManager::Impl::make_room(int64_t pages_per_layer) {
   if (!has_room(pages_per_layer)) return false;
-  while (!pool.fits(wanted)) reclaim_block();
+  while (!pool.fits(wanted)) reclaim();
   return true;
 }
 

@@ -106,10 +106,11 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   sequence.length = length;
   if (length < sequence.prompt) sequence.prompt = 0;
+  if (length < block_size) sequence.is_apart = false;
   // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
   // a copy before anything is written there.
   while (static_cast<int64_t>(sequence.shared.size()) * block_size > length) {
-    impl_->tree.unlock(sequence.shared.back(), impl_->steps);
+    impl_->unlock(sequence.shared.back());
     sequence.shared.pop_back();
   }
 }

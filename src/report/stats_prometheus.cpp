@@ -100,6 +100,8 @@ void print_layers(Printer& p, const KvStats& s) {
               layer.pages_removed[r]);
     }
   }
+  p.layers("pages_retained_total", "counter", "Of them, pages that stay for others.", s,
+           [](const KvLayerStats& l) { return l.pages_retained; });
   p.layers("pages_merged_total", "counter", "Pages freed because another block was the same.", s,
            [](const KvLayerStats& l) { return l.pages_merged; });
   p.layers("tokens_read_total", "counter", "Query and key pairs that attention met.", s,

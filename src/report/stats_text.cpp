@@ -34,6 +34,7 @@ Json layer_json(const KvLayerStats& layer) {
   out["bytes"] = layer.bytes;
   out["pages_allocated"] = layer.pages_allocated;
   out["pages_removed"] = std::move(removed);
+  out["pages_retained"] = layer.pages_retained;
   out["pages_merged"] = layer.pages_merged;
   out["tokens_read"] = layer.tokens_read;
   out["trim_decisions"] = layer.trim_decisions;
@@ -160,6 +161,8 @@ const char* miss_reason_name(MissReason reason) noexcept {
       return "differs";
     case MissReason::kReclaimed:
       return "reclaimed";
+    case MissReason::kTrimmed:
+      return "trimmed";
     case MissReason::kSettings:
       return "settings";
     case MissReason::kNotShared:

@@ -143,10 +143,10 @@ fault("eviction-048", "random: position not in the lot",
 
 source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-018", "reclaim list keeps removed blocks",
-      "void ReclaimOrder::on_removed(int32_t block) { «lists_.remove(block);»",
+      "void ReclaimOrder::on_removed(int32_t block) { «room_.lists.remove(block);»",
       "")
 fault("eviction-054", "reclaim list keeps used blocks",
-      "void ReclaimOrder::on_use(int32_t block) { «lists_.remove(block);»",
+      "void ReclaimOrder::on_use(int32_t block) { «room_.lists.remove(block);»",
       "")
 fault("eviction-055", "reclaim list: a block kept again keeps its old place",
       "«remove(block);» const int32_t slot",

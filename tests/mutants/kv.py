@@ -155,7 +155,7 @@ fault("kv-024", "event logged although the page stays for its sinks",
       "if (e.slot_begin != 0 && MUT) log_removal(id, layer, keep, RemovalReason::kWindow); if "
       "(e.slot_begin != 0) continue; // the page stays for its sinks")
 fault("kv-027", "set_policies(): kept blocks survive the change",
-      "while («impl_->tree.evictable() > 0») {",
+      "while («tree.evictable() > 0») { reclaim_block(tree.next(), RemovalReason::kUser",
       "false")
 fault("kv-028", "max_entries without +1 for the straddling page",
       "config.n_pages) + 1; // one page",
@@ -184,10 +184,6 @@ fault("kv-109", "open(): blocks that the previous sequence shared stay",
 fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
       "false")
-same("kv-113", "close(): a prefix is released before what continues it",
-     "«impl_->tree.unlock(sequence.shared[i], impl_->steps);»",
-     "impl_->tree.unlock(sequence.shared[sequence.shared.size() - 1 - i], impl_->steps);",
-     "The tree takes what continues a block before the block itself, whichever of them is named")
 fault("kv-114", "steps do not end where a prompt does",
       "rule(layer).next_split(sequence.length, «sequence.prompt»)",
       "int64_t{0}")
@@ -233,6 +229,13 @@ fault("kv-132", "pages_to_reach() counts what has left again",
 fault("kv-133", "pages_to_reach() forgets the pages held",
       "pages += std::min(max, «held(layer) + fresh»);",
       "fresh")
+
+fault("kv-261", "sinks and windows: pages that leave count as freed for good",
+      "if (!unlist_page(layer, e.page)) «++counters[layer].retained;»",
+      "")
+fault("kv-283", "what a step fills and passes is not kept",
+      "«impl_->keep_blocks(sequence, tokens, false);» // what",
+      "", tests="cache_test")
 
 source("src/kv/rewind.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-032", "shrink(): change not noted (stale device table)",
@@ -295,7 +298,7 @@ fault("kv-144", "a page that the next query needs may be missing",
       "if (oldest < length && «table.listed_from(length, oldest) > oldest») {",
       "false")
 fault("kv-145", "truncate: blocks shared beyond stay in use",
-      "«impl_->tree.unlock(sequence.shared.back(), impl_->steps);»",
+      "«impl_->unlock(sequence.shared.back());»",
       "")
 fault("kv-146", "sinks are joined at the length that splits them",
       "layer_rule.has_sinks() && «length < layer_rule.splits_at()»",
@@ -309,7 +312,7 @@ fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
       "impl_->tree.extend(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
-      "«for (BlockTable& table : sequence.layers) table.changes.note(first);»",
+      "«table.changes.note(table.n_entries());» for (size_t i = first",
       "")
 fault("kv-043", "match_prefix: layer peak not updated",
       "++count.active; «count.peak = std::max(count.peak, count.active);» } pool.retain",
@@ -327,13 +330,13 @@ fault("kv-047", "capacity removals not logged",
       "«push_event(event);»",
       "")
 fault("kv-148", "blocks of a rule that trims are shared",
-      "if («rule.trims()» || rule.visibility.window",
-      "false")
-fault("kv-149", "blocks of a window are shared",
-      "if (rule.trims() || «rule.visibility.window != kUnlimited») return false;",
-      "false")
+      "if («policies.layer(layer).trims()») return false;",
+      "false", tests="sharing_test cache_test")
+fault("kv-282", "there is room for fewer blocks than layers without a window can hold",
+      "units += «stays» ? config.layout",
+      "true")
 fault("kv-150", "blocks that a sequence lists may be reclaimed",
-      "«impl_->tree.lock(node);»",
+      "«tree.lock(node);» } void CacheManager::Impl::unlock",
       "")
 fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
@@ -345,7 +348,7 @@ fault("kv-153", "kept blocks leave with their sequence",
       "node_of[page] = «node»;",
       "-1")
 fault("kv-154", "one block too many is reclaimed",
-      "while («!pool.fits(wanted)») reclaim_block();",
+      "while («!pool.fits(wanted)») reclaim();",
       "(++wanted[0], !pool.fits(wanted)) && tree.evictable() > 0 && (--wanted[0], true)")
 fault("kv-155", "a reclaimed block is logged at position 0",
       "event.first_position = «int64_t{tree.depth(node)} * config.block_size»;",
@@ -362,13 +365,13 @@ fault("kv-158", "reclaimed pages are not counted as removed",
 fault("kv-194", "what cannot be enough is reclaimed all the same",
       "if (!has_room(pages_per_layer)) return false;",
       "const bool fits = has_room(pages_per_layer); "
-      "while (MUT && !pool.fits(wanted) && tree.evictable() > 0) reclaim_block(); "
+      "while (MUT && !pool.fits(wanted) && tree.evictable() > 0) reclaim(); "
       "if (!fits) return false;")
 fault("kv-195", "a page that is listed again may still be reclaimed",
       "pool.set_reclaimable(page, «is_cached»);",
       "true")
 fault("kv-196", "another's copy is not locked",
-      "«tree.lock(node);» if (!is_ending) merge",
+      "«lock(node);» } else {",
       "")
 fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
       "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
@@ -382,47 +385,94 @@ fault("kv-233", "pages of a tail that a kept block replaces are not counted",
 fault("kv-234", "blocks are merged where bits may differ",
       "if («!config.merges_blocks && !is_ending») return;",
       "false", tests="cache_test")
-fault("kv-236", "a merge is not noted (stale device table)",
-      "«table.changes.note(i);»",
-      "", tests="cache_test")
 fault("kv-237", "the page of a merged block is lost",
       "if («unlist_page(layer, own)») ++counters[layer].merged;",
       "false", tests="sharing_test cache_test")
 fault("kv-238", "a page that the tree holds is written",
-      "return «pool.references(sequence.layers[0].entries.back().page) > 1»;",
+      "return «pool.references(table.entries.back().page) > 1»;",
       "false", tests="sharing_test cache_test")
 fault("kv-239", "what is copied is not the page",
-      "«config.copy_page(sequence.layers[layer].entries.back().page, own_pages.back());»",
+      "«if (config.copy_page) config.copy_page(page, own_pages.back());»",
       "", tests="sharing_test")
-fault("answers-048", "of a block that is listed in two parts one stays the others'",
-      "«table.entries[--first].page = own_pages[layer];»",
-      "--first;", tests="engine_behaviour_test")
-fault("kv-240", "a copy is not noted (stale device table)",
-      "«table.changes.note(first);» ++count.active;",
-      "", tests="cache_test")
 fault("kv-241", "a block that another sequence lists is taken from it where there is no page for a copy",
-      "return node_of[page] < 0 || «pool.references(page) > 2»;",
+      "return «pool.references(page) > (node < 0 ? 1 : 2)» || (node",
       "false", tests="cache_test")
 fault("kv-243", "pages taken for a copy that failed are lost",
-      "«for (const int32_t page : own_pages) release_page(page);»",
-      "", tests="cache_test")
+      "if (page >= 0) «release_page(page);»",
+      "(void)page;", tests="cache_test")
 fault("kv-244", "a page of which a sequence lists the beginning leaves with its block",
       "if («pool.references(page) > 1») { // a sequence",
       "false", tests="sharing_test cache_test")
 fault("kv-197", "the tree holds no reference to what it keeps",
-      "tree.pages(node)[layer] = page; «pool.retain(page);»",
+      "page = own; «pool.retain(page);»",
       "")
+fault("kv-262", "a page that was passed and is kept is not known as such",
+      "if («tree.locks(node_of[page]) == 0») return; // it leaves",
+      "true", tests="cache_test")
+fault("kv-263", "pages of a block locked again are not known as passed",
+      "if («page < 0 || !pool.is_reclaimable(page)») continue;",
+      "true", tests="cache_test")
+fault("kv-264", "pages of a block that nobody has locked stay among those passed",
+      "if (page >= 0) «passed.remove(page);» } prune",
+      "(void)page;", tests="cache_test")
+fault("kv-265", "blocks leave before pages that were passed earlier",
+      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
+      "true", tests="cache_test")
+fault("kv-266", "pages that were passed leave before blocks let go of earlier",
+      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
+      "false", tests="cache_test")
+fault("kv-267", "why a page that was passed is gone is not remembered",
+      "«tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});»",
+      "", tests="cache_test")
+fault("kv-268", "a hit lists what its windows have passed",
+      "if («is_past(rule.visibility, sequence.length, position, block_size)») continue;",
+      "false", tests="cache_test")
+fault("kv-269", "a hit beyond sinks and window lists them together",
+      "«table.split_sinks(rule);» release_past",
+      "", tests="cache_test")
+fault("kv-270", "what shares a page with sinks stays listed after a hit",
+      "table.split_sinks(rule); «release_past(id, layer);»",
+      "", tests="cache_test")
+fault("kv-271", "what a window passes with a hit stays listed",
+      "«release_past(id, layer);» // first, so",
+      "", tests="cache_test")
+fault("kv-272", "pages computed again do not come back into their block",
+      "if («page < 0») { page = own;",
+      "false", tests="cache_test")
+fault("kv-273", "a text that finds no room in the tree keeps its part of it",
+      "«unlock_all(sequence);» sequence.is_apart",
+      "sequence.shared.clear();", tests="cache_test")
+fault("kv-274", "where there is no room for a block none leaves for it",
+      "if («node >= 0 || tree.evictable() == 0») return node;",
+      "true", tests="cache_test")
+fault("kv-275", "the tail of a table stays in two parts when a kept block replaces it",
+      "if («is_split && sequence.length - n < rule.splits_at()») table.join_sinks(rule);",
+      "false", tests="cache_test")
+fault("kv-276", "a page that is the sequence's own alone is copied",
+      "if («pool.references(page) == 1») { // another",
+      "false", tests="cache_test")
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-048", "one regret counted at every later miss",
-      "const auto departure = evicted_.take(hash_after(parent, block));",
-      "const auto departure = evicted_.take(hash_after(parent, block)); "
-      "if (MUT && departure) evicted_.add(hash_after(parent, block), *departure);")
+      "«departure->is_regretted = true;»",
+      "")
+fault("kv-277", "a hit needs the pages of its last block alone",
+      "serves = serves && «is_past(v, (i + 1) * block_size_, absent_[layer] * block_size_, block_size_)»;",
+      "absent_[layer] < i", tests="cache_test")
+fault("kv-278", "a sink that is gone is forgotten",
+      "pages(node)[layer] < 0 && «!is_lost») absent_",
+      "true", tests="cache_test")
+fault("kv-279", "a hit is as long as the text that is known",
+      "nodes.resize(«served»);",
+      "nodes.size()", tests="cache_test")
+fault("kv-280", "what a block was missing for is not forgotten when it comes back",
+      "«departed_.take(n.hash);» int32_t& bucket",
+      "", tests="cache_test")
 fault("kv-257", "what left with the rules counts as regret",
-      "if (departure && «departure->is_reclaimed») ++regrets_;",
+      "if (departure != nullptr && «departure->reason != MissReason::kSettings» &&",
       "true", tests="sharing_test")
 fault("kv-258", "a miss tells of a block that only differs as reclaimed",
-      "departure->is_reclaimed ? «MissReason::kReclaimed» : MissReason::kSettings;",
+      "miss.reason = «departure->reason»;",
       "MissReason::kDiffers", tests="sharing_test")
 fault("kv-259", "a miss tells the newest continuation, not the longest",
       "common = «std::max<int64_t>(common, end - its.begin())»;",
@@ -431,8 +481,8 @@ fault("kv-260", "a block in use becomes a leaf when what continued it has left",
       "nodes_[parent].first_child < 0 && «nodes_[parent].locks == 0») {",
       "true")
 fault("kv-159", "every look-up is a hit",
-      "if (counts) ++lookups_, «++hits_»;",
-      "hits_ += 2")
+      "hits_ += «static_cast<int64_t>(served - known)»;",
+      "static_cast<int64_t>(served - known) + 1")
 fault("kv-160", "tokens are not compared",
       "if («std::equal(its.begin(), its.end(), tokens.begin(), tokens.end())») break;",
       "true")
@@ -446,7 +496,7 @@ fault("kv-202", "blocks of the same tokens in another order have one hash",
       "hash = mix(hash ^ static_cast<uint32_t>(token));",
       "hash = (MUT ? hash ^ mix(static_cast<uint32_t>(token)) : mix(hash ^ static_cast<uint32_t>(token)));")
 fault("kv-203", "one block more than asked for is matched",
-      "tokens.size()) / block_size_, «max_blocks»); int32_t parent",
+      "tokens.size()) / block_size_, «max_blocks»); const size_t known",
       "max_blocks + 1")
 fault("kv-204", "all blocks stand at depth 0",
       "parent == kRoot ? 0 : «nodes_[parent].depth + 1»;",
@@ -458,7 +508,7 @@ fault("kv-162", "a block is evictable while others read it",
       "if (--n.locks == 0) order_",
       "if (--n.locks == 0 || MUT) order_")
 fault("kv-165", "evicted blocks are not remembered",
-      "«evicted_.add(nodes_[node].hash, how);»",
+      "«if (how != nullptr) departed_.add(nodes_[node].hash, *how);»",
       "")
 fault("kv-166", "an evicted block is still found",
       "*at = «n.next»; if (n.elder",
@@ -478,16 +528,16 @@ fault("kv-207", "a sibling keeps an evicted block beside it",
 
 source("src/kv/reclaim_policy.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-049", "fallback order not told of cached blocks",
-      "«lists_.push_back(0, block.block);»",
+      "«room_.lists.push_back(0, block.block);»",
       "")
 fault("kv-050", "a reclaim policy may name a block in use",
-      "if (known && «is_leaf_[block] != 0») return block;",
+      "if (known && «room_.is_leaf[block] != 0») return block;",
       "true")
 fault("kv-051", "wrong reclaim answers and what hooks throw are not counted",
       "noexcept { «++violations_;» try",
       "")
 fault("kv-209", "a block that is listed again may still be named",
-      "«is_leaf_[block] = 0;» tell([&] { policy_->on_use",
+      "«room_.is_leaf[block] = 0;» tell([&] { policy_->on_use",
       "")
 fault("kv-245", "a policy is told of blocks that others continue",
       "if («is_leaf») on_leaf(block);",
@@ -595,6 +645,12 @@ fault("kv-210", "erase(): change not noted",
 fault("kv-211", "erase(): the books of what is past stay",
       "«records.erase(records.begin() + from, records.begin() + to);»",
       "")
+fault("kv-281", "another page of an entry is not noted (stale device table)",
+      "«changes.note(entry);» const int32_t before",
+      "", tests="cache_test")
+fault("answers-048", "of a block that is listed in two parts one stays the others'",
+      "++entry) «entries[entry].page = page;»",
+      "if (entry + 1 == n_entries()) entries[entry].page = page;", tests="engine_behaviour_test")
 fault("kv-212", "listed_from() jumps over gaps",
       "if («e_end >= found» && e_begin",
       "true")

@@ -6,6 +6,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <tuple>
 
 #include "kv/cache_manager.h"
 #include "support/rule_examples.h"
@@ -20,7 +21,7 @@ constexpr int64_t kPositions = 90;
 
 /// What the test knows of one layer.
 struct Count {
-  int64_t allocated = 0, read = 0, peak = 0, decisions = 0;
+  int64_t allocated = 0, read = 0, peak = 0, decisions = 0, retained = 0;
   std::array<int64_t, kRemovalReasons> removed{};
 };
 
@@ -36,6 +37,8 @@ class Ledger {
   Ledger(const std::string& spec, int32_t block, uint32_t seed) : block_(block), random_(seed) {
     CacheConfig config{kLayers, 2, block, kPages, kPageBytes, 3, kPositions, 11, 100'000};
     config.keep_blocks = true;
+    config.copy_page = [this](int32_t, int32_t to) { copies_.insert(to); };
+    config.on_free = [this](int32_t page) { freed_.insert(page); };
     cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
   }
 
@@ -61,6 +64,7 @@ class Ledger {
       check();
       cache_->tick();
       ++clock_;
+      freed_.clear();
     }
   }
 
@@ -99,6 +103,12 @@ class Ledger {
       return;
     }
     note_peaks();
+    for (int32_t layer = 0; layer < kLayers; ++layer) {  // of what others see it gets a copy
+      for (const BlockEntry& e : cache_->table(id, layer)) {
+        if (e.slot_begin == 0 && copies_.contains(e.page)) ++counts_[layer].allocated;
+      }
+    }
+    copies_.clear();
     if (random_() % 10 == 0) return cache_->rollback(id);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       const Visibility& v = cache_->rule(layer).visibility;
@@ -145,6 +155,13 @@ class Ledger {
   }
 
   void note_peaks() {
+    for (const auto& [id, text] : texts_) {
+      for (int32_t layer = 0; layer < kLayers; ++layer) {
+        for (const BlockEntry& e : cache_->table(id, layer)) {
+          listed_[{id, layer, e.first_position + e.slot_begin}] = e.page;
+        }
+      }
+    }
     int64_t all = 0;
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       all += static_cast<int64_t>(active(layer).size());
@@ -164,6 +181,10 @@ class Ledger {
       ASSERT_EQ(event.policy, cache_->rule(event.layer).name);
       ++counts_[event.layer].removed[static_cast<size_t>(event.reason)];
       if (event.reason == RemovalReason::kPolicyTrim) decided.insert({event.sequence, event.layer});
+      if (event.reason == RemovalReason::kWindow) {
+        const int32_t page = listed_.at({event.sequence, event.layer, event.first_position});
+        counts_[event.layer].retained += freed_.contains(page) ? 0 : 1;
+      }
       if (event.reason == RemovalReason::kCapacity) continue;
       const bool ended = event.reason == RemovalReason::kSequenceEnd;
       if (ended) {
@@ -220,7 +241,7 @@ class Ledger {
       EXPECT_EQ(s.layer, layer);
       EXPECT_EQ(s.policy, cache_->rule(layer).name);
       EXPECT_EQ(s.pages_active, static_cast<int64_t>(active(layer).size()));
-      EXPECT_EQ(s.pages_cached, count.allocated - gone - s.pages_active);
+      EXPECT_EQ(s.pages_cached, count.allocated + count.retained - gone - s.pages_active);
       EXPECT_EQ(s.pages_pinned, pinned(layer));
       EXPECT_EQ(s.pages_peak, count.peak);
       EXPECT_EQ(s.tokens_resident, resident);
@@ -228,6 +249,7 @@ class Ledger {
       EXPECT_EQ(s.bytes, s.pages_active * kPageBytes);
       EXPECT_EQ(s.pages_allocated, count.allocated);
       EXPECT_EQ(s.pages_removed, count.removed);
+      EXPECT_EQ(s.pages_retained, count.retained);
       EXPECT_EQ(s.tokens_read, count.read);
       EXPECT_EQ(s.trim_decisions, count.decisions);
       total.pages_active += s.pages_active;
@@ -237,6 +259,7 @@ class Ledger {
       total.tokens_peak = std::max(total.tokens_peak, s.tokens_peak);
       total.bytes += s.bytes;
       total.pages_allocated += s.pages_allocated;
+      total.pages_retained += s.pages_retained;
       total.tokens_read += s.tokens_read;
       total.trim_decisions += s.trim_decisions;
       for (size_t r = 0; r < s.pages_removed.size(); ++r) {
@@ -275,7 +298,9 @@ class Ledger {
   int64_t before_ = 0;  // length of what is taken back
   std::vector<Count> counts_ = std::vector<Count>(kLayers);
   int64_t clock_ = 0, written_ = 0, refused_ = 0, pool_peak_ = 0;
-  uint64_t seen_ = 0;  // events
+  uint64_t seen_ = 0;                                                // events
+  std::set<int32_t> freed_, copies_;                                 // pages, in this step
+  std::map<std::tuple<int32_t, int32_t, int64_t>, int32_t> listed_;  // sequence, layer, position
 };
 
 TEST(Ledgers, AgreeWithTheStatisticsAfterEveryStep) {

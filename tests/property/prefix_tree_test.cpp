@@ -20,6 +20,14 @@ uint64_t by_depth(uint64_t before, std::span<const int32_t>) { return before + 1
 
 using Tokens = std::vector<int32_t>;
 
+/// Takes out the block that is to leave next.
+int32_t evict(PrefixTree& tree) {
+  const int32_t node = tree.next();
+  const Departure how;
+  tree.take_out(node, &how);
+  return node;
+}
+
 /// Names the block that became a leaf first, and is told of leaves only.
 class Oldest final : public ReclaimPolicy {
  public:
@@ -155,7 +163,7 @@ class TreeAndMap {
   }
 
   void evict() {
-    const int32_t page = tree_.pages(tree_.evict())[1];
+    const int32_t page = tree_.pages(paddock::evict(tree_))[1];
     const auto gone = std::find_if(map_.begin(), map_.end(),
                                    [&](const auto& entry) { return entry.second.page == page; });
     ASSERT_NE(gone, map_.end());
@@ -237,8 +245,9 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
   PrefixTree tree(8, 2, 1, nullptr);
   const Tokens tokens = {1, 2, 3, 4};
   const int32_t first = tree.insert(PrefixTree::kRoot, std::span(tokens).first(2));
+  tree.pages(first)[0] = 5;
   tree.unlock(tree.insert(first, std::span(tokens).last(2)), 0);
-  tree.evict();
+  evict(tree);
   std::vector<int32_t> nodes;
   tree.extend(std::span(tokens).last(2), 9, true, nodes);
   tree.ask(std::span(tokens).last(2), 9, nodes);
@@ -248,13 +257,21 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
   EXPECT_EQ(tree.regrets(), 1);
   EXPECT_EQ(tree.lookups(), 3);
   EXPECT_EQ(tree.hits(), 1);
+  // Whoever asks later is told the same, and it is regretted once.
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(tree.ask(tokens, 9, nodes).reason, MissReason::kReclaimed);
+    EXPECT_EQ(tree.regrets(), 1);
+  }
 }
 
 TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {
   RecentHashes<int> recent(4);
   EXPECT_FALSE(recent.take(0).has_value());
   for (const uint64_t hash : {0, 4, 8, 3}) recent.add(hash);  // three in one bucket
+  EXPECT_EQ(recent.find(5), nullptr);
+  EXPECT_NE(recent.find(4), nullptr);
   EXPECT_TRUE(recent.take(4).has_value());
+  EXPECT_EQ(recent.find(4), nullptr);
   EXPECT_FALSE(recent.take(4).has_value());
   recent.add(8);  // in the place of the oldest, and no longer in its own
   EXPECT_FALSE(recent.take(0).has_value());

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <map>
 #include <random>
@@ -92,8 +93,8 @@ TEST(Reuse, TwoReadersShareAndNeitherFreesWhatTheOtherReads) {
 /// Writes tokens [length, end) of `tokens`, block by block.
 void write(CacheManager& cache, SequenceId id, std::span<const int32_t> tokens, size_t end) {
   while (cache.length(id) < static_cast<int64_t>(end)) {
-    const auto n = std::min<int64_t>(kBlock - cache.length(id) % kBlock,
-                                     static_cast<int64_t>(end) - cache.length(id));
+    const auto n = std::min({kBlock - cache.length(id) % kBlock, cache.max_next(id),
+                             static_cast<int64_t>(end) - cache.length(id)});
     ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(n)));
     cache.check_integrity();
     cache.commit(id, tokens);
@@ -257,13 +258,244 @@ TEST(Reuse, WarmUpIsNotCounted) {
   cache.close(id);
 }
 
-TEST(Reuse, ScoredAndWindowedRulesNeitherReadNorKeep) {
-  for (const char* spec : {"h2o:32", "window:8", "0=full,1=sink:2+6"}) {
+TEST(Reuse, RulesThatTrimNeitherReadNorKeep) {
+  for (const char* spec : {"h2o:32", "random:32", "0=full,1=tova:32", "0=h2o:32,1=window:6"}) {
     CacheManager cache(config_with(64), PolicyMap::parse(spec, kLayers));
     const auto tokens = tokens_of(1, 2);
     EXPECT_EQ(read(cache, tokens), 0);
     EXPECT_EQ(read(cache, tokens), 0);
     EXPECT_EQ(cache.stats().total.pages_cached, 0) << spec;
+  }
+}
+
+// ---- under rules of position alone
+
+CacheConfig config_of(int32_t pages, int32_t layers = 1, int32_t block = kBlock) {
+  CacheConfig config{layers, 4, block, pages, 64, 4, 100'000, 64};
+  config.keep_blocks = true;
+  return config;
+}
+
+TEST(Reuse, WhatAWindowHasPassedIsFoundWhileItsTextGoesOn) {
+  CacheManager cache(config_of(60), PolicyMap::parse("window:8", 1));
+  const auto tokens = tokens_of(1, 20);
+  const SequenceId a = cache.open();
+  write(cache, a, tokens, 80);
+  EXPECT_EQ(cache.table(a, 0).size(), 2U);  // blocks 18 and 19
+  EXPECT_EQ(cache.stats().total.pages_cached, 18);
+  EXPECT_EQ(cache.stats().total.pages_removed[static_cast<size_t>(RemovalReason::kWindow)], 18);
+  EXPECT_EQ(cache.stats().total.pages_retained, 18);
+  const SequenceId b = cache.open();
+  EXPECT_EQ(cache.match_prefix(b, tokens, 40), 40);
+  cache.check_integrity();
+  ASSERT_EQ(cache.table(b, 0).size(), 2U);
+  EXPECT_EQ(cache.table(b, 0)[0].first_position, 32);
+  EXPECT_EQ(cache.stats().total.pages_cached, 16);
+  // What it never listed has not left it.
+  EXPECT_EQ(cache.stats().total.pages_removed[static_cast<size_t>(RemovalReason::kWindow)], 18);
+  EXPECT_EQ(cache.stats().prefix_hits, 10);
+  // It goes on as the other one had, and to a length that the other has passed.
+  EXPECT_EQ(cache.match_prefix(b, tokens, 60), 20);
+  cache.check_integrity();
+  EXPECT_EQ(cache.table(b, 0)[0].first_position, 52);
+  EXPECT_EQ(cache.stats().total.pages_removed[static_cast<size_t>(RemovalReason::kWindow)], 20);
+  cache.close(a);
+  cache.check_integrity();
+  cache.close(b);
+  cache.check_integrity();
+  EXPECT_EQ(cache.stats().total.pages_cached, 20);
+}
+
+TEST(Reuse, WhatAWindowHasPassedGoesWhenPagesAreNeeded) {
+  CacheManager cache(config_of(24), PolicyMap::parse("window:8", 1));
+  const auto tokens = tokens_of(1, 20);
+  const SequenceId a = cache.open();
+  write(cache, a, tokens, 80);
+  EXPECT_EQ(cache.available_pages(), 22);
+  // Another text takes 14 pages at once: four are free, so the ten passed first go.
+  const SequenceId b = cache.open();
+  ASSERT_TRUE(cache.reserve(b, 14 * kBlock, 7));
+  cache.check_integrity();
+  EXPECT_EQ(cache.stats().total.pages_cached, 8);
+  EXPECT_EQ(cache.stats().total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)], 10);
+  cache.rollback(b);
+  // Behind blocks 10 and 11 all is there again; before that nothing is.
+  EXPECT_EQ(cache.match_prefix(b, tokens, 44), 0);
+  PrefixMiss miss = cache.ask_missing(b, tokens, 44);
+  EXPECT_EQ(miss.reason, MissReason::kTrimmed);
+  EXPECT_EQ(miss.position, 0);
+  EXPECT_EQ(miss.step, 0);
+  EXPECT_EQ(miss.request, 7);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 1);
+  EXPECT_EQ(cache.ask_missing(b, tokens, 44).reason, MissReason::kTrimmed);
+  EXPECT_EQ(cache.stats().reclaim_regrets, 1);
+  EXPECT_EQ(cache.match_prefix(b, tokens, 48), 48);
+  cache.check_integrity();
+  cache.close(b);
+  // Who computes them again puts them back.
+  const SequenceId c = cache.open();
+  write(cache, c, tokens, 12);
+  EXPECT_EQ(cache.match_prefix(cache.open(), tokens, 12), 12);
+  cache.check_integrity();
+  cache.close(a);
+  cache.check_integrity();
+}
+
+TEST(Reuse, WhatWasLetGoOfFirstGoesFirst) {
+  CacheManager cache(config_of(12), PolicyMap::parse("window:8", 1));
+  read(cache, tokens_of(1, 3));  // keeps the two that its window sees at the end
+  cache.tick();
+  const SequenceId a = cache.open();
+  write(cache, a, tokens_of(2, 5), 20);  // passes three blocks
+  cache.tick();
+  read(cache, tokens_of(3, 3));
+  const uint64_t from = cache.stats().events;
+  ASSERT_TRUE(cache.reserve(cache.open(), 10 * kBlock));
+  cache.check_integrity();
+  std::vector<int64_t> left;
+  for (const KvEvent& event : cache.events(from)) {
+    EXPECT_EQ(event.reason, RemovalReason::kCapacity);
+    EXPECT_EQ(event.sequence, -1);
+    EXPECT_EQ(event.n_tokens, kBlock);
+    left.push_back(event.first_position);
+  }
+  EXPECT_EQ(left, (std::vector<int64_t>{8, 4, 0, 4, 8, 8, 4}));
+}
+
+TEST(Reuse, ALongTextUnderAWindowNeedsNoMorePagesThanItLists) {
+  for (const char* spec : {"window:8", "sink:4+12", "0=sink:6+3,1=window:20"}) {
+    const PolicyMap rules = PolicyMap::parse(spec, 2);
+    const auto one = static_cast<int32_t>(CacheManager::pages_needed(rules, kBlock, 100'000, 4));
+    const int32_t pages = one + 8;
+    CacheConfig config = config_of(pages, 2);
+    config.max_chunk = 4;
+    CacheManager cache(config, PolicyMap::parse(spec, 2));
+    for (int d = 0; d < 2; ++d) {
+      const auto tokens = tokens_of(d, 500);
+      const SequenceId a = cache.open();
+      write(cache, a, tokens, tokens.size());
+      EXPECT_EQ(cache.stats().reservations_refused, 0);
+      EXPECT_EQ(cache.available_pages() + cache.pages_listed(a), pages);
+      // It had more blocks than there is room for, and holds none of that when others come.
+      for (const bool is_open : {true, false}) {
+        const auto other = tokens_of(7 + 2 * d + (is_open ? 1 : 0), 3);
+        for (const int64_t found : {int64_t{0}, int64_t{3} * kBlock}) {
+          const SequenceId b = cache.open();
+          EXPECT_EQ(cache.match_prefix(b, other, 3 * kBlock), found) << spec;
+          write(cache, b, other, other.size());
+          cache.close(b, other);
+        }
+        if (is_open) cache.close(a, tokens);
+        cache.check_integrity();
+      }
+    }
+  }
+}
+
+/// Entries of a table, whatever their pages are.
+std::vector<std::array<int64_t, 4>> entries_of(const CacheManager& cache, SequenceId id,
+                                               int32_t layer) {
+  std::vector<std::array<int64_t, 4>> entries;
+  for (const BlockEntry& e : cache.table(id, layer)) {
+    entries.push_back({e.first_position, e.slot_begin, e.slot_end, e.rotation});
+  }
+  return entries;
+}
+
+/// Texts that share their beginnings, in a cache that shares and in one that does not.
+class HitsAndComputed {
+ public:
+  HitsAndComputed(const char* spec, int32_t block, uint32_t seed)
+      : random_(seed),
+        cache_(config_of(300, kLayers, block), PolicyMap::parse(spec, kLayers)),
+        alone_({kLayers, 4, block, 3000, 64, 4, 1000, 64}, PolicyMap::parse(spec, kLayers)) {}
+
+  void run() {
+    const SequenceId id = cache_.open();
+    ASSERT_EQ(alone_.open(), id);
+    std::vector<int32_t> tokens = text();
+    for (int step = 0; step < 12; ++step) {
+      const auto length = static_cast<size_t>(cache_.length(id));
+      if (random_() % 3 == 0 && length > 0) {
+        const auto to =
+            static_cast<int64_t>(random_() % 3 == 0 ? random_() % length : length - length % 5);
+        ASSERT_EQ(truncated(cache_, id, to), truncated(alone_, id, to));
+        if (random_() % 2 == 0) tokens = other_end(tokens, static_cast<size_t>(to));
+      }
+      const int64_t gained = cache_.match_prefix(id, tokens, static_cast<int64_t>(tokens.size()));
+      if (gained > 0) ++hits;
+      grow(alone_, id, tokens, gained);
+      compare(id);
+      const auto n = std::min<int64_t>(static_cast<int64_t>(random_() % 30),
+                                       static_cast<int64_t>(tokens.size()) - cache_.length(id));
+      grow(cache_, id, tokens, n);
+      grow(alone_, id, tokens, n);
+      compare(id);
+      if (testing::Test::HasFailure()) return;
+    }
+    cache_.close(id, tokens);
+    alone_.close(id);
+  }
+  int hits = 0;
+
+ private:
+  std::vector<int32_t> text() {
+    std::vector<int32_t> tokens(100 + random_() % 40);
+    const auto own = random_() % tokens.size();
+    const auto number = static_cast<int32_t>(random_() % 3);
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      tokens[i] = static_cast<int32_t>(i) + (i < own ? 0 : 1000 * number);
+    }
+    return tokens;
+  }
+  std::vector<int32_t> other_end(std::vector<int32_t> tokens, size_t from) {
+    const std::vector<int32_t> other = text();
+    for (size_t i = from; i < std::min(tokens.size(), other.size()); ++i) tokens[i] = other[i];
+    return tokens;
+  }
+  static bool truncated(CacheManager& cache, SequenceId id, int64_t length) {
+    try {
+      cache.truncate(id, length);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+  static void grow(CacheManager& cache, SequenceId id, const std::vector<int32_t>& tokens,
+                   int64_t n) {
+    while (n > 0) {
+      const int64_t part = std::min(n, cache.max_next(id));
+      ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(part)));
+      cache.commit(id, tokens);
+      n -= part;
+    }
+  }
+  void compare(SequenceId id) {
+    cache_.check_integrity();
+    ASSERT_EQ(cache_.length(id), alone_.length(id));
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      ASSERT_EQ(entries_of(cache_, id, layer), entries_of(alone_, id, layer)) << "layer " << layer;
+      EXPECT_EQ(cache_.stats().layers[layer].tokens_resident,
+                alone_.stats().layers[layer].tokens_resident);
+    }
+  }
+
+  std::mt19937 random_;
+  CacheManager cache_, alone_;
+};
+
+TEST(Reuse, AHitLeavesTheTableThatComputingWouldHaveLeft) {
+  int hits = 0;
+  for (const char* spec : {"full", "window:1", "window:9", "sink:6+1", "sink:5+11", "sink:2+30",
+                           "sink:5+11@original", "0=full,1=sink:2+14"}) {
+    for (const int32_t block : {1, 4, 16}) {
+      SCOPED_TRACE(std::string(spec) + " blocks of " + std::to_string(block));
+      HitsAndComputed both(spec, block, static_cast<uint32_t>(hits + block));
+      for (int round = 0; round < 20 && !HasFailure(); ++round) both.run();
+      if (HasFailure()) return;
+      EXPECT_GT(both.hits, 10);
+      hits += both.hits;
+    }
   }
 }
 

@@ -335,6 +335,35 @@ TEST(Schedules, EverySlotReadIsTheOneWritten) {
   }
 }
 
+TEST(Schedules, WindowsShareInPoolsThatBarelyHoldOne) {
+  const std::vector<std::string> specs = {"window:9", "0=full,*=sink:2+14", "sink:6+1",
+                                          "0=window:1,1=sink:5+3,2=window:30",
+                                          "0=sink:3+9@original,1=sink:3+9,2=full"};
+  Schedule::Counts sum;
+  uint32_t seed = 1;
+  for (const std::string& spec : specs) {
+    for (const int32_t block : {1, 4, 16}) {
+      for (const int tenths : {10, 14, 30}) {
+        SCOPED_TRACE(spec + " blocks of " + std::to_string(block));
+        const int64_t one =
+            CacheManager::pages_needed(PolicyMap::parse(spec, kLayers), block, kPositions, kChunk);
+        const auto pages = static_cast<int32_t>(one * tenths / 10);
+        Schedule schedule(spec, block, pages, 64, seed++);
+        schedule.run(400, {spec});
+        if (HasFailure()) return;
+        const Schedule::Counts& c = schedule.counts();
+        sum.hits += c.hits, sum.reclaims += c.reclaims, sum.full += c.full;
+        sum.rollbacks += c.rollbacks, sum.rewinds += c.rewinds, sum.refused += c.refused;
+        sum.copies += c.copies, sum.merges += c.merges;
+      }
+    }
+  }
+  for (const int64_t n : {sum.hits, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds, sum.refused,
+                          sum.copies, sum.merges}) {
+    EXPECT_GT(n, 50);
+  }
+}
+
 TEST(Schedules, LayersMayHavePagesOfDifferentSizes) {
   const KvFormat format;
   const std::vector<KvLayout> layouts = {

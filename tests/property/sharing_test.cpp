@@ -43,8 +43,8 @@ GenerateResult run(Engine& engine, std::span<const TokenId> prompt, int32_t n) {
 /// What an engine that shares nothing says; asked once for each prompt.
 class Alone {
  public:
-  explicit Alone(Precision precision)
-      : engine_(parts(tiny(), options_with(0, 1, false, precision))) {}
+  explicit Alone(Precision precision, const std::string& policy = "full")
+      : engine_(parts(tiny(), options(precision, policy))) {}
   const std::vector<TokenId>& operator()(const std::vector<TokenId>& prompt, int32_t n) {
     auto& known = known_[{prompt, n}];
     if (known.empty() && n > 0) known = engine_.generate(prompt, greedy(n)).tokens;
@@ -52,6 +52,12 @@ class Alone {
   }
 
  private:
+  static EngineOptions options(Precision precision, const std::string& policy) {
+    EngineOptions o = options_with(0, 1, false, precision);
+    o.kv.policy = policy;
+    return o;
+  }
+
   Engine engine_;
   std::map<std::pair<std::vector<TokenId>, int32_t>, std::vector<TokenId>> known_;
 };
@@ -260,9 +266,9 @@ TEST(Sharing, TruncatingWorksWhereNoPageIsLeftForACopy) {
   }
 }
 
-TEST(Sharing, OtherRulesNeitherReadNorPublish) {
+TEST(Sharing, RulesThatScoreNeitherReadNorPublish) {
   for (const std::string policy :
-       {"window:40", "sink:2+40", "h2o:32@every:8", "0=full,1=window:60", "random:90@every:8"}) {
+       {"h2o:32@every:8", "0=window:40,1=knorm:32@every:8", "snapkv:90", "random:90@every:8"}) {
     SCOPED_TRACE(policy);
     EngineOptions options = options_with(0, 2);
     options.kv.policy = policy;
@@ -281,8 +287,22 @@ TEST(Sharing, WhatWasKeptUnderOtherRulesIsNeverServed) {
   const auto prompt = prompt_of(40);
   Engine engine(parts(tiny(), options_with(0, 1)));
   run(engine, prompt, 4);
-  for (const std::string policy : {"h2o:16@every:8", "full", "window:12", "full"}) {
+  int64_t kept = 0;
+  uint64_t seen = 0;
+  std::string before = "full";
+  for (const std::string policy :
+       {"h2o:16@every:8", "full", "window:12", "full", "sink:4+8", "sink:4+8@original",
+        "0=full,1=window:12", "0=window:12,1=full", "window:11", "window:12", "full"}) {
+    kept += engine.kv_stats().layers[0].pages_cached;
+    seen = engine.kv_stats().events;
     engine.set_kv_policy(policy);
+    for (const KvEvent& event : engine.kv_events(seen)) {
+      EXPECT_EQ(event.reason, RemovalReason::kUser);
+      if (before.find('=') == std::string::npos) {
+        EXPECT_EQ(event.policy, before);
+      }
+    }
+    before = policy;
     engine.check_integrity();
     EXPECT_EQ(engine.kv_stats().total.pages_cached, 0);
     EXPECT_EQ(engine.kv_stats().pages_free, engine.kv_stats().pool_pages);
@@ -295,7 +315,7 @@ TEST(Sharing, WhatWasKeptUnderOtherRulesIsNeverServed) {
   }
   const auto removed = engine.kv_stats().layers[0].pages_removed;
   EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kCapacity)], 0);
-  EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kUser)], 10 + 14);
+  EXPECT_EQ(removed[static_cast<size_t>(RemovalReason::kUser)], kept);
 }
 
 TEST(Sharing, OffMeansOff) {
@@ -479,6 +499,12 @@ class AnySchedule {
  public:
   AnySchedule(uint32_t seed, Precision precision)
       : random_(seed), alone_(precision), engine_(parts(tiny(), options(seed, precision))) {}
+  /// Under a rule of position alone, in a pool of so many times what one sequence needs.
+  AnySchedule(uint32_t seed, Precision precision, const std::string& policy, int32_t block,
+              double times)
+      : random_(seed),
+        alone_(precision, policy),
+        engine_(parts(tiny(), windowed(seed, precision, policy, block, times))) {}
 
   void run(int n) {
     for (int i = 0; i < n && !testing::Test::HasFailure(); ++i) {
@@ -506,8 +532,21 @@ class AnySchedule {
     return engine_.kv_stats().total.pages_removed[static_cast<size_t>(RemovalReason::kCapacity)];
   }
   int64_t merged() const { return engine_.kv_stats().total.pages_merged; }
+  int64_t parked() const { return engine_.stats().sessions_parked; }
 
  private:
+  static EngineOptions windowed(uint32_t seed, Precision precision, const std::string& policy,
+                                int32_t block, double times) {
+    EngineOptions o = options(seed, precision);
+    o.kv.policy = policy;
+    o.kv.block_size = block;
+    o.kv.budget_bytes = 0;
+    o.max_sequences = 1;
+    const KvStats one = Engine(parts(tiny(), o)).kv_stats();
+    o.max_sequences = 3;
+    o.kv.budget_bytes = static_cast<uint64_t>(times * static_cast<double>(one.pool_bytes));
+    return o;
+  }
   static EngineOptions options(uint32_t seed, Precision precision) {
     EngineOptions o = options_with(pages(seed), 3, true, precision);
     o.kv.reclaim = std::array{"lru", "s3fifo", "depth"}[seed / 3 % 3];
@@ -552,8 +591,10 @@ class AnySchedule {
   void talk() {
     if (!session_ || random_() % 8 == 0) {
       if (session_) engine_.close_session(*session_);
-      session_ = engine_.open_session();
+      session_.reset();
       said_.clear();
+      if (engine_.kv_stats().sequences == 3) return;  // requests have all places
+      session_ = engine_.open_session();
     }
     const auto more = random_() % 2 == 0 ? text() : std::vector<TokenId>{4, 5};
     if (said_.size() + more.size() > 70) return rewind();
@@ -573,9 +614,12 @@ class AnySchedule {
   void rewind() {
     if (!session_ || said_.empty()) return;
     const size_t length = random_() % said_.size();
-    engine_.truncate(*session_, static_cast<int64_t>(length));
+    try {
+      engine_.truncate(*session_, static_cast<int64_t>(length));
+      said_.resize(length);
+    } catch (const Error&) {  // the window has moved on
+    }
     engine_.check_integrity();
-    said_.resize(length);
   }
 
   std::mt19937 random_;
@@ -605,6 +649,89 @@ TEST(Sharing, AnyScheduleSaysWhatEachSaysAlone) {
   if (kEmulated) return;
   EXPECT_GT(reclaimed, 100);
   EXPECT_GT(merged, 10);
+}
+
+TEST(Sharing, AnyScheduleUnderAWindowSaysWhatEachSaysAlone) {
+  int64_t hits = 0, reclaimed = 0, merged = 0, parked = 0;
+  uint32_t seed = 1;
+  for (const Precision precision : exact_precisions()) {
+    for (const std::string policy :
+         {"window:12", "sink:3+9", "sink:5+20@original", "0=full,*=sink:2+14"}) {
+      for (const int32_t block : {1, 4, 16}) {
+        for (const double times : {1.0, 1.5, 3.0}) {
+          if (kEmulated && (block != 4 || times != 1.5)) continue;
+          SCOPED_TRACE(fmt::format("{} blocks of {}, {} times", policy, block, times));
+          AnySchedule schedule(seed++, precision, policy, block, times);
+          schedule.run(kEmulated ? 8 : 60);
+          if (HasFailure()) return;
+          hits += schedule.cached();
+          reclaimed += schedule.reclaimed();
+          merged += schedule.merged();
+          parked += schedule.parked();
+        }
+      }
+    }
+  }
+  EXPECT_GT(hits, kEmulated ? 0 : 1000);
+  if (kEmulated) return;
+  EXPECT_GT(reclaimed, 1000);
+  EXPECT_GT(merged, 10);
+  EXPECT_GT(parked, 10);
+}
+
+TEST(Sharing, PromptsShareWhatAWindowHasPassed) {
+  for (const std::string policy : {"window:12", "sink:4+12", "0=full,1=sink:2+10"}) {
+    SCOPED_TRACE(policy);
+    EngineOptions options = options_with(400, 3);
+    options.kv.policy = policy;
+    Engine engine(parts(tiny(), options));
+    Alone alone(Precision::kReference, policy);
+    const auto prompt = prompt_of(40);
+    const GenerateResult first = run(engine, joined(prompt, {1, 2, 3}), 8);
+    EXPECT_EQ(first.cached_tokens, 0);
+    const GenerateResult again = run(engine, joined(prompt, {9, 8, 7}), 8);
+    EXPECT_EQ(again.cached_tokens, 40);
+    EXPECT_EQ(again.tokens, alone(joined(prompt, {9, 8, 7}), 8));
+    // A session, parked or not, goes on from there.
+    const SessionId session = engine.open_session();
+    EXPECT_EQ(engine.generate(session, joined(prompt, {5}), greedy(6)).cached_tokens, 40);
+    const SessionId other = engine.fork_session(session);
+    const auto text = joined(joined(prompt, {5}), alone(joined(prompt, {5}), 6));
+    EXPECT_EQ(engine.generate(other, std::vector<TokenId>{6}, greedy(6)).tokens,
+              alone(joined(text, {6}), 6));
+    EXPECT_EQ(engine.generate(session, std::vector<TokenId>{7}, greedy(6)).tokens,
+              alone(joined(text, {7}), 6));
+    engine.check_integrity();
+    // At the same time.
+    std::vector<RequestId> ids;
+    for (TokenId i = 0; i < 3; ++i) ids.push_back(engine.add(joined({i}, prompt), greedy(5)));
+    while (engine.step()) engine.check_integrity();
+    for (TokenId i = 0; i < 3; ++i) {
+      EXPECT_EQ(engine.take(ids[static_cast<size_t>(i)])->tokens, alone(joined({i}, prompt), 5));
+    }
+  }
+}
+
+TEST(Sharing, APageThatAWindowPassedAndThatWasReclaimedIsTheReason) {
+  EngineOptions options = options_with(0, 1);
+  options.kv.policy = "window:12";
+  options.kv.budget_bytes =
+      static_cast<uint64_t>(Engine(parts(tiny(), options)).kv_stats().pool_bytes);
+  options.max_sequences = 2;  // in a pool for one
+  Engine engine(parts(tiny(), options));
+  const SessionId session = engine.open_session();
+  engine.generate(session, prompt_of(50), greedy(60));
+  engine.check_integrity();
+  // Its beginning had to go: the session lives on.
+  const RequestId id = engine.add(prompt_of(30), greedy(1));
+  while (engine.step()) engine.check_integrity();
+  const PrefixMiss miss = engine.take(id)->miss;
+  EXPECT_EQ(miss.reason, MissReason::kTrimmed);
+  EXPECT_EQ(miss.position, 0);
+  EXPECT_GE(miss.step, 0);
+  EXPECT_EQ(to_json(miss),
+            fmt::format(R"({{"reason":"trimmed","position":0,"step":{},"request":1}})", miss.step));
+  EXPECT_STREQ(miss_reason_name(MissReason::kTrimmed), "trimmed");
 }
 
 }  // namespace

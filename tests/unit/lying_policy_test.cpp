@@ -206,8 +206,8 @@ TEST(LyingPolicy, EventsNameTheRuleThatRuledThen) {
     engine.forward(tokens, [](int64_t, std::span<const float>) { return true; });
   };
   feed();
-  const uint64_t first = engine.kv_stats().events;
   engine.set_kv_policy("knorm:16@every:8");
+  const uint64_t first = engine.kv_stats().events;  // with what was kept under the old one
   feed();
   for (const KvEvent& event : engine.kv_events()) {
     EXPECT_EQ(event.policy, event.number < first ? "sink:2+8" : "knorm:16@every:8");

@@ -22,6 +22,7 @@ KvLayerStats layer_with(int32_t number, int64_t base) {
   layer.bytes = (base + 7) * 1048576;
   layer.pages_allocated = base + 8;
   for (int32_t r = 0; r < kRemovalReasons; ++r) layer.pages_removed[r] = base + 10 + r;
+  layer.pages_retained = base + 16;
   layer.pages_merged = base + 9;
   layer.tokens_read = base + 20;
   layer.trim_decisions = base + 21;
@@ -79,6 +80,7 @@ nlohmann::json layer_json(int64_t base) {
             {"sequence_end", base + 13},
             {"preempt", base + 14},
             {"user", base + 15}}},
+          {"pages_retained", base + 16},
           {"pages_merged", base + 9},
           {"tokens_read", base + 20},
           {"trim_decisions", base + 21},
@@ -225,6 +227,9 @@ paddock_kv_pages_removed_total{layer="1",reason="policy_trim"} 212
 paddock_kv_pages_removed_total{layer="1",reason="sequence_end"} 213
 paddock_kv_pages_removed_total{layer="1",reason="preempt"} 214
 paddock_kv_pages_removed_total{layer="1",reason="user"} 215
+# TYPE paddock_kv_pages_retained_total counter
+paddock_kv_pages_retained_total{layer="0"} 116
+paddock_kv_pages_retained_total{layer="1"} 216
 # TYPE paddock_kv_pages_merged_total counter
 paddock_kv_pages_merged_total{layer="0"} 109
 paddock_kv_pages_merged_total{layer="1"} 209
@@ -286,7 +291,7 @@ paddock_kv_device_bytes{device="cuda:0 (H100)",kind="total"} 45088768
               text.substr(name, text.find(' ', name) - name));
     at = name;
   }
-  EXPECT_EQ(types, 32U);
+  EXPECT_EQ(types, 33U);
   stats.layers[0].policy = "a\\b\"c\nd";
   EXPECT_NE(to_prometheus(stats).find("policy=\"a\\\\b\\\"c\\nd\""), std::string::npos);
 }
