@@ -1,6 +1,7 @@
 // A thread of its own that drives an engine, for hosts that ask from many threads.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -24,13 +25,17 @@ struct StreamedToken {
   std::vector<TokenLogprob> top;
 };
 
-/// A request that was given to an EngineRunner. Copies stand for the same request; letting go of
-/// all of them cancels nothing. Every method may be called from any thread at any time, also when
-/// the runner is gone: its requests have ended by then. A handle made without a request throws
-/// Error kInvalidArgument from every method.
+/// A request that was given to an EngineRunner, or one of several answers to it. Copies stand for
+/// the same request; letting go of all of them cancels nothing. Every method may be called from any
+/// thread at any time, also when the runner is gone: its requests have ended by then. A handle made
+/// without a request throws Error kInvalidArgument from every method.
 class PADDOCK_API RequestHandle {
  public:
   RequestHandle() = default;
+
+  /// Another answer to the same prompt, where GenerateOptions::n asked for several; submit() gives
+  /// the first one's handle, answer(0). Error kInvalidArgument if there is none of that number.
+  RequestHandle answer(int32_t i) const;
 
   /// The next token that nobody has taken yet, once there is one; nothing when the request has
   /// ended. Each token goes to one caller. Throws what wait() throws, once the tokens are taken.
@@ -42,15 +47,17 @@ class PADDOCK_API RequestHandle {
   GenerateResult wait() const;
   /// Whether next() and wait() return, or throw, at once from now on.
   bool done() const;
-  /// As Engine::cancel(id), wherever the request is by now.
+  /// As Engine::cancel(id), wherever the request is by now; of several answers it ends one.
   void cancel() const;
 
  private:
   friend class EngineRunner;
   struct State;
-  explicit RequestHandle(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  explicit RequestHandle(std::shared_ptr<State> state, size_t answer = 0)
+      : state_(std::move(state)), answer_(answer) {}
   State& state() const;
   std::shared_ptr<State> state_;
+  size_t answer_ = 0;
 };
 
 /// Owns the thread that drives an engine. It sleeps while there is nothing to do. Every method but
@@ -59,9 +66,9 @@ class PADDOCK_API RequestHandle {
 /// without a lock, and hold up every request while they run.
 class PADDOCK_API EngineRunner {
  public:
-  /// Called once for each request when it has ended, however it ended: handle.wait() returns or
-  /// throws at once. Threads that wait may be ahead of it. What it throws is counted and changes
-  /// nothing.
+  /// Called once for each request, and each of its answers, when it has ended, however it ended:
+  /// handle.wait() returns or throws at once. Threads that wait may be ahead of it. What it throws
+  /// is counted and changes nothing.
   using OnDone = std::function<void(const RequestHandle& handle)>;
   enum class Shutdown {
     kDrain,   ///< what was submitted runs to its end
@@ -69,7 +76,7 @@ class PADDOCK_API EngineRunner {
   };
 
   /// Nobody else drives the engine until the runner is gone, but by call(): a request that meets
-  /// such a driver is refused, a step that does breaks the runner. Error kInvalidArgument if there
+  /// such a driver is refused, a step that does is tried again. Error kInvalidArgument if there
   /// is no engine, kOutOfMemory if there is no thread.
   explicit EngineRunner(std::shared_ptr<Engine> engine);
   /// Cancels what has not ended, tells it so, and waits for the thread. Inside a callback it does
@@ -100,8 +107,10 @@ class PADDOCK_API EngineRunner {
   /// thread, which cannot wait for itself.
   void shutdown(Shutdown how);
 
-  /// What Engine::step() threw, if it ever did (a device that failed): the runner is broken then.
-  /// Everything that had not ended has ended with this Error, and so does what comes.
+  /// What Engine::step() threw, if it ever did, that no second try mends (a device that failed):
+  /// the runner is broken then. Everything that had not ended has ended with this Error, and so
+  /// does what comes. A step that finds no memory breaks nothing: it is tried again, for a second.
+  /// Then wait() throws that Error for whatever had not ended, and the runner goes on.
   std::optional<Error> failure() const;
   /// Times that an on_done threw.
   int64_t callback_failures() const;

@@ -1,132 +1,34 @@
-// A thread that drives an engine, and the handles by which others follow their requests. Nothing
-// here reaches into the engine: it is a host of it like any other.
+// A thread that drives an engine. Nothing here reaches into the engine: it is a host of it like any
+// other.
 #include "paddock/runner.h"
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
-#include <deque>
 #include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
 
 #include "core/fail.h"
+#include "engine/runner_state.h"
 
 namespace paddock {
+namespace {
 
-// ---- a request, between its host and the driving thread
-// ------------------------------------------------------------------------------------
+using Clock = std::chrono::steady_clock;
 
-struct RequestHandle::State {
-  State(std::optional<SessionId> of, std::vector<TokenId> text, GenerateOptions how,
-        EngineRunner::OnDone then)
-      : session(of), prompt(std::move(text)), options(std::move(how)), on_done(std::move(then)) {}
+/// How long a step that found no memory is tried again, and how long it rests in between.
+constexpr std::chrono::milliseconds kPatience{1000};
+constexpr std::chrono::milliseconds kRest{10};
 
-  // The host's, until the driving thread has them.
-  std::optional<SessionId> session;  // that it continues
-  std::vector<TokenId> prompt;
-  GenerateOptions options;
-  EngineRunner::OnDone on_done;
-
-  std::thread::id driver;
-  std::weak_ptr<Engine> engine;
-
-  std::mutex mutex;  // guards what follows; no callback is called under it
-  std::condition_variable changed;
-  std::optional<RequestId> id;  // once the engine has it
-  std::deque<StreamedToken> tokens;
-  GenerateResult result;
-  std::optional<Error> error;  // in place of the result
-  bool cancelled = false;
-  bool done = false;
-
-  void push(const TokenEvent& event);
-  void end(std::optional<GenerateResult> with, const std::optional<Error>& why);
-  /// Waits until `ready` or the request's end.
-  template <typename Ready>
-  void await(std::unique_lock<std::mutex>& lock, const char* method, const Ready& ready);
-};
-
-void RequestHandle::State::push(const TokenEvent& event) {
-  StreamedToken token{
-      event.id, std::string(event.text), event.logprob, {event.top.begin(), event.top.end()}};
-  {
-    const std::lock_guard lock(mutex);
-    tokens.push_back(std::move(token));
-  }
-  changed.notify_all();  // one of them takes it, but wait() sleeps there, too
+/// Whether a step that throws this may succeed later: nothing was wrong with the engine.
+bool may_pass(ErrorCode code) {
+  return code == ErrorCode::kOutOfMemory || code == ErrorCode::kInvalidArgument;
 }
 
-void RequestHandle::State::end(std::optional<GenerateResult> with,
-                               const std::optional<Error>& why) {
-  {
-    const std::lock_guard lock(mutex);
-    if (with) result = std::move(*with);
-    error = why;
-    done = true;
-  }
-  changed.notify_all();
-}
-
-template <typename Ready>
-void RequestHandle::State::await(std::unique_lock<std::mutex>& lock, const char* method,
-                                 const Ready& ready) {
-  const auto arrived = [&] { return done || ready(); };
-  if (!arrived() && std::this_thread::get_id() == driver) {
-    fail(ErrorCode::kInvalidArgument,
-         "{}() would wait for the thread that it was called on, which drives the engine; call it "
-         "on another thread, or from on_done",
-         method);
-  }
-  changed.wait(lock, arrived);
-}
-
-RequestHandle::State& RequestHandle::state() const {
-  if (state_ == nullptr) {
-    fail(ErrorCode::kInvalidArgument, "this handle stands for no request; submit() gives one");
-  }
-  return *state_;
-}
-
-std::optional<StreamedToken> RequestHandle::next() const {
-  State& s = state();
-  std::unique_lock lock(s.mutex);
-  s.await(lock, "next", [&] { return !s.tokens.empty(); });
-  if (!s.tokens.empty()) {
-    StreamedToken token = std::move(s.tokens.front());
-    s.tokens.pop_front();
-    return token;
-  }
-  if (s.error) throw Error(*s.error);
-  return std::nullopt;
-}
-
-GenerateResult RequestHandle::wait() const {
-  State& s = state();
-  std::unique_lock lock(s.mutex);
-  s.await(lock, "wait", [] { return false; });
-  if (s.error) throw Error(*s.error);
-  return at_the_edge([&] { return s.result; });
-}
-
-bool RequestHandle::done() const {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
-  return s.done;
-}
-
-void RequestHandle::cancel() const {
-  State& s = state();
-  std::shared_ptr<Engine> engine;
-  std::optional<RequestId> id;
-  {
-    const std::lock_guard lock(s.mutex);
-    s.cancelled = true;
-    id = s.id;
-    if (!s.done) engine = s.engine.lock();
-  }
-  if (id && engine != nullptr) engine->cancel(*id);
-}
+}  // namespace
 
 // ---- the driving thread
 // ------------------------------------------------------------------------------------
@@ -158,9 +60,15 @@ struct EngineRunner::Impl {
   void turn();
   void admit(const std::shared_ptr<State>& request);
   void run(Call& call, const std::optional<Error>& refusal);
+  /// Asks for what has ended alone: the others cost nothing.
   void collect();
-  void settle(const std::shared_ptr<State>& request, std::optional<GenerateResult> result,
+  /// The step could not be made. Waits a little; once that has gone on for too long, what the
+  /// engine has ends with the error.
+  void wait_or_end(const Error& error);
+  void settle(std::shared_ptr<State> request, size_t answer, std::optional<GenerateResult> result,
               const std::optional<Error>& error);
+  /// All answers of one that the engine never had.
+  void refuse(const std::shared_ptr<State>& request, const Error& error);
   /// The engine is of no more use: all that is there ends with this.
   void give_up(const Error& error);
 
@@ -178,7 +86,15 @@ struct EngineRunner::Impl {
   bool ended = false;
 
  private:
-  std::vector<std::shared_ptr<State>> arrived_, running_;
+  /// An answer that the engine is to make.
+  struct Running {
+    RequestId id;
+    std::shared_ptr<State> request;  // null once it has ended
+    size_t answer;
+  };
+  std::vector<std::shared_ptr<State>> arrived_;
+  std::vector<Running> running_;  // by id
+  std::optional<Clock::time_point> failing_since_;
   std::vector<Call*> called_;
   bool cancels_ = false;  // all is to end
   bool busy_ = false;     // the engine had something to do when it was last asked
@@ -237,13 +153,40 @@ void EngineRunner::Impl::turn() {
   for (Call* call : called_) run(*call, std::nullopt);
   called_.clear();
   if (cancels_) engine->cancel();
-  busy_ = engine->step();
-  collect();
+  try {
+    busy_ = engine->step();
+    collect();
+    failing_since_.reset();
+  } catch (const Error& error) {
+    if (!may_pass(error.code())) throw;
+    wait_or_end(error);
+  }
+}
+
+void EngineRunner::Impl::wait_or_end(const Error& error) {
+  const Clock::time_point now = Clock::now();
+  if (!failing_since_) failing_since_ = now;
+  busy_ = now - *failing_since_ < kPatience;
+  if (busy_) return std::this_thread::sleep_for(kRest);
+  failing_since_.reset();
+  for (Running& running : running_) {
+    try {
+      engine->discard(running.id);
+    } catch (const Error&) {  // another thread drives it just now
+      engine->cancel(running.id);
+    }
+  }
+  for (Running& running : running_) {
+    settle(std::move(running.request), running.answer, std::nullopt, error);
+  }
+  running_.clear();
 }
 
 void EngineRunner::Impl::admit(const std::shared_ptr<State>& request) {
   try {
-    if (running_.size() == running_.capacity()) running_.reserve(2 * running_.size() + 1);
+    const size_t n = request->answers.size();
+    const size_t size = running_.size() + n;
+    if (size > running_.capacity()) running_.reserve(2 * size);
     GenerateOptions options = std::move(request->options);
     options.on_token = [request, host = std::move(options.on_token)](const TokenEvent& event) {
       request->push(event);
@@ -251,19 +194,19 @@ void EngineRunner::Impl::admit(const std::shared_ptr<State>& request) {
     };
     const RequestId id = request->session ? engine->add(*request->session, request->prompt, options)
                                           : engine->add(request->prompt, options);
-    running_.push_back(request);
-    request->prompt = {};  // the engine has its own
-    bool cancelled = false;
-    {
-      const std::lock_guard lock(request->mutex);
-      request->id = id;
-      cancelled = request->cancelled;
+    for (size_t i = 0; i < n; ++i) {
+      running_.push_back({id + static_cast<RequestId>(i), request, i});
     }
-    if (cancelled) engine->cancel(id);
+    request->prompt = {};  // the engine has its own
+    const std::lock_guard lock(request->mutex);
+    request->id = id;
+    for (size_t i = 0; i < n; ++i) {
+      if (request->answers[i].cancelled) engine->cancel(id + static_cast<RequestId>(i));
+    }
   } catch (const Error& refusal) {
-    settle(request, std::nullopt, refusal);
+    refuse(request, refusal);
   } catch (...) {  // what the host's function threw when it was copied counts as no memory, too
-    settle(request, std::nullopt, no_memory_);
+    refuse(request, no_memory_);
   }
 }
 
@@ -284,28 +227,44 @@ void EngineRunner::Impl::run(Call& call, const std::optional<Error>& refusal) {
 }
 
 void EngineRunner::Impl::collect() {
-  for (std::shared_ptr<State>& request : running_) {
-    std::optional<GenerateResult> result = engine->take(*request->id);
-    // Where the engine has nothing more to do, nothing more will come.
-    if (!result && busy_) continue;
-    const std::shared_ptr<State> gone = std::move(request);
+  bool any = false;
+  const auto take = [&](Running& running, const std::optional<Error>& otherwise) {
+    std::optional<GenerateResult> result = engine->take(running.id);
     const bool is_there = result.has_value();
-    settle(gone, std::move(result), is_there ? std::nullopt : std::optional<Error>(taken_));
+    if (!is_there && !otherwise) return;
+    any = true;
+    settle(std::move(running.request), running.answer, std::move(result),
+           is_there ? std::nullopt : otherwise);
+  };
+  for (auto id = engine->finished_after(0); id; id = engine->finished_after(*id)) {
+    const auto at = std::lower_bound(running_.begin(), running_.end(), *id,
+                                     [](const Running& r, RequestId i) { return r.id < i; });
+    if (at == running_.end() || at->id != *id || at->request == nullptr) continue;  // a host's own
+    take(*at, std::nullopt);
   }
-  std::erase(running_, nullptr);
+  if (!busy_) {  // where the engine has nothing more to do, nothing more will come
+    for (Running& running : running_) {
+      if (running.request != nullptr) take(running, taken_);
+    }
+  }
+  if (any) std::erase_if(running_, [](const Running& r) { return r.request == nullptr; });
 }
 
-void EngineRunner::Impl::settle(const std::shared_ptr<State>& request,
+void EngineRunner::Impl::settle(std::shared_ptr<State> request, size_t answer,
                                 std::optional<GenerateResult> result,
                                 const std::optional<Error>& error) {
-  request->end(std::move(result), error);
-  const OnDone on_done = std::move(request->on_done);
-  if (!on_done) return;
+  const bool is_last = request->end(answer, std::move(result), error);
+  if (!request->on_done) return;
   try {
-    on_done(RequestHandle(request));
+    request->on_done(RequestHandle(request, answer));
   } catch (...) {
     ++callback_failures;
   }
+  if (is_last) request->on_done = nullptr;  // with what it holds
+}
+
+void EngineRunner::Impl::refuse(const std::shared_ptr<State>& request, const Error& error) {
+  for (size_t i = 0; i < request->answers.size(); ++i) settle(request, i, std::nullopt, error);
 }
 
 void EngineRunner::Impl::give_up(const Error& error) {
@@ -316,12 +275,13 @@ void EngineRunner::Impl::give_up(const Error& error) {
     arrived_.swap(inbox);
     called_.swap(calls);
   }
-  for (auto* list : {&running_, &arrived_}) {
-    for (std::shared_ptr<State>& request : *list) {
-      const std::shared_ptr<State> gone = std::move(request);
-      if (gone != nullptr) settle(gone, std::nullopt, error);
-    }
+  for (Running& running : running_) {
+    if (running.request == nullptr) continue;
+    settle(std::move(running.request), running.answer, std::nullopt, error);
   }
+  running_.clear();
+  for (const std::shared_ptr<State>& request : arrived_) refuse(request, error);
+  arrived_.clear();
   for (Call* call : called_) run(*call, error);
 }
 

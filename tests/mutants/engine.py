@@ -691,13 +691,23 @@ fault("engine-182", "trouble with a processor is named one position late",
       "i, logit, «request.sequence.length() - 1»));",
       "request.sequence.length()")
 
-source("src/engine/runner.cpp", "runner_test")
+source("src/engine/request_handle.cpp", "runner_test")
 fault("engine-150", "a callback that waits for its own thread waits for ever",
       "if («!arrived() && std::this_thread::get_id() == driver») {",
       "false")
 fault("engine-151", "why a request was refused is forgotten",
-      "«error = why;» done = true;",
+      "«a.error = why;» a.done = true;",
       "")
+fault("engine-155", "cancel() does not reach a running request",
+      "if (id && engine != nullptr) «engine->cancel(*id + static_cast<RequestId>(answer_));»",
+      "")
+fault("answers-067", "a handle of another answer is the first one's",
+      "return RequestHandle(state_, «static_cast<size_t>(i)»);",
+      "0")
+fault("answers-068", "an answer that there is not",
+      "if (i < 0 || «i >= n») {",
+      "i > n")
+source("src/engine/runner.cpp", "runner_test")
 fault("engine-152", "tokens are not streamed",
       "«request->push(event);»",
       "")
@@ -705,14 +715,32 @@ fault("engine-153", "the host's callback is asked, not heard",
       "return «!host || host(event)»;",
       "!host || host(event) || true")
 fault("engine-154", "a cancellation that comes before the engine has the request is lost",
-      "if (cancelled) «engine->cancel(id);»",
+      "if (request->answers[i].cancelled) «engine->cancel(id + static_cast<RequestId>(i));»",
       "")
+fault("answers-060", "a step that finds no memory breaks the runner",
+      "if («!may_pass(error.code())») throw;",
+      "true")
+fault("answers-061", "somebody else who drives breaks the runner",
+      "return code == ErrorCode::kOutOfMemory || «code == ErrorCode::kInvalidArgument»;",
+      "false")
+fault("answers-062", "a step that finds no memory is tried for ever",
+      "busy_ = «now - *failing_since_ < kPatience»;",
+      "true")
+fault("answers-063", "what was given up for want of memory leaves its result",
+      "try { «engine->discard(running.id);» } catch",
+      "engine->cancel(running.id);")
+fault("answers-064", "failures far apart count together",
+      "«failing_since_.reset();» for (Running& running",
+      "")
+fault("answers-065", "a host's own result ends the looking",
+      "if (at == running_.end() || at->id != *id || at->request == nullptr) «continue;»",
+      "break;")
+fault("answers-066", "on_done comes for the first answer alone",
+      "if («is_last») request->on_done = nullptr;",
+      "true")
 fault("engine-168", "a turn of a session is a request of its own",
       "«request->session» ? engine->add(*request->session",
       "request->session && false")
-fault("engine-155", "cancel() does not reach a running request",
-      "if (id && engine != nullptr) «engine->cancel(*id);»",
-      "")
 fault("engine-156", "a cancelling shutdown waits for what was submitted",
       "cancels_ = «closing == Shutdown::kCancel»; return",
       "false")
@@ -732,10 +760,10 @@ fault("engine-161", "a call on the driving thread waits for itself",
       "if («impl_->is_driver()») return fn(*impl_->engine);",
       "false")
 fault("engine-162", "a result that somebody else took is waited for",
-      "if («!result && busy_») continue;",
-      "!result")
+      "if («!busy_») { // where the engine has nothing more to do",
+      "false")
 fault("engine-163", "nobody is told that on_done threw",
-      "on_done(RequestHandle(request)); } catch (...) { «++callback_failures;»",
+      "request->on_done(RequestHandle(request, answer)); } catch (...) { «++callback_failures;»",
       "")
 fault("engine-164", "a broken runner does not say so",
       "«failure = error;»",
