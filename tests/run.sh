@@ -148,6 +148,11 @@ if [ -n "$full" ]; then
   fi
 fi
 
+# Random schedules from new seeds: a minute in CI, half an hour with --long; seconds in every run.
+if [ -n "${CI:-}$whole$long" ]; then
+  step "random schedules" env PADDOCK_FUZZ_SECONDS="$([ -n "$long" ] && echo 1800 || echo 60)" \
+    "$root/build/tests/tests/schedule_test" --gtest_filter='ScheduleFuzz.*'
+fi
 if [ -n "$long" ]; then
   step "faults that the tests must notice" python3 "$root/tests/mutants/run.py"
 fi

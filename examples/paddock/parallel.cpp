@@ -14,10 +14,8 @@
 namespace cli {
 namespace {
 
-/// One answer to make.
+/// What a line asks for.
 struct Ask {
-  int64_t index = 0;         // of its line, blank ones left out
-  std::optional<int> which;  // of the answers of one line, where that asks for several
   std::vector<paddock::TokenId> prompt;
   paddock::GenerateOptions options;
 };
@@ -111,14 +109,12 @@ std::vector<paddock::TokenId> prompt_of(Line& line, const paddock::Model& model,
   }
 }
 
-/// The answers that a line asks for.
-void add_asks(Line line, int64_t index, const ParallelJob& job, const paddock::Model& model,
-              std::vector<Ask>& asks) {
-  Ask ask{.index = index, .which = {}, .prompt = {}, .options = job.defaults};
+/// `before`: answers to the lines before it.
+Ask read_ask(Line line, size_t before, const ParallelJob& job, const paddock::Model& model) {
+  Ask ask{.prompt = {}, .options = job.defaults};
   paddock::GenerateOptions& o = ask.options;
   ask.prompt = prompt_of(line, model, job.parse_special);
-  int n = 1;
-  line.take_integer("n", n, 1, 10000);
+  line.take_integer("n", o.n, 1, paddock::kMaxAnswers);
   line.take_integer("max_tokens", o.max_tokens, 0);
   line.take_integer("priority", o.priority, -paddock::kMaxPriority, paddock::kMaxPriority);
   line.take_float("temperature", o.sampling.temperature);
@@ -128,7 +124,7 @@ void add_asks(Line line, int64_t index, const ParallelJob& job, const paddock::M
   line.take_float("repeat_penalty", o.sampling.repeat_penalty);
   line.take_float("frequency_penalty", o.sampling.frequency_penalty);
   line.take_float("presence_penalty", o.sampling.presence_penalty);
-  o.sampling.seed += asks.size();  // so that equal prompts get answers of their own
+  o.sampling.seed += before;  // so that equal prompts get answers of their own
   line.take_integer("seed", o.sampling.seed, 0, INT64_MAX);
   line.take_strings("stop", o.stop);
   int logprobs = -1;
@@ -140,23 +136,22 @@ void add_asks(Line line, int64_t index, const ParallelJob& job, const paddock::M
     o.ignore_stop_tokens = ignore_stop.get<bool>();
   }
   line.check_done();
-  for (int i = 0; i < n; ++i, ++o.sampling.seed) {
-    if (n > 1) ask.which = i;
-    asks.push_back(ask);
-  }
+  return ask;
 }
 
 std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) {
   const std::string all = read_file(job.file);
   std::vector<Ask> asks;
-  int64_t number = 0, index = 0;
+  int64_t number = 0;
+  size_t n_answers = 0;
   for (size_t begin = 0; begin < all.size();) {
     const size_t end = std::min(all.find('\n', begin), all.size());
     const std::string text = all.substr(begin, end - begin);
     begin = end + 1;
     ++number;
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
-    add_asks(Line(job.file, number, text), index++, job, model, asks);
+    asks.push_back(read_ask(Line(job.file, number, text), n_answers, job, model));
+    n_answers += static_cast<size_t>(asks.back().options.n);
   }
   if (asks.empty()) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
@@ -165,38 +160,47 @@ std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) 
   return asks;
 }
 
-/// Requests that have ended, handed from the driving thread to the one that prints.
+/// Answers that have ended, handed from the driving thread to the one that prints.
 class Ended {
  public:
-  void push(size_t ask) {
+  struct Answer {
+    size_t ask;
+    paddock::RequestHandle handle;
+  };
+  void push(Answer answer) {
     {
       const std::lock_guard lock(mutex_);
-      asks_.push_back(ask);
+      answers_.push_back(std::move(answer));
     }
     changed_.notify_one();
   }
-  size_t pop() {
+  Answer pop() {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !asks_.empty(); });
-    const size_t ask = asks_.front();
-    asks_.pop_front();
-    return ask;
+    changed_.wait(lock, [&] { return !answers_.empty(); });
+    Answer answer = std::move(answers_.front());
+    answers_.pop_front();
+    return answer;
   }
 
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<size_t> asks_;
+  std::deque<Answer> answers_;
 };
 
-/// Prints what became of a request. Whether it went well.
-bool print_answer(const Ask& ask, const paddock::RequestHandle& handle) {
-  Json out = {{"index", ask.index}};
-  if (ask.which) out["answer"] = *ask.which;
+/// Prints what became of an answer. Whether it went well.
+bool print_answer(size_t index, const paddock::GenerateOptions& options,
+                  const paddock::RequestHandle& handle) {
+  Json out = {{"index", index}};
+  if (options.n > 1) out["answer"] = handle.index();
   bool good = false;
   try {
     const paddock::GenerateResult result = handle.wait();
-    out.update(answer_json(result, ask.options.sampling.seed, ask.options.logprobs.has_value()));
+    const uint64_t seed = options.sampling.seed + static_cast<uint64_t>(handle.index());
+    out.update(answer_json(result, seed, options.logprobs.has_value()));
+    out["cached_tokens"] = result.cached_tokens;
+    out["miss"] = Json::parse(paddock::to_json(result.miss));
+    out["trims"] = result.trims;
     out["preemptions"] = result.preemptions;
     good = result.finish_reason != paddock::FinishReason::kError;
   } catch (const paddock::Error& e) {  // refused, or the device failed
@@ -214,8 +218,9 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   paddock::EngineOptions engine_options = args.engine_options();
   const auto model = args.load_model();
   std::vector<Ask> asks = read_asks(job, *model);
-  engine_options.max_sequences =
-      static_cast<int32_t>(std::min<size_t>(static_cast<size_t>(job.sequences), asks.size()));
+  int64_t left = 0;  // answers
+  for (const Ask& ask : asks) left += ask.options.n;
+  engine_options.max_sequences = static_cast<int32_t>(std::min<int64_t>(job.sequences, left));
   EventFile events(report.events, engine_options);
   const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
   events.begin();
@@ -226,22 +231,21 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
 
   bool all_good = true;
   Ended ended;
-  std::vector<paddock::RequestHandle> handles;
   paddock::EngineRunner runner(engine);
   const auto submit_all = [&](paddock::Engine&) {
     const auto deadline = deadline_in(job.timeout);
     for (size_t i = 0; i < asks.size(); ++i) {
       asks[i].options.deadline = deadline;
-      handles.push_back(
-          runner.submit(std::move(asks[i].prompt), asks[i].options,
-                        [&ended, i](const paddock::RequestHandle&) { ended.push(i); }));
+      runner.submit(std::move(asks[i].prompt), asks[i].options,
+                    [&ended, i](const paddock::RequestHandle& handle) {
+                      ended.push({i, handle});
+                    });
     }
   };
   runner.call(submit_all);  // before its first step: what comes first depends on no thread's luck
-  for (size_t n = 0; n < asks.size(); ++n) {
-    const size_t i = ended.pop();
-    all_good = print_answer(asks[i], handles[i]) && all_good;
-    handles[i] = {};  // its text is printed
+  for (; left > 0; --left) {
+    const Ended::Answer answer = ended.pop();
+    all_good = print_answer(answer.ask, asks[answer.ask].options, answer.handle) && all_good;
   }
   runner.shutdown(paddock::EngineRunner::Shutdown::kDrain);
   watch.reset();

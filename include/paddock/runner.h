@@ -36,6 +36,8 @@ class PADDOCK_API RequestHandle {
   /// Another answer to the same prompt, where GenerateOptions::n asked for several; submit() gives
   /// the first one's handle, answer(0). Error kInvalidArgument if there is none of that number.
   RequestHandle answer(int32_t i) const;
+  /// Which one this is.
+  int32_t index() const { return static_cast<int32_t>(answer_); }
 
   /// The next token that nobody has taken yet, once there is one; nothing when the request has
   /// ended. Each token goes to one caller. Throws what wait() throws, once the tokens are taken.

@@ -416,29 +416,29 @@ fault("tool-130", "a key that nobody knows is lost without a word",
       "«line.check_done();»",
       "")
 fault("tool-131", "a request that was refused is no failure",
-      "all_good = «print_answer(asks[i], handles[i]) && all_good»;",
-      "print_answer(asks[i], handles[i]) || all_good")
+      "all_good = «print_answer(answer.ask, asks[answer.ask].options, answer.handle) && all_good»;",
+      "print_answer(answer.ask, asks[answer.ask].options, answer.handle) || all_good")
 fault("tool-132", "all answers of a line have its seed",
-      "for (int i = 0; i < n; ++i, ++o.sampling.seed) {",
-      "for (int i = 0; i < n; ++i, o.sampling.seed += MUT ? 0 : 1) {")
+      "options.sampling.seed + «static_cast<uint64_t>(handle.index())»;",
+      "0")
 fault("tool-133", "all lines have the command's seed",
-      "«o.sampling.seed += asks.size();»",
+      "«o.sampling.seed += before;»",
       "")
 fault("tool-134", "blank lines count",
-      "«continue;» add_asks(",
-      "{ ++index; continue; }")
+      "if («text.find_first_not_of(\" \\t\\r\") == std::string::npos») continue;",
+      "false")
 fault("tool-135", "errors name the request, not the line",
-      "add_asks(Line(job.file, «number», text)",
-      "index + 1")
+      "read_ask(Line(job.file, «number», text)",
+      "static_cast<int64_t>(asks.size()) + 1")
 fault("tool-136", "one at a time",
-      "std::min<size_t>(«static_cast<size_t>(job.sequences)», asks.size())",
-      "size_t{1}")
+      "std::min<int64_t>(«job.sequences», left)",
+      "1")
 fault("tool-137", "log-probabilities of one line are not printed",
-      "«ask.options.logprobs.has_value()»",
+      "answer_json(result, seed, «options.logprobs.has_value()»)",
       "false")
 fault("tool-138", "a prompt and ids at once: the ids win",
       "if («text.is_null() == ids.is_null()») line.refuse",
       "text.is_null() && ids.is_null()")
 fault("tool-139", "a single answer has a number, too",
-      "if («n > 1») ask.which = i;",
+      "if («options.n > 1») out[\"answer\"]",
       "true")

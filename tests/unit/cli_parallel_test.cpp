@@ -56,6 +56,9 @@ TEST_F(CliParallel, AnswersEveryLine) {
   EXPECT_EQ(first.at("prompt_tokens"), 2);  // BOS, too
   EXPECT_EQ(first.at("tokens"), Json({'b', 'c', 'd'}));
   EXPECT_EQ(first.at("preemptions"), 0);
+  EXPECT_EQ(first.at("trims"), 0);
+  EXPECT_EQ(first.at("cached_tokens"), 0);
+  EXPECT_EQ(first.at("miss").at("reason"), "none");
   EXPECT_FALSE(first.contains("answer"));
   EXPECT_FALSE(first.contains("logprobs"));
   EXPECT_EQ(first.at("timings").at("decode_tokens"), 2);
@@ -70,6 +73,8 @@ TEST_F(CliParallel, SeveralAnswersHaveSeedsOfTheirOwn) {
                            R"( "top_p": 1, "max_tokens": 8})";
   const auto found = answers(line + "\n" + line + "\n", "--seed 5 --sequences 3");
   ASSERT_EQ(found.size(), 8U);
+  EXPECT_EQ(found.at({0, 0}).at("cached_tokens"), 0);
+  EXPECT_EQ(found.at({0, 1}).at("cached_tokens"), 2) << "the first one's";
   std::set<std::string> tokens;
   for (int i = 0; i < 2; ++i) {
     for (int which = 0; which < 4; ++which) {

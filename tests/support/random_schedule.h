@@ -1,0 +1,295 @@
+// Random use of an engine from a seed: requests of several answers, sessions, forks, feeds and
+// cancellations in a memory that is too small, and whether each answer is what it is alone.
+#pragma once
+
+#include <map>
+#include <random>
+
+#include "support/live_bytes.h"
+#include "support/rule_examples.h"
+#include "support/shared_memory.h"
+
+namespace paddock::test {
+
+/// What was asked for: by a request, or (n_tokens < 0) of a feed.
+struct Turn {
+  size_t begin = 0, length = 0;  // of text_at()
+  int32_t n_tokens = 0;
+  uint64_t seed = 0;
+  auto operator<=>(const Turn&) const = default;
+
+  GenerateOptions options() const {
+    GenerateOptions o = greedy(n_tokens);
+    o.sampling.temperature = 1.1F;
+    o.sampling.seed = seed;
+    return o;
+  }
+};
+
+/// What turns one after another make alone.
+class References {
+ public:
+  explicit References(EngineOptions options) {
+    options.max_sequences = 1;
+    options.kv.budget_bytes = 0;
+    engine_ = std::make_unique<Engine>(tiny(), options);
+  }
+  const std::vector<TokenId>& of(const std::vector<Turn>& turns) {
+    const auto [at, is_new] = known_.try_emplace(turns);
+    if (!is_new) return at->second;
+    const SessionId session = engine_->open_session();
+    for (const Turn& turn : turns) {
+      const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+      if (turn.n_tokens < 0) {
+        engine_->feed(session, text);
+      } else {
+        at->second = engine_->generate(session, text, turn.options()).tokens;
+      }
+    }
+    engine_->close_session(session);
+    return at->second;
+  }
+
+ private:
+  std::unique_ptr<Engine> engine_;
+  std::map<std::vector<Turn>, std::vector<TokenId>> known_;
+};
+
+/// Fails one allocation of the engine's, if it is told to: not those of the test.
+class FailOne {
+ public:
+  /// After so many; below 0: none.
+  explicit FailOne(int64_t after = -1) : left_(after), armed_(after >= 0) {}
+  /// Whether it has come to that.
+  bool failed() const { return armed_ && left_ < 0; }
+  /// Calls the engine. False if it found no memory: only where an allocation was failed here, or
+  /// `may_lack` says that it may find no page or place.
+  template <typename Fn>
+  bool call(const Fn& fn, bool may_lack = false) {
+    const bool before = failed();
+    g_fail_after = left_;
+    bool good = true;
+    try {
+      fn();
+    } catch (const Error& e) {
+      take_back();
+      good = false;
+      const bool is_place = e.code() == ErrorCode::kInvalidArgument;  // of those that run
+      EXPECT_TRUE(e.code() == ErrorCode::kOutOfMemory || (may_lack && is_place)) << e.what();
+      EXPECT_TRUE(may_lack || (failed() && !before)) << e.what();
+    }
+    if (good) take_back();
+    return good;
+  }
+
+ private:
+  void take_back() { left_ = g_fail_after.exchange(-1); }
+  int64_t left_;
+  bool armed_;
+};
+
+class RandomSchedule {
+ public:
+  /// Everything follows from the seed, but the rule where one is given.
+  explicit RandomSchedule(uint32_t seed, std::string policy = {}, int n_acts = 30)
+      : random_(seed), n_acts_(n_acts) {
+    if (policy.empty()) {
+      const std::vector<RuleExample> rules = rule_examples();
+      policy = rules[static_cast<size_t>(draw(0, static_cast<int>(rules.size()) - 1))].policy;
+    }
+    options_ = shared_memory(policy, tight_pool(policy) + draw(0, 8), draw(2, 5));
+    options_.batch_size = draw(1, 24);
+    options_.mixed_prefill = draw(1, 12);
+    options_.kv.reuse = draw(0, 3) > 0;
+    options_.kv.reclaim = draw(0, 1) == 0 ? "lru" : "s3fifo";
+  }
+  const EngineOptions& options() const { return options_; }
+
+  /// Uses the engine, which has nothing to do at the end.
+  void run(Engine& engine, FailOne& fail) {
+    for (int i = 0; i < n_acts_ && !testing::Test::HasFailure(); ++i) {
+      act(engine, fail);
+      engine.check_integrity();
+    }
+    bool busy = true;
+    for (int steps = 0; busy && steps < 20'000; ++steps) {
+      fail.call([&] { busy = engine.step(); });
+      engine.check_integrity();
+    }
+    EXPECT_FALSE(busy) << "nobody gets on";
+    collect(engine);
+    for (const Talk& talk : talks_) engine.close_session(talk.id);
+    talks_.clear();
+    expect_nothing_held(engine);
+    EXPECT_EQ(engine.kv_stats().policy_violations, 0);
+  }
+
+  /// Compares what came of it. Answers that found no memory may be as many as `may_fail`.
+  void check(References& references, int may_fail) const {
+    int failed = 0;
+    for (const Ask& ask : asks_) {
+      ASSERT_TRUE(ask.ended) << "request " << ask.id;
+      if (ask.reason == FinishReason::kError) {
+        ++failed;
+        EXPECT_NE(ask.error.find("memory"), std::string::npos) << ask.error;
+      }
+      if (!ask.is_known) continue;
+      const std::vector<TokenId>& expected = references.of(ask.turns);
+      if (ask.reason == FinishReason::kLength) {
+        EXPECT_EQ(ask.tokens, expected) << "request " << ask.id;
+      } else if (ask.reason != FinishReason::kError) {
+        EXPECT_TRUE(ask.reason == FinishReason::kCancelled || ask.reason == FinishReason::kKvFull ||
+                    ask.reason == FinishReason::kContext)
+            << finish_reason_name(ask.reason);
+        ASSERT_LE(ask.tokens.size(), expected.size());
+        EXPECT_TRUE(std::equal(ask.tokens.begin(), ask.tokens.end(), expected.begin()));
+      }
+    }
+    EXPECT_LE(failed, may_fail);
+  }
+  int64_t preemptions() const { return preemptions_; }
+
+ private:
+  /// A session, and what was said in it.
+  struct Talk {
+    SessionId id = 0;
+    std::vector<Turn> turns;
+    bool is_known = true;  // no turn of it was cut off
+    bool busy = false;
+    int64_t length = 0;
+  };
+  /// One answer.
+  struct Ask {
+    RequestId id = 0;
+    std::vector<Turn> turns;
+    bool is_known = true;
+    SessionId session = 0;
+    bool ended = false, discarded = false;
+    FinishReason reason{};
+    std::string error;
+    std::vector<TokenId> tokens;
+  };
+  int draw(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
+  Turn draw_turn(int most) {
+    return {static_cast<size_t>(draw(0, 3)), static_cast<size_t>(draw(1, most)), draw(1, 14),
+            static_cast<uint64_t>(draw(0, 3))};
+  }
+
+  void act(Engine& engine, FailOne& fail) {
+    const int what = draw(0, 19);
+    if (what < 6) {
+      add(engine, fail);
+    } else if (what < 8) {
+      talk(engine, fail);
+    } else if (what == 8) {
+      fork(engine, fail);
+    } else if (what == 9) {
+      feed(engine, fail);
+    } else if (what == 10 && !asks_.empty()) {
+      const RequestId id =
+          asks_[static_cast<size_t>(draw(0, static_cast<int>(asks_.size()) - 1))].id;
+      fail.call([&] { engine.cancel(id); });
+    } else {
+      for (int steps = draw(1, 8); steps > 0; --steps) {
+        fail.call([&] { engine.step(); });
+        engine.check_integrity();
+      }
+    }
+    collect(engine);
+  }
+
+  void add(Engine& engine, FailOne& fail) {
+    const Turn turn = draw_turn(50);
+    GenerateOptions asked = turn.options();
+    asked.n = std::max(1, draw(-2, 4));
+    asked.priority = draw(-1, 1);
+    const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+    RequestId id = 0;
+    if (!fail.call([&] { id = engine.add(text, asked); })) return;
+    for (int32_t i = 0; i < asked.n; ++i) {
+      Turn own = turn;
+      own.seed += static_cast<uint64_t>(i);
+      asks_.emplace_back().id = id + i;
+      asks_.back().turns = {own};
+    }
+  }
+
+  /// A session that no request uses; null: there is none.
+  Talk* idle_talk() {
+    for (Talk& talk : talks_) {
+      if (!talk.busy) return &talk;
+    }
+    return nullptr;
+  }
+
+  void talk(Engine& engine, FailOne& fail) {
+    Talk* const known = idle_talk();
+    if (known == nullptr || known->length > 60) {
+      // One place stays for the others.
+      if (static_cast<int32_t>(talks_.size()) + 1 >= options_.max_sequences) return;
+      SessionId id = 0;
+      fail.call([&] { id = engine.open_session(); }, true);
+      if (id != 0) talks_.push_back({id, {}, true, false, 0});
+      return;
+    }
+    const Turn turn = draw_turn(16);
+    GenerateOptions asked = turn.options();
+    asked.priority = draw(-1, 1);
+    const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+    RequestId id = 0;
+    if (!fail.call([&] { id = engine.add(known->id, text, asked); })) return;
+    known->busy = true;
+    known->turns.push_back(turn);
+    asks_.emplace_back().id = id;
+    asks_.back().turns = known->turns;
+    asks_.back().is_known = known->is_known;
+    asks_.back().session = known->id;
+  }
+
+  void fork(Engine& engine, FailOne& fail) {
+    Talk* const from = idle_talk();
+    if (from == nullptr || static_cast<int32_t>(talks_.size()) + 1 >= options_.max_sequences)
+      return;
+    Talk next = *from;
+    if (fail.call([&] { next.id = engine.fork_session(next.id); }, true)) talks_.push_back(next);
+  }
+
+  void feed(Engine& engine, FailOne& fail) {
+    Talk* const to = idle_talk();
+    if (to == nullptr || to->length > 60) return;
+    Turn turn = draw_turn(16);
+    turn.n_tokens = -1;
+    const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+    to->turns.push_back(turn);
+    to->is_known &= fail.call([&] { engine.feed(to->id, text); }, true);
+    to->length = engine.session_length(to->id);
+  }
+
+  void collect(Engine& engine) {
+    for (Ask& ask : asks_) {
+      if (ask.ended) continue;
+      const std::optional<GenerateResult> result = engine.take(ask.id);
+      if (!result) continue;
+      ask.ended = true;
+      ask.reason = result->finish_reason;
+      ask.error = result->error;
+      ask.tokens = result->tokens;
+      preemptions_ += result->preemptions;
+      for (Talk& talk : talks_) {
+        if (talk.id != ask.session) continue;
+        talk.busy = false;
+        talk.is_known &= ask.reason == FinishReason::kLength;
+        talk.length = engine.session_length(talk.id);
+      }
+    }
+  }
+
+  std::mt19937 random_;
+  int n_acts_;
+  EngineOptions options_;
+  std::vector<Ask> asks_;
+  std::vector<Talk> talks_;
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace paddock::test
