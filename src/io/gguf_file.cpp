@@ -1,6 +1,6 @@
 // GGUF on disk: maps, split files, typed metadata.
 #include <algorithm>
-#include <regex>
+#include <string_view>
 
 #include "core/checked.h"
 #include "core/fail.h"
@@ -43,17 +43,20 @@ DType dtype_of(const TensorInfo& info) {
 
 /// The path of part `index` (from 0) of `count`, given any part's path.
 fs::path part_path(const fs::path& path, int64_t index, int64_t count) {
-  static const std::regex pattern("^(.*)-([0-9]{5})-of-([0-9]{5})\\.gguf$");
-  std::smatch match;
+  constexpr std::string_view kTail = "-00000-of-00000.gguf";  // with any digits
   const std::string name = path.filename().string();
-  if (!std::regex_match(name, match, pattern)) {
+  const size_t stem = name.size() - std::min(name.size(), kTail.size());
+  const bool fits =
+      std::equal(kTail.begin(), kTail.end(), name.begin() + stem, name.end(),
+                 [](char form, char c) { return form == '0' ? c >= '0' && c <= '9' : c == form; });
+  if (!fits) {
     fail(ErrorCode::kBadFile,
          "'{}' is part of a model split into {} files, so its name must look like "
          "NAME-00001-of-{:05}.gguf",
          path.string(), count, count);
   }
   return path.parent_path() /
-         fmt::format("{}-{:05}-of-{:05}.gguf", match[1].str(), index + 1, count);
+         fmt::format("{}-{:05}-of-{:05}.gguf", name.substr(0, stem), index + 1, count);
 }
 
 std::optional<int64_t> find_int(const Header& header, std::string_view key) {

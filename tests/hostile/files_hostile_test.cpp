@@ -156,6 +156,20 @@ TEST(GgufHostile, SplitFilesAreChecked) {
   EXPECT_EQ(gguf::File::open(second)->tensors().size(), 2U);  // any part will do
   folder.write("m-00002-of-00002.gguf", part(0));
   EXPECT_THROW(gguf::File::open(first), Error);  // twice the same part
+  folder.write("-00002-of-00002.gguf", part(1));
+  EXPECT_EQ(gguf::File::open(folder.write("-00001-of-00002.gguf", part(0)))->tensors().size(), 2U);
+  for (const char* name :
+       {"m.gguf", "00001-of-00002.gguf", "m-0001-of-00002.gguf", "m-00001-of-0000x.gguf",
+        "m-00001-of-00002.ggu", "m-00001_of-00002.gguf"}) {
+    try {
+      gguf::File::open(folder.write(name, part(0)));
+      ADD_FAILURE() << name;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find("must look like NAME-00001-of-00002.gguf"),
+                std::string::npos)
+          << e.what();
+    }
+  }
 }
 
 std::string safetensors_file(const std::string& header, size_t data_bytes) {
