@@ -24,7 +24,7 @@ struct Args {
   bool no_special = false, ignore_stop = false;
 };
 
-int run(const Args& args) {
+void check_usage(const Args& args) {
   if (args.max_tokens < 0) {
     throw UsageError(fmt::format("-n {}: must be 0 or more", args.max_tokens));
   }
@@ -43,6 +43,10 @@ int run(const Args& args) {
   if (args.sequences && (*args.sequences < 1 || *args.sequences > 4096)) {
     throw UsageError(fmt::format("--sequences {}: must be from 1 to 4096", *args.sequences));
   }
+}
+
+int run(const Args& args) {
+  check_usage(args);
   paddock::EngineOptions engine_options = args.engine.engine_options();
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
