@@ -44,7 +44,7 @@ if(PADDOCK_WITH_CUDA)
   # The kernels' own tests and the engine's on a real device, in one program.
   paddock_gpu_program(gpu_test gpu/device_memory.cpp gpu/needs_device.cpp
       kernels/cuda_small_ops_test.cpp kernels/cuda_prefill_test.cpp kernels/cuda_decode_test.cpp
-      kernels/cuda_decode_tensor_test.cpp kernels/cuda_dequantize_test.cpp
+      kernels/cuda_dequantize_test.cpp
       kernels/cuda_gemv_test.cpp kernels/cuda_mass_test.cpp kernels/cuda_sampling_test.cpp
       kernels/cuda_tensor_gemv_test.cpp unit/cuda_engine_test.cpp)
   # The CPU's tests of engines, on a real device.
@@ -75,7 +75,7 @@ else()
   paddock_flags(simt_kernels)
   target_compile_options(simt_kernels PRIVATE -ffp-contract=off)
   target_link_libraries(simt_kernels PUBLIC simt)
-  foreach(name decode decode_tensor dequantize gemv mass prefill sampling small_ops tensor_gemv)
+  foreach(name decode dequantize gemv mass prefill sampling small_ops tensor_gemv)
     paddock_simt_test(cuda_${name}_test kernels/cuda_${name}_test.cpp)
     target_link_libraries(cuda_${name}_test PRIVATE simt_kernels)
   endforeach()
@@ -104,7 +104,7 @@ else()
       set(tests $<TARGET_OBJECTS:${name}_test>)
     endif()
     paddock_simt_test(${name}_test_cuda ${tests} support/on_cuda.cpp
-                      FILTER -RealModel*:Engine.StopStrings*:Hosts.May*)
+                      FILTER -RealModel*:Engine.StopStrings*:Hosts.May*:NoMemory.ChatTemplates*)
     target_link_libraries(${name}_test_cuda PRIVATE emulated_cuda)
   endforeach()
   add_library(fake_nvml MODULE support/fake_nvml.cpp)

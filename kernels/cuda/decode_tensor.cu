@@ -1,5 +1,5 @@
 // Attention of single query tokens over paged 16-bit keys and values on tensor cores, where
-// AttentionArgs::tensor_cores permits it. Test: tests/kernels/cuda_decode_tensor_test.cpp.
+// AttentionArgs::tensor_cores permits it. Test: tests/kernels/cuda_decode_test.cpp.
 // hot: tensor_kernel
 //
 //   out[t][h] = sum_p softmax_p(scale * rot(q[t][h]) . k[p][h / G]) v[p][h / G]    G = heads per KV

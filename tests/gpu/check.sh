@@ -104,7 +104,7 @@ fi
 
 # ---- is it clean? ----
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
-one_of_each=CudaDecode.Splits*:CudaMass.Uses*:CudaGemv.WalksMany*:PrefillAttention.SequencesDoNotMeet
+one_of_each=*/CudaDecode.Splits*:CudaMass.Uses*:CudaGemv.WalksMany*:PrefillAttention.SequencesDoNotMeet
 one_of_each+=:CudaDecodeTensor.BlocksMayTake*:CudaTensorGemv.Multiplies*
 one_of_each+=:PrefillAttention.EqualsFloat64UnderRules:CudaSmallOps*:CudaEmbed*:CudaSampling.Chooses*
 check() { # check TOOL TESTS

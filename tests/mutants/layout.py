@@ -1,7 +1,7 @@
 # Faults of the area "layout", and other orders of bytes in a page that nobody may notice: see faults.py.
 
 source("kernels/paged_kv.h", "kernels_test cuda_small_ops_test cuda_mass_test cuda_prefill_test "
-       "cuda_decode_tensor_test cuda_decode_test")
+       "cuda_decode_test")
 same("layout-001", "values lie before keys",
      "Sides sides() const { return «Sides{0, side_rows()}»; }",
      "Sides{side_rows(), 0}",
