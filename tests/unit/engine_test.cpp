@@ -223,7 +223,7 @@ TEST(Engine, CancelFromAnotherThreadAndSnapshotsMeanwhile) {
 TEST(Engine, BoundedPoliciesRunPastTheContextInFlatMemory) {
   Engine engine(parts(tiny(), small_engine("sink:4+28")));
   const std::vector<TokenId> tokens = golden_tokens();
-  const int32_t n = kEmulated ? 400 : 3000;  // the model was trained for 128
+  const int32_t n = kEmulated ? 200 : 3000;  // the model was trained for 128
   const RequestId id = engine.add(tokens, greedy(n));
   while (engine.step()) {
   }
