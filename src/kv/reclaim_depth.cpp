@@ -1,12 +1,15 @@
-// What many prompts came through stays longer: greedy-dual with frequency (Cherkasova, 1998), over
-// leaves.
+// What many prompts came through stays longer, over leaves.
 //
-// A leaf's rank is the number of prompts that came through it, on top of the rank of what left
-// last: so a block that many found outlives others for a while, and not for ever. Blocks of equal
-// rank leave as they became leaves. A binary heap that knows where each block stands: O(log n).
+// A leaf's rank is when it was last used, and a credit for each time that it was found again or
+// came back after it had left (kMostTimes of them count): twice the age at which leaves that nobody
+// found leave at present. So the credit fits any size of cache, and what many came through outlives
+// others for a while, and not for ever. tests/bench/reclaim_traces.cpp compares it with others. A
+// binary heap that knows where each block stands: O(log n).
 #include <algorithm>
+#include <bit>
 #include <utility>
 
+#include "kv/recent_hashes.h"
 #include "kv/reclaim_policy.h"
 
 namespace paddock {
@@ -17,15 +20,24 @@ class Depth final : public ReclaimPolicy {
   std::string name() const override { return "depth"; }
 
   void reserve(int32_t n_blocks) override {
-    ranks_.assign(static_cast<size_t>(n_blocks), {});
+    leaves_.assign(static_cast<size_t>(n_blocks), {});
     places_.assign(static_cast<size_t>(n_blocks), -1);
     heap_.clear();
     heap_.reserve(static_cast<size_t>(n_blocks));
+    const auto remembered =
+        static_cast<uint32_t>(std::clamp<int64_t>(16 * int64_t{n_blocks}, 16, 1 << 20));
+    gone_ = RecentHashes<int32_t>(static_cast<int32_t>(std::bit_ceil(remembered)));
   }
 
   void on_leaf(const CachedBlock& block) override {
     take_out(block.block);
-    ranks_[block.block] = {passed_ + block.prompts, ++count_};
+    newest_use_ = std::max(newest_use_, block.last_use);
+    const int32_t returns = gone_.take(block.text).value_or(0);
+    if (returns > 0) gone_.add(block.text, returns);
+    const int64_t times = std::min<int64_t>(block.prompts - 1 + returns, kMostTimes);
+    const double rank =
+        static_cast<double>(block.last_use) + kCredit * age_ * static_cast<double>(times);
+    leaves_[block.block] = {rank, ++count_, block.last_use, times, block.text};
     places_[block.block] = static_cast<int32_t>(heap_.size());
     heap_.push_back(block.block);
     rise(heap_.size() - 1);
@@ -34,14 +46,35 @@ class Depth final : public ReclaimPolicy {
   void on_use(int32_t block) override { take_out(block); }
 
   void on_removed(int32_t block) override {
-    if (places_[block] == 0) passed_ = std::max(passed_, ranks_[block].first);
+    if (places_[block] < 0) return;
+    const Leaf& leaf = leaves_[block];
+    if (leaf.times == 0) {
+      n_ages_ = std::min(n_ages_ + 1, kAges);
+      age_ += (static_cast<double>(newest_use_ - leaf.last_use) - age_) / n_ages_;
+    }
+    gone_.add(leaf.text, gone_.take(leaf.text).value_or(0) + 1);
     take_out(block);
   }
 
   int32_t next() override { return heap_.empty() ? -1 : heap_.front(); }
 
  private:
-  bool is_before(size_t a, size_t b) const { return ranks_[heap_[a]] < ranks_[heap_[b]]; }
+  static constexpr int64_t kMostTimes = 3;
+  static constexpr double kCredit = 2;   // ages
+  static constexpr int32_t kAges = 256;  // that count
+  struct Leaf {
+    double rank = 0;
+    int64_t count = 0;  // of leaves so far: the order of those of equal rank
+    int64_t last_use = 0;
+    int64_t times = 0;  // found again
+    uint64_t text = 0;
+  };
+
+  bool is_before(size_t a, size_t b) const {
+    const Leaf& x = leaves_[heap_[a]];
+    const Leaf& y = leaves_[heap_[b]];
+    return std::pair(x.rank, x.count) < std::pair(y.rank, y.count);
+  }
 
   void swap(size_t a, size_t b) {
     std::swap(heap_[a], heap_[b]);
@@ -74,11 +107,14 @@ class Depth final : public ReclaimPolicy {
     sink(static_cast<size_t>(places_[last]));
   }
 
-  std::vector<std::pair<int64_t, int64_t>> ranks_;  // [n_blocks] rank, and when it became a leaf
-  std::vector<int32_t> heap_;                       // blocks
-  std::vector<int32_t> places_;                     // [n_blocks] in the heap, or -1
-  int64_t passed_ = 0;                              // rank of what left last
+  std::vector<Leaf> leaves_;     // [n_blocks]
+  std::vector<int32_t> heap_;    // blocks
+  std::vector<int32_t> places_;  // [n_blocks] in the heap, or -1
   int64_t count_ = 0;
+  int64_t newest_use_ = 0;
+  double age_ = 0;  // a running mean, of leaves that nobody found when they left
+  int32_t n_ages_ = 0;
+  RecentHashes<int32_t> gone_{1};  // how often each has left
 };
 
 }  // namespace

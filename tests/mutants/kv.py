@@ -568,8 +568,17 @@ fault("kv-252", "s3fifo: prompts before it was a leaf do not count",
 
 source("src/kv/reclaim_depth.cpp", "cache_test")
 fault("kv-253", "depth: what many came through once stays for ever",
-      "passed_ = «std::max(passed_, ranks_[block].first)»;",
-      "0")
+      "std::min<int64_t>(block.prompts - 1 + returns, «kMostTimes»);",
+      "int64_t{1000000}")
+fault("kv-453", "depth: what left is no known text when it comes back",
+      "«gone_.add(leaf.text, gone_.take(leaf.text).value_or(0) + 1);»",
+      "")
+fault("kv-454", "depth: what was found counts in the age of those that were not",
+      "if («leaf.times == 0») {",
+      "true")
+fault("kv-455", "depth: a text that came back is forgotten",
+      "«if (returns > 0) gone_.add(block.text, returns);»",
+      "")
 fault("kv-254", "depth: a block taken out of the heap's middle does not sink",
       "rise(at); «sink(static_cast<size_t>(places_[last]));»",
       "")
@@ -577,8 +586,8 @@ fault("kv-255", "depth: a block taken out of the heap's middle does not rise",
       "«rise(at);» sink(",
       "")
 fault("kv-256", "depth: the number of prompts does not matter",
-      "ranks_[block.block] = {passed_ + «block.prompts», ++count_};",
-      "1")
+      "std::min<int64_t>(«block.prompts - 1» + returns",
+      "0")
 
 source("src/kv/recent_hashes.h", "cache_test")
 fault("kv-052", "hashes of what left are never forgotten",

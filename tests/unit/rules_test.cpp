@@ -276,8 +276,8 @@ TEST(Rules, RankOnlyByNumbers) {
 
 // ---- which kept block leaves first
 
-CachedBlock leaf(int32_t block, int64_t prompts = 1, uint64_t text = 0) {
-  return {block, 0, prompts, 0, text == 0 ? static_cast<uint64_t>(100 + block) : text};
+CachedBlock leaf(int32_t block, int64_t prompts = 1, uint64_t text = 0, int64_t last_use = 0) {
+  return {block, 0, prompts, last_use, text == 0 ? static_cast<uint64_t>(100 + block) : text};
 }
 
 /// All of them, the first to leave first.
@@ -361,50 +361,90 @@ TEST(Reclaim, DepthKeepsWhatManyPromptsCameThrough) {
   const auto policy = make_depth();
   EXPECT_EQ(policy->name(), "depth");
   policy->reserve(20);
-  policy->on_leaf(leaf(5, 3));
-  policy->on_leaf(leaf(2, 1));
-  policy->on_leaf(leaf(7, 1));
-  policy->on_leaf(leaf(4, 2));
+  // Nothing has left: there is no age to measure a credit by.
+  policy->on_leaf(leaf(5, 3, 0, 1));
+  policy->on_leaf(leaf(2, 1, 0, 3));
+  policy->on_leaf(leaf(7, 1, 0, 3));
+  policy->on_leaf(leaf(4, 2, 0, 2));
   policy->on_use(2);
-  policy->on_leaf(leaf(2, 2));
-  EXPECT_EQ(policy->next(), 7);
-  EXPECT_EQ(all_of(*policy), (Blocks{7, 4, 2, 5}));
-  // But not for ever: others come on top of what has left.
-  policy->on_leaf(leaf(1, 2));  // 3 have passed: 5
-  policy->on_leaf(leaf(0, 1));
-  EXPECT_EQ(policy->next(), 0);
-  policy->on_removed(0);
-  policy->on_leaf(leaf(3, 2));
-  EXPECT_EQ(all_of(*policy), (Blocks{1, 3}));
+  policy->on_leaf(leaf(2, 2, 0, 3));
+  EXPECT_EQ(all_of(*policy), (Blocks{5, 4, 7, 2}));
+  // One that nobody found leaves ten steps after its last use: credits are of twenty from now on.
+  const auto aged = make_depth();
+  aged->reserve(20);
+  aged->on_leaf(leaf(0, 1, 0, 10));
+  aged->on_leaf(leaf(1, 1, 0, 20));
+  aged->on_removed(0);
+  aged->on_leaf(leaf(2, 2, 0, 5));    // found once: 25
+  aged->on_leaf(leaf(3, 1, 0, 24));   // 24
+  aged->on_leaf(leaf(4, 1, 0, 26));   // 26
+  aged->on_leaf(leaf(5, 5, 0, 1));    // four times, of which three count: 61
+  aged->on_leaf(leaf(6, 1, 0, 60));   // 60
+  aged->on_leaf(leaf(7, 1, 0, 62));   // 62
+  aged->on_leaf(leaf(8, 1, 100, 7));  // block 0's text, which comes back: 27
+  EXPECT_EQ(aged->next(), 1);
+  std::vector<int32_t> left;
+  for (const int32_t block : {1, 3, 2, 4, 8, 6, 5, 7}) {
+    left.push_back(aged->next());
+    aged->on_use(block);  // not removed: nothing changes the age
+  }
+  EXPECT_EQ(left, (Blocks{1, 3, 2, 4, 8, 6, 5, 7}));
+  EXPECT_EQ(aged->next(), -1);
 }
 
 /// Against a plain search for the lowest rank, in any order of events.
-TEST(Reclaim, DepthIsAHeap) {
-  std::mt19937 random(3);
+void expect_a_heap(uint32_t seed) {
+  SCOPED_TRACE(seed);
+  std::mt19937 random(seed);
   const auto policy = make_depth();
   constexpr int32_t kBlocks = 40;
   policy->reserve(kBlocks);
-  std::map<int32_t, std::pair<int64_t, int>> ranks;
-  int64_t passed = 0;
-  for (int i = 0; i < 5000; ++i) {
+  struct Rank {
+    double rank;
+    int order;
+    int64_t last_use, times;
+    uint64_t text;
+  };
+  std::map<int32_t, Rank> ranks;
+  std::map<uint64_t, int64_t> returns;
+  double age = 0;
+  int64_t newest = 0;
+  int aged = 0;
+  for (int i = 0; i < 1000; ++i) {
     const auto block = static_cast<int32_t>(random() % kBlocks);
     if (!ranks.contains(block)) {
-      const auto prompts = static_cast<int64_t>(1 + random() % 5);
-      policy->on_leaf(leaf(block, prompts));
-      ranks[block] = {passed + prompts, i};
+      const auto prompts = static_cast<int64_t>(1 + random() % 5 / 3);
+      const uint64_t text = 1000 + random() % 300;
+      const int64_t last_use = i - static_cast<int64_t>(random() % 20);
+      policy->on_leaf(leaf(block, prompts, text, last_use));
+      newest = std::max(newest, last_use);
+      const int64_t times = std::min<int64_t>(prompts - 1 + returns[text], 3);
+      ranks[block] = {static_cast<double>(last_use) + 2 * age * static_cast<double>(times), i,
+                      last_use, times, text};
     } else if (random() % 2 == 0) {
       policy->on_use(block);
       ranks.erase(block);
     }
     if (ranks.empty()) continue;
-    const auto lowest = std::min_element(ranks.begin(), ranks.end(),
-                                         [](auto& a, auto& b) { return a.second < b.second; });
+    const auto lowest = std::min_element(ranks.begin(), ranks.end(), [](auto& a, auto& b) {
+      return std::pair(a.second.rank, a.second.order) < std::pair(b.second.rank, b.second.order);
+    });
     ASSERT_EQ(policy->next(), lowest->first) << i;
     if (random() % 4 != 0) continue;
-    passed = std::max(passed, lowest->second.first);
-    policy->on_removed(lowest->first);
-    ranks.erase(lowest);
+    // Whichever leaf leaves, named or not.
+    const auto gone = random() % 3 == 0 ? ranks.begin() : lowest;
+    if (gone->second.times == 0) {
+      aged = std::min(aged + 1, 256);
+      age += (static_cast<double>(newest - gone->second.last_use) - age) / aged;
+    }
+    ++returns[gone->second.text];
+    policy->on_removed(gone->first);
+    ranks.erase(gone);
   }
+}
+
+TEST(Reclaim, DepthIsAHeap) {
+  for (uint32_t seed = 0; seed < 8; ++seed) expect_a_heap(seed);
 }
 
 /// Nanoseconds per event, where so many leaves are kept and as many come, are found and leave.
