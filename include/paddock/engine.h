@@ -215,7 +215,7 @@ class PADDOCK_API Engine {
   /// its result never appears. The one of a generate() under way is only cancelled.
   void discard(RequestId id);
   /// Ends a request or, with no argument, all that are queued or running and the feed() or
-  /// forward() under way: when and where a deadline acts.
+  /// forward() under way, nothing that begins later: when and where a deadline acts.
   void cancel(RequestId id);
   void cancel();
 

@@ -464,5 +464,31 @@ TEST(Interruptions, AFullPoolEndsAFeedWithWhatWasIn) {
   expect_nothing_held(engine);
 }
 
+TEST(Cancel, EndsWhatIsUnderWayAndNothingThatBeginsLater) {
+  Engine engine(tiny(), small());
+  const SessionId session = engine.open_session();
+  engine.feed(session, prompt_of(5));
+  engine.cancel();  // between two feeds
+  EXPECT_EQ(engine.feed(session, prompt_of(5)).size(), 128U);
+  int rows = 0;
+  const auto cancels = [&](int64_t, std::span<const float>) {
+    if (++rows == 3) engine.cancel();
+    return true;
+  };
+  EXPECT_THROW(engine.feed(session, prompt_of(20), cancels), Error);
+  EXPECT_EQ(engine.session_length(session), 10 + 8) << "one chunk";
+  engine.feed(session, prompt_of(9));
+  EXPECT_EQ(engine.session_length(session), 27);
+  engine.cancel();
+  EXPECT_EQ(engine.generate(session, prompt_of(2), greedy(3)).tokens.size(), 3U);
+  // A stop_token lasts: what is added later never runs.
+  std::stop_source stop;
+  stop.request_stop();
+  GenerateOptions options = greedy(3);
+  options.stop_token = stop.get_token();
+  EXPECT_EQ(engine.generate(session, prompt_of(2), options).finish_reason,
+            FinishReason::kCancelled);
+}
+
 }  // namespace
 }  // namespace paddock::test
