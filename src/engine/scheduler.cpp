@@ -46,6 +46,7 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
   requests_.reserve(n_sequences + 1);
   running_.reserve(n_sequences);
   shares_.reserve(n_sequences);
+  tables_.reserve(n_sequences);
 }
 
 void Scheduler::make_room(int32_t n) {
@@ -115,10 +116,12 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
   if (!waiting) return;
   int64_t left = pages_obtainable();
   PromptReader reader;
-  for (const auto& request : requests_) {
-    if (!request->running || request->finished) continue;
-    left -= reader.serves(*request) ? pages_beside() : pages_due(request->sequence);
-    reader.note(*request);
+  for (size_t i = 0; i < requests_.size(); ++i) {
+    const Request& request = *requests_[i];
+    if (!request.running || request.finished) continue;
+    left -=
+        reader.serves(request) ? pages_beside() : pages_due(request.sequence) - pages_followed(i);
+    reader.note(request);
   }
   reader = {};
   int32_t blocked = 0;
@@ -135,8 +138,10 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
            "all sequences of the engine are held by open sessions; raise max_sequences"});
       continue;
     }
-    const int64_t pages =
-        reader.serves(request) ? pages_beside() : pages_due(sequence) + pages_of(sequence);
+    const auto place = static_cast<size_t>(at - requests_.begin());
+    const int64_t pages = reader.serves(request)
+                              ? pages_beside()
+                              : pages_due(sequence) + pages_of(sequence) - pages_followed(place);
     if (any && pages > left) {
       if (request.times_passed >= kMaxPassed) return;
       ++blocked;
@@ -170,15 +175,37 @@ int64_t Scheduler::pages_due(const Sequence& sequence) const {
   return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
 }
 
-int64_t Scheduler::pages_obtainable() const {
-  int64_t pages = cache_.available_pages();
-  for (const auto& [id, session] : sessions_) {
-    if (!session->busy) pages += pages_of(session->sequence);
+int64_t Scheduler::pages_followed(size_t at) const {
+  if (!cache_.shares_blocks()) return 0;
+  const Sequence& sequence = requests_[at]->sequence;
+  const int64_t block = setup_.options.kv.block_size;
+  const int64_t known = sequence.computed() / block;
+  const int64_t full = (sequence.length() - 1) / block;  // the last token runs in any case
+  int64_t most = known;
+  for (size_t i = 0; i < at && most < full; ++i) {
+    const Request& other = *requests_[i];
+    if (!other.running || other.finished) continue;
+    const auto end = std::mismatch(sequence.tokens.begin(), sequence.tokens.end(),
+                                   other.sequence.tokens.begin(), other.sequence.tokens.end())
+                         .first;
+    most = std::max(most, std::min((end - sequence.tokens.begin()) / block, full));
   }
+  // What windows see of them is bounded anyway.
+  int64_t layers = 0;
+  for (int32_t layer = 0; layer < setup_.policies.size(); ++layer) {
+    layers += setup_.policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
+  }
+  return (most - known) * layers;
+}
+
+int64_t Scheduler::pages_obtainable() {
+  tables_.clear();
   for (const auto& request : requests_) {
-    if (!request->running) pages += pages_of(request->sequence);
+    if (request->running && request->sequence.is_open()) {
+      tables_.push_back(request->sequence.tables());
+    }
   }
-  return pages;
+  return cache_.available_pages() + cache_.pages_active() - cache_.pages_listed(tables_);
 }
 
 // ---- what a step brings

@@ -89,8 +89,11 @@ class Scheduler {
   /// Likewise, of an answer that gets its prompt from another one: a copy of the last block and
   /// one.
   int64_t pages_beside() const;
-  /// Pages that can be had, or that sequences list which do not run.
-  int64_t pages_obtainable() const;
+  /// Of them, those of full blocks that it will list as a request before it has computed them, or
+  /// is going to.
+  int64_t pages_followed(size_t at) const;
+  /// Pages that can be had, or that only sequences list which do not run.
+  int64_t pages_obtainable();
 
   // ---- what a step brings
   /// Lists what others have computed of what comes next of a prompt; its last token runs in any
@@ -127,6 +130,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank
   std::vector<int64_t> shares_;                     // [running_.size()] tokens
+  std::vector<SequenceId> tables_;                  // scratch of pages_obtainable()
   mutable std::mutex mutex_;                        // guards requests_ against cancel()
 };
 

@@ -94,6 +94,8 @@ struct CacheManager::Impl {
   /// One table lists a page no more. True if it is free now.
   bool unlist_page(int32_t layer, int32_t page);
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
+  /// A rule takes it out of a live sequence's view, which counts whether or not others hold it.
+  void drop_from_view(int32_t layer, int32_t page, RemovalReason reason);
   /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
   void shrink(SequenceId id, int32_t layer, int64_t length, bool reserved);
   void release_past(SequenceId id, int32_t layer);
@@ -133,6 +135,8 @@ struct CacheManager::Impl {
   BlockLists passed;               // kept pages of locked blocks that no table lists, by that time
   std::vector<int64_t> passed_at;  // [n_units] the clock then
   std::vector<int32_t> own_pages;  // [n_layers] scratch of copy_tail()
+  std::vector<int64_t> marked;     // [n_units] by which call of pages_listed()
+  int64_t marks = 0;               // calls so far
   std::vector<CachedSequence> sequences;
 
   // Scratch of a decision.

@@ -44,6 +44,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
   node_of.resize(config.n_pages, -1);
   passed.reserve(config.n_pages);
   passed_at.resize(config.n_pages);
+  marked.resize(config.n_pages);
   own_pages.reserve(config.n_layers);
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     ++block_pages[config.layout.group(layer).page_class];
@@ -287,6 +288,11 @@ void CacheManager::Impl::drop_page(int32_t layer, int32_t page, RemovalReason re
   if (unlist_page(layer, page)) ++counters[layer].removed[static_cast<size_t>(reason)];
 }
 
+void CacheManager::Impl::drop_from_view(int32_t layer, int32_t page, RemovalReason reason) {
+  ++counters[layer].removed[static_cast<size_t>(reason)];
+  if (!unlist_page(layer, page)) ++counters[layer].retained;
+}
+
 void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   CachedSequence& sequence = impl_->at(id);
   std::unique_lock lock(impl_->mutex);
@@ -351,8 +357,7 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
     counters[layer].tokens -= e.slot_end - e.slot_begin;
     if (e.slot_begin != 0) continue;  // the page stays for its sinks
     log_removal(id, layer, keep, RemovalReason::kWindow);
-    ++counters[layer].removed[static_cast<size_t>(RemovalReason::kWindow)];
-    if (!unlist_page(layer, e.page)) ++counters[layer].retained;
+    drop_from_view(layer, e.page, RemovalReason::kWindow);
   }
   table.erase(first, keep);
 }
@@ -429,6 +434,25 @@ int64_t CacheManager::available_pages() const {
 }
 
 int64_t CacheManager::trims(SequenceId id) const { return impl_->at(id).trims; }
+
+int64_t CacheManager::pages_active() const {
+  int64_t pages = 0;
+  for (const Impl::Counters& count : impl_->counters) pages += count.active;
+  return pages;
+}
+
+int64_t CacheManager::pages_listed(std::span<const SequenceId> ids) const {
+  const int64_t mark = ++impl_->marks;
+  int64_t pages = 0;
+  for (const SequenceId id : ids) {
+    for (const BlockTable& table : impl_->at(id).layers) {
+      for (const BlockEntry& e : table.entries) {
+        pages += std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1;
+      }
+    }
+  }
+  return pages;
+}
 
 int64_t CacheManager::pages_listed(SequenceId id) const {
   int64_t pages = 0;

@@ -152,9 +152,12 @@ class CacheManager {
   static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
   const CacheConfig& config() const;
 
-  int64_t free_pages() const;                        // of n_pages, counted like these
-  int64_t available_pages() const;                   // free, or kept and referenced by nobody
-  int64_t pages_listed(SequenceId id) const;         // by the sequence's tables
+  int64_t free_pages() const;                 // of n_pages, counted like these
+  int64_t available_pages() const;            // free, or kept and referenced by nobody
+  int64_t pages_listed(SequenceId id) const;  // by the sequence's tables
+  int64_t pages_active() const;               // by any tables, each counted once
+  /// By those of some sequences, each counted once.
+  int64_t pages_listed(std::span<const SequenceId> ids) const;
   int64_t trims(SequenceId id) const;                // blocks that rules dropped, in all layers
   KvStats stats() const;                             // from any thread
   std::vector<KvBlock> blocks(int32_t layer) const;  // from any thread

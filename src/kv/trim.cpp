@@ -257,7 +257,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
     log_removal(id, layer, static_cast<size_t>(choice.block), RemovalReason::kPolicyTrim, details);
     table.tokens -= e.slot_end - e.slot_begin;
     counters[layer].tokens -= e.slot_end - e.slot_begin;
-    drop_page(layer, e.page, RemovalReason::kPolicyTrim);
+    drop_from_view(layer, e.page, RemovalReason::kPolicyTrim);
     e.page = -1;
   }
   sequence.trims += static_cast<int64_t>(choices.size());

@@ -214,9 +214,9 @@ fault("scheduler-012", "a session's request takes a second place",
       "if (request->running && request->session == nullptr) ++live;",
       "if (request->running && (MUT || request->session == nullptr)) ++live;")
 fault("scheduler-013", "admission forgets what running ones will need",
-      "«left -= reader.serves(*request) ? pages_beside() : pages_due(request->sequence);»", "")
+      "«left -= reader.serves(request) ? pages_beside() : pages_due(request.sequence) - pages_followed(i);»", "")
 fault("answers-021", "each answer asks for the whole prompt's pages",
-      "«reader.serves(request)» ? pages_beside() : pages_due(sequence) + pages_of(sequence);", "false")
+      "const int64_t pages = «reader.serves(request)» ? pages_beside()", "false")
 fault("answers-022", "those that await a prompt compute it, too",
       "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
 fault("answers-023", "those that await a prompt list its blocks as they come",
@@ -250,9 +250,13 @@ fault("scheduler-025", "more is asked for than the context admits",
       "std::min<int64_t>(«setup_.options.context», sequence.length() + setup_.options.kv.block_size);",
       "int64_t{1} << 40")
 fault("scheduler-026", "pages of idle sessions cannot be had",
-      "if («!session->busy») pages += pages_of(session->sequence);", "false")
+      "«cache_.pages_active()» - cache_.pages_listed(tables_);", "cache_.pages_listed(tables_)")
 fault("scheduler-027", "pages of running requests can be had",
-      "if («!request->running») pages += pages_of(request->sequence);", "true")
+      "cache_.pages_active() - «cache_.pages_listed(tables_)»;", "int64_t{0}")
+fault("scheduler-078", "who begins alike is let in by what it would need alone",
+      "- «pages_followed(place)»;", "int64_t{0}", tests="engine_behaviour_test")
+fault("scheduler-079", "of those let in each is thought to need all of its beginning",
+      "pages_due(request.sequence) - «pages_followed(i)»;", "int64_t{0}", tests="engine_behaviour_test")
 fault("scheduler-030", "small batches serve some sequences only",
       "const int64_t room = «max_step_tokens(setup_.options)» - n_decoding;",
       "setup_.options.batch_size")

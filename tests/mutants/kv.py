@@ -118,7 +118,7 @@ fault("kv-100", "the index of the runner-up stands for its position",
       "details.runner_up_position = «view[runner_up].first_position»;",
       "runner_up")
 fault("kv-101", "tokens of trimmed blocks count as resident",
-      "drop_page(layer, e.page, RemovalReason::kPolicyTrim); «e.page = -1;»",
+      "drop_from_view(layer, e.page, RemovalReason::kPolicyTrim); «e.page = -1;»",
       "e.page = -1; counters[layer].tokens += 1;")
 
 source("src/kv/cache_manager.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
@@ -231,8 +231,11 @@ fault("kv-133", "pages_to_reach() forgets the pages held",
       "fresh")
 
 fault("kv-261", "sinks and windows: pages that leave count as freed for good",
-      "if (!unlist_page(layer, e.page)) «++counters[layer].retained;»",
+      "if (!unlist_page(layer, page)) «++counters[layer].retained;»",
       "")
+fault("kv-284", "a page that several sequences list is counted for each of them",
+      "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
+      "1", tests="engine_behaviour_test")
 fault("kv-283", "what a step fills and passes is not kept",
       "«impl_->keep_blocks(sequence, tokens, false);» // what",
       "", tests="cache_test")

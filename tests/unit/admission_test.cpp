@@ -22,7 +22,7 @@ std::vector<TokenId> alone(const std::vector<TokenId>& prompt, int32_t n) {
   return engine.generate(prompt, greedy(n)).tokens;
 }
 
-/// Requests for a prompt and a number of tokens each, told apart by their place.
+/// Requests for a prompt of their own and a number of tokens each, told apart by their place.
 class Queue {
  public:
   explicit Queue(const EngineOptions& options) : engine(tiny(), options) {}
@@ -36,8 +36,10 @@ class Queue {
       }
       return true;
     };
-    wanted_.push_back({prompt_of(prompt), n});
-    ids.push_back(engine.add(prompt_of(prompt), options));
+    std::vector<TokenId> text = prompt_of(prompt);
+    text[0] = static_cast<TokenId>(place % 100);  // they have nothing to share
+    wanted_.push_back({text, n});
+    ids.push_back(engine.add(text, options));
   }
 
   /// Runs all to their ends; the most that were in at once.
@@ -129,6 +131,38 @@ TEST(Admission, ABigOneIsNotPassedForEver) {
   EXPECT_LE(queue.firsts.size(), 2 + 16 + 1 + 2) << "sixteen may pass, two read faster behind it";
   EXPECT_GT(queue.firsts.size(), 2 + 1);
   queue.run();
+}
+
+TEST(Admission, PagesThatPromptsShareCountOnce) {
+  // Of ten blocks nine are full before the last token; each has two of its own.
+  Engine engine(tiny(), pool_of((9 + 3 * 2) * 2, 3));
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 3; ++i) ids.push_back(engine.add(prompt_of(40), greedy(4)));
+  int32_t most = 0;
+  while (engine.step()) {
+    most = std::max(most, engine.kv_stats().sequences);
+    engine.check_integrity();
+  }
+  EXPECT_EQ(most, 3);
+  EXPECT_EQ(engine.stats().preemptions, 0);
+  for (const RequestId id : ids) EXPECT_EQ(engine.take(id)->tokens, alone(prompt_of(40), 4));
+}
+
+TEST(Admission, PagesThatIdleSessionsShareCountOnce) {
+  Engine engine(tiny(), pool_of(32, 4));
+  for (int i = 0; i < 2; ++i) engine.generate(engine.open_session(), prompt_of(30), greedy(2));
+  EXPECT_EQ(engine.kv_stats().total.pages_active, (7 + 2) * 2);
+  std::vector<TokenId> other = prompt_of(20);
+  other[0] += 1;
+  const RequestId first = engine.add(other, greedy(8));  // comes to seven blocks
+  engine.step();
+  std::vector<TokenId> large = prompt_of(40);
+  large[0] += 2;
+  const RequestId second = engine.add(large, greedy(2));  // eleven
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(engine.stats().preemptions, 0);
+  EXPECT_EQ(engine.take(first)->tokens, alone(other, 8));
+  EXPECT_EQ(engine.take(second)->tokens, alone(large, 2));
 }
 
 TEST(Admission, OneAloneIsLetInWhateverItMayComeToNeed) {
