@@ -131,7 +131,7 @@ struct GenerateResult {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;  ///< of them, taken from blocks kept for reuse, or from another answer
                               ///< to the same prompt; the others were computed
-  PrefixMiss miss;  ///< why not more of them
+  PrefixMiss miss;            ///< why not more of them
   FinishReason finish_reason = FinishReason::kError;
   std::string error;                ///< with kError: what went wrong
   std::vector<Proposal> proposals;  ///< with kContext and kKvFull: what lets it go on to the end of
@@ -147,6 +147,18 @@ struct GenerateResult {
 
 using RequestId = int64_t;
 using SessionId = int64_t;
+using PinId = int64_t;
+
+struct PinOptions {
+  /// Of pins that have to give way the lowest goes first, of those the oldest. From -kMaxPriority
+  /// to kMaxPriority.
+  int32_t priority = 0;
+  int64_t steps = 0;  ///< how many steps it holds; 0: for ever
+};
+struct Pin {
+  PinId id = 0;
+  int64_t tokens = 0;  ///< of the text, that it holds: whole blocks, from its first token on
+};
 
 enum class RequestState {
   kUnknown,   ///< never added, or its result was taken or discarded
@@ -239,6 +251,16 @@ class PADDOCK_API Engine {
   /// no change, where a rule has dropped what that length would see, or scores by what the later
   /// positions did.
   void truncate(SessionId session, int64_t length);
+
+  // ---- prefixes that stay
+  /// Holds on to the blocks of a text's beginning that are kept for reuse now (a system prompt that
+  /// was computed once), so that they are not reclaimed before they are let go of. Pins give way
+  /// last: where a request that is alone with the rest of the pool could not go on otherwise, and
+  /// with set_kv_policy(). Takes no place of EngineOptions::max_sequences. Error kInvalidArgument
+  /// if no block of the text is kept.
+  Pin pin(std::span<const TokenId> tokens, const PinOptions& options = {});
+  /// Lets go of it; its blocks stay like others that nobody lists. False if it had gone already.
+  bool unpin(PinId pin);
 
   // ---- raw forward passes
   /// Appends `tokens` to a session without sampling; returns the logits [vocab_size] after the last

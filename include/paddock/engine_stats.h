@@ -47,6 +47,8 @@ struct EngineStats {
   int64_t generated_tokens = 0;   ///< stop tokens left out
   int64_t preemptions = 0;        ///< times that a request was parked,
   int64_t sessions_parked = 0;    ///< and that a session was which no request ran
+  int32_t pins = 0;               ///< Engine::pin(), that hold now
+  int64_t pins_lost = 0;          ///< that had to give way
   LatencyHistogram queue;         ///< from add() to being let in for the first time
   LatencyHistogram first_token;   ///< from add() to the first token
   LatencyHistogram token_gap;     ///< from each token of an answer to its next one

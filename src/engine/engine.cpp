@@ -107,6 +107,14 @@ SessionId Engine::open_session() {
   return Impl::touch(impl_, "open_session", [](Impl& impl) { return impl.open_session(); });
 }
 
+Pin Engine::pin(std::span<const TokenId> tokens, const PinOptions& options) {
+  return Impl::touch(impl_, "pin", [&](Impl& impl) { return impl.pin(tokens, options); });
+}
+
+bool Engine::unpin(PinId pin) {
+  return Impl::touch(impl_, "unpin", [&](Impl& impl) { return impl.unpin(pin); });
+}
+
 SessionId Engine::fork_session(SessionId session) {
   return Impl::touch(impl_, "fork_session", [&](Impl& impl) { return impl.fork_session(session); });
 }

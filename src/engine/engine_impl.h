@@ -46,6 +46,8 @@ struct Engine::Impl {
   SessionId open_session();
   SessionId fork_session(SessionId id);
   void close_session(SessionId id);
+  Pin pin(std::span<const TokenId> tokens, const PinOptions& options);
+  bool unpin(PinId id);
   int64_t session_length(SessionId id);
   using OnLogits = std::function<bool(int64_t position, std::span<const float> logits)>;
   std::span<const float> feed(SessionId id, std::span<const TokenId> tokens, int64_t prompt_tokens);
@@ -78,6 +80,7 @@ struct Engine::Impl {
   std::shared_ptr<const LlamaWeights> weights;
   std::unique_ptr<CacheManager> cache;  // outlives all sequences
   std::unique_ptr<StepRunner> runner;
+  std::unique_ptr<Pins> pins;
   std::unique_ptr<Scheduler> scheduler;
   std::atomic<uint64_t> memory_bytes{0};
   StatsBook book;

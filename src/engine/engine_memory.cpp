@@ -66,7 +66,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 #endif
   runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
   runner->set_planner(std::move(planner));
-  scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, config.vocab_size);
+  pins = std::make_unique<Pins>(*cache);
+  scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, *pins, config.vocab_size);
   memory_bytes = weights->bytes + pool + others;
   kv_type_ = kv_type_name(o.kv.type);
   shown_ = std::make_shared<const EngineOptions>(o);

@@ -50,6 +50,8 @@ void Engine::Impl::note_requests() noexcept {
     s.requests_parked = parked;
     s.preemptions = scheduler->preemptions();
     s.sessions_parked = scheduler->sessions_parked();
+    s.pins = pins->size();
+    s.pins_lost = pins->lost();
   });
 }
 

@@ -40,8 +40,8 @@ bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Reques
 }  // namespace
 
 Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
-                     int32_t vocab_size)
-    : cache_(cache), setup_(setup), sessions_(sessions), vocab_size_(vocab_size) {
+                     Pins& pins, int32_t vocab_size)
+    : cache_(cache), setup_(setup), sessions_(sessions), pins_(pins), vocab_size_(vocab_size) {
   const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
   requests_.reserve(n_sequences + 1);
   running_.reserve(n_sequences);
@@ -84,6 +84,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   batch.parts.reserve(static_cast<size_t>(setup_.options.max_sequences));
   batch.endings.reserve(requests_.size());
   ++step_;
+  pins_.expire(step_);
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {
@@ -205,6 +206,7 @@ int64_t Scheduler::pages_obtainable() {
       tables_.push_back(request->sequence.tables());
     }
   }
+  pins_.add_tables(tables_);
   return cache_.available_pages() + cache_.pages_active() - cache_.pages_listed(tables_);
 }
 
@@ -370,12 +372,17 @@ bool Scheduler::make_way(const Request* request) {
   }
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
-    if (&last == request) return false;
+    if (&last == request) break;
     if (!last.running || last.finished || pages_of(last.sequence) == 0) continue;
     park(last);
     return true;
   }
-  return false;
+  // Whoever comes before gives nothing up for this one; so pins do where there is nobody.
+  const bool alone = std::none_of(requests_.begin(), requests_.end(), [&](const auto& other) {
+    return other.get() != request && other->running && !other->finished &&
+           pages_of(other->sequence) > 0;
+  });
+  return alone && pins_.give_way();
 }
 
 void Scheduler::park(Request& request) {

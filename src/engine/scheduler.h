@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/pins.h"
 #include "engine/request.h"
 #include "engine/setup.h"
 
@@ -43,7 +44,7 @@ struct ScheduledBatch {
 class Scheduler {
  public:
   /// Goes by the setup and the sessions as they are at each call.
-  Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
+  Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions, Pins& pins,
             int32_t vocab_size);
 
   /// Memory for `n` requests more, so that add() cannot fail. Error kOutOfMemory where more would
@@ -76,6 +77,7 @@ class Scheduler {
   /// many; 0: the pool holds no more of it.
   int32_t reserve(Sequence& sequence, int32_t n) { return reserve(sequence, n, nullptr); }
 
+  int64_t step() const { return step_; }  // the last one
   int64_t preemptions() const { return preemptions_; }
   int64_t sessions_parked() const { return sessions_parked_; }
 
@@ -125,6 +127,7 @@ class Scheduler {
   CacheManager& cache_;
   const EngineSetup& setup_;
   const Sessions& sessions_;
+  Pins& pins_;
   int32_t vocab_size_;
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank

@@ -76,6 +76,19 @@ void Engine::Impl::close_session(SessionId id) {
   deliver_events();
 }
 
+Pin Engine::Impl::pin(std::span<const TokenId> tokens, const PinOptions& options) {
+  check_tokens(tokens, "text");
+  const Pin pin = pins->add(tokens, options, scheduler->step());
+  note_requests();
+  return pin;
+}
+
+bool Engine::Impl::unpin(PinId id) {
+  const bool was_there = pins->remove(id);
+  note_requests();
+  return was_there;
+}
+
 int64_t Engine::Impl::session_length(SessionId id) { return session(id).sequence.length(); }
 
 void Engine::Impl::feed_session(Session& session, std::span<const TokenId> tokens,

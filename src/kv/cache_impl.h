@@ -32,7 +32,7 @@ struct CacheManager::Impl {
   Impl(const CacheConfig& config, PolicyMap policies, std::unique_ptr<ReclaimPolicy> reclaim);
 
   const CachedSequence& at(SequenceId id) const {
-    if (id < 0 || id >= config.max_sequences || !sequences[id].live) {
+    if (id < 0 || id >= static_cast<SequenceId>(sequences.size()) || !sequences[id].live) {
       fail(ErrorCode::kInternal, "sequence {} is not open", id);
     }
     return sequences[id];
@@ -44,6 +44,9 @@ struct CacheManager::Impl {
   /// Takes the rules over; `map` has the old ones afterwards, for the caller to let go of where no
   /// lock is held: policies are the host's, and may look at the cache in their destructors.
   void adopt(PolicyMap& map);
+  /// Makes it an empty sequence, which is open.
+  void begin(CachedSequence& sequence);
+  bool is_pin(SequenceId id) const { return id >= config.max_sequences; }
   int64_t new_blocks(const CachedSequence& sequence, int64_t n) const;
   void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
   /// True if nobody references the page any more.
@@ -137,7 +140,7 @@ struct CacheManager::Impl {
   std::vector<int32_t> own_pages;  // [n_layers] scratch of copy_tail()
   std::vector<int64_t> marked;     // [n_units] by which call of pages_listed()
   int64_t marks = 0;               // calls so far
-  std::vector<CachedSequence> sequences;
+  std::vector<CachedSequence> sequences;  // [max_sequences], and pins behind them
 
   // Scratch of a decision.
   struct Choice {
@@ -177,7 +180,8 @@ struct CacheManager::Impl {
   int64_t refused = 0;  // calls of reserve() that found too few pages
   int64_t steps = 0;
   int64_t tokens_written = 0;
-  int32_t live = 0;
+  int32_t live = 0;    // sequences,
+  int32_t pinned = 0;  // and pins
   int64_t policy_nanoseconds = 0, violations = 0, shortfalls = 0, slow = 0;
   std::string last_violation;
 };

@@ -59,7 +59,8 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
 /// under the old ones. What can fail comes first.
 void CacheManager::Impl::adopt(PolicyMap& map) {
   map.check_block_size(config.block_size);
-  int64_t longest = 0;  // table of a rule that trims
+  sequences.resize(config.max_sequences);  // the memory of pins goes
+  int64_t longest = 0;                     // table of a rule that trims
   std::vector<int32_t> numbers;
   std::vector<Visibility> seen;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
@@ -98,11 +99,11 @@ CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
 CacheManager::~CacheManager() = default;
 
 void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
-  if (impl_->live > 0) {
+  if (impl_->live + impl_->pinned > 0) {
     fail(ErrorCode::kInvalidArgument,
          "the policy cannot change while {} sequences are open; finish requests and close sessions "
          "first",
-         impl_->live);
+         impl_->live + impl_->pinned);
   }
   const std::lock_guard lock(impl_->mutex);
   const int64_t before = impl_->config.max_positions;
@@ -118,22 +119,26 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
 // ---- sequences
 // -----------------------------------------------------------------------------------
 
+void CacheManager::Impl::begin(CachedSequence& sequence) {
+  sequence.live = true;
+  sequence.length = 0;
+  sequence.reserved = 0;
+  sequence.prompt = 0;
+  sequence.trims = 0;
+  sequence.deciding = false;
+  sequence.shared.clear();
+  sequence.is_apart = false;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    sequence.layers[layer].clear(policies.layer(layer));
+  }
+}
+
 SequenceId CacheManager::open() {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
     CachedSequence& sequence = impl_->sequences[id];
     if (sequence.live) continue;
     const std::lock_guard lock(impl_->mutex);
-    sequence.live = true;
-    sequence.length = 0;
-    sequence.reserved = 0;
-    sequence.prompt = 0;
-    sequence.trims = 0;
-    sequence.deciding = false;
-    sequence.shared.clear();
-    sequence.is_apart = false;
-    for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      sequence.layers[layer].clear(rule(layer));
-    }
+    impl_->begin(sequence);
     ++impl_->live;
     return id;
   }
@@ -161,7 +166,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
     table.clear(rule(layer));
   }
   sequence.live = false;
-  --impl_->live;
+  --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
 }
 
 void CacheManager::set_prompt(SequenceId id, int64_t length) {

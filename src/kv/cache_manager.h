@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,6 +70,10 @@ class CacheManager {
   /// who writes first to one that is partly filled gets a copy of its own. No step is under way in
   /// either. Allocates nothing.
   void fork(SequenceId from, SequenceId to);
+  /// Holds on to the kept blocks of `tokens`, from the first on: a sequence beside max_sequences,
+  /// which lists what it would see at its end, never grows, and is let go of with close(). Nothing
+  /// if no block of them is kept, or rules share none. Allocates.
+  std::optional<SequenceId> pin(std::span<const int32_t> tokens);
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);

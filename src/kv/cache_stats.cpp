@@ -179,7 +179,7 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
   const std::lock_guard lock(impl_->mutex);
   const LayerRule& rule = impl_->policies.layer(layer);
   std::vector<KvBlock> blocks;
-  for (int32_t id = 0; id < config.max_sequences; ++id) {
+  for (SequenceId id = 0; id < static_cast<SequenceId>(impl_->sequences.size()); ++id) {
     const CachedSequence& sequence = impl_->sequences[id];
     if (!sequence.live) continue;
     const BlockTable& table = sequence.layers[layer];

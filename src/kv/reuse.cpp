@@ -72,6 +72,30 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   return sequence.length - before;
 }
 
+std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
+  if (!impl_->shares()) return std::nullopt;
+  const CacheConfig& config = impl_->config;
+  std::vector<CachedSequence>& all = impl_->sequences;
+  SequenceId id = config.max_sequences;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    while (id < static_cast<SequenceId>(all.size()) && all[id].live) ++id;
+    if (id == static_cast<SequenceId>(all.size()))
+      all.emplace_back().layers.resize(config.n_layers);
+    const size_t blocks = tokens.size() / config.block_size;
+    all[id].shared.reserve(blocks);
+    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+      // One block may be listed in two parts.
+      all[id].layers[layer].reserve(rule(layer), static_cast<int64_t>(blocks) + 1);
+    }
+    impl_->begin(all[id]);
+    ++impl_->pinned;
+  }
+  if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;
+  close(id);
+  return std::nullopt;
+}
+
 // The table is then as if the sequence had computed the blocks, and dropped what is past.
 void CacheManager::Impl::list_blocks(SequenceId id, int32_t layer, size_t first) {
   const CachedSequence& sequence = at(id);

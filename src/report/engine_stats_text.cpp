@@ -75,6 +75,8 @@ std::string to_json(const EngineStats& s) {
                     {"generated_tokens", s.generated_tokens},
                     {"preemptions", s.preemptions},
                     {"sessions_parked", s.sessions_parked},
+                    {"pins", s.pins},
+                    {"pins_lost", s.pins_lost},
                     {"queue", histogram_json(s.queue)},
                     {"first_token", histogram_json(s.first_token)},
                     {"token_gap", histogram_json(s.token_gap)},
@@ -93,6 +95,9 @@ std::string to_table(const EngineStats& s) {
       "\ntokens: {} of prompts, {} generated, {} computed again; {} preemptions, {} sessions "
       "parked\n",
       s.prompt_tokens, s.generated_tokens, s.recomputed_tokens, s.preemptions, s.sessions_parked);
+  if (s.pins > 0 || s.pins_lost > 0) {
+    text += fmt::format("pins: {} hold, {} had to give way\n", s.pins, s.pins_lost);
+  }
   text += histogram_line("queue", s.queue);
   text += histogram_line("first token", s.first_token);
   text += histogram_line("token gap", s.token_gap);
@@ -121,6 +126,8 @@ std::string to_prometheus(const EngineStats& s) {
   single("num_preemptions_total", "counter", "Times that a request was parked.", s.preemptions);
   single("sessions_parked_total", "counter", "Times that an idle session was parked.",
          s.sessions_parked);
+  single("pins", "gauge", "Pinned prefixes.", s.pins);
+  single("pins_lost_total", "counter", "Pins that had to give way.", s.pins_lost);
   add_histogram(text, "request_queue_time_seconds", "From add() to being let in.", s.queue);
   add_histogram(text, "time_to_first_token_seconds", "From add() to the first token.",
                 s.first_token);

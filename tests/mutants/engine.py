@@ -318,7 +318,7 @@ fault("scheduler-047", "a session that is being fed is parked",
 fault("scheduler-048", "sessions keep their pages though running ones need them",
       "if («idle != nullptr») {", "false")
 fault("scheduler-049", "those before it give way, too",
-      "«if (&last == request) return false;» if (!last.running", "if (&last == request) continue;")
+      "«if (&last == request) break;» if (!last.running", "if (&last == request) continue;")
 fault("scheduler-050", "the first that runs is parked",
       "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
 fault("scheduler-051", "a parked request runs on",
@@ -683,8 +683,9 @@ fault("engine-178", "a processor gets what it left of the last token's logits",
       "«request.processed.assign(logits.begin(), logits.end());»",
       "if (request.processed.empty()) request.processed.assign(logits.begin(), logits.end());")
 fault("engine-179", "a processor may not use the engine",
-      "try { «const Driving::CallOut out(driving);» request.options.logits_processor(",
-      "")
+      "try { const Driving::CallOut out(driving); request.options.logits_processor(",
+      "try { std::optional<Driving::CallOut> out; if (!MUT) out.emplace(driving); "
+      "request.options.logits_processor(")
 fault("engine-180", "what a processor left NaN is sampled",
       "if («!std::isnan(logit) && logit < INFINITY») continue;",
       "std::isnan(logit) || logit < INFINITY")
@@ -781,3 +782,34 @@ fault("engine-166", "a runner destroyed inside its callback waits for itself",
 fault("engine-167", "shutdown() inside a callback waits for itself",
       "void EngineRunner::shutdown(Shutdown how) { if («impl_->is_driver()») {",
       "false")
+
+source("src/engine/pins.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-300", "a pin holds a step too long",
+      "at->until == 0 || «at->until > step») {",
+      "at->until >= step")
+fault("engine-301", "of pins the highest gives way first",
+      "return «a.priority < b.priority»;",
+      "a.priority > b.priority")
+fault("engine-302", "a pin that gave way is not counted",
+      "«++lost_;»",
+      "")
+fault("engine-303", "a pin that holds for ever ends at once",
+      "if («at->until == 0» || at->until > step)",
+      "false")
+
+source("src/engine/scheduler.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-304", "pins give way while others run",
+      "return «alone» && pins_.give_way();",
+      "true")
+fault("engine-305", "pins never give way",
+      "return alone && «pins_.give_way()»;",
+      "false")
+
+fault("engine-306", "what is pinned counts as there for who waits",
+      "«pins_.add_tables(tables_);»",
+      "")
+
+source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-307", "a pin leaves out the last block",
+      "list_prefix(id, tokens, «static_cast<int64_t>(tokens.size())», false) > 0) return id;",
+      "static_cast<int64_t>(tokens.size()) - 4")

@@ -144,6 +144,9 @@ def edit(fault, text, order):
         kind = "statement" if ";" in marked and marked[-1] in ";}" else "expression"
         if kind == "expression" and (has_comma(marked) or has_comma(fault.replacement)):
             raise Stale(f"{fault.id}: marks more than one expression; mark one, or put MUT in the replacement")
+        if kind == "statement" and re.match(r"(?!return|throw|delete|else|if|for|while)(const )?[\w:<>]+ \w+[({;]",
+                                            marked):
+            raise Stale(f"{fault.id}: marks a declaration, which would end at once; put MUT in the replacement")
         return Edit(offsets[begin], offsets[end], fault, kind, fault.replacement, order)
     new = fault.replacement
     if not re.search(r"\bMUT\b", new):

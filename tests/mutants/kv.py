@@ -176,7 +176,7 @@ fault("kv-224", "policies are let go of under the lock",
       "«std::swap(policies, map);»",
       "policies = std::move(map);")
 fault("kv-107", "rules change while a sequence is open",
-      "if («impl_->live > 0») {",
+      "if («impl_->live + impl_->pinned > 0») {",
       "false")
 fault("kv-109", "open(): blocks that the previous sequence shared stay",
       "«sequence.shared.clear();»",

@@ -23,6 +23,8 @@ EngineStats distinct() {
                       &s.sessions_parked}) {
     *at = ++n;
   }
+  s.pins = 98;
+  s.pins_lost = 99;
   for (LatencyHistogram* h : {&s.queue, &s.first_token, &s.token_gap, &s.request}) {
     for (int64_t& at : h->counts) at = ++n;
     h->sum_seconds = 0.5 + ++n;
@@ -60,6 +62,8 @@ TEST(EngineStats, AsJsonWithEveryField) {
                                    {"generated_tokens", 14},
                                    {"preemptions", 15},
                                    {"sessions_parked", 16},
+                                   {"pins", 98},
+                                   {"pins_lost", 99},
                                    {"queue", expected_histogram(17)},
                                    {"first_token", expected_histogram(37)},
                                    {"token_gap", expected_histogram(57)},
@@ -76,7 +80,7 @@ TEST(EngineStats, AsPrometheusText) {
         "paddock_request_success_total{finished_reason=\"error\"} 11",
         "paddock_prompt_tokens_total 12", "paddock_recomputed_tokens_total 13",
         "paddock_generation_tokens_total 14", "paddock_num_preemptions_total 15",
-        "paddock_sessions_parked_total 16",
+        "paddock_sessions_parked_total 16", "paddock_pins 98", "paddock_pins_lost_total 99",
         "paddock_request_queue_time_seconds_bucket{le=\"0.001\"} 17",
         "paddock_request_queue_time_seconds_bucket{le=\"0.0025\"} 35",  // 17 and 18
         "paddock_time_to_first_token_seconds_sum 56.5",
@@ -97,11 +101,13 @@ TEST(EngineStats, AsLinesForPeople) {
   s.requests_waiting = 3;
   s.requests_finished[1] = 2;
   s.prompt_tokens = 40;
+  s.pins_lost = 2;
   for (const double seconds : {0.02, 0.02, 0.3}) s.token_gap.add(seconds);
   EXPECT_EQ(to_table(s),
             "requests: 3 waiting, 0 running, 0 parked, 2 length\n"
             "tokens: 40 of prompts, 0 generated, 0 computed again; 0 preemptions, 0 sessions "
             "parked\n"
+            "pins: 0 hold, 2 had to give way\n"
             "token gap           3  mean 113.3 ms, half within 25 ms, 99 % within 500 ms\n");
 }
 

@@ -66,6 +66,7 @@ const std::vector<Method>& methods() {
       {"finished_after", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_FALSE(e.finished_after(12345)); }},
       {"discard", Kind::kBooks, [](Engine& e, SessionId) { e.discard(12345); }},
+      {"unpin", Kind::kBooks, [](Engine& e, SessionId) { EXPECT_FALSE(e.unpin(9)); }},
       {"open_session", Kind::kBooks, [](Engine& e, SessionId) { e.open_session(); }},
       {"close_session", Kind::kBooks, [](Engine& e, SessionId idle) { e.close_session(idle); }},
       {"session_length", Kind::kBooks,
