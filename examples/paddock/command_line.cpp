@@ -31,6 +31,22 @@ void refuse_unknown_command(const CLI::App& app, int argc, char** argv) {
   throw UsageError(fmt::format("there is no command '{}'; there are:{}", argv[1], names));
 }
 
+/// CLI11 2.1 never comes past an argument without a character that is no option's value: it takes
+/// it for the name of a group of options.
+void refuse_empty_arguments(const CLI::App& app, int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (*argv[i] != 0) continue;
+    bool is_value = false;
+    for (const CLI::App* command : app.get_subcommands({})) {
+      if (command->get_name() != argv[1]) continue;
+      const CLI::Option* option = command->get_option_no_throw(argv[i - 1]);
+      is_value = option != nullptr && option->get_items_expected_max() > 0;
+    }
+    if (is_value) continue;
+    throw UsageError(fmt::format("argument {} is empty, and no option takes it; leave it out", i));
+  }
+}
+
 /// What CLI11 says, and what the option takes where a value is none of that.
 std::string describe(const CLI::App& app, const CLI::ParseError& error) {
   const std::string message = error.what();
@@ -161,6 +177,7 @@ std::vector<Command> CommandLine::commands() {
 
 int CommandLine::run(int argc, char** argv) {
   refuse_unknown_command(*app_, argc, argv);
+  refuse_empty_arguments(*app_, argc, argv);
   try {
     app_->parse(argc, argv);
   } catch (const CLI::Success& e) {

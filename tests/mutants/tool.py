@@ -442,3 +442,11 @@ fault("tool-138", "a prompt and ids at once: the ids win",
 fault("tool-139", "a single answer has a number, too",
       "if («options.n > 1») out[\"answer\"]",
       "true")
+
+source("examples/paddock/command_line.cpp", "cli_test:CliTrouble.AnEmpty*")
+fault("tool-160", "an empty argument that is no value is left to the parser",
+      "«refuse_empty_arguments(*app_, argc, argv);»",
+      "")
+fault("tool-161", "an empty value of an option is refused as no option's",
+      "is_value = option != nullptr && «option->get_items_expected_max() > 0»;",
+      "false")

@@ -39,6 +39,14 @@ TEST_F(CliTrouble, TheSmallModelSpeaks) {
   EXPECT_EQ(paddock(chat() + "-p hello --single-turn").out, "aaaa\n");
 }
 
+TEST_F(CliTrouble, AnEmptyArgumentThatIsNoValueIsRefused) {
+  expect_refusal("logits '' -m x", 2, "argument 2 is empty, and no option takes it; leave it out");
+  expect_refusal(generate() + "-p a --json ''", 2, "is empty, and no option takes it");
+  expect_refusal("''", 2, "there is no command ''");
+  // A value may be empty where the option allows it.
+  expect_refusal("generate -m '' -p a", 2, "must not be empty");
+}
+
 // ChatML, but with a fixed turn first.
 TEST_F(CliTrouble, AnUnknownChatTemplateIsRefusedWithTheOption) {
   folder_.write("chat_template.jinja",
