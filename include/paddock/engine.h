@@ -206,7 +206,7 @@ class PADDOCK_API Engine {
   /// Queues a request, at any time. Error kInvalidArgument for an empty or too long prompt, unknown
   /// ids, bad options; kOutOfMemory if the prompt can never fit the pool, or EngineOptions::
   /// max_queued requests wait. It is let in when what all running ones need now fits the pool; when
-  /// pages run short later, idle sessions and then the requests that came last are parked: they
+  /// pages run short later, idle sessions and then the last of the requests are parked: they
   /// lose their pages, wait, and go on where they were once their tokens have been computed again.
   /// docs/scheduling.md. Where GenerateOptions::n asks for several answers this is the first one's
   /// number; the others' are the next ones.

@@ -12,12 +12,8 @@ namespace paddock {
 
 class Driving {
  public:
-  enum class State {
-    kIdle,
-    kWorking,
-    kCalling
-  };  // kCalling: inside a callback between two pieces
-      // of work, where books may be touched
+  /// kCalling: inside a callback between two pieces of work, where books may be touched.
+  enum class State { kIdle, kWorking, kCalling };
 
   /// A method that runs the engine. Error kInvalidArgument, and no change, unless it is idle.
   class Run {

@@ -71,10 +71,11 @@ struct Request {
   bool is_cancelled() const { return cancelled || options.stop_token.stop_requested(); }
   /// Whether it need not go on with the step that it is in; from any thread.
   bool wants_to_stop() const { return is_cancelled() || overdue(); }
-  /// Whether what its next step brings is one token, that was chosen.
-  /// Whether its prompt has never been in the cache to its end, and whether any of it has.
+  /// Whether its prompt has never been in the cache to its end.
   bool reads_prompt() const { return sequence.reached() < prompt_end; }
+  /// Whether nothing of it has ever been in the cache.
   bool is_new() const { return sequence.reached() == 0; }
+  /// Whether its next step brings one token, which was chosen.
   bool decoding() const {
     return sequence.computed() >= prompt_end && sequence.length() - sequence.computed() == 1;
   }

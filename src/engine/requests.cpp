@@ -53,7 +53,6 @@ class AllWantToStop final : public StopCheck {
 }  // namespace
 
 // ---- requests
-// ------------------------------------------------------------------------------------
 
 void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* what) const {
   const int32_t vocab = model->info().vocab_size;
@@ -271,7 +270,6 @@ void Engine::Impl::deliver_events() {
 }
 
 // ---- one step
-// ------------------------------------------------------------------------------------
 
 bool Engine::Impl::step() {
   if (scheduler->requests().empty()) return false;

@@ -31,7 +31,6 @@ bool may_pass(ErrorCode code) {
 }  // namespace
 
 // ---- the driving thread
-// ------------------------------------------------------------------------------------
 
 struct EngineRunner::Impl {
   using State = RequestHandle::State;
@@ -286,7 +285,6 @@ void EngineRunner::Impl::give_up(const Error& error) {
 }
 
 // ---- the runner
-// ------------------------------------------------------------------------------------
 
 EngineRunner::EngineRunner(std::shared_ptr<Engine> engine) {
   if (engine == nullptr) fail(ErrorCode::kInvalidArgument, "the runner was given no engine");

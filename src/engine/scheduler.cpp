@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kStepsPerLevel = 64;
 /// Requests that may be let in before one that was there first and does not fit yet.
 constexpr int32_t kMaxPassed = 16;
-/// A share of who waits for another one's blocks.
+/// In place of a number of tokens: it waits for blocks that another one computes.
 constexpr int64_t kFollows = -1;
 /// Requests that do not fit yet which a step looks at.
 constexpr int32_t kMaxBlocked = 32;
@@ -104,7 +104,6 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
 }
 
 // ---- who is let in
-// ---------------------------------------------------------------------------------
 
 void Scheduler::admit_waiting(ScheduledBatch& batch) {
   auto live = static_cast<int32_t>(sessions_.size());
@@ -211,7 +210,6 @@ int64_t Scheduler::pages_obtainable() {
 }
 
 // ---- what a step brings
-// ----------------------------------------------------------------------------
 
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
@@ -340,7 +338,6 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
 }
 
 // ---- when pages run short
-// --------------------------------------------------------------------------
 
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
   const RequestId id = request == nullptr ? 0 : request->id;

@@ -88,11 +88,11 @@ class Scheduler {
   void start(Request& request, ScheduledBatch& batch);
   /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
   int64_t pages_due(const Sequence& sequence) const;
-  /// Likewise, of an answer that gets its prompt from another one: a copy of the last block and
-  /// one.
+  /// Pages that an answer needs which gets its prompt from another one: a block that is a copy of
+  /// the prompt's last one, and the next.
   int64_t pages_beside() const;
-  /// Of them, those of full blocks that it will list as a request before it has computed them, or
-  /// is going to.
+  /// Of pages_due() of requests_[at], those it need not have for itself: blocks that a request
+  /// before it has computed, or is going to compute, and that it will list.
   int64_t pages_followed(size_t at) const;
   /// Pages that can be had, or that only sequences list which do not run.
   int64_t pages_obtainable();

@@ -59,9 +59,10 @@ int64_t pool_pages(const EngineSetup& s) {
   return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
 }
 
-/// Multiplications with weights for one token, by those with the keys and values of one position
-/// that it sees: what takes as long. On the CPU those of attention, in float32, take four times as
-/// long as those of 8-bit numbers (docs/performance.md).
+/// How many positions a token sees at the price of all else that is computed for it: a layer's
+/// multiplications with weights, over those with the key and the value of one position. On the CPU
+/// those of attention, in float32, take four times as long as those of 8-bit numbers
+/// (docs/performance.md).
 double positions_per_token(const LlamaConfig& c, bool on_cpu) {
   const double q = static_cast<double>(c.n_heads) * c.head_dim;
   const double kv = static_cast<double>(c.n_kv_heads) * c.head_dim;

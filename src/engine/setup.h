@@ -18,7 +18,7 @@ struct Wanted;  // advice.h
 
 struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
-  EngineOptions asked;    // likewise, but context, budget and share as they were given
+  EngineOptions asked;    // the same options, but context, budget and share as the host gave them
   PolicyMap policies;
   int32_t chunk = 0;  // most tokens of one sequence in one step
   PageGeometry geometry{};
@@ -34,7 +34,7 @@ inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 /// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
 /// much or too little. Error kInvalidArgument.
 EngineSetup outline(const Model& model, const EngineOptions& options);
-/// Likewise, and it works. Errors: kInvalidArgument, kOutOfMemory.
+/// outline(), and what it gives fits model and memory. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
 /// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
 /// few.

@@ -134,12 +134,14 @@ struct CacheManager::Impl {
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
   PrefixTree tree;
-  std::vector<int32_t> node_of;    // [n_units] the node that holds a reference to the page, or -1
-  BlockLists passed;               // kept pages of locked blocks that no table lists, by that time
-  std::vector<int64_t> passed_at;  // [n_units] the clock then
-  std::vector<int32_t> own_pages;  // [n_layers] scratch of copy_tail()
-  std::vector<int64_t> marked;     // [n_units] by which call of pages_listed()
-  int64_t marks = 0;               // calls so far
+  std::vector<int32_t> node_of;  // [n_units] the node that holds a reference to the page, or -1
+  // Pages that the tree keeps and no table lists, though their blocks are locked: windows have
+  // passed them. In the order in which that happened, and the clock then [n_units].
+  BlockLists passed;
+  std::vector<int64_t> passed_at;
+  std::vector<int32_t> own_pages;         // [n_layers] scratch of copy_tail()
+  std::vector<int64_t> marked;            // [n_units] by which call of pages_listed()
+  int64_t marks = 0;                      // calls so far
   std::vector<CachedSequence> sequences;  // [max_sequences], and pins behind them
 
   // Scratch of a decision.

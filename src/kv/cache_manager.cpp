@@ -117,7 +117,6 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
 }
 
 // ---- sequences
-// -----------------------------------------------------------------------------------
 
 void CacheManager::Impl::begin(CachedSequence& sequence) {
   sequence.live = true;
@@ -203,7 +202,6 @@ int64_t CacheManager::max_next(SequenceId id) const {
 }
 
 // ---- a step
-// --------------------------------------------------------------------------------------
 
 int64_t CacheManager::Impl::new_blocks(const CachedSequence& sequence, int64_t n) const {
   const int64_t block = config.block_size;
@@ -368,7 +366,6 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
 }
 
 // ---- what a step reads
-// ---------------------------------------------------------------------------
 
 int64_t CacheManager::length(SequenceId id) const { return impl_->at(id).length; }
 
@@ -394,7 +391,6 @@ void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestin
 }
 
 // ---- sizes
-// ---------------------------------------------------------------------------------------
 
 namespace {
 

@@ -128,7 +128,7 @@ class CacheManager {
   /// asked once for a text. kNone: there is none to look for, or the sequence goes on in the middle
   /// of a block or after blocks of its own alone.
   PrefixMiss ask_missing(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions);
-  /// Both, for who looks once: asks where the sequence was empty and `counts`.
+  /// list_prefix(), and then ask_missing() if the sequence was empty before and `counts`.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                        bool counts = true);
 

@@ -50,8 +50,8 @@ class PrefixTree {
 
   /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
   /// blocks after them, up to the last one before `max_blocks` behind which every layer has all
-  /// that it sees; what it sees of the first blocks is there. Where `counts`, each is a lookup and
-  /// a hit.
+  /// that it sees. The caller has those of the first blocks that are seen. Where `counts`, each
+  /// node is a lookup and a hit.
   void extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
               std::vector<int32_t>& nodes);
   /// Why the full block after those is missing, which is counted as a lookup, and once as regret if

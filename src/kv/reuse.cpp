@@ -202,9 +202,10 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
     int32_t node = tree.find(parent, block);
     if (node >= 0) {
-      // Another sequence computed the same and was first. Who locks a node lists its pages, so that
-      // what a sequence holds of the pool is what its tables list: where bits may differ it waits
-      // for its end to put deeper blocks below the other's.
+      // Another sequence computed the same and was first. Who locks a node lists its pages, or what
+      // it holds of the pool would be more than its tables say. Where the bits may differ this one
+      // keeps its own pages, so it locks nothing now; when it ends, deeper blocks go below that
+      // one.
       if (!config.merges_blocks && !is_ending) return;
       lock(node);
     } else {

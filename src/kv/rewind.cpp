@@ -79,7 +79,7 @@ void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bo
   }
 }
 
-// -------------------------------------------------------------------
+// ---- what hosts take back
 
 void CacheManager::truncate(SequenceId id, int64_t length) {
   CachedSequence& sequence = impl_->at(id);

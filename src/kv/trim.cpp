@@ -21,8 +21,8 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point start) {
 
 /// For each block that leaves, in their order: the smallest budget under which it would have
 /// stayed. Whole blocks leave until what is left fits, so a block stays where those before it are
-/// enough. A larger budget may protect some of those; they would not have left, and it would go
-/// after all.
+/// enough. Under a larger budget more of the newest positions are protected, perhaps some of those
+/// blocks: they would not have left, so that this one would have had to go all the same.
 class SufficientBudget {
  public:
   SufficientBudget(const TrimSchedule& schedule, int64_t length, int64_t tokens,

@@ -29,7 +29,7 @@ struct Value {
     kMessages,  // number: how many are skipped
     kMessage,   // number: which
     kLoop,      // number: 1 in the first round
-    kRound,     // number: 1 in the first round, text: the number it has then
+    kRound,     // of a loop; number: 1 in the first round, text: its number there
     kList,      // of texts
     kFunction,  // text: its name
   };
