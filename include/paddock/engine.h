@@ -153,7 +153,7 @@ struct PinOptions {
   /// Of pins that have to give way the lowest goes first, of those the oldest. From -kMaxPriority
   /// to kMaxPriority.
   int32_t priority = 0;
-  int64_t steps = 0;  ///< how many steps it holds; 0: for ever
+  int64_t steps = 0;  ///< of step() and generate(), how many it holds; 0: for ever
 };
 struct Pin {
   PinId id = 0;
@@ -256,8 +256,8 @@ class PADDOCK_API Engine {
   /// Holds on to the blocks of a text's beginning that are kept for reuse now (a system prompt that
   /// was computed once), so that they are not reclaimed before they are let go of. Pins give way
   /// last: where a request that is alone with the rest of the pool could not go on otherwise, and
-  /// with set_kv_policy(). Takes no place of EngineOptions::max_sequences. Error kInvalidArgument
-  /// if no block of the text is kept.
+  /// with set_kv_policy(), even where that finds no memory. Takes no place of
+  /// EngineOptions::max_sequences. Error kInvalidArgument if no block of the text is kept.
   Pin pin(std::span<const TokenId> tokens, const PinOptions& options = {});
   /// Lets go of it; its blocks stay like others that nobody lists. False if it had gone already.
   bool unpin(PinId pin);

@@ -80,10 +80,13 @@ void Engine::Impl::note_token(Request& request) {
 
 void Engine::Impl::note_overflows() {
   if (noted_overflows_) return;
-  const std::string lost = overflow_text(backend->ops(), setup);
-  if (lost.empty()) return;
-  noted_overflows_ = true;
-  log(LogLevel::kWarning, "{}", lost);
+  try {
+    const std::string lost = overflow_text(backend->ops(), setup);
+    if (lost.empty()) return;
+    noted_overflows_ = true;
+    log(LogLevel::kWarning, "{}", lost);
+  } catch (const std::bad_alloc&) {  // the next step looks again
+  }
 }
 
 }  // namespace paddock

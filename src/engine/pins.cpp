@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
+#include <utility>
 
 #include "core/fail.h"
 
@@ -22,6 +24,7 @@ Pin Pins::add(std::span<const TokenId> tokens, const PinOptions& options, int64_
          "kept; open a session with the text, and keep it");
   }
   pins_.reserve(pins_.size() + 1);
+  std::vector<TokenId> text(tokens.begin(), tokens.end());
   const std::optional<SequenceId> tables = cache_.pin(tokens);
   if (!tables) {
     fail(ErrorCode::kInvalidArgument,
@@ -29,8 +32,11 @@ Pin Pins::add(std::span<const TokenId> tokens, const PinOptions& options, int64_
          "feed() it to a session, pin it, and close the session",
          cache_.config().block_size);
   }
-  const int64_t until = options.steps == 0 ? 0 : step + options.steps;
-  pins_.push_back({next_, options.priority, until, *tables});
+  const bool for_ever =
+      options.steps == 0 || options.steps > std::numeric_limits<int64_t>::max() - step;
+  const int64_t until = for_ever ? 0 : step + options.steps;
+  text.resize(static_cast<size_t>(cache_.length(*tables)));
+  pins_.push_back({next_, options.priority, until, *tables, std::move(text)});
   return {next_++, cache_.length(*tables)};
 }
 
@@ -50,16 +56,6 @@ void Pins::expire(int64_t step) {
       at = release(at);
     }
   }
-}
-
-bool Pins::give_way() {
-  const auto least = std::min_element(pins_.begin(), pins_.end(), [](const Held& a, const Held& b) {
-    return a.priority < b.priority;
-  });
-  if (least == pins_.end()) return false;
-  release(least);
-  ++lost_;
-  return true;
 }
 
 void Pins::clear() {

@@ -1,6 +1,7 @@
 // Beginnings of texts that a host wants kept.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -22,14 +23,17 @@ class Pins {
   Pin add(std::span<const TokenId> tokens, const PinOptions& options, int64_t step);
   /// Whether it was there still.
   bool remove(PinId id);
-  /// Lets go of those whose time is over.
+  /// Lets go of those whose time is over with this step.
   void expire(int64_t step);
-  /// Lets go of the one of the lowest priority, of those the oldest; false: there is none.
-  bool give_way();
+  /// Lets go of the one of the lowest priority, of those the oldest, among those for which
+  /// `frees(where its tables are)`, or among all where that holds for none. There is one.
+  template <typename Frees>
+  void give_way(const Frees& frees);
   void clear();
-  /// Appends where the cache has their tables.
-  void add_tables(std::vector<SequenceId>& out) const {
-    for (const Held& pin : pins_) out.push_back(pin.tables);
+  /// Calls fn(where its tables are, its text) for each.
+  template <typename Fn>
+  void for_each(const Fn& fn) const {
+    for (const Held& pin : pins_) fn(pin.tables, std::span<const TokenId>(pin.text));
   }
   int32_t size() const { return static_cast<int32_t>(pins_.size()); }
   int64_t lost() const { return lost_; }  // that had to give way
@@ -38,8 +42,9 @@ class Pins {
   struct Held {
     PinId id;
     int32_t priority;
-    int64_t until;  // the step that it does not see; 0: for ever
+    int64_t until;  // the last step that it sees; 0: for ever
     SequenceId tables;
+    std::vector<TokenId> text;  // that it holds
   };
   std::vector<Held>::iterator release(std::vector<Held>::iterator at);
 
@@ -48,5 +53,17 @@ class Pins {
   PinId next_ = 1;
   int64_t lost_ = 0;
 };
+
+template <typename Frees>
+void Pins::give_way(const Frees& frees) {
+  const auto goes_before = [](const Held& a, const Held& b) { return a.priority < b.priority; };
+  auto least = pins_.end();
+  for (auto at = pins_.begin(); at != pins_.end(); ++at) {
+    if (frees(at->tables) && (least == pins_.end() || goes_before(*at, *least))) least = at;
+  }
+  if (least == pins_.end()) least = std::min_element(pins_.begin(), pins_.end(), goes_before);
+  release(least);
+  ++lost_;
+}
 
 }  // namespace paddock

@@ -49,6 +49,7 @@ void Engine::Impl::set_policies(EngineSetup next) {
   auto shown = std::make_shared<const EngineOptions>(next.options);
   PolicyMap before = setup.policies;
   pins->clear();
+  note_requests();
   cache->set_policies(next.policies, next.options.context);
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
@@ -65,7 +66,6 @@ void Engine::Impl::set_policies(EngineSetup next) {
     const std::lock_guard lock(shown_mutex_);
     shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them
   }
-  note_requests();  // pins are gone
   deliver_events();
 }
 

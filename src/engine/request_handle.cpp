@@ -12,7 +12,7 @@ RequestHandle::State::State(std::optional<SessionId> of, std::vector<TokenId> te
       prompt(std::move(text)),
       options(std::move(how)),
       on_done(std::move(then)),
-      answers(static_cast<size_t>(std::clamp(options.n, 1, kMaxAnswers))),
+      answers(options.n > 1 && options.n <= kMaxAnswers ? static_cast<size_t>(options.n) : 1),
       n_open(answers.size()) {}
 
 void RequestHandle::State::push(const TokenEvent& event) {

@@ -297,6 +297,7 @@ bool Engine::Impl::step() {
   if (!batch_.parts.empty()) run_batch();
   deliver_rests();
   retire();
+  pins->expire(scheduler->step());
   note_requests();
   deliver_events();
   return true;

@@ -169,6 +169,7 @@ void EngineRunner::Impl::wait_or_end(const Error& error) {
   if (busy_) return std::this_thread::sleep_for(kRest);
   failing_since_.reset();
   for (Running& running : running_) {
+    if (running.request == nullptr) continue;  // it had ended before
     try {
       engine->discard(running.id);
     } catch (const Error&) {  // another thread drives it just now
@@ -176,9 +177,11 @@ void EngineRunner::Impl::wait_or_end(const Error& error) {
     }
   }
   for (Running& running : running_) {
+    if (running.request == nullptr) continue;
     settle(std::move(running.request), running.answer, std::nullopt, error);
   }
   running_.clear();
+  busy_ = true;  // the engine may have others of its own
 }
 
 void EngineRunner::Impl::admit(const std::shared_ptr<State>& request) {

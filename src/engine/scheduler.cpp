@@ -51,6 +51,11 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
 
 void Scheduler::make_room(int32_t n) {
   const int32_t max = setup_.options.max_queued;
+  if (max > 0 && n > max) {
+    fail(ErrorCode::kInvalidArgument,
+         "n is {}, but max_queued admits {} requests that wait; ask for fewer answers, or raise it",
+         n, max);
+  }
   const auto waits = [](const auto& request) { return !request->running && !request->finished; };
   if (max > 0 && std::count_if(requests_.begin(), requests_.end(), waits) + n > max) {
     fail(ErrorCode::kOutOfMemory,
@@ -84,7 +89,6 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   batch.parts.reserve(static_cast<size_t>(setup_.options.max_sequences));
   batch.endings.reserve(requests_.size());
   ++step_;
-  pins_.expire(step_);
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {
@@ -141,7 +145,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
     const auto place = static_cast<size_t>(at - requests_.begin());
     const int64_t pages = reader.serves(request)
                               ? pages_beside()
-                              : pages_due(sequence) + pages_of(sequence) - pages_followed(place);
+                              : pages_due(sequence) + pages_apart(sequence) - pages_followed(place);
     if (any && pages > left) {
       if (request.times_passed >= kMaxPassed) return;
       ++blocked;
@@ -151,7 +155,10 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
       if (!(*before)->running) ++(*before)->times_passed;
     }
     start(request, batch);
-    if (request.running) reader.note(request);
+    if (request.running) {
+      reader.note(request);
+      tables_.push_back(sequence.tables());
+    }
     if (needs_place) ++live;
     left -= pages;
     any = true;
@@ -182,20 +189,32 @@ int64_t Scheduler::pages_followed(size_t at) const {
   const int64_t known = sequence.computed() / block;
   const int64_t full = (sequence.length() - 1) / block;  // the last token runs in any case
   int64_t most = known;
+  const auto look_at = [&](std::span<const TokenId> text) {
+    const auto end =
+        std::mismatch(sequence.tokens.begin(), sequence.tokens.end(), text.begin(), text.end())
+            .first;
+    most = std::max(most, std::min((end - sequence.tokens.begin()) / block, full));
+  };
   for (size_t i = 0; i < at && most < full; ++i) {
     const Request& other = *requests_[i];
-    if (!other.running || other.finished) continue;
-    const auto end = std::mismatch(sequence.tokens.begin(), sequence.tokens.end(),
-                                   other.sequence.tokens.begin(), other.sequence.tokens.end())
-                         .first;
-    most = std::max(most, std::min((end - sequence.tokens.begin()) / block, full));
+    if (other.running && !other.finished) look_at(other.sequence.tokens);
   }
+  pins_.for_each([&](SequenceId, std::span<const TokenId> text) { look_at(text); });
   // What windows see of them is bounded anyway.
   int64_t layers = 0;
   for (int32_t layer = 0; layer < setup_.policies.size(); ++layer) {
     layers += setup_.policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
   }
   return (most - known) * layers;
+}
+
+int64_t Scheduler::pages_apart(const Sequence& sequence) {
+  if (!sequence.is_open()) return 0;
+  const int64_t others = cache_.pages_listed(tables_);
+  tables_.push_back(sequence.tables());
+  const int64_t all = cache_.pages_listed(tables_);
+  tables_.pop_back();
+  return all - others;
 }
 
 int64_t Scheduler::pages_obtainable() {
@@ -205,7 +224,7 @@ int64_t Scheduler::pages_obtainable() {
       tables_.push_back(request->sequence.tables());
     }
   }
-  pins_.add_tables(tables_);
+  pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { tables_.push_back(pin); });
   return cache_.available_pages() + cache_.pages_active() - cache_.pages_listed(tables_);
 }
 
@@ -379,7 +398,32 @@ bool Scheduler::make_way(const Request* request) {
     return other.get() != request && other->running && !other->finished &&
            pages_of(other->sequence) > 0;
   });
-  return alone && pins_.give_way();
+  return alone && release_pin();
+}
+
+bool Scheduler::release_pin() {
+  // Without the pins, and with them.
+  std::vector<SequenceId> tables, pins;
+  for (const auto& [id, session] : sessions_) {
+    if (session->sequence.is_open()) tables.push_back(session->sequence.tables());
+  }
+  for (const auto& request : requests_) {
+    if (request->sequence.is_open()) tables.push_back(request->sequence.tables());
+  }
+  pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { pins.push_back(pin); });
+  const size_t n = tables.size();
+  const int64_t least = cache_.pages_listed(tables);
+  tables.insert(tables.end(), pins.begin(), pins.end());
+  const int64_t all = cache_.pages_listed(tables);
+  if (all == least) return false;  // what they hold somebody else lists, too
+  pins_.give_way([&](SequenceId pin) {
+    tables.resize(n);
+    for (const SequenceId other : pins) {
+      if (other != pin) tables.push_back(other);
+    }
+    return cache_.pages_listed(tables) < all;
+  });
+  return true;
 }
 
 void Scheduler::park(Request& request) {

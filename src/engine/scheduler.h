@@ -94,6 +94,8 @@ class Scheduler {
   /// Of pages_due() of requests_[at], those it need not have for itself: blocks that a request
   /// before it has computed, or is going to compute, and that it will list.
   int64_t pages_followed(size_t at) const;
+  /// Pages that the sequence lists, and nobody that runs, nor a pin. After pages_obtainable().
+  int64_t pages_apart(const Sequence& sequence);
   /// Pages that can be had, or that only sequences list which do not run.
   int64_t pages_obtainable();
 
@@ -119,6 +121,8 @@ class Scheduler {
   /// Parks one sequence so that `request` (null: the host's own) may go on; false: there is none.
   bool make_way(const Request* request);
   void park(Request& request);
+  /// Lets go of a pin; false: that would bring no page.
+  bool release_pin();
   /// Those that await the prompt of one that is parked wait with it.
   void suspend_awaiting(const Request& request);
   /// That its tables list.
@@ -133,7 +137,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank
   std::vector<int64_t> shares_;                     // [running_.size()] tokens
-  std::vector<SequenceId> tables_;                  // scratch of pages_obtainable()
+  std::vector<SequenceId> tables_;                  // of who runs, and pins: pages_obtainable()
   mutable std::mutex mutex_;                        // guards requests_ against cancel()
 };
 

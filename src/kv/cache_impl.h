@@ -64,7 +64,7 @@ struct CacheManager::Impl {
   void free_page(int32_t node, int32_t layer, RemovalReason reason);
   /// A page that only the tree holds, or does so no longer.
   void count_cached(int32_t layer, int32_t page, bool is_cached);
-  void lock(int32_t node);
+  void lock(int32_t node, bool is_prompt);
   void unlock(int32_t node);
   /// Takes out the node, and what it continues, as far as they are of no use to anybody.
   void prune(int32_t node);

@@ -31,7 +31,7 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   fork.trims = origin.trims;
   fork.is_apart = origin.is_apart;
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
-  for (const int32_t node : fork.shared) impl_->tree.lock(node);
+  for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     BlockTable& table = fork.layers[layer];
     copy_table(origin.layers[layer], table);

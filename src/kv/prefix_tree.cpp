@@ -204,8 +204,8 @@ CachedBlock PrefixTree::cached(int32_t node) const {
   return {node, n.depth, n.prompts, n.last_use, n.hash};
 }
 
-void PrefixTree::lock(int32_t node) {
-  ++nodes_[node].prompts;
+void PrefixTree::lock(int32_t node, bool is_prompt) {
+  nodes_[node].prompts += is_prompt ? 1 : 0;
   if (nodes_[node].locks++ == 0) order_.on_use(node);
 }
 

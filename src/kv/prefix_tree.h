@@ -81,9 +81,10 @@ class PrefixTree {
   /// The clock when the last sequence let go of it.
   int64_t last_use(int32_t node) const { return nodes_[node].last_use; }
 
-  /// One more live sequence lists the block, or one less. Whoever locks a node has locked its
+  /// One more live sequence lists the block (`is_prompt`: it is a prompt that found it), or one
+  /// less. Whoever locks a node has locked its
   /// ancestors, and unlocks deeper blocks first.
-  void lock(int32_t node);
+  void lock(int32_t node, bool is_prompt = true);
   void unlock(int32_t node, int64_t step);
   /// Blocks that nobody has locked.
   int32_t evictable() const { return order_.n_cached(); }

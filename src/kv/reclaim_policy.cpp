@@ -84,7 +84,9 @@ bool ReclaimOrder::tell(const Hook& hook) noexcept {
 
 void ReclaimOrder::move_into(Room room) {
   room_ = std::move(room);
-  tell([&] { policy_->reserve(static_cast<int32_t>(room_.is_leaf.size())); });
+  const auto n_blocks = static_cast<int32_t>(room_.is_leaf.size());
+  // One that could not make room for so many must not hear of them.
+  if (!tell([&] { policy_->reserve(n_blocks); })) policy_ = nullptr;
 }
 
 void ReclaimOrder::on_release(const CachedBlock& block, bool is_leaf) {

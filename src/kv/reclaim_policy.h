@@ -55,7 +55,7 @@ class ReclaimOrder {
     BlockLists lists;              // one, by the time when they were let go of
     std::vector<uint8_t> is_leaf;  // [n_blocks] 1 where the block may be named
   };
-  /// Goes on there. Nothing is kept now.
+  /// Goes on there. Nothing is kept now. A policy that throws is let go of: least recently used.
   void move_into(Room room);
 
   /// Nobody has the block locked any more.

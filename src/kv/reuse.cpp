@@ -67,7 +67,7 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     impl_->list_blocks(id, layer, known);
   }
-  for (size_t i = known; i < sequence.shared.size(); ++i) impl_->lock(sequence.shared[i]);
+  for (size_t i = known; i < sequence.shared.size(); ++i) impl_->lock(sequence.shared[i], counts);
   impl_->note_pool_peak();
   return sequence.length - before;
 }
@@ -80,8 +80,11 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
   {
     const std::lock_guard lock(impl_->mutex);
     while (id < static_cast<SequenceId>(all.size()) && all[id].live) ++id;
-    if (id == static_cast<SequenceId>(all.size()))
-      all.emplace_back().layers.resize(config.n_layers);
+    if (id == static_cast<SequenceId>(all.size())) {
+      CachedSequence fresh;
+      fresh.layers.resize(config.n_layers);
+      all.push_back(std::move(fresh));
+    }
     const size_t blocks = tokens.size() / config.block_size;
     all[id].shared.reserve(blocks);
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
@@ -138,7 +141,7 @@ void CacheManager::Impl::count_cached(int32_t layer, int32_t page, bool is_cache
   passed_at[page] = steps;
 }
 
-void CacheManager::Impl::lock(int32_t node) {
+void CacheManager::Impl::lock(int32_t node, bool is_prompt) {
   if (tree.locks(node) == 0) {
     for (const int32_t page : tree.pages(node)) {
       if (page < 0 || !pool.is_reclaimable(page)) continue;
@@ -146,7 +149,7 @@ void CacheManager::Impl::lock(int32_t node) {
       passed_at[page] = steps;
     }
   }
-  tree.lock(node);
+  tree.lock(node, is_prompt);
 }
 
 void CacheManager::Impl::unlock(int32_t node) {
@@ -207,7 +210,7 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
       // keeps its own pages, so it locks nothing now; when it ends, deeper blocks go below that
       // one.
       if (!config.merges_blocks && !is_ending) return;
-      lock(node);
+      lock(node, true);
     } else {
       node = insert(parent, block);
       if (node < 0) {

@@ -89,7 +89,7 @@ fault("engine-053", "an overdue request in the queue waits",
 fault("engine-190", "what has ended keeps its pages until the step is done",
       "if («ended») {", "false")
 fault("engine-054", "events of a request's end come with the next call",
-      "retire(); note_requests(); «deliver_events();»",
+      "note_requests(); «deliver_events();» return true;",
       "")
 fault("engine-058", "seconds of answers count as the prompt's",
       "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
@@ -344,7 +344,10 @@ source("src/kv/fork.cpp", "engine_behaviour_test")
 fault("answers-040", "a fork has no prompt",
       "«fork.prompt = origin.prompt;»", "")
 fault("answers-041", "a fork's blocks may be reclaimed",
-      "for (const int32_t node : fork.shared) «impl_->tree.lock(node);»", "")
+      "for (const int32_t node : fork.shared) «impl_->tree.lock(node, false);»", "")
+fault("answers-055", "a fork counts as a prompt that found the blocks",
+      "impl_->tree.lock(node, «false»);",
+      "true", tests="engine_behaviour_test:Pins.*")
 fault("answers-042", "a fork's pages are not its own, too",
       "if (e.slot_begin == 0) «impl_->pool.retain(e.page);»", "")
 fault("answers-043", "a page of sinks counts twice",
@@ -787,27 +790,45 @@ source("src/engine/pins.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-300", "a pin holds a step too long",
       "at->until == 0 || «at->until > step») {",
       "at->until >= step")
+fault("engine-303", "a pin that holds for ever ends at once",
+      "if («at->until == 0» || at->until > step)",
+      "false")
+fault("engine-308", "of pins that hold for very long the steps overflow",
+      "options.steps == 0 || «options.steps > std::numeric_limits<int64_t>::max() - step»;",
+      "false")
+
+source("src/engine/pins.h", "engine_behaviour_test:Pins.*")
 fault("engine-301", "of pins the highest gives way first",
       "return «a.priority < b.priority»;",
       "a.priority > b.priority")
 fault("engine-302", "a pin that gave way is not counted",
       "«++lost_;»",
       "")
-fault("engine-303", "a pin that holds for ever ends at once",
-      "if («at->until == 0» || at->until > step)",
-      "false")
+fault("engine-309", "a pin gives way whose blocks others list",
+      "if («frees(at->tables)» &&",
+      "true")
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-304", "pins give way while others run",
-      "return «alone» && pins_.give_way();",
+      "return «alone» && release_pin();",
       "true")
 fault("engine-305", "pins never give way",
-      "return alone && «pins_.give_way()»;",
+      "return alone && «release_pin()»;",
       "false")
-
 fault("engine-306", "what is pinned counts as there for who waits",
-      "«pins_.add_tables(tables_);»",
+      "«tables_.push_back(pin);»",
       "")
+fault("engine-310", "pins give way where that frees nothing",
+      "if («all == least») return false;",
+      "false")
+fault("engine-311", "who begins with a pinned text is charged for it",
+      "«look_at(text);» });",
+      "")
+
+source("src/engine/requests.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-312", "pins end before the last step that they were to see",
+      "«pins->expire(scheduler->step());»",
+      "pins->expire(scheduler->step() + 1);")
 
 source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-307", "a pin leaves out the last block",

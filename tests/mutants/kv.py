@@ -339,7 +339,7 @@ fault("kv-282", "there is room for fewer blocks than layers without a window can
       "units += «stays» ? config.layout",
       "true")
 fault("kv-150", "blocks that a sequence lists may be reclaimed",
-      "«tree.lock(node);» } void CacheManager::Impl::unlock",
+      "«tree.lock(node, is_prompt);» } void CacheManager::Impl::unlock",
       "")
 fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
@@ -374,7 +374,7 @@ fault("kv-195", "a page that is listed again may still be reclaimed",
       "pool.set_reclaimable(page, «is_cached»);",
       "true")
 fault("kv-196", "another's copy is not locked",
-      "«lock(node);» } else {",
+      "«lock(node, true);» } else {",
       "")
 fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
       "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
@@ -867,4 +867,14 @@ fault("kv-189", "one position more is protected at the end",
       "end >= length - schedule.keep_newest")
 fault("kv-190", "a rule that decides once counts as bounded",
       "(trims() && «schedule.every > 0»)",
+      "true")
+
+source("src/kv/reclaim_policy.cpp", "cache_test:Reclaim.*")
+fault("kv-470", "an order that has no room for more blocks hears of them",
+      "if («!tell([&] { policy_->reserve(n_blocks); })») policy_ = nullptr;",
+      "!tell([&] { policy_->reserve(n_blocks); }) && false")
+
+source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
+fault("kv-471", "a pin counts as a prompt that found the blocks",
+      "impl_->lock(sequence.shared[i], «counts»);",
       "true")

@@ -304,6 +304,9 @@ TEST(Answers, OneThatIsRefusedLeavesNone) {
             std::string::npos);
   EXPECT_NE(refusal_of([&] { engine.generate(prompt, drawn(-1, 3, 1)); }).find("n is -1"),
             std::string::npos);
+  EXPECT_EQ(
+      refusal_of([&] { engine.add(prompt, drawn(6, 3, 1)); }),
+      "n is 6, but max_queued admits 5 requests that wait; ask for fewer answers, or raise it");
   const SessionId session = engine.open_session();
   EXPECT_NE(refusal_of([&] { engine.add(session, prompt, drawn(2, 3, 1)); }).find("fork_session"),
             std::string::npos);

@@ -1,6 +1,10 @@
 // Beginnings of texts that a host pins: what stays, for how long, and what gives way when.
 #include <paddock/paddock.h>
 
+#include <algorithm>
+#include <limits>
+#include <memory>
+
 #include "support/small_requests.h"
 
 namespace paddock::test {
@@ -61,19 +65,27 @@ TEST(Pins, WhatIsPinnedStaysWhereOthersAreReclaimed) {
 TEST(Pins, HoldAsManyStepsAsWasSaid) {
   Engine engine(tiny(), pool_of(12));
   const auto system = prompt_of(17);
-  for (const int64_t steps : {1, 5}) {
-    engine.generate(system, greedy(1));
-    engine.pin(system, {.steps = steps});
-    const RequestId id = engine.add(other(1, 4), greedy(9));  // a step for each token
-    for (int64_t step = 1; step <= 7; ++step) {
-      engine.step();
-      EXPECT_EQ(engine.stats().pins, step < steps ? 1 : 0) << steps << " " << step;
-    }
-    while (engine.step()) {
-    }
-    EXPECT_TRUE(engine.take(id));
-    EXPECT_EQ(engine.stats().pins_lost, 0);
+  engine.generate(system, greedy(1));
+  engine.pin(system, {.steps = 5});
+  engine.pin(system, {.steps = std::numeric_limits<int64_t>::max()});
+  engine.add(other(1, 4), greedy(9));  // a step for each token
+  for (int64_t step = 1; step <= 7; ++step) {
+    engine.step();
+    EXPECT_EQ(engine.stats().pins, step < 5 ? 2 : 1) << step;
   }
+  while (engine.step()) {
+  }
+  // In the middle of the only step that it sees it is there.
+  const Pin pin = engine.pin(system, {.steps = 1});
+  bool was_there = false;
+  GenerateOptions options = greedy(1);
+  options.on_token = [&](const TokenEvent&) { return was_there = engine.unpin(pin.id); };
+  engine.generate(other(2, 4), options);
+  EXPECT_TRUE(was_there);
+  const Pin gone = engine.pin(system, {.steps = 1});
+  engine.generate(other(3, 4), greedy(1));
+  EXPECT_FALSE(engine.unpin(gone.id));
+  EXPECT_EQ(engine.stats().pins_lost, 0);
 }
 
 TEST(Pins, GiveWayWhereOneThatIsAloneNeedsThePages) {
@@ -117,6 +129,45 @@ TEST(Pins, DoNotGiveWayWhileOthersRun) {
   EXPECT_EQ(cached(engine, system), 20);
 }
 
+TEST(Pins, WhoeverBeginsWithAPinnedTextIsNotChargedForIt) {
+  Engine engine(tiny(), pool_of(12, 2));
+  const auto system = prompt_of(24);
+  engine.generate(system, greedy(1));
+  engine.pin(system);
+  auto mine = system;
+  mine.insert(mine.end(), {1, 2, 3});
+  // Of the six blocks left one that runs may come to need three, and this one two.
+  engine.add(other(1, 8), greedy(4));
+  const RequestId id = engine.add(mine, greedy(2));
+  engine.step();
+  EXPECT_EQ(engine.status(id).state, RequestState::kRunning);
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(engine.take(id)->cached_tokens, 24);
+}
+
+TEST(Pins, DoNotGiveWayWhereThatFreesNothing) {
+  Engine engine(tiny(), [] {
+    EngineOptions o = pool_of(12);
+    o.context = 100;
+    return o;
+  }());
+  const auto low = prompt_of(16), high = other(1, 8);
+  engine.generate(low, greedy(1));
+  engine.generate(high, greedy(1));
+  engine.pin(low, {.priority = 1});
+  engine.pin(low, {.priority = 1});
+  engine.pin(high, {.priority = 2});
+  // It lists what the lower ones hold: to let go of them brings nothing, of the higher one two
+  // blocks. Then the pool is its own but for what it lists itself, and it ends.
+  const GenerateResult r = engine.generate(low, greedy(60));
+  EXPECT_EQ(r.finish_reason, FinishReason::kKvFull);
+  EXPECT_EQ(engine.stats().pins, 2);
+  EXPECT_EQ(engine.stats().pins_lost, 1);
+  // Two of one text go one after the other where another one needs their pages.
+  EXPECT_EQ(engine.generate(other(2, 44), greedy(2)).finish_reason, FinishReason::kLength);
+  EXPECT_EQ(engine.stats().pins_lost, 3);
+}
+
 TEST(Pins, UnderAWindowHoldWhatIsSeenFromTheirEnd) {
   Engine engine(tiny(), pool_of(14, 1, "sink:4+8"));
   const auto system = prompt_of(40);
@@ -131,6 +182,40 @@ TEST(Pins, UnderAWindowHoldWhatIsSeenFromTheirEnd) {
   EXPECT_EQ(r.cached_tokens, 40);
   EXPECT_EQ(r.tokens, alone.generate(longer, greedy(6)).tokens);
   engine.check_integrity();
+}
+
+/// Notes the largest number of prompts that a leaf is said to have had.
+class Prompts final : public ReclaimPolicy {
+ public:
+  explicit Prompts(int64_t* most) : most_(most) {}
+  std::string name() const override { return "prompts"; }
+  void on_leaf(const CachedBlock& block) override {
+    leaves_.push_back(block.block);
+    *most_ = std::max(*most_, block.prompts);
+  }
+  void on_use(int32_t block) override { std::erase(leaves_, block); }
+  void on_removed(int32_t block) override { std::erase(leaves_, block); }
+  int32_t next() override { return leaves_.front(); }
+
+ private:
+  int64_t* most_;
+  std::vector<int32_t> leaves_;
+};
+
+TEST(Pins, AndAnswersAreNoPromptsThatFindABlockAgain) {
+  int64_t most = 0;
+  EngineOptions options = pool_of(12, 4);
+  options.kv.custom_reclaim = [&] { return std::make_unique<Prompts>(&most); };
+  Engine engine(tiny(), options);
+  GenerateOptions four = greedy(3);
+  four.n = 4;
+  engine.add(prompt_of(12), four);
+  while (engine.step()) {
+  }
+  engine.unpin(engine.pin(prompt_of(12)).id);
+  EXPECT_EQ(most, 1);
+  engine.generate(prompt_of(13), greedy(3));
+  EXPECT_EQ(most, 2);
 }
 
 TEST(Pins, AreRefusedWhereNothingIsKept) {

@@ -336,6 +336,34 @@ TEST(Reclaim, ALeafIsTheLeastRecentlyUsedOfAll) {
   EXPECT_EQ(order.violations(), 0);
 }
 
+/// Has room for as many blocks as it was first asked for.
+class Cramped final : public ReclaimPolicy {
+ public:
+  std::string name() const override { return "cramped"; }
+  void reserve(int32_t n_blocks) override {
+    if (room_ > 0) throw std::bad_alloc();
+    room_ = n_blocks;
+  }
+  void on_leaf(const CachedBlock& block) override { EXPECT_LT(block.block, room_); }
+  void on_use(int32_t block) override { EXPECT_LT(block, room_); }
+  void on_removed(int32_t block) override { EXPECT_LT(block, room_); }
+  int32_t next() override { return -1; }
+
+ private:
+  int32_t room_ = 0;
+};
+
+TEST(Reclaim, AnOrderThatHasNoRoomForMoreBlocksHearsOfNone) {
+  ReclaimOrder order(std::make_unique<Cramped>(), 4);
+  order.move_into(ReclaimOrder::Room(8));
+  EXPECT_EQ(order.violations(), 1);
+  for (const int32_t block : {7, 2}) order.on_release(leaf(block), true);
+  EXPECT_EQ(order.next(), 7);  // least recently used from now on
+  order.on_removed(7);
+  EXPECT_EQ(order.next(), 2);
+  EXPECT_EQ(order.violations(), 1);
+}
+
 TEST(Reclaim, S3FifoKeepsWhatIsFoundAgain) {
   const auto policy = make_s3fifo();
   EXPECT_EQ(policy->name(), "s3fifo");
