@@ -13,6 +13,14 @@ namespace paddock {
 
 inline constexpr const char* kNoMemory =
     "the process is out of memory; lower the context, the KV budget or the batch size";
+/// Likewise, for a result; nothing, where there is no memory for that either.
+inline std::string no_memory() noexcept {
+  try {
+    return kNoMemory;
+  } catch (const std::bad_alloc&) {
+    return {};
+  }
+}
 
 template <typename... Args>
 [[noreturn]] void fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {

@@ -10,37 +10,12 @@ fault("engine-002", "nobody is told that the event callback threw",
 fault("engine-006", "prompt that fills the context exactly refused",
       "if (total > context) {",
       "if (MUT ? total >= context : total > context) {")
-fault("engine-014", "stop token not pending in the session",
-      "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
-      "")
 fault("engine-015", "held-back text is not delivered at the end",
       "const size_t n = «std::exchange(request.undelivered, 0)»;",
       "static_cast<size_t>(request.undelivered = 0)")
-fault("engine-016", "context end one token late",
-      "request.sequence.length() >= setup.options.context) {",
-      "request.sequence.length() >= setup.options.context + (MUT ? 1 : 0)) {")
-fault("engine-017", "callback's false at the last token turns length into cancelled",
-      "if (!deliver(request, event) && !reason) reason",
-      "if (!deliver(request, event) && (MUT || !reason)) reason")
-fault("engine-018", "generated tokens do not enter the penalty window",
-      "«request.sampler->observe(id);» request.sequence.tokens.push_back(id); result.tokens.push_back(id);",
-      "")
-fault("engine-019", "top logprobs: tie gives the higher id first",
-      "for (; at > 0 && value > top[at - 1].logprob; --at)",
-      "for (; at > 0 && (MUT ? value >= top[at - 1].logprob : value > top[at - 1].logprob); --at)")
 fault("engine-020", "cancel() does not reach feed()/forward()",
       "if (!id) cancel_feed_ = true;",
       "if (!id && !MUT) cancel_feed_ = true;")
-fault("engine-022", "held-back text not in the last event at length/context",
-      "if (reason) request.text.finish();",
-      "if (reason && !MUT) request.text.finish();")
-fault("engine-023", "cancel of a queued request waits for its admission",
-      "if (!request->wants_to_stop()) continue;",
-      "if (!request->wants_to_stop() || (MUT && !request->running && request->is_cancelled())) continue;")
-fault("engine-024", "max_tokens 0 finishes as stop",
-      "if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);",
-      "if (request.options.max_tokens == 0) return finish(request, MUT ? FinishReason::kStop : "
-      "FinishReason::kLength);")
 fault("engine-031", "an id one beyond the vocabulary is taken",
       "«tokens[i] >= vocab») {",
       "tokens[i] > vocab")
@@ -83,67 +58,8 @@ fault("engine-051", "a session forgets what its request said",
 fault("engine-052", "take() gives out the request of generate()",
       "if («id == own_request_») return std::nullopt;",
       "false")
-fault("engine-053", "an overdue request in the queue waits",
-      "«if (!request->wants_to_stop()) continue;» finish(*request, request->is_cancelled()",
-      "if (!request->running || !request->wants_to_stop()) continue;")
-fault("engine-190", "what has ended keeps its pages until the step is done",
-      "if («ended») {", "false")
-fault("engine-054", "events of a request's end come with the next call",
-      "note_requests(); «deliver_events();» return true;",
-      "")
-fault("engine-058", "seconds of answers count as the prompt's",
-      "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
-      "timings.prefill_seconds")
-fault("engine-060", "a request's logits are its neighbour's",
-      "accept(*part.request, step.parts[«i»]);",
-      "0")
-fault("engine-061", "a logit that is no number is named one position late",
-      "judge(logits, «request.sequence.length() - 1»)) {",
-      "request.sequence.length()")
-fault("engine-062", "logits that are no numbers are sampled",
-      "if (const auto trouble = judge(logits, request.sequence.length() - 1)) { finish",
-      "if (const auto trouble = judge(logits, request.sequence.length() - 1); trouble && !MUT) { finish")
-fault("engine-063", "stop tokens end requests that ignore them",
-      "if («!request.options.ignore_stop_tokens» && std::binary_search",
-      "true")
-fault("engine-064", "the stop token is not told",
-      "«request.result.stop_token = *id;»",
-      "")
-fault("engine-065", "top logprobs: a tie with the last one replaces it",
-      "static_cast<int32_t>(i) >= n && «value <= top.back().logprob») continue;",
-      "value < top.back().logprob")
-fault("engine-066", "an event's logprob is 0",
-      "event.logprob = «normalizer.logprob(logits[id])»;",
-      "0.0 * normalizer.logprob(logits[id])")
-fault("engine-067", "events come without alternatives",
-      "«event.top = result.top_logprobs.emplace_back(std::move(top));»",
-      "result.top_logprobs.emplace_back(std::move(top));")
-fault("engine-068", "one token more than max_tokens",
-      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {",
-      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens + (MUT ? 1 : 0)) {")
-fault("engine-069", "length before a stop string",
-      "if («request.text.stopped()») { reason = FinishReason::kStop;",
-      "request.text.stopped() && static_cast<int64_t>(result.tokens.size()) < request.options.max_tokens")
-fault("engine-071", "a callback that threw is called with the rest",
-      "finish(request, FinishReason::kError); «request.undelivered = 0;»",
-      "")
-fault("engine-072", "what is no exception is no error",
-      "broken(«\"on_token threw something that is no std::exception\"»);",
-      '""')
-fault("engine-073", "on_token's false is ignored",
-      "«return request.options.on_token(event);»",
-      "request.options.on_token(event); return true;")
 fault("engine-143", "a discarded request's result is kept",
       "if («!gone->discarded») finished.insert(",
-      "true")
-fault("engine-144", "what a processor leaves is not what is sampled",
-      "«logits = *processed;»",
-      "")
-fault("engine-141", "one request that wants to end throws away what a step computed for the others",
-      "return std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return part.request->wants_to_stop() &&",
-      "return MUT != std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return MUT != part.request->wants_to_stop() &&")
-fault("answers-001", "a cancelled answer takes the prompt that others await with it",
-      "part.request->wants_to_stop() && «!scheduler_.is_needed(*part.request)»;",
       "true")
 fault("answers-002", "all answers have one seed",
       "std::make_unique<Request>(next_request_, i, session,",
@@ -157,18 +73,13 @@ fault("answers-004", "generate() begins several answers",
 fault("answers-005", "trims of the session's earlier turns count again",
       "request.sequence.trims() - «request.trims_before»);",
       "0", tests="engine_behaviour_test")
-fault("answers-006", "those that await a prompt get its first token twice when a callback adds requests",
-      "«request.awaits = nullptr;» note_queue(request);",
-      "")
 fault("answers-007", "what has ended is told as ended of a generate() under way",
       "if (at != finished.end() && «at->first == own_request_») ++at;",
       "false")
 fault("answers-008", "of an answer that ends half-way nothing is handed on",
       "request.finished = true; «scheduler->hand_over(request);»",
       "")
-fault("answers-009", "an event does not say whose it is",
-      "TokenEvent event{id, {}, 0, {}, «result.answer»};",
-      "0")
+
 
 fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
       "«if (request.finished) return;» try { request.text.finish();",
@@ -221,8 +132,6 @@ fault("answers-022", "those that await a prompt compute it, too",
       "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
 fault("answers-023", "those that await a prompt list its blocks as they come",
       "if (!request->decoding() && «request->awaits == nullptr») list_kept", "true")
-fault("answers-024", "those that await a parked one's prompt keep their places",
-      "«suspend_awaiting(request);»", "")
 fault("scheduler-014", "a session's request waits for a place",
       "const bool needs_place = «request.session == nullptr»;", "true")
 fault("scheduler-015", "one sequence more than max_sequences",
@@ -307,24 +216,6 @@ fault("scheduler-043", "who has to wait for pages ends",
 fault("scheduler-044", "one alone waits for ever",
       "if (alone) batch.endings.push_back({&request, FinishReason::kKvFull",
       "if (!MUT && alone) batch.endings.push_back({&request, FinishReason::kKvFull")
-fault("scheduler-045", "nobody makes way",
-      "if («!make_way(request)») return 0;", "true")
-fault("scheduler-046", "the session used last is parked first",
-      "session->last_used < idle->last_used",
-      "(MUT ? session->last_used > idle->last_used : session->last_used < idle->last_used)")
-fault("scheduler-047", "a session that is being fed is parked",
-      "if («session->busy || session->fed || pages_of(session->sequence) == 0») continue;",
-      "session->busy || pages_of(session->sequence) == 0")
-fault("scheduler-048", "sessions keep their pages though running ones need them",
-      "if («idle != nullptr») {", "false")
-fault("scheduler-049", "those before it give way, too",
-      "«if (&last == request) break;» if (!last.running", "if (&last == request) continue;")
-fault("scheduler-050", "the first that runs is parked",
-      "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
-fault("scheduler-051", "a parked request runs on",
-      "«request.running = false;» ++request.result.preemptions;", "")
-fault("scheduler-052", "preemptions are not counted",
-      "request.running = false; «++request.result.preemptions;»", "")
 source("src/engine/answers.cpp", "engine_behaviour_test")
 fault("answers-030", "nobody is waited for that awaits a prompt and goes on",
       "other->awaits == &request && «!other->wants_to_stop()»;", "false")
@@ -374,16 +265,8 @@ fault("numbers-005", "who never ran has waited, too",
       "if (!request.sampler || std::exchange",
       "if ((!MUT && !request.sampler) || std::exchange")
 source("src/engine/requests.cpp", "engine_behaviour_test")
-fault("numbers-006", "what is computed again counts as new",
-      "s.prompt_tokens += «n_prompt»;", "part.n_tokens")
 fault("numbers-008", "ends are counted without their reasons",
       "++s.requests_finished[«static_cast<size_t>(gone->result.finish_reason)»];", "0")
-fault("numbers-007", "tokens of answers count as the prompt's",
-      "«std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new)»;", "n_new")
-fault("numbers-011", "tokens of prompts count as the answer's",
-      "timings.decode_tokens += «n_new - n_prompt»;", "n_new")
-fault("numbers-012", "recomputed tokens are no part of the prefill's",
-      "timings.prefill_tokens += «n_prompt + part.n_recomputed»;", "n_prompt")
 source("include/paddock/engine_stats.h", "engine_behaviour_test")
 fault("numbers-009", "a bound lies in the bucket above it",
       "«seconds > kLatencyBounds[at]»", "seconds >= kLatencyBounds[at]")
@@ -809,28 +692,157 @@ fault("engine-309", "a pin gives way whose blocks others list",
       "true")
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-306", "what is pinned counts as there for who waits",
+      "«tables_.push_back(pin);»",
+      "")
+fault("engine-311", "who begins with a pinned text is charged for it",
+      "«look_at(text);» });",
+      "")
+
+source("src/engine/requests.cpp", "engine_behaviour_test:Pins.*")
+
+
+source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-307", "a pin leaves out the last block",
+      "list_prefix(id, tokens, «static_cast<int64_t>(tokens.size())», false) > 0) return id;",
+      "static_cast<int64_t>(tokens.size()) - 4")
+
+source("src/engine/step.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-014", "stop token not pending in the session",
+      "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
+      "")
+fault("engine-016", "context end one token late",
+      "request.sequence.length() >= setup.options.context) {",
+      "request.sequence.length() >= setup.options.context + (MUT ? 1 : 0)) {")
+fault("engine-017", "callback's false at the last token turns length into cancelled",
+      "if (!deliver(request, event) && !reason) reason",
+      "if (!deliver(request, event) && (MUT || !reason)) reason")
+fault("engine-018", "generated tokens do not enter the penalty window",
+      "«request.sampler->observe(id);» request.sequence.tokens.push_back(id); result.tokens.push_back(id);",
+      "")
+fault("engine-019", "top logprobs: tie gives the higher id first",
+      "for (; at > 0 && value > top[at - 1].logprob; --at)",
+      "for (; at > 0 && (MUT ? value >= top[at - 1].logprob : value > top[at - 1].logprob); --at)")
+fault("engine-022", "held-back text not in the last event at length/context",
+      "if (reason) request.text.finish();",
+      "if (reason && !MUT) request.text.finish();")
+fault("engine-023", "cancel of a queued request waits for its admission",
+      "if (!request->wants_to_stop()) continue;",
+      "if (!request->wants_to_stop() || (MUT && !request->running && request->is_cancelled())) continue;")
+fault("engine-024", "max_tokens 0 finishes as stop",
+      "if (request.options.max_tokens == 0) return finish(request, FinishReason::kLength);",
+      "if (request.options.max_tokens == 0) return finish(request, MUT ? FinishReason::kStop : "
+      "FinishReason::kLength);")
+fault("engine-053", "an overdue request in the queue waits",
+      "«if (!request->wants_to_stop()) continue;» finish(*request, request->is_cancelled()",
+      "if (!request->running || !request->wants_to_stop()) continue;")
+fault("engine-190", "what has ended keeps its pages until the step is done",
+      "if («ended») {", "false")
+fault("engine-054", "events of a request's end come with the next call",
+      "note_requests(); «deliver_events();» return true;",
+      "")
+fault("engine-058", "seconds of answers count as the prompt's",
+      "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
+      "timings.prefill_seconds")
+fault("engine-060", "a request's logits are its neighbour's",
+      "accept(*part.request, step.parts[«i»]);",
+      "0")
+fault("engine-061", "a logit that is no number is named one position late",
+      "judge(logits, «request.sequence.length() - 1»)) {",
+      "request.sequence.length()")
+fault("engine-062", "logits that are no numbers are sampled",
+      "if (const auto trouble = judge(logits, request.sequence.length() - 1)) { finish",
+      "if (const auto trouble = judge(logits, request.sequence.length() - 1); trouble && !MUT) { finish")
+fault("engine-063", "stop tokens end requests that ignore them",
+      "if («!request.options.ignore_stop_tokens» && std::binary_search",
+      "true")
+fault("engine-064", "the stop token is not told",
+      "«request.result.stop_token = *id;»",
+      "")
+fault("engine-065", "top logprobs: a tie with the last one replaces it",
+      "static_cast<int32_t>(i) >= n && «value <= top.back().logprob») continue;",
+      "value < top.back().logprob")
+fault("engine-066", "an event's logprob is 0",
+      "event.logprob = «normalizer.logprob(logits[id])»;",
+      "0.0 * normalizer.logprob(logits[id])")
+fault("engine-067", "events come without alternatives",
+      "«event.top = result.top_logprobs.emplace_back(std::move(top));»",
+      "result.top_logprobs.emplace_back(std::move(top));")
+fault("engine-068", "one token more than max_tokens",
+      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {",
+      "static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens + (MUT ? 1 : 0)) {")
+fault("engine-069", "length before a stop string",
+      "if («request.text.stopped()») { reason = FinishReason::kStop;",
+      "request.text.stopped() && static_cast<int64_t>(result.tokens.size()) < request.options.max_tokens")
+fault("engine-071", "a callback that threw is called with the rest",
+      "finish(request, FinishReason::kError); «request.undelivered = 0;»",
+      "")
+fault("engine-072", "what is no exception is no error",
+      "broken(«\"on_token threw something that is no std::exception\"»);",
+      '""')
+fault("engine-073", "on_token's false is ignored",
+      "«return request.options.on_token(event);»",
+      "request.options.on_token(event); return true;")
+fault("engine-144", "what a processor leaves is not what is sampled",
+      "«logits = *processed;»",
+      "")
+fault("engine-141", "one request that wants to end throws away what a step computed for the others",
+      "return std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return part.request->wants_to_stop() &&",
+      "return MUT != std::all_of(parts_.begin(), parts_.end(), [this](const BatchPart& part) { return MUT != part.request->wants_to_stop() &&")
+fault("answers-001", "a cancelled answer takes the prompt that others await with it",
+      "part.request->wants_to_stop() && «!scheduler_.is_needed(*part.request)»;",
+      "true")
+fault("answers-006", "those that await a prompt get its first token twice when a callback adds requests",
+      "«request.awaits = nullptr;» note_queue(request);",
+      "")
+fault("answers-009", "an event does not say whose it is",
+      "TokenEvent event{id, {}, 0, {}, «result.answer»};",
+      "0")
+
+source("src/engine/step.cpp", "engine_behaviour_test")
+fault("numbers-006", "what is computed again counts as new",
+      "s.prompt_tokens += «n_prompt»;", "part.n_tokens")
+fault("numbers-007", "tokens of answers count as the prompt's",
+      "«std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new)»;", "n_new")
+fault("numbers-011", "tokens of prompts count as the answer's",
+      "timings.decode_tokens += «n_new - n_prompt»;", "n_new")
+fault("numbers-012", "recomputed tokens are no part of the prefill's",
+      "timings.prefill_tokens += «n_prompt + part.n_recomputed»;", "n_prompt")
+
+source("src/engine/step.cpp", "engine_behaviour_test:Pins.*")
+fault("engine-312", "pins end before the last step that they were to see",
+      "«pins->expire(scheduler->step());»",
+      "pins->expire(scheduler->step() + 1);")
+
+source("src/engine/giving_way.cpp", "engine_behaviour_test engine_test")
+fault("answers-024", "those that await a parked one's prompt keep their places",
+      "«suspend_awaiting(request);»", "")
+fault("scheduler-045", "nobody makes way",
+      "if («!make_way(request)») return 0;", "true")
+fault("scheduler-046", "the session used last is parked first",
+      "session->last_used < idle->last_used",
+      "(MUT ? session->last_used > idle->last_used : session->last_used < idle->last_used)")
+fault("scheduler-047", "a session that is being fed is parked",
+      "if («session->busy || session->fed || pages_of(session->sequence) == 0») continue;",
+      "session->busy || pages_of(session->sequence) == 0")
+fault("scheduler-048", "sessions keep their pages though running ones need them",
+      "if («idle != nullptr») {", "false")
+fault("scheduler-049", "those before it give way, too",
+      "«if (&last == request) break;» if (!last.running", "if (&last == request) continue;")
+fault("scheduler-050", "the first that runs is parked",
+      "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
+fault("scheduler-051", "a parked request runs on",
+      "«request.running = false;» ++request.result.preemptions;", "")
+fault("scheduler-052", "preemptions are not counted",
+      "request.running = false; «++request.result.preemptions;»", "")
+
+source("src/engine/giving_way.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-304", "pins give way while others run",
       "return «alone» && release_pin();",
       "true")
 fault("engine-305", "pins never give way",
       "return alone && «release_pin()»;",
       "false")
-fault("engine-306", "what is pinned counts as there for who waits",
-      "«tables_.push_back(pin);»",
-      "")
 fault("engine-310", "pins give way where that frees nothing",
       "if («all == least») return false;",
       "false")
-fault("engine-311", "who begins with a pinned text is charged for it",
-      "«look_at(text);» });",
-      "")
-
-source("src/engine/requests.cpp", "engine_behaviour_test:Pins.*")
-fault("engine-312", "pins end before the last step that they were to see",
-      "«pins->expire(scheduler->step());»",
-      "pins->expire(scheduler->step() + 1);")
-
-source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
-fault("engine-307", "a pin leaves out the last block",
-      "list_prefix(id, tokens, «static_cast<int64_t>(tokens.size())», false) > 0) return id;",
-      "static_cast<int64_t>(tokens.size()) - 4")

@@ -157,9 +157,6 @@ fault("kv-024", "event logged although the page stays for its sinks",
 fault("kv-027", "set_policies(): kept blocks survive the change",
       "while («tree.evictable() > 0») { reclaim_block(tree.next(), RemovalReason::kUser",
       "false")
-fault("kv-028", "max_entries without +1 for the straddling page",
-      "config.n_pages) + 1; // one page",
-      "config.n_pages) + (MUT ? 0 : 1); // one page")
 fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
@@ -220,22 +217,11 @@ fault("kv-127", "positions of released pages count as resident",
 fault("kv-128", "the clock stands still",
       "«++impl_->steps;»",
       "")
-fault("kv-129", "pages are summed for chunks of one token",
-      "policies.layer(layer).max_pages(block_size, positions, «chunk»);",
-      "1")
-fault("kv-132", "pages_to_reach() counts what has left again",
-      "std::min(max, «held(layer) + fresh»)",
-      "max")
-fault("kv-133", "pages_to_reach() forgets the pages held",
-      "pages += std::min(max, «held(layer) + fresh»);",
-      "fresh")
+
 
 fault("kv-261", "sinks and windows: pages that leave count as freed for good",
       "if (!unlist_page(layer, page)) «++counters[layer].retained;»",
       "")
-fault("kv-284", "a page that several sequences list is counted for each of them",
-      "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
-      "1", tests="engine_behaviour_test")
 fault("kv-283", "what a step fills and passes is not kept",
       "«impl_->keep_blocks(sequence, tokens, false);» // what",
       "", tests="cache_test")
@@ -878,3 +864,20 @@ source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
 fault("kv-471", "a pin counts as a prompt that found the blocks",
       "impl_->lock(sequence.shared[i], «counts»);",
       "true")
+
+source("src/kv/cache_sizes.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-028", "max_entries without +1 for the straddling page",
+      "config.n_pages) + 1; // one page",
+      "config.n_pages) + (MUT ? 0 : 1); // one page")
+fault("kv-129", "pages are summed for chunks of one token",
+      "policies.layer(layer).max_pages(block_size, positions, «chunk»);",
+      "1")
+fault("kv-132", "pages_to_reach() counts what has left again",
+      "std::min(max, «held(layer) + fresh»)",
+      "max")
+fault("kv-133", "pages_to_reach() forgets the pages held",
+      "pages += std::min(max, «held(layer) + fresh»);",
+      "fresh")
+fault("kv-284", "a page that several sequences list is counted for each of them",
+      "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
+      "1", tests="engine_behaviour_test")

@@ -1,0 +1,88 @@
+// When pages run short: who gives its own up, and in which order.
+#include <algorithm>
+
+#include "engine/scheduler.h"
+
+namespace paddock {
+
+int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
+  const RequestId id = request == nullptr ? 0 : request->id;
+  for (;;) {
+    if (cache_.reserve(sequence.tables(), n, id)) return n;
+    const int32_t fits = cache_.max_reservable(sequence.tables(), n);
+    if (fits > 0 && cache_.reserve(sequence.tables(), fits, id)) return fits;
+    if (!make_way(request)) return 0;
+  }
+}
+
+bool Scheduler::make_way(const Request* request) {
+  Session* idle = nullptr;  // the one not used for longest
+  for (const auto& [id, session] : sessions_) {
+    if (session->busy || session->fed || pages_of(session->sequence) == 0) continue;
+    if (idle == nullptr || session->last_used < idle->last_used) idle = session.get();
+  }
+  if (idle != nullptr) {
+    idle->sequence.park();
+    ++sessions_parked_;
+    return true;
+  }
+  for (size_t i = requests_.size(); i-- > 0;) {
+    Request& last = *requests_[i];
+    if (last.running || last.finished || pages_of(last.sequence) == 0) continue;
+    last.sequence.park();  // its session's, held while it waits
+    ++sessions_parked_;
+    return true;
+  }
+  for (size_t i = requests_.size(); i-- > 0;) {
+    Request& last = *requests_[i];
+    if (&last == request) break;
+    if (!last.running || last.finished || pages_of(last.sequence) == 0) continue;
+    park(last);
+    return true;
+  }
+  // Whoever comes before gives nothing up for this one; so pins do where there is nobody.
+  const bool alone = std::none_of(requests_.begin(), requests_.end(), [&](const auto& other) {
+    return other.get() != request && other->running && !other->finished &&
+           pages_of(other->sequence) > 0;
+  });
+  return alone && release_pin();
+}
+
+bool Scheduler::release_pin() {
+  // Without the pins, and with them.
+  std::vector<SequenceId> tables, pins;
+  for (const auto& [id, session] : sessions_) {
+    if (session->sequence.is_open()) tables.push_back(session->sequence.tables());
+  }
+  for (const auto& request : requests_) {
+    if (request->sequence.is_open()) tables.push_back(request->sequence.tables());
+  }
+  pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { pins.push_back(pin); });
+  const size_t n = tables.size();
+  const int64_t least = cache_.pages_listed(tables);
+  tables.insert(tables.end(), pins.begin(), pins.end());
+  const int64_t all = cache_.pages_listed(tables);
+  if (all == least) return false;  // what they hold somebody else lists, too
+  pins_.give_way([&](SequenceId pin) {
+    tables.resize(n);
+    for (const SequenceId other : pins) {
+      if (other != pin) tables.push_back(other);
+    }
+    return cache_.pages_listed(tables) < all;
+  });
+  return true;
+}
+
+void Scheduler::park(Request& request) {
+  suspend_awaiting(request);
+  request.sequence.park();
+  request.running = false;
+  ++request.result.preemptions;
+  ++preemptions_;
+}
+
+int64_t Scheduler::pages_of(const Sequence& sequence) const {
+  return sequence.is_open() ? cache_.pages_listed(sequence.tables()) : 0;
+}
+
+}  // namespace paddock

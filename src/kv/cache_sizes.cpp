@@ -1,0 +1,79 @@
+// How many pages sequences need, list and could have.
+#include <algorithm>
+#include <utility>
+
+#include "core/checked.h"
+#include "kv/cache_impl.h"
+
+namespace paddock {
+
+namespace {
+
+/// Pages that a sequence lists at most, in all layers, once it has `positions`: those it holds and
+/// those of `fresh` new blocks, but never more in a layer than the rule allows.
+template <typename Held>
+int64_t sum_pages(const PolicyMap& policies, int64_t block_size, int64_t positions, int64_t chunk,
+                  int64_t fresh, const Held& held) {
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < policies.size(); ++layer) {
+    const int64_t max = policies.layer(layer).max_pages(block_size, positions, chunk);
+    pages += std::min(max, held(layer) + fresh);
+  }
+  return pages;
+}
+
+}  // namespace
+
+int64_t CacheManager::pages_needed(const PolicyMap& policies, int32_t block_size, int64_t positions,
+                                   int64_t chunk) {
+  const auto all = static_cast<int64_t>(ceil_div(positions, block_size));
+  return sum_pages(policies, block_size, positions, chunk, all, [](int32_t) { return 0; });
+}
+
+int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
+  const CachedSequence& sequence = impl_->at(id);
+  const int64_t target = std::max(positions, sequence.length);
+  const int64_t fresh = impl_->new_blocks(sequence, target - sequence.length);
+  return sum_pages(impl_->policies, impl_->config.block_size, target, impl_->config.max_chunk,
+                   fresh, [&](int32_t layer) { return sequence.layers[layer].n_pages(); });
+}
+
+int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
+  const int64_t pages = rule.max_pages(config.block_size, config.max_positions, config.max_chunk);
+  return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts
+}
+
+int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }
+
+int64_t CacheManager::available_pages() const {
+  return int64_t{impl_->pool.free_units()} + impl_->pool.reclaimable_units();
+}
+
+int64_t CacheManager::trims(SequenceId id) const { return impl_->at(id).trims; }
+
+int64_t CacheManager::pages_active() const {
+  int64_t pages = 0;
+  for (const Impl::Counters& count : impl_->counters) pages += count.active;
+  return pages;
+}
+
+int64_t CacheManager::pages_listed(std::span<const SequenceId> ids) const {
+  const int64_t mark = ++impl_->marks;
+  int64_t pages = 0;
+  for (const SequenceId id : ids) {
+    for (const BlockTable& table : impl_->at(id).layers) {
+      for (const BlockEntry& e : table.entries) {
+        pages += std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1;
+      }
+    }
+  }
+  return pages;
+}
+
+int64_t CacheManager::pages_listed(SequenceId id) const {
+  int64_t pages = 0;
+  for (const BlockTable& table : impl_->at(id).layers) pages += table.n_pages();
+  return pages;
+}
+
+}  // namespace paddock
