@@ -4,15 +4,13 @@
     run.py [AREA|ID...] [--check] [--survivors] [--write FILE] ...
 
 All faults are built at once, as switches that an environment variable turns on, in a copy of the working
-tree in build/mutants; a second run builds what has changed since. A fault is noticed if one of the tests
-named for it fails, crashes or hangs. Fails where the lists do not fit the sources, fewer than 95 % of
-the faults are noticed, or a test notices a change that is no fault.
-
-noticed.json says which test noticed each fault last time: that one is tried first, by itself, so that a run
-takes minutes and not hours. --write brings it up to date.
+tree in build/mutants; a second run builds what has changed since. First every test runs by itself, with no
+fault, and writes down which switches it comes through; then a fault is tried on the tests named for it that
+come through it, the short ones first. It is noticed if one of them fails, crashes or hangs. Fails where the
+lists do not fit the sources, fewer than 95 % of the faults are noticed, or a test notices a change that is
+no fault.
 """
 import argparse
-import collections
 import hashlib
 import json
 import math
@@ -31,7 +29,7 @@ import faults as lists
 
 ROOT = os.path.dirname(os.path.dirname(lists.HERE))
 LEAST = 0.95
-NOTICED = os.path.join(lists.HERE, "noticed.json")
+TOGETHER = 1.0  # seconds of tests that are tried in one go
 
 
 def read(path):
@@ -91,25 +89,26 @@ def build(tree, folder, programs):
 
 
 class Tests:
+    """Tests are named PROGRAM:SUITE.TEST; in the lists also PROGRAM, or PROGRAM:PATTERN for several."""
+
     def __init__(self, folder):
         self.programs = os.path.join(folder, "tests")
+        self.listed = {}  # what an entry of the lists stands for
         self.seconds = {}  # of what passes without a fault
+        self.reached = {}  # switches that it comes through
         self.wrong = {}  # what is wrong with the others
-        self.locks = collections.defaultdict(threading.Lock)
+        self.skipped = []
 
-    def run(self, test, fault, limit):
+    def run(self, program, names, limit, **environment):
         """Exit status (None: hung), output, seconds. `limit`: seconds of processor time, so that a busy
         machine makes nothing seem to hang; one that waits for ever is given up after four times as long."""
-        program, _, pattern = test.partition(":")
         command = ["prlimit", f"--cpu={math.ceil(limit)}:", os.path.join(self.programs, program),
-                   "--gtest_fail_fast", "--gtest_brief=0"]
-        if pattern:
-            command.append("--gtest_filter=" + pattern)
-        environment = dict(os.environ, PADDOCK_MUTANT=fault)
+                   "--gtest_fail_fast", "--gtest_brief=0", "--gtest_filter=" + ":".join(names)]
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as out:
-            process = subprocess.Popen(command, cwd=scratch, env=environment, stdin=subprocess.DEVNULL,
-                                       stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(command, cwd=scratch, env=dict(os.environ, **environment),
+                                       stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                                       start_new_session=True)
             try:
                 status = process.wait(4 * limit)
                 if status == -signal.SIGXCPU:
@@ -121,51 +120,75 @@ class Tests:
             out.seek(0)
             return status, out.read().decode(errors="replace"), time.monotonic() - start
 
-    def is_proved(self, test):
-        """Whether it passes where no fault is switched on; asked once."""
-        with self.locks[test]:
-            if test not in self.seconds and test not in self.wrong:
-                wrong = self.prove(test)
-                if wrong:
-                    self.wrong[test] = wrong
-                    print(wrong, flush=True)
-        return test not in self.wrong
+    def names(self, entry):
+        if entry not in self.listed:
+            program, _, pattern = entry.partition(":")
+            out = subprocess.run([os.path.join(self.programs, program), "--gtest_list_tests",
+                                  "--gtest_filter=" + (pattern or "*")], check=True, capture_output=True).stdout
+            found, suite = [], ""
+            for line in out.decode().splitlines():
+                name = line.partition("#")[0].rstrip()
+                if line.startswith("  "):
+                    found.append(f"{program}:{suite}{name.strip()}")
+                elif name.endswith("."):
+                    suite = name
+            self.listed[entry] = [name for name in found if ".DISABLED_" not in name]
+            if not found:
+                self.wrong[entry] = f"{entry} names no test"
+                print(self.wrong[entry], flush=True)
+        return self.listed[entry]
+
+    def of(self, fault):
+        return list(dict.fromkeys(name for entry in fault.tests for name in self.names(entry)))
 
     def prove(self, test):
-        """What is wrong with a test where no fault is switched on, or nothing."""
-        status, out, seconds = self.run(test, "", 900)
+        """Runs it without a fault."""
+        program, _, name = test.partition(":")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "reached")
+            status, out, seconds = self.run(program, [name], 900, PADDOCK_MUTANTS_REACHED=path)
+            reached = read(path) or b""
         if status != 0:
-            return f"{test} fails without any fault:\n" + "\n".join(out.splitlines()[-15:])
-        ran = re.search(r"\[==========\] (\d+) tests? from", out)
-        if not ran or ran.group(1) == "0":
-            return f"{test} names no test"
-        skipped = re.search(r"\[  SKIPPED \] (\d+) test", out)
-        if skipped:
-            print(f"NOTE: {skipped.group(1)} tests of {test} are skipped here")
+            self.wrong[test] = f"{test} fails without any fault:\n" + "\n".join(out.splitlines()[-15:])
+            print(self.wrong[test], flush=True)
+            return
+        if "[  SKIPPED ]" in out:
+            self.skipped.append(test)
+        self.reached[test] = {int.from_bytes(reached[i:i + 8], sys.byteorder) for i in range(0, len(reached), 8)}
         self.seconds[test] = seconds
-        return ""
 
-    def killer(self, fault, first):
-        """Which test notices the fault, and how; nothing if none does. `first`: the one to try first."""
-        program = first.partition(":")[0] if first else ""
-        likely = [first] if first and any(t.partition(":")[0] == program for t in fault.tests) else []
-        for test in likely + [t for t in fault.tests if t not in likely]:
-            if test in likely and not os.path.exists(os.path.join(self.programs, program)):
-                continue
-            if test in likely and self.run(test, "", 600)[0] != 0:
-                continue
-            if test not in likely and not self.is_proved(test):
-                continue
-            limit = 60 if test in likely else 30 + 10 * self.seconds[test]
-            status, out, _ = self.run(test, fault.id, limit)
+    def killer(self, fault):
+        """Which test notices the fault, and how; nothing if none does."""
+        switch = hash_of(fault.id)
+        left = [test for test in self.of(fault) if switch in self.reached.get(test, ())]
+        left.sort(key=self.seconds.get)
+        while left:
+            program = program_of(left[0])
+            together, seconds = [], 0.0
+            for test in [t for t in left if program_of(t) == program]:
+                if together and seconds + self.seconds[test] > TOGETHER:
+                    break
+                together.append(test)
+                seconds += self.seconds[test]
+            left = [test for test in left if test not in together]
+            status, out, _ = self.run(program, [t.partition(":")[2] for t in together], 5 + 10 * seconds,
+                                      PADDOCK_MUTANT=fault.id)
             if status == 0:
                 continue
             failed = re.findall(r"^\[  FAILED  \] ([\w/.]+)", out, re.M)
             running = re.findall(r"^\[ RUN      \] ([\w/.]+)", out, re.M)
             how = "hangs" if status is None else "fails" if failed else f"crashes ({status})"
             at = failed[:1] or running[-1:]
-            return (f"{program_of(test)}:{at[0]}" if at else test), how
+            return f"{program}:{at[0]}" if at else together[0], how
         return None
+
+
+def hash_of(name):
+    """As PADDOCK_MUT() has it."""
+    h = 14695981039346656037
+    for byte in name.encode():
+        h = (h ^ byte) * 1099511628211 % 2**64
+    return h
 
 
 def program_of(test):
@@ -214,6 +237,7 @@ def main():
     parser.add_argument("chosen", nargs="*", metavar="AREA|ID", help="all unless given")
     parser.add_argument("--check", action="store_true", help="only see whether the lists fit the sources")
     parser.add_argument("--survivors", action="store_true", help="only those that were not noticed last time")
+    parser.add_argument("--rest", action="store_true", help="only those that an earlier run has not come to")
     parser.add_argument("--hunt", action="store_true", help="try every program of the lists on what survives")
     parser.add_argument("--write", metavar="FILE", help="write the results, those of earlier runs included")
     parser.add_argument("--report", action="store_true", help="run nothing, show the last results")
@@ -251,6 +275,8 @@ def main():
     todo = chosen
     if options.survivors:
         todo = [f for f in todo if not f.same and f.id in results and not results[f.id]["by"]]
+    if options.rest:
+        todo = [f for f in todo if f.id not in results]
     if options.hunt:
         programs = sorted({t.partition(":")[0] for f in faults for t in f.tests})
         for f in todo:
@@ -265,11 +291,17 @@ def main():
         wanted = {program_of(t) for f in todo for t in f.tests}
         build(tree, os.path.join(folder, "build"), sorted(wanted))
         with ThreadPoolExecutor(options.jobs) as pool:
+            every = list(dict.fromkeys(test for f in todo for test in tests.of(f)))
+            print(f"{len(todo)} faults, {len(every)} tests", flush=True)
+            list(pool.map(tests.prove, every))
+            if tests.wrong:
+                sys.exit("without any fault fail: " + ", ".join(sorted(tests.wrong)))
+            if tests.skipped:
+                print(f"NOTE: {len(tests.skipped)} tests are skipped here: " + ", ".join(tests.skipped))
             lock = threading.Lock()
-            noticed = json.loads(read(NOTICED) or b"{}")
 
             def try_fault(fault):
-                found = tests.killer(fault, results.get(fault.id, {}).get("by") or noticed.get(fault.id))
+                found = tests.killer(fault)
                 with lock:
                     by, how = found or (None, None)
                     results[fault.id] = {"of": marks[fault.id], "by": by, "how": how}
@@ -278,8 +310,6 @@ def main():
                     print(f"{fault.id}  {fault.what}: " + (f"{by}: {how}" if by else missed), flush=True)
 
             list(pool.map(try_fault, todo))
-            if tests.wrong:
-                sys.exit("without any fault fail: " + ", ".join(sorted(tests.wrong)))
 
     shown = faults if options.report else [f for f in chosen if f.same or f in todo]
     print()
@@ -297,10 +327,6 @@ def main():
         if open_:
             sys.exit(f"{options.write} is as it was: {len(open_)} faults have not been made, such as {open_[0]}")
         write_report(options.write, faults, results)
-        kept = {f.id: results[f.id]["by"] for f in faults if not f.same and results[f.id]["by"]}
-        with open(NOTICED, "w", encoding="utf-8") as out:
-            json.dump(kept, out, indent=0)
-            out.write("\n")
     return 0 if not wrong and rate(table(shown, results)[-1]) >= LEAST else 1
 
 
