@@ -83,7 +83,9 @@ struct GenerateOptions {
   SamplingOptions sampling{};
   /// Answers to one prompt, 1 to kMaxAnswers, of add() alone. The prompt is computed once for those
   /// that find a place (EngineOptions::max_sequences). Each is a request of its own, and what one
-  /// with the seed sampling.seed + i would be, i counting from 0. Callbacks are copied for each.
+  /// with the seed sampling.seed + i would be, i counting from 0: on the CPU and with
+  /// Precision::kReference to the bit, elsewhere as far as a request's tokens do not depend on its
+  /// company. Callbacks are copied for each.
   int32_t n = 1;
   /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for
   /// the token.

@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <new>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "paddock/error.h"
@@ -13,7 +15,7 @@ namespace paddock {
 
 inline constexpr const char* kNoMemory =
     "the process is out of memory; lower the context, the KV budget or the batch size";
-/// Likewise, for a result; nothing, where there is no memory for that either.
+/// kNoMemory for a result; empty where there is no memory for that either.
 inline std::string no_memory() noexcept {
   try {
     return kNoMemory;
@@ -25,6 +27,13 @@ inline std::string no_memory() noexcept {
 template <typename... Args>
 [[noreturn]] void fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) {
   throw Error(code, fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// Error `code`, with all three, unless least <= value <= most.
+inline void check_range(std::string_view name, int64_t value, int64_t least, int64_t most,
+                        ErrorCode code = ErrorCode::kInvalidArgument) {
+  if (value >= least && value <= most) return;
+  fail(code, "{} is {}; it must be from {} to {}", name, value, least, most);
 }
 
 /// What std::bad_alloc becomes at the library's edge.

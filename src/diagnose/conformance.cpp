@@ -305,17 +305,11 @@ ConformanceReport Suite::run() {
   return std::move(report_);
 }
 
-void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
-  if (value >= least && value <= most) return;
-  fail(ErrorCode::kInvalidArgument, "ConformanceOptions::{} is {}; it must be from {} to {}", name,
-       value, least, most);
-}
-
 }  // namespace
 
 ConformanceReport check_policy(const PolicyFactory& factory, const ConformanceOptions& options) {
-  check_range("n_layers", options.n_layers, 4, 64);
-  check_range("n_heads", options.n_heads, 1, 1024);
+  check_range("ConformanceOptions::n_layers", options.n_layers, 4, 64);
+  check_range("ConformanceOptions::n_heads", options.n_heads, 1, 1024);
   if (!factory) fail(ErrorCode::kInvalidArgument, "check_policy() was given no factory");
   return Suite(factory, options).run();
 }

@@ -41,11 +41,14 @@ bool Scheduler::make_way(const Request* request) {
     return true;
   }
   // Whoever comes before gives nothing up for this one; so pins do where there is nobody.
-  const bool alone = std::none_of(requests_.begin(), requests_.end(), [&](const auto& other) {
+  return is_alone(request) && release_pin();
+}
+
+bool Scheduler::is_alone(const Request* request) const {
+  return std::none_of(requests_.begin(), requests_.end(), [&](const auto& other) {
     return other.get() != request && other->running && !other->finished &&
            pages_of(other->sequence) > 0;
   });
-  return alone && release_pin();
 }
 
 bool Scheduler::release_pin() {

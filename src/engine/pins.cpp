@@ -1,7 +1,6 @@
 #include "engine/pins.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -14,10 +13,7 @@ Pin Pins::add(std::span<const TokenId> tokens, const PinOptions& options, int64_
     fail(ErrorCode::kInvalidArgument, "steps is {}; it must be 0, for ever, or more",
          options.steps);
   }
-  if (std::abs(int64_t{options.priority}) > kMaxPriority) {
-    fail(ErrorCode::kInvalidArgument, "priority is {}; it must be from {} to {}", options.priority,
-         -kMaxPriority, kMaxPriority);
-  }
+  check_range("priority", options.priority, -kMaxPriority, kMaxPriority);
   if (!cache_.shares_blocks()) {
     fail(ErrorCode::kInvalidArgument,
          "there is nothing to pin: under these rules, or without KvOptions::reuse, no blocks are "

@@ -37,10 +37,7 @@ void check_options(const GenerateOptions& options, int32_t vocab_size) {
     fail(ErrorCode::kInvalidArgument, "max_tokens is {}; it must be 0 or more", options.max_tokens);
   }
   const int32_t most = std::min(kMaxLogprobs, vocab_size);
-  if (options.logprobs && (*options.logprobs < 0 || *options.logprobs > most)) {
-    fail(ErrorCode::kInvalidArgument, "logprobs is {}; it must be from 0 to {}", *options.logprobs,
-         most);
-  }
+  if (options.logprobs) check_range("logprobs", *options.logprobs, 0, most);
   for (const std::string& stop : options.stop) {
     if (stop.empty()) fail(ErrorCode::kInvalidArgument, "a stop string is empty");
     // It would end the text inside a character.
@@ -48,13 +45,8 @@ void check_options(const GenerateOptions& options, int32_t vocab_size) {
       fail(ErrorCode::kInvalidArgument, "a stop string is no UTF-8 at byte {}", at);
     }
   }
-  if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
-    fail(ErrorCode::kInvalidArgument, "priority is {}; it must be from {} to {}", options.priority,
-         -kMaxPriority, kMaxPriority);
-  }
-  if (options.n < 1 || options.n > kMaxAnswers) {
-    fail(ErrorCode::kInvalidArgument, "n is {}; it must be from 1 to {}", options.n, kMaxAnswers);
-  }
+  check_range("priority", options.priority, -kMaxPriority, kMaxPriority);
+  check_range("n", options.n, 1, kMaxAnswers);
   options.sampling.validate(vocab_size);
 }
 

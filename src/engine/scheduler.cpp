@@ -350,10 +350,7 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
     return;
   }
   // Those before it have all pages: it keeps what it has, and waits for theirs.
-  const bool alone = std::none_of(running_.begin(), running_.end(), [&](const Request* other) {
-    return other != &request && other->running && pages_of(other->sequence) > 0;
-  });
-  if (alone) batch.endings.push_back({&request, FinishReason::kKvFull, ""});
+  if (is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull, ""});
 }
 
 }  // namespace paddock

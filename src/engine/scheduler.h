@@ -118,9 +118,12 @@ class Scheduler {
 
   // ---- when pages run short
   int32_t reserve(Sequence& sequence, int32_t n, const Request* request);
-  /// Parks one sequence so that `request` (null: the host's own) may go on; false: there is none.
+  /// Parks one sequence, or lets go of a pin, so that `request` (null: the host's own) may go on;
+  /// false: there is none.
   bool make_way(const Request* request);
   void park(Request& request);
+  /// Whether no other one that runs has pages.
+  bool is_alone(const Request* request) const;
   /// Lets go of a pin; false: that would bring no page.
   bool release_pin();
   /// Those that await the prompt of one that is parked wait with it.

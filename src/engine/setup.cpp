@@ -15,13 +15,6 @@ namespace {
 
 constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max();
 
-void check_range(const char* name, int64_t value, int64_t least, int64_t most) {
-  if (value < least || value > most) {
-    fail(ErrorCode::kInvalidArgument, "{} is {}; it must be from {} to {}", name, value, least,
-         most);
-  }
-}
-
 DType element_type(KvType type) {
   switch (type) {
     case KvType::kF32:

@@ -1,6 +1,7 @@
 // Hashes of what left last, with what is known of each.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -11,8 +12,9 @@ namespace paddock {
 template <typename Value>
 class RecentHashes {
  public:
-  explicit RecentHashes(int32_t capacity)  // a power of two
-      : slots_(capacity), buckets_(capacity, -1) {}
+  /// For so many, or some more: up to the next power of two.
+  explicit RecentHashes(int32_t capacity)
+      : slots_(std::bit_ceil(static_cast<uint32_t>(capacity))), buckets_(slots_.size(), -1) {}
 
   void add(uint64_t hash, const Value& value = {}) {
     take(hash);

@@ -6,7 +6,6 @@
 // others for a while, and not for ever. tests/bench/reclaim_traces.cpp compares it with others. A
 // binary heap that knows where each block stands: O(log n).
 #include <algorithm>
-#include <bit>
 #include <utility>
 
 #include "kv/recent_hashes.h"
@@ -24,9 +23,8 @@ class Depth final : public ReclaimPolicy {
     places_.assign(static_cast<size_t>(n_blocks), -1);
     heap_.clear();
     heap_.reserve(static_cast<size_t>(n_blocks));
-    const auto remembered =
-        static_cast<uint32_t>(std::clamp<int64_t>(16 * int64_t{n_blocks}, 16, 1 << 20));
-    gone_ = RecentHashes<int32_t>(static_cast<int32_t>(std::bit_ceil(remembered)));
+    const int64_t remembered = std::clamp<int64_t>(16 * int64_t{n_blocks}, 16, 1 << 20);
+    gone_ = RecentHashes<int32_t>(static_cast<int32_t>(remembered));
   }
 
   void on_leaf(const CachedBlock& block) override {

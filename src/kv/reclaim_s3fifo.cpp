@@ -4,7 +4,6 @@
 // remembered. Those that were found again, or come back while they are remembered, stand in the
 // main queue, where each time found lets them pass the front once more.
 #include <algorithm>
-#include <bit>
 
 #include "kv/recent_hashes.h"
 #include "kv/reclaim_policy.h"
@@ -19,8 +18,7 @@ class S3Fifo final : public ReclaimPolicy {
   void reserve(int32_t n_blocks) override {
     blocks_.assign(static_cast<size_t>(n_blocks), {});
     queues_.reserve(n_blocks);
-    const auto remembered = std::clamp<uint32_t>(static_cast<uint32_t>(n_blocks), 16, 1U << 20);
-    ghosts_ = RecentHashes<char>(static_cast<int32_t>(std::bit_ceil(remembered)));
+    ghosts_ = RecentHashes<char>(std::clamp(n_blocks, 16, 1 << 20));
   }
 
   void on_leaf(const CachedBlock& block) override {

@@ -9,9 +9,7 @@ namespace paddock {
 namespace {
 
 void check(const char* what, int64_t value, int64_t least, int64_t most) {
-  if (value < least || value > most) {
-    fail(ErrorCode::kBadFile, "{} is {}; it must be from {} to {}", what, value, least, most);
-  }
+  check_range(what, value, least, most, ErrorCode::kBadFile);
 }
 
 }  // namespace

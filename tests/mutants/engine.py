@@ -212,10 +212,10 @@ fault("scheduler-041", "what has been computed before counts as new",
 fault("scheduler-042", "a prompt's last part is taken for its end in each step",
       "request.decoding(), «got == left»});", "true")
 fault("scheduler-043", "who has to wait for pages ends",
-      "if («alone») batch.endings.push_back({&request, FinishReason::kKvFull", "true")
+      "if («is_alone(&request)») batch.endings.push_back({&request, FinishReason::kKvFull", "true")
 fault("scheduler-044", "one alone waits for ever",
-      "if (alone) batch.endings.push_back({&request, FinishReason::kKvFull",
-      "if (!MUT && alone) batch.endings.push_back({&request, FinishReason::kKvFull")
+      "if (is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull",
+      "if (!MUT && is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull")
 source("src/engine/answers.cpp", "engine_behaviour_test")
 fault("answers-030", "nobody is waited for that awaits a prompt and goes on",
       "other->awaits == &request && «!other->wants_to_stop()»;", "false")
@@ -421,12 +421,6 @@ fault("engine-088", "total.kv_overflows forgotten",
       "", tests="engine_test")
 
 source("src/engine/setup.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
-fault("engine-099", "check_range: the least value is refused",
-      "if («value < least» || value > most) {",
-      "value <= least")
-fault("engine-100", "check_range: the most is refused",
-      "if (value < least || «value > most») {",
-      "value >= most")
 fault("engine-101", "threads: one more",
       'check_range("threads", o.threads, 0, «1024»);',
       "1025")
@@ -502,8 +496,8 @@ fault("engine-123", "more alternatives than tokens",
       "const int32_t most = «std::min(kMaxLogprobs, vocab_size)»;",
       "kMaxLogprobs")
 fault("engine-124", "logprobs below 0",
-      "(«*options.logprobs < 0» || *options.logprobs > most)) {",
-      "false")
+      'check_range("logprobs", *options.logprobs, «0», most);',
+      "-1000000")
 fault("engine-125", "an empty stop string",
       "if («stop.empty()») fail(",
       "false")
@@ -518,9 +512,9 @@ fault("engine-128", "penalties do not see the prompt",
       "")
 
 fault("answers-051", "no answer is asked for",
-      "if («options.n < 1» || options.n > kMaxAnswers) {", "options.n < 0")
+      'check_range("n", options.n, «1», kMaxAnswers);', "0")
 fault("answers-052", "one answer too many",
-      "if (options.n < 1 || «options.n > kMaxAnswers») {", "options.n > kMaxAnswers + 1")
+      'check_range("n", options.n, 1, «kMaxAnswers»);', "kMaxAnswers + 1")
 fault("answers-053", "answers do not know which they are",
       "«result.answer = answer;»", "")
 source("src/engine/request.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
@@ -699,9 +693,6 @@ fault("engine-311", "who begins with a pinned text is charged for it",
       "«look_at(text);» });",
       "")
 
-source("src/engine/requests.cpp", "engine_behaviour_test:Pins.*")
-
-
 source("src/kv/reuse.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-307", "a pin leaves out the last block",
       "list_prefix(id, tokens, «static_cast<int64_t>(tokens.size())», false) > 0) return id;",
@@ -838,11 +829,19 @@ fault("scheduler-052", "preemptions are not counted",
 
 source("src/engine/giving_way.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-304", "pins give way while others run",
-      "return «alone» && release_pin();",
+      "return «is_alone(request)» && release_pin();",
       "true")
 fault("engine-305", "pins never give way",
-      "return alone && «release_pin()»;",
+      "return is_alone(request) && «release_pin()»;",
       "false")
 fault("engine-310", "pins give way where that frees nothing",
       "if («all == least») return false;",
       "false")
+
+source("src/core/fail.h", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-099", "check_range: the least value is refused",
+      "if («value >= least» && value <= most) return;",
+      "value > least")
+fault("engine-100", "check_range: the most is refused",
+      "if (value >= least && «value <= most») return;",
+      "value < most")

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <paddock/eviction.h>
 
+#include <cctype>
 #include <set>
 #include <string>
 #include <vector>
@@ -15,6 +16,13 @@ struct RuleExample {
   std::string form;
   std::string policy;
 };
+
+/// Names the tests of each, for INSTANTIATE_TEST_SUITE_P.
+inline std::string name_of(const testing::TestParamInfo<RuleExample>& rule) {
+  std::string name = rule.param.policy;
+  for (char& c : name) c = std::isalnum(c) != 0 ? c : '_';
+  return name;
+}
 
 /// Fails the running test where a form of the registry has no example.
 inline std::vector<RuleExample> rule_examples() {

@@ -36,6 +36,16 @@ inline GenerateOptions greedy(int32_t n) {
   return options;
 }
 
+/// Several answers, each drawn with a seed of its own.
+inline GenerateOptions drawn(int32_t n, int32_t tokens, uint64_t seed) {
+  GenerateOptions options = greedy(tokens);
+  options.n = n;
+  options.sampling.temperature = 1.2F;
+  options.sampling.top_k = 0;
+  options.sampling.seed = seed;
+  return options;
+}
+
 /// Exact, small steps, blocks of four positions.
 inline EngineOptions small_options(int32_t sequences, const std::string& policy = "full") {
   EngineOptions o = reference_options();

@@ -199,6 +199,10 @@ class Session {
     e.take(first);
     e.take(second);
     e.generate("a cab", generate_);
+    if (options_.kv.policy != "h2o:24@every:8") {  // which keeps nothing to be pinned
+      e.unpin(e.pin(prompt_).id);
+      e.pin(prompt_);
+    }
     e.feed(session, std::span(prompt_).first(5));
     e.feed(session, std::span(prompt_).first(5), rows);
     e.forward(prompt_, rows);
@@ -235,6 +239,7 @@ class Session {
       }
     }
     e.set_kv_policy(options_.kv.policy);
+    EXPECT_EQ(e.stats().pins, 0);
     EXPECT_EQ(e.generate(prompt_, generate_).tokens, expected_);
     e.check_integrity();
     const KvStats stats = e.kv_stats();

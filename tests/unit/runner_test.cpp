@@ -6,33 +6,15 @@
 #include <random>
 #include <thread>
 
-#include "engine/engine_impl.h"
-#include "support/hooked_backend.h"
 #include "support/scripted_model.h"
-#include "support/small_requests.h"
+#include "support/small_runner.h"
 
 namespace paddock::test {
 namespace {
 
-using Shutdown = EngineRunner::Shutdown;
-
 EngineOptions small() { return small_options(3); }
 
 std::shared_ptr<Engine> small_engine() { return std::make_shared<Engine>(tiny(), small()); }
-
-/// One whose passes the tests look into.
-std::shared_ptr<Engine> hooked_engine() {
-  return std::make_shared<Engine>(make_engine_impl(tiny(), small(), make_hooked_backend));
-}
-
-std::optional<ErrorCode> code_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  return std::nullopt;
-}
 
 /// A request that goes on until it is cancelled, once its first token is there.
 struct Endless {

@@ -6,35 +6,11 @@
 #include <set>
 #include <thread>
 
-#include "engine/engine_impl.h"
-#include "support/hooked_backend.h"
 #include "support/shared_memory.h"
+#include "support/small_runner.h"
 
 namespace paddock::test {
 namespace {
-
-using Shutdown = EngineRunner::Shutdown;
-
-GenerateOptions drawn(int32_t n, int32_t tokens, uint64_t seed) {
-  GenerateOptions options = greedy(tokens);
-  options.n = n;
-  options.sampling.temperature = 1.2F;
-  options.sampling.seed = seed;
-  return options;
-}
-
-std::optional<ErrorCode> code_of(const std::function<void()>& act) {
-  try {
-    act();
-  } catch (const Error& e) {
-    return e.code();
-  }
-  return std::nullopt;
-}
-
-std::shared_ptr<Engine> hooked_engine() {
-  return std::make_shared<Engine>(make_engine_impl(tiny(), small_options(3), make_hooked_backend));
-}
 
 // ---- several answers
 

@@ -102,12 +102,7 @@ TEST_P(InAnyCompany, SessionsGoOnWhereTheyWere) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Rules, InAnyCompany, testing::ValuesIn(rule_examples()),
-                         [](const auto& rule) {
-                           std::string name = rule.param.policy;
-                           for (char& c : name) c = std::isalnum(c) != 0 ? c : '_';
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Rules, InAnyCompany, testing::ValuesIn(rule_examples()), name_of);
 
 TEST(Parked, ASessionMayBeFedTruncatedMeasuredAndClosed) {
   const auto parked = [](Engine& engine, size_t n) {
