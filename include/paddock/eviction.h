@@ -111,6 +111,18 @@ class PADDOCK_API EvictionPolicy {
   /// No trims unless overridden.
   virtual TrimSchedule schedule(int32_t layer, int32_t n_layers) const;
 
+  /// Whether the rule has no budget of its own: it drops nothing until pages are short, and goes by
+  /// the budgets that it is then given, each sequence by its own.
+  virtual bool is_elastic() const { return false; }
+  /// Asked of an elastic rule in place of the other one, for any budget from the least to
+  /// kUnlimited, with which nothing leaves: positions per layer, on average over the model's
+  /// layers. Budget, keep_first, keep_newest and newest_divisor may depend on it, `every` (1 or
+  /// more) and `observe` may not. Such a rule limits nothing by visibility().
+  virtual TrimSchedule schedule(int32_t layer, int32_t n_layers, int32_t budget) const;
+  /// The least budget that an elastic rule is given; 0: the least that leaves something to choose
+  /// from beside what it protects.
+  virtual int32_t min_budget() const { return 0; }
+
   /// Names blocks that may leave, most evictable first, until they hold `n_tokens` or more, and if
   /// possible one block beyond (the runner-up, for the event log). Whole blocks leave from the
   /// front until the budget is met. Never a protected block, none twice. Where too few are named

@@ -160,7 +160,7 @@ std::set<int64_t> old_blocks(const CacheManager& cache, SequenceId id, int32_t l
   std::set<int64_t> old;
   for (const BlockEntry& e : cache.table(id, layer)) {
     const int64_t end = int64_t{e.first_position} + e.slot_end;
-    if (!rule.is_protected(e.first_position, end, decided) && end + age <= decided) {
+    if (!is_protected(s, e.first_position, end, decided) && end + age <= decided) {
       old.insert(e.first_position);
     }
   }

@@ -61,8 +61,8 @@ Scene make_scene(const LayerRule& rule, const ConformanceOptions& options, int32
   if (dice() % 2 == 0) newest.n_tokens = static_cast<int32_t>(1 + dice() % block_size);
   scene.head.length = newest.first_position + newest.n_tokens;
   for (BlockInfo& block : scene.blocks) {
-    block.is_protected = rule.is_protected(
-        block.first_position, block.first_position + block.n_tokens, scene.head.length);
+    block.is_protected = is_protected(rule.schedule, block.first_position,
+                                      block.first_position + block.n_tokens, scene.head.length);
     scene.head.tokens += block.n_tokens;
   }
   scene.n_tokens = block_size;

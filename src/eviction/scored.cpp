@@ -12,6 +12,9 @@ namespace paddock {
 EvictionPolicy::~EvictionPolicy() = default;
 TokenVisibility EvictionPolicy::visibility(int32_t) const { return {}; }
 TrimSchedule EvictionPolicy::schedule(int32_t, int32_t) const { return {}; }
+TrimSchedule EvictionPolicy::schedule(int32_t layer, int32_t n_layers, int32_t) const {
+  return schedule(layer, n_layers);
+}
 void EvictionPolicy::trim(const LayerView&, int64_t, std::vector<Victim>&) const {}
 
 void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims,

@@ -13,6 +13,7 @@ void BlockTable::reserve(const LayerRule& rule, int64_t max_entries) {
 void BlockTable::clear(const LayerRule& rule) {
   entries.clear();
   records.clear();
+  schedule = rule.schedule;
   tokens = max_seen = dropped_at = 0;
   changes.note(0);
   rotations.clear();

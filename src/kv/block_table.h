@@ -28,6 +28,7 @@ struct BlockTable {
   std::vector<BlockEntry> entries;
   std::vector<BlockRecord> records;  // [n_entries]
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
+  TrimSchedule schedule;             // that the sequence goes by; of an elastic rule, its own
   int64_t tokens = 0;                // positions listed
   int64_t max_seen = 0;              // by one query, its own position included
   int64_t dropped_at = 0;            // length at which a trim last dropped something

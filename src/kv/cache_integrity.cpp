@@ -69,10 +69,10 @@ void check_sequence(const CachedSequence& sequence, const Listed& listed, const 
          listed.past, end - 1);
   }
   if (rule.decides_at(sequence.length, sequence.prompt) && sequence.reserved == 0 &&
-      !sequence.deciding && table.tokens > rule.schedule.budget) {
+      !sequence.deciding && table.tokens > table.schedule.budget) {
     fail(ErrorCode::kInternal,
          "layer {}: {} positions are resident after a decision of '{}', whose budget is {}", layer,
-         table.tokens, rule.name, rule.schedule.budget);
+         table.tokens, rule.name, table.schedule.budget);
   }
 }
 

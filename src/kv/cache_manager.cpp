@@ -196,7 +196,9 @@ int64_t CacheManager::max_next(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   int64_t max = impl_->config.max_chunk;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    max = std::min(max, rule(layer).next_split(sequence.length, sequence.prompt) - sequence.length);
+    const int64_t split =
+        rule(layer).next_split(sequence.layers[layer].schedule, sequence.length, sequence.prompt);
+    max = std::min(max, split - sequence.length);
   }
   return max;
 }

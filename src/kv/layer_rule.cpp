@@ -87,7 +87,13 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   ask("", "name", [&] { name = policy->name(); });
   ask(name, "positions", [&] { positions = policy->positions(); });
   ask(name, "needs", [&] { needs = policy->needs(); });
-  ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
+  ask(name, "is_elastic", [&] { is_elastic = policy->is_elastic(); });
+  if (is_elastic) {
+    ask(name, "min_budget", [&] { min_budget = policy->min_budget(); });
+    schedule = schedule_with(kUnlimited, layer, n_layers);
+  } else {
+    ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
+  }
   ask(name, "visibility", [&] { v = policy->visibility(layer); });
   if (positions != Positions::kOriginal && positions != Positions::kCompact) {
     fail(ErrorCode::kInvalidArgument,
@@ -96,6 +102,13 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   }
   check_visibility(name, v, layer);
   check_schedule(name, schedule, layer);
+  if (is_elastic && (schedule.budget != kUnlimited || schedule.every < 1 || min_budget < 0)) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy '{}' is elastic, but answers a budget of {} and every {} for an unlimited one in "
+         "layer {}, and a least budget of {}; the first must be {}, the others 1 or more and 0 or "
+         "more",
+         name, schedule.budget, schedule.every, layer, min_budget, kUnlimited);
+  }
   if (trims() && v.bounded()) {
     fail(
         ErrorCode::kInvalidArgument,
@@ -112,17 +125,34 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   rotations.push_back({});
 }
 
-void LayerRule::check_block_size(int32_t block_size, int32_t layer) const {
-  if (!trims()) return;
+TrimSchedule LayerRule::schedule_with(int32_t budget, int32_t layer, int32_t n_layers) const {
+  TrimSchedule answer;
+  ask(name, "schedule", [&] { answer = policy->schedule(layer, n_layers, budget); });
+  check_schedule(name, answer, layer);
+  return answer;
+}
+
+namespace {
+
+/// Most positions that are protected, as whole blocks are.
+int64_t most_protected(const TrimSchedule& schedule, int32_t block_size) {
   const auto first = static_cast<int64_t>(round_up(schedule.keep_first, block_size));
-  const int64_t newest =
-      std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1);
-  if (first + newest <= schedule.budget) return;
+  return first + std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1);
+}
+
+}  // namespace
+
+bool leaves_choice(const TrimSchedule& schedule, int32_t block_size) {
+  return most_protected(schedule, block_size) <= schedule.budget;
+}
+
+void LayerRule::check_block_size(int32_t block_size, int32_t layer) const {
+  if (schedule.budget == kUnlimited || leaves_choice(schedule, block_size)) return;
   fail(ErrorCode::kInvalidArgument,
        "policy '{}': with blocks of {} positions up to {} of its {} positions in layer {} are "
        "protected (whole blocks, the newest always); raise the budget, protect fewer positions or "
        "lower the block size",
-       name, block_size, first + newest, schedule.budget, layer);
+       name, block_size, most_protected(schedule, block_size), schedule.budget, layer);
 }
 
 bool LayerRule::decides_at(int64_t length, int64_t prompt) const {
@@ -135,27 +165,27 @@ bool LayerRule::observes_from(int64_t length, int64_t prompt) const {
   return decides_at(length + schedule.observe, prompt);
 }
 
-int64_t LayerRule::next_split(int64_t length, int64_t prompt) const {
+int64_t LayerRule::next_split(const TrimSchedule& asked, int64_t length, int64_t prompt) const {
   int64_t next = std::numeric_limits<int64_t>::max();
   if (has_sinks() && length < splits_at()) next = splits_at();
-  if (!trims()) return next;
+  if (asked.budget == kUnlimited) return next;
   const auto consider = [&](int64_t at) {
     if (at > length) next = std::min(next, at);
   };
-  if (schedule.every == 0) {
+  if (asked.every == 0) {
     if (prompt > 0) {
-      consider(prompt - schedule.observe);
+      consider(prompt - asked.observe);
       consider(prompt);
     }
     return next;
   }
-  const int64_t decision = (length / schedule.every + 1) * schedule.every;
+  const int64_t decision = (length / asked.every + 1) * asked.every;
   consider(decision);
-  if (schedule.observe > 0) {
+  if (asked.observe > 0) {
     // The nearest length that lies `observe` before some decision.
-    const int64_t from = (length + schedule.observe) / schedule.every * schedule.every;
-    consider(from - schedule.observe);
-    consider(from + schedule.every - schedule.observe);
+    const int64_t from = (length + asked.observe) / asked.every * asked.every;
+    consider(from - asked.observe);
+    consider(from + asked.every - asked.observe);
   }
   return next;
 }
@@ -168,7 +198,7 @@ int64_t LayerRule::max_resident(int64_t chunk) const {
 int64_t LayerRule::max_pages(int64_t block_size, int64_t positions_, int64_t chunk) const {
   const auto all = static_cast<int64_t>(ceil_div(positions_, block_size));
   if (!bounded()) return all;
-  if (trims()) {
+  if (schedule.budget != kUnlimited) {
     return std::min(all, blocks_touched(schedule.budget, block_size) +
                              blocks_touched(schedule.every, block_size));
   }

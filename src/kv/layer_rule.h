@@ -17,6 +17,13 @@ struct PolicyThrew final : Error {
   using Error::Error;
 };
 
+/// Whether a block is one that trim() may not name.
+inline bool is_protected(const TrimSchedule& schedule, int64_t first, int64_t end, int64_t length) {
+  return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;
+}
+/// Whether blocks of this size leave something that could be trimmed.
+bool leaves_choice(const TrimSchedule& schedule, int32_t block_size);
+
 struct LayerRule {
   /// Error kInvalidArgument if the policy's answers make no sense, whatever the block size, and
   /// PolicyThrew (kInvalidArgument) where it throws what is no Error.
@@ -25,10 +32,13 @@ struct LayerRule {
   /// Error kInvalidArgument if blocks of this size leave nothing that could be trimmed.
   void check_block_size(int32_t block_size, int32_t layer) const;
 
-  bool trims() const { return schedule.budget != kUnlimited; }
-  /// True if the layer needs no more than so many positions however long the sequence grows.
+  bool trims() const { return is_elastic || schedule.budget != kUnlimited; }
+  /// Of an elastic rule: what it answers for a budget. Errors as the constructor's.
+  TrimSchedule schedule_with(int32_t budget, int32_t layer, int32_t n_layers) const;
+  /// True if the layer needs no more than so many positions however long the sequence grows, and
+  /// whatever its budget.
   bool bounded() const {
-    return visibility.window != kUnlimited || (trims() && schedule.every > 0);
+    return visibility.window != kUnlimited || (schedule.budget != kUnlimited && schedule.every > 0);
   }
   /// True if survivors of trims are to look contiguous: rotations then belong to each table.
   bool moves_queries() const { return trims() && positions == Positions::kCompact; }
@@ -43,25 +53,23 @@ struct LayerRule {
   bool decides_at(int64_t length, int64_t prompt) const;
   /// Whether recent_mass starts anew at this length.
   bool observes_from(int64_t length, int64_t prompt) const;
-  /// The next length beyond `length` at which a step must end.
-  int64_t next_split(int64_t length, int64_t prompt) const;
+  /// The next length beyond `length` at which a step must end, of a sequence that goes by `asked`.
+  int64_t next_split(const TrimSchedule& asked, int64_t length, int64_t prompt) const;
 
   /// Most positions resident at once while chunks of up to `chunk` tokens are read; kUnlimited if
   /// the rule sets no bound.
   int64_t max_resident(int64_t chunk) const;
   /// Most pages one sequence of `positions` needs at once.
   int64_t max_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
-  /// Whether a block is one that trim() may not name.
-  bool is_protected(int64_t first, int64_t end, int64_t length) const {
-    return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;
-  }
 
   std::shared_ptr<const EvictionPolicy> policy;
   std::string name;
   Visibility visibility;
   Positions positions = Positions::kOriginal;
   PolicyNeeds needs;
-  TrimSchedule schedule;
+  bool is_elastic = false;
+  int32_t min_budget = 0;  // of an elastic one; 0: it did not say
+  TrimSchedule schedule;   // of an elastic one: while its budget is kUnlimited
   /// Of every table, unless moves_queries(). The last is neutral; with two, the first is the
   /// sinks'.
   std::vector<Rotation> rotations;

@@ -116,7 +116,7 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
 void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
   const CachedSequence& sequence = at(id);
-  const int64_t excess = sequence.layers[layer].tokens - rule.schedule.budget;
+  const int64_t excess = sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget;
   if (excess <= 0) return;
   fill_view(sequence, layer);
   ask(rule,
@@ -129,7 +129,6 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
 }
 
 void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer) {
-  const LayerRule& rule = policies.layer(layer);
   const BlockTable& table = sequence.layers[layer];
   view.clear();
   for (size_t i = 0; i < table.entries.size(); ++i) {
@@ -138,8 +137,8 @@ void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer
     BlockInfo block;
     block.first_position = int64_t{e.first_position} + e.slot_begin;
     block.n_tokens = e.slot_end - e.slot_begin;
-    block.is_protected = rule.is_protected(block.first_position,
-                                           block.first_position + block.n_tokens, sequence.length);
+    block.is_protected = is_protected(table.schedule, block.first_position,
+                                      block.first_position + block.n_tokens, sequence.length);
     block.mass = static_cast<double>(record.mass) / kMassUnit;
     block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
     block.last_used = record.last_used;
@@ -242,8 +241,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
   BlockTable& table = sequence.layers[layer];
   RemovalEvent details;
   details.left_together = static_cast<int32_t>(choices.size());
-  SufficientBudget sufficient(policies.layer(layer).schedule, sequence.length, table.tokens,
-                              spared);
+  SufficientBudget sufficient(table.schedule, sequence.length, table.tokens, spared);
   for (const Choice& choice : choices) {
     BlockEntry& e = table.entries[choice.block];
     ++details.rank;

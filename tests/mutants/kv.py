@@ -713,14 +713,14 @@ fault("kv-055", "schedule that protects its whole budget accepted",
       "if (MUT ? int64_t{s.keep_first} + s.keep_newest > s.budget : int64_t{s.keep_first} + "
       "s.keep_newest >= s.budget) {")
 fault("kv-056", "check_block_size: one position too lenient",
-      "if (first + newest <= schedule.budget) return;",
-      "if (MUT ? first + newest <= schedule.budget + 1 : first + newest <= schedule.budget) return;")
+      "most_protected(schedule, block_size) <= «schedule.budget»;",
+      "schedule.budget + 1")
 fault("kv-057", "observation window one query short",
       "return decides_at(length + schedule.observe, prompt);",
       "return decides_at(length + schedule.observe - (MUT ? 1 : 0), prompt);")
 fault("kv-058", "no step boundary where snapkv's observation begins",
-      "consider(prompt - schedule.observe);",
-      "if (!MUT) consider(prompt - schedule.observe);")
+      "consider(prompt - asked.observe);",
+      "if (!MUT) consider(prompt - asked.observe);")
 fault("kv-059", "max_resident() without chunk (least pool)",
       "visibility.window + chunk;",
       "visibility.window + (MUT ? 0 : chunk);")
@@ -737,8 +737,8 @@ fault("kv-063", "compact sink: query cap one too far",
       "compact ? v.sinks + v.window - 1 : kUnlimited",
       "compact ? v.sinks + v.window - (MUT ? 0 : 1) : kUnlimited")
 fault("kv-064", "no step boundary where a periodic observation begins",
-      "consider(from + schedule.every - schedule.observe);",
-      "if (!MUT) consider(from + schedule.every - schedule.observe);")
+      "consider(from + asked.every - asked.observe);",
+      "if (!MUT) consider(from + asked.every - asked.observe);")
 fault("kv-169", "negative sinks are accepted",
       "if («v.sinks < 0» || v.window < 1",
       "false")
@@ -780,7 +780,7 @@ fault("kv-181", "the newest block is forgotten where budgets are checked",
       "«std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1)»;",
       "int64_t{schedule.keep_newest} + block_size - 1")
 fault("kv-182", "a step ends nowhere where the prompt does",
-      "consider(prompt - schedule.observe); «consider(prompt);»",
+      "consider(prompt - asked.observe); «consider(prompt);»",
       "")
 fault("kv-183", "pages of an interval are not counted",
       "blocks_touched(schedule.budget, block_size) + «blocks_touched(schedule.every, block_size)»",

@@ -125,12 +125,12 @@ TEST(LayerRules, ProtectWholeBlocksOfTheFirstAndTheNewest) {
                         {90, 94, false},
                         {91, 95, true},
                         {96, 100, true}}) {
-    EXPECT_EQ(rule.is_protected(c.first, c.end, 100), c.is_protected) << c.first;
+    EXPECT_EQ(is_protected(rule.schedule, c.first, c.end, 100), c.is_protected) << c.first;
   }
   const LayerRule bare = rule_with({.budget = 30});
-  EXPECT_TRUE(bare.is_protected(96, 100, 100)) << "the newest always is";
-  EXPECT_FALSE(bare.is_protected(92, 96, 100));
-  EXPECT_FALSE(bare.is_protected(0, 4, 100));
+  EXPECT_TRUE(is_protected(bare.schedule, 96, 100, 100)) << "the newest always is";
+  EXPECT_FALSE(is_protected(bare.schedule, 92, 96, 100));
+  EXPECT_FALSE(is_protected(bare.schedule, 0, 4, 100));
 }
 
 TEST(LayerRules, LetCompactSinksBeMetWhereTheyWouldLieInTheCache) {
