@@ -64,8 +64,8 @@ fault("kv-082", "what one prompt was observed by counts for the next",
       "(rule.schedule.observe == 0 || «rule.schedule.every == 0»)",
       "false")
 fault("kv-083", "a decision leaves one position too many",
-      "const int64_t excess = «sequence.layers[layer].tokens - rule.schedule.budget»;",
-      "sequence.layers[layer].tokens - rule.schedule.budget - 1")
+      "const int64_t excess = «sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget»;",
+      "sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget - 1")
 fault("kv-084", "decisions are not counted",
       "«++counters[layer].decisions;»",
       "")
@@ -182,7 +182,7 @@ fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
       "false")
 fault("kv-114", "steps do not end where a prompt does",
-      "rule(layer).next_split(sequence.length, «sequence.prompt»)",
+      "next_split(sequence.layers[layer].schedule, sequence.length, «sequence.prompt»)",
       "int64_t{0}")
 fault("kv-115", "a step longer than the rules allow is accepted",
       "«n > max_next(id)» || sequence.length + n",
@@ -852,7 +852,7 @@ fault("kv-189", "one position more is protected at the end",
       "|| «end > length - schedule.keep_newest»;",
       "end >= length - schedule.keep_newest")
 fault("kv-190", "a rule that decides once counts as bounded",
-      "(trims() && «schedule.every > 0»)",
+      "(schedule.budget != kUnlimited && «schedule.every > 0»)",
       "true")
 
 source("src/kv/reclaim_policy.cpp", "cache_test:Reclaim.*")
