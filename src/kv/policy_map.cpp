@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 
 #include "core/fail.h"
 
 namespace paddock {
 namespace {
+
+constexpr int64_t kMostInterval = 65536;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -102,6 +105,7 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const Custom
     }
     map.layers_.emplace_back(chosen[i], i, n_layers);
   }
+  map.find_interval();
   return map;
 }
 
@@ -109,6 +113,7 @@ PolicyMap PolicyMap::uniform(const std::shared_ptr<const EvictionPolicy>& policy
                              int32_t n_layers) {
   PolicyMap map;
   for (int32_t i = 0; i < n_layers; ++i) map.layers_.emplace_back(policy, i, n_layers);
+  map.find_interval();
   return map;
 }
 
@@ -119,6 +124,67 @@ bool PolicyMap::has_unbounded_layer() const {
 
 void PolicyMap::check_block_size(int32_t block_size) const {
   for (int32_t i = 0; i < size(); ++i) layers_[i].check_block_size(block_size, i);
+}
+
+void PolicyMap::find_interval() {
+  int64_t interval = 0;
+  for (const LayerRule& rule : layers_) {
+    if (!rule.is_elastic) continue;
+    const int64_t every = rule.schedule.every;
+    const int64_t together = interval == 0 ? every : std::lcm(interval, every);
+    if (together > kMostInterval) {
+      fail(ErrorCode::kInvalidArgument,
+           "policy '{}' decides every {} positions, which coincides with the other elastic layers "
+           "only every {}; intervals must meet at {} or fewer, such as by one @every:N for all",
+           rule.name, every, together, kMostInterval);
+    }
+    interval = together;
+  }
+  interval_ = static_cast<int32_t>(interval);
+}
+
+int32_t PolicyMap::too_small_in(int32_t budget, int32_t block_size, std::string& why) const {
+  for (int32_t i = 0; i < size(); ++i) {
+    const LayerRule& rule = layers_[i];
+    if (!rule.is_elastic) continue;
+    try {
+      if (leaves_choice(rule.schedule_with(budget, i, size()), block_size)) continue;
+      why = fmt::format("policy '{}': protected blocks fill its budget", rule.name);
+    } catch (const PolicyThrew&) {
+      throw;
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kInvalidArgument) throw;
+      why = e.what();
+    }
+    return i;
+  }
+  return -1;
+}
+
+int32_t PolicyMap::least_budget(int32_t block_size) const {
+  if (!is_elastic()) return 0;
+  int32_t low = 1;
+  for (const LayerRule& rule : layers_) low = std::max(low, rule.min_budget);
+  // A larger budget leaves no less to choose from. Doubling stays far from kUnlimited, where sums
+  // of budget and interval would not fit.
+  std::string why;
+  int32_t high = low;
+  for (int32_t layer = 0; (layer = too_small_in(high, block_size, why)) >= 0; high *= 2) {
+    if (high <= kUnlimited / 4) continue;
+    fail(ErrorCode::kInvalidArgument,
+         "no budget leaves layer {} something to choose from, with blocks of {} positions: {} is "
+         "refused ({}); protect fewer positions or lower the block size",
+         layer, block_size, high, why);
+  }
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    if (too_small_in(middle, block_size, why) >= 0) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
 }
 
 }  // namespace paddock

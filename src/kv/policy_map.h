@@ -16,7 +16,7 @@ class PolicyMap {
  public:
   /// Parses a SPEC for a model of n_layers; its rules are built in or among `custom`. Refused, each
   /// with a sentence that names the part and the fix: a rule that reaches no layer, a layer beyond
-  /// the model, a layer without a rule, bad syntax.
+  /// the model, a layer without a rule, bad syntax, elastic layers that seldom decide together.
   static PolicyMap parse(std::string_view spec, int32_t n_layers,
                          const CustomPolicies& custom = {});
   /// One policy for all layers.
@@ -29,8 +29,24 @@ class PolicyMap {
   /// Error kInvalidArgument if some rule cannot work with blocks of this size.
   void check_block_size(int32_t block_size) const;
 
+  /// True if some layer's rule goes by budgets that it is given while it runs.
+  bool is_elastic() const { return interval_ > 0; }
+  /// Lengths at which every elastic layer decides are the multiples of this, the least common one
+  /// of their intervals; 0 without an elastic layer.
+  int32_t interval() const { return interval_; }
+  /// The smallest mean budget that leaves every elastic layer something to choose from in blocks of
+  /// this size, and that no elastic rule calls too small; 0 without an elastic layer. Error
+  /// kInvalidArgument if there is none.
+  int32_t least_budget(int32_t block_size) const;
+
  private:
+  /// Error kInvalidArgument if elastic layers seldom decide together.
+  void find_interval();
+  /// The first elastic layer for which this budget is too small, and why; -1: none.
+  int32_t too_small_in(int32_t budget, int32_t block_size, std::string& why) const;
+
   std::vector<LayerRule> layers_;
+  int32_t interval_ = 0;
 };
 
 }  // namespace paddock

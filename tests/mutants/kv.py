@@ -822,6 +822,33 @@ fault("kv-192", "blocks are checked against the first layer alone",
 fault("kv-193", "a range ends one layer early",
       "for (int32_t i = first; «i <= last»; ++i) fn(i);",
       "i < last || i == first")
+fault("kv-472", "fixed layers count in the interval of the elastic ones",
+      "for (const LayerRule& rule : layers_) { if («!rule.is_elastic») continue; const int64_t every",
+      "false")
+fault("kv-473", "elastic layers may meet seldom",
+      "if («together > kMostInterval») {",
+      "false")
+fault("kv-474", "intervals are multiplied",
+      "interval == 0 ? every : «std::lcm(interval, every)»;",
+      "interval * every")
+fault("kv-475", "the least budget may be less than a rule asks for",
+      "«low = std::max(low, rule.min_budget);»",
+      "")
+fault("kv-476", "the least budget is twice what is needed",
+      "while («low < high») {",
+      "false")
+fault("kv-477", "the least budget is one too few",
+      "low = middle «+ 1»;",
+      "+ (middle + 1 < high)")
+fault("kv-478", "what a rule throws counts as a budget that is too small",
+      "catch (const PolicyThrew&) { «throw;»",
+      "return i;")
+fault("kv-479", "protected blocks may fill an elastic budget",
+      "if («leaves_choice(rule.schedule_with(budget, i, size()), block_size)») continue;",
+      "(rule.schedule_with(budget, i, size()), true)")
+fault("kv-480", "rules of one policy have no interval",
+      "map.layers_.emplace_back(policy, i, n_layers); «map.find_interval();»",
+      "")
 
 source("kernels/paged_kv.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-070", "is_visible: window one too wide",
