@@ -1,5 +1,23 @@
 // Blocks that others can list too: kept when they are full, listed again, merged, reclaimed when
 // pages run short, and never written.
+//
+// What becomes of a page. A window has passed the pages of a block that somebody still has locked;
+// cached ones belong to blocks that nobody has.
+//
+//   free --reserve()--> reserved --commit()--> listed --keep_blocks()--> listed and kept <---+
+//    |                     |                    |  |                        |   |            |
+//    |<----- rollback() ---+                    |  +<---- find_room() ------+   |            |
+//    |                                          |                               |            |
+//    |<----- close(), truncate(), trims, -------+      the last table lists it no more:      |
+//    |       windows, drop_tail(), merge()             its block is locked, or it is not     |
+//    |                                                       |                |              |
+//    |                                                       |                v              |
+//    |<----- reclaim(): with its block ----------------------|------------- cached --------->+
+//    |                                                       v     lock()   |  ^             |
+//    |<----- reclaim(): the page alone ------------------- passed <---------+  |             |
+//                                                            |  |     unlock() |             |
+//                                                            |  +--------------+ list_kept() |
+//                                                            +------------------------------>+
 #include <algorithm>
 #include <utility>
 

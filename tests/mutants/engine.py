@@ -51,7 +51,7 @@ fault("engine-049", "a session stays busy",
       "")
 fault("engine-050", "a request's sequence is never closed",
       "«gone->own = nullptr;»",
-      "")
+      "static_cast<void>(gone->own.release());")
 fault("engine-051", "a session forgets what its request said",
       "«gone->session->busy = false;»",
       "Sequence& text = gone->session->sequence; text.tokens.resize(static_cast<size_t>(text.computed())); gone->session->busy = false;")
@@ -113,8 +113,9 @@ fault("answers-020", "several answers wait as one",
       "1")
 fault("scheduler-006", "running requests count as waiting",
       "return «!request->running && !request->finished»;", "!request->finished")
-fault("scheduler-007", "ended requests run on",
-      "if («request->running && !request->finished») running_.push_back", "request->running")
+same("scheduler-007", "ended requests run on",
+     "if («request->running && !request->finished») running_.push_back", "request->running",
+     "What has ended leaves before the next step is decided")
 fault("scheduler-008", "who has been parked in this step runs all the same",
       "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
 fault("scheduler-010", "sessions are not counted as sequences",
@@ -183,10 +184,12 @@ fault("scheduler-035", "a short prompt waits for a long one",
 fault("scheduler-036", "prompts in a mixed step take what they like",
       "shares_[i] = mixed ? «affordable(running_[i]->sequence.computed(), setup_.chunk, share)»",
       "setup_.chunk")
-fault("scheduler-037", "more tokens than the batch admits",
-      "«shares_[i] = std::min(shares_[i], tokens);» tokens -=", "")
-fault("scheduler-038", "where there are more prompts than tokens the last ones starve",
-      "static_cast<size_t>((«step_ + k») % n_running);", "k")
+same("scheduler-037", "more tokens than the batch admits",
+     "«shares_[i] = std::min(shares_[i], tokens);» tokens -=", "",
+     "A step has room for a token of each sequence, and shares of one token and more add up to no more than was shared out")
+same("scheduler-038", "where there are more prompts than tokens the last ones starve",
+     "static_cast<size_t>((«step_ + k») % n_running);", "k",
+     "A step has room for a token of each sequence: there are never more prompts than tokens")
 fault("scheduler-070", "who needs the same blocks computes them, too",
       "} else if (running_[i]->awaits != nullptr || «follows(i)») {", "false")
 fault("scheduler-071", "one waits for blocks that begin alike and go on otherwise",
@@ -286,8 +289,9 @@ fault("sequence-022", "a fork has no prompts",
       "«prompt_ends_ = other.prompt_ends_;»", "")
 fault("sequence-023", "a fork's text counts as new",
       "«reached_ = other.reached();»", "")
-fault("answers-050", "a fork is told its prompt again",
-      "cache_.fork(other.tables(), *tables_); «n_told_ = other.n_told_;»", "")
+same("answers-050", "a fork is told its prompt again",
+     "cache_.fork(other.tables(), *tables_); «n_told_ = other.n_told_;»", "",
+     "Prompts end alike in both, and what was received before an observation began is forgotten at that length already")
 fault("sequence-001", "a sequence that comes back does not know how far it was",
       "«reached_ = reached();»", "")
 fault("sequence-002", "what leaves with a parked sequence ended",

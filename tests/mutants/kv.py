@@ -490,9 +490,10 @@ fault("kv-203", "one block more than asked for is matched",
 fault("kv-204", "all blocks stand at depth 0",
       "parent == kRoot ? 0 : «nodes_[parent].depth + 1»;",
       "0")
-fault("kv-161", "every further reader makes a block less evictable",
-      "if (nodes_[node].locks++ == 0) order_",
-      "if (nodes_[node].locks++ == 0 || MUT) order_")
+same("kv-161", "every further reader makes a block less evictable",
+     "if (nodes_[node].locks++ == 0) order_",
+     "if (nodes_[node].locks++ == 0 || MUT) order_",
+     "A block in use stands in no list and is no leaf: there is nothing to take out")
 fault("kv-162", "a block is evictable while others read it",
       "if (--n.locks == 0) order_",
       "if (--n.locks == 0 || MUT) order_")

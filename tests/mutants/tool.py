@@ -27,7 +27,7 @@ fault("tool-006", "what could not be read again is lost",
       "history_.end()")
 fault("tool-007", "/retry draws the same answer",
       "«++generate_.sampling.seed;»",
-      "", tests="cli_test:Cli.RetryDrawsAnotherAnswerAndTheSameOnesEachTime")
+      "", tests="cli_test:CliChat.RetryDraws*")
 fault("tool-008", "a /retry that fails loses the answer there was",
       "«history_ = history;» // the session",
       "")
@@ -297,10 +297,10 @@ fault("tool-092", "a wrong option costs the events of an earlier run",
       '"w"', tests="cli_test:CliTrouble.AWrongOptionCostsNoFile")
 fault("tool-093", "events that could not be written are lost in silence",
       "file_ = nullptr; if («error_ != 0») {",
-      "false", tests="cli_test:Cli.EventsAreWrittenLineByLine")
+      "false", tests="cli_test:CliTrouble.EventsAreWholeLines*")
 fault("tool-094", "events are written when the file is closed",
       "«std::setvbuf(file_, nullptr, _IONBF, 0);»",
-      "", tests="cli_test:Cli.EventsAreWrittenLineByLine")
+      "", tests="cli_test:CliTrouble.EventsAreWholeLines*")
 
 source("examples/paddock/log.cpp", "cli_test:CliLog.*")
 fault("tool-095", "a message is several lines of the log",

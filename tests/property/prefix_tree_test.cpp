@@ -230,6 +230,15 @@ TEST(PrefixTree, BlocksOfOneHashAreToldApartByTheirTokens) {
   EXPECT_EQ(tree.find(other, b), -1);
 }
 
+TEST(PrefixTree, FindsAmongWhatContinuesABlockOneThatNothingContinues) {
+  PrefixTree tree(8, 2, 1, nullptr);
+  const Tokens a = {1, 2}, b = {2, 1};
+  const int32_t first = tree.insert(PrefixTree::kRoot, a);
+  EXPECT_EQ(tree.leaf_below(first), first);
+  const int32_t last = tree.insert(tree.insert(first, a), b);
+  EXPECT_EQ(tree.leaf_below(first), last);
+}
+
 TEST(PrefixTree, TheHashIsOfAllTokensInTheirOrder) {
   const auto hash = [](uint64_t before, const Tokens& tokens) {
     return PrefixTree::hash_block(before, tokens);

@@ -256,6 +256,10 @@ TEST(Reuse, WarmUpIsNotCounted) {
   cache.match_prefix(id, tokens, 8, false);
   EXPECT_EQ(cache.stats().prefix_lookups, 0);
   cache.close(id);
+  read(cache, tokens);
+  EXPECT_EQ(cache.match_prefix(cache.open(), tokens, 8, false), 8);
+  EXPECT_EQ(cache.stats().prefix_lookups, 1);
+  EXPECT_EQ(cache.stats().prefix_hits, 0);
 }
 
 TEST(Reuse, RulesThatTrimNeitherReadNorKeep) {

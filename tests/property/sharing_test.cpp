@@ -388,6 +388,9 @@ TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
   EXPECT_EQ(miss.position, 8);
   EXPECT_EQ(miss.differs_at, 10);
   EXPECT_EQ(to_json(miss), R"({"reason":"differs","position":8,"differs_at":10})");
+  // Of several that continue a block the one counts that is alike for longest.
+  other[11] += 1;
+  EXPECT_EQ(miss_of(other).differs_at, 11);
   // It goes on where what is kept ends.
   miss = miss_of(prompt_of(30));
   EXPECT_EQ(miss.reason, MissReason::kDiffers);
@@ -399,13 +402,14 @@ TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
   const int64_t step = engine.kv_stats().steps;
   miss = miss_of(prompt_of(22));
   EXPECT_EQ(miss.reason, MissReason::kReclaimed);
-  EXPECT_EQ(miss.request, 5);
+  EXPECT_EQ(miss.request, 6);
   EXPECT_LT(miss.step, step);
   EXPECT_GE(miss.step, step - 2);
   EXPECT_EQ(miss.position, 0);
   EXPECT_EQ(
       to_json(miss),
-      fmt::format(R"({{"reason":"reclaimed","position":0,"step":{},"request":5}})", miss.step));
+      fmt::format(R"({{"reason":"reclaimed","position":0,"step":{},"request":6}})", miss.step));
+  EXPECT_EQ(engine.kv_stats().reclaim_regrets, 1);
   // Other rules and back.
   engine.set_kv_policy("h2o:16@every:8");
   EXPECT_EQ(miss_of(prompt_of(22)).reason, MissReason::kNotShared);
@@ -413,6 +417,7 @@ TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
   miss = miss_of(prompt_of(22));
   EXPECT_EQ(miss.reason, MissReason::kSettings);
   EXPECT_EQ(miss.request, 0);
+  EXPECT_EQ(engine.kv_stats().reclaim_regrets, 1) << "more memory would not have kept it";
   // A turn of a session goes on from what it holds.
   const SessionId session = engine.open_session();
   engine.generate(session, prompt_of(22), greedy(2));

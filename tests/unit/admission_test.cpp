@@ -95,15 +95,34 @@ TEST(Admission, CountsWhatIsNeededNowNotWhatMayComeToBeNeeded) {
 TEST(Admission, CountsNoMoreThanTheContext) {
   EngineOptions options = pool_of(16, 2);
   options.context = 16;
-  Engine engine(tiny(), options);
-  const RequestId first = engine.add(prompt_of(6), greedy(1000));
-  const RequestId second = engine.add(prompt_of(7), greedy(1000));
-  engine.step();
-  EXPECT_EQ(engine.kv_stats().sequences, 2);
-  while (engine.step()) {
+  for (const size_t prompt : {6U, 14U}) {  // with a block more one fits it, the other does not
+    Engine engine(tiny(), options);
+    std::vector<TokenId> other = prompt_of(prompt + 1);
+    other[0] += 1;
+    const RequestId first = engine.add(prompt_of(prompt), greedy(1000));
+    const RequestId second = engine.add(other, greedy(1000));
+    engine.step();
+    EXPECT_EQ(engine.kv_stats().sequences, 2) << prompt;
+    while (engine.step()) {
+    }
+    EXPECT_EQ(engine.take(first)->tokens.size(), 16 - prompt);
+    EXPECT_EQ(engine.take(second)->finish_reason, FinishReason::kContext);
   }
-  EXPECT_EQ(engine.take(first)->tokens.size(), 10U);
-  EXPECT_EQ(engine.take(second)->finish_reason, FinishReason::kContext);
+}
+
+TEST(Admission, WhoeverRunsKeepsWhatTheRestOfItsPromptNeeds) {
+  // 40 tokens and a block are 22 pages, of which it has eight after the first step; 16 are ten.
+  for (const auto& [pages, together] : {std::pair{32, 2}, std::pair{31, 1}}) {
+    Queue queue(pool_of(pages, 2));
+    queue.add(40, 2);
+    queue.engine.step();
+    EXPECT_EQ(queue.engine.kv_stats().total.pages_active, 8);
+    queue.add(16, 2);
+    queue.engine.step();
+    EXPECT_EQ(queue.engine.stats().requests_running, together) << pages;
+    queue.run();
+    EXPECT_EQ(queue.engine.stats().preemptions, 0);
+  }
 }
 
 TEST(Admission, SmallOnesPassABigOneThatDoesNotFitYet) {
@@ -254,7 +273,13 @@ TEST(Admission, OpenSessionsAreSequencesToo) {
   EXPECT_EQ(engine.generate(one, prompt_of(5), greedy(6)).tokens, alone(prompt_of(5), 6));
   engine.close_session(two);
   EXPECT_EQ(engine.generate(prompt_of(5), greedy(6)).tokens, alone(prompt_of(5), 6));
-  engine.check_integrity();
+  // A session's own request runs in its place.
+  engine.add(one, prompt_of(5), greedy(6));
+  engine.step();
+  engine.add(prompt_of(6), greedy(6));
+  engine.step();
+  EXPECT_EQ(engine.stats().requests_running, 2);
+  while (engine.step()) engine.check_integrity();
 }
 
 TEST(Admission, ThoseThatAnswerGoBeforeLongPrompts) {

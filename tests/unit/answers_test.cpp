@@ -190,6 +190,24 @@ TEST_P(AnswersUnder, WhatOneHasOfThePromptWhenItIsCancelledIsNotLost) {
 
 INSTANTIATE_TEST_SUITE_P(Rules, AnswersUnder, testing::ValuesIn(rule_examples()), name_of);
 
+TEST(Answers, EachNeedsAPlaceForACopyOfTheLastBlockAndForTheNext) {
+  // Ten tokens and a block are eight pages in two layers; two blocks beside them are four.
+  for (const auto& [pages, together] : {std::pair{12, 2}, std::pair{11, 1}}) {
+    EngineOptions options = shared_memory("full", pages);
+    options.kv.reuse = false;
+    Alone alone(options);
+    Engine engine(tiny(), options);
+    const GenerateOptions asked = drawn(2, 3, 8);
+    const RequestId id = engine.add(text_at(0, 10), asked);
+    engine.step();
+    EXPECT_EQ(engine.stats().requests_running, together) << pages;
+    finish_all(engine);
+    for (int32_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(engine.take(id + i)->tokens, alone.of(0, 10, asked, i).tokens);
+    }
+  }
+}
+
 TEST(Answers, AreTheSameInFastPrecision) {
   for (const std::string policy : {"full", "sink:3+20", "h2o:32@every:8", "snapkv:24"}) {
     EngineOptions options = shared_memory(policy, 0);

@@ -374,6 +374,7 @@ TEST(CacheEdges, TellsApartThePartsOfABlockThatSinksSplit) {
     EXPECT_EQ(blocks[i].last_used, -1);
   }
   EXPECT_EQ(cache.pages_to_reach(id, 16), 4) << "a page in two parts is one";
+  EXPECT_EQ(cache.pages_listed(id), 4);
   EXPECT_EQ(cache.stats().layers[0].pages_pinned, 2);
   EXPECT_EQ(cache.stats().layers[0].pages_active, 4);
 }

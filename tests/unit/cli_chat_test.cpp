@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -121,6 +122,24 @@ TEST_F(CliChat, LackOfRoomIsSaidWhereTheAnswerBeforeHadRoom) {
   EXPECT_GT(expected, 1);
   EXPECT_GT(whole, 1);
   EXPECT_EQ(times(o.err, "the KV cache of 768 is full"), expected) << o.err;
+}
+
+TEST_F(CliChat, RetryDrawsAnotherAnswerAndTheSameOnesEachTime) {
+  const auto answers = [&] {
+    const Outcome o = paddock("chat" + model() + "--chat-template chatml --temp 1 --top-k 0 " +
+                                  "--top-p 1 --min-p 0 --seed 3 -n 12 --json",
+                              "one\n/retry\n/retry\n");
+    EXPECT_EQ(o.code, 0) << o.err;
+    std::istringstream lines(o.out);
+    std::vector<std::string> texts;
+    for (std::string line; std::getline(lines, line);) {
+      texts.push_back(nlohmann::json::parse(line)["text"]);
+    }
+    return texts;
+  };
+  const std::vector<std::string> first = answers();
+  EXPECT_EQ(std::set<std::string>(first.begin(), first.end()).size(), 3U);
+  EXPECT_EQ(answers(), first);
 }
 
 TEST_F(CliChat, ASingleTurnReadsNothing) {

@@ -3,7 +3,9 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -281,6 +283,30 @@ TEST_F(CliTrouble, InterruptsAreOneHundredAndThirty) {
   const Outcome answer =
       run(timeout, "generate" + model() + "-p a -n 100000000 --kv-policy window:4 >/dev/null");
   EXPECT_EQ(answer.code, 130) << answer.err;
+}
+
+TEST_F(CliTrouble, EventsAreWholeLinesWhateverEndsTheTool) {
+  const std::string events = folder_.path() + "/events";
+  const std::string command =
+      "generate" + model() + "-p a --temp 0 --ignore-eos " + "--kv-policy window:1 --kv-events ";
+  const Outcome killed = run("timeout -s KILL 1 " + std::string(PADDOCK_CLI),
+                             command + events + " -n 100000000 >/dev/null");
+  EXPECT_NE(killed.code, 0);
+  std::ifstream file(events);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  ASSERT_FALSE(text.empty());
+  EXPECT_EQ(text.back(), '\n');
+  std::istringstream lines(text);
+  int64_t number = 0;
+  for (std::string line; std::getline(lines, line); ++number) {
+    ASSERT_EQ(nlohmann::json::parse(line)["number"], number);
+  }
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full";
+  const Outcome full = paddock(command + "/dev/full -n 40");
+  EXPECT_EQ(full.code, 1);
+  EXPECT_NE(full.err.find("--kv-events /dev/full: not everything could be written: No space left"),
+            std::string::npos)
+      << full.err;
 }
 
 TEST_F(CliTrouble, AFullContextIsSaid) {

@@ -302,6 +302,14 @@ TEST_F(CudaEngine, AttentionOfChunksWithoutLogitsIsCounted) {
     engine.feed(engine.open_session(), std::span(tokens).first(15));
     expect(3 + 4);
   }
+  // Once, however often the host waits for rows of a step's logits.
+  EngineOptions options = on("cuda");
+  options.batch_size = 64;
+  Engine engine(parts(model, options));
+  engine.forward(std::span(tokens).first(50), [](int64_t, std::span<const float>) { return true; });
+  for (const KvLayerStats& layer : engine.kv_stats().layers) {
+    EXPECT_DOUBLE_EQ(layer.attention_seconds, 1e-9) << layer.layer;
+  }
 }
 #endif
 
@@ -318,6 +326,7 @@ TEST_F(CudaEngine, DevicesThatAreNotThereAreNamed) {
   EXPECT_NE(refusal("cuda:99").find("cuda:99"), std::string::npos);
   EXPECT_NE(refusal("cuda:-1").find("'cuda:-1' is unknown"), std::string::npos);
   EXPECT_NE(refusal("cuda:x").find("'cuda:x' is unknown"), std::string::npos);
+  EXPECT_NE(refusal("cuda:0x").find("'cuda:0x' is unknown"), std::string::npos);
   EXPECT_NE(refusal("tpu").find("'tpu' is unknown"), std::string::npos);
 }
 

@@ -1,6 +1,7 @@
 // What the engine counts: against what its requests say of themselves, and as it is printed.
 #include <paddock/paddock.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -137,6 +138,7 @@ TEST(EngineStats, AreWhatTheRequestsSayOfThemselves) {
   Engine roomy(tiny(), options);
   options.kv.budget_bytes = static_cast<uint64_t>(30 * roomy.kv_stats().page_bytes);
   Engine engine(tiny(), options);
+  const auto start = std::chrono::steady_clock::now();
   const SessionId session = engine.open_session();
   engine.feed(session, prompt_of(10));  // no request
   EXPECT_EQ(engine.stats().prompt_tokens, 0);
@@ -157,6 +159,7 @@ TEST(EngineStats, AreWhatTheRequestsSayOfThemselves) {
     EXPECT_EQ(s.queue.count() >= s.first_token.count(), true);
   }
   EXPECT_TRUE(parked);
+  const std::chrono::duration<double> all = std::chrono::steady_clock::now() - start;
   EngineStats sum;
   for (const RequestId id : ids) {
     const auto result = engine.take(id);
@@ -172,6 +175,8 @@ TEST(EngineStats, AreWhatTheRequestsSayOfThemselves) {
       EXPECT_GE(result->timings.first_token_seconds, result->timings.queue_seconds);
       EXPECT_EQ(result->timings.token_gaps.count(),
                 static_cast<int64_t>(result->tokens.size()) - 1);
+      EXPECT_LE(result->timings.first_token_seconds + result->timings.token_gaps.sum_seconds,
+                all.count());
     }
   }
   const EngineStats stats = engine.stats();
@@ -187,6 +192,19 @@ TEST(EngineStats, AreWhatTheRequestsSayOfThemselves) {
   EXPECT_EQ(stats.first_token.count(), 7) << "nor had one a token to make";
   EXPECT_EQ(stats.request.count(), 9);
   EXPECT_EQ(stats.requests_waiting + stats.requests_running + stats.requests_parked, 0);
+}
+
+TEST(EngineStats, ATurnCountsItsOwnTrims) {
+  Engine engine(tiny(), small_options(1, "h2o:16@every:4"));
+  const SessionId session = engine.open_session();
+  int64_t sum = 0;
+  for (const size_t prompt : {30U, 12U, 1U}) {
+    const int64_t trims = engine.generate(session, prompt_of(prompt), greedy(9)).trims;
+    EXPECT_GT(trims, 0);
+    sum += trims;
+  }
+  const auto removed = engine.kv_stats().total.pages_removed;
+  EXPECT_EQ(sum, removed[static_cast<size_t>(RemovalReason::kPolicyTrim)]);
 }
 
 }  // namespace

@@ -59,6 +59,27 @@ TEST(RequestStatus, CountsOnlyWhatWasComputedOfACancelledPrompt) {
 
 // ---- discard
 
+TEST(RequestStatus, OfGenerateItselfNobodyElseIsTold) {
+  Engine engine(tiny(), small());
+  std::stop_source stop;
+  std::vector<std::optional<RequestId>> told;
+  GenerateOptions other = greedy(6);
+  other.on_token = [&](const TokenEvent&) {
+    told.push_back(engine.finished_after(0));
+    return true;
+  };
+  const RequestId id = engine.add(prompt_of(5), other);
+  GenerateOptions own = greedy(6);
+  own.stop_token = stop.get_token();
+  own.on_token = [&](const TokenEvent&) { return stop.request_stop(); };
+  // It has ended before the step in which the other one is told its second token.
+  EXPECT_EQ(engine.generate(prompt_of(3), own).finish_reason, FinishReason::kCancelled);
+  ASSERT_EQ(told.size(), 2U);
+  for (const auto& finished : told) EXPECT_FALSE(finished);
+  run(engine);
+  EXPECT_EQ(engine.finished_after(0), id);
+}
+
 TEST(Discard, ForgetsAResult) {
   Engine engine(tiny(), small());
   const RequestId id = engine.add(prompt_of(5), greedy(3));

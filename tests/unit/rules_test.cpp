@@ -377,6 +377,10 @@ TEST(Reclaim, S3FifoKeepsWhatIsFoundAgain) {
   policy->on_leaf(leaf(7, 1, 102));
   for (int32_t block = 8; block < 12; ++block) policy->on_leaf(leaf(block));
   EXPECT_EQ(all_of(*policy), (Blocks{8, 9, 10, 11, 7}));
+  // What left from the main queue is one.
+  policy->on_leaf(leaf(12, 1, 101));
+  policy->on_leaf(leaf(13));
+  EXPECT_EQ(all_of(*policy), (Blocks{12, 13}));
   // What many came through passes the front of the main queue so often.
   policy->on_leaf(leaf(0, 9, 1000));
   policy->on_leaf(leaf(1, 3, 1001));

@@ -179,6 +179,20 @@ TEST(Parked, AFeedTakesTheMemoryOfWhatWaitsForTheNextStep) {
             Engine(tiny(), shared_memory("full", 0)).generate(text_at(0, 40), greedy(30)).tokens);
 }
 
+TEST(Parked, TheSessionThatWasNotUsedForLongestIsTheFirst) {
+  EngineOptions options = shared_memory("full", 16);
+  options.kv.reuse = false;
+  Engine engine(tiny(), options);
+  const SessionId busy = engine.open_session(), idle = engine.open_session();
+  for (const SessionId session : {busy, idle}) engine.feed(session, text_at(0, 12));
+  engine.feed(busy, text_at(12, 1));
+  EXPECT_EQ(engine.kv_stats().total.pages_active, 8 + 6);
+  engine.generate(text_at(30, 8), greedy(1));
+  EXPECT_EQ(engine.stats().sessions_parked, 1);
+  EXPECT_EQ(engine.generate(busy, text_at(30, 1), greedy(1)).recomputed_tokens, 0);
+  EXPECT_EQ(engine.generate(idle, text_at(30, 1), greedy(1)).recomputed_tokens, 12);
+}
+
 TEST_P(InAnyCompany, AForkGoesOnAsItsOriginWould) {
   const std::string& policy = GetParam().policy;
   for (const size_t prompt : {1U, 16U, 30U}) {
@@ -239,13 +253,24 @@ TEST(Fork, TakesAPlaceAndLeavesItsOriginAlone) {
   EXPECT_NE(refusal_of([&] { engine.fork_session(one); }).find("max_sequences"), std::string::npos);
   EXPECT_NE(refusal_of([&] { engine.open_session(); }).find("max_sequences"), std::string::npos);
   engine.close_session(two);
+  const RequestId place = engine.add(text_at(0, 5), greedy(2));
+  engine.step();
+  EXPECT_NE(refusal_of([&] { engine.fork_session(one); }).find("max_sequences"), std::string::npos)
+      << "what runs has its place";
+  finish_all(engine);
+  EXPECT_TRUE(engine.take(place));
   const RequestId running = engine.add(one, text_at(0, 5), greedy(2));
   EXPECT_NE(refusal_of([&] { engine.fork_session(one); }).find("running a request"),
             std::string::npos);
   finish_all(engine);
   EXPECT_TRUE(engine.take(running));
-  engine.truncate(engine.fork_session(one), 3);
+  const SessionId shorter = engine.fork_session(one);
+  engine.truncate(shorter, 3);
   EXPECT_EQ(engine.session_length(one), 7);
+  // What was taken back is not computed again, and what comes in its place is new.
+  const GenerateResult next = engine.generate(shorter, text_at(20, 2), greedy(1));
+  EXPECT_EQ(next.prompt_tokens, 2);
+  EXPECT_EQ(next.recomputed_tokens, 3);
 }
 
 // ---- who gets tokens
@@ -324,6 +349,50 @@ TEST(Shares, AShortPromptDoesNotWaitForALongOne) {
   EXPECT_EQ(said.counts, (std::vector<int>{0, 1})) << "four tokens each";
   finish_all(engine);
   EXPECT_EQ(engine.take(together)->timings.prefill_tokens, 100);
+}
+
+TEST(Shares, WhoHasNothingToGetDoesNotWait) {
+  const auto alike = text_at(0, 9), other = text_at(3, 9);
+  // Other texts; and a block that ends with the prompt, whose last token runs in any case.
+  for (const auto& [first, second] : {std::pair{alike, other}, {text_at(0, 4), text_at(0, 4)}}) {
+    Engine engine(tiny(), shared_memory("full", 0));
+    Said said;
+    said.add(engine, first, 2);
+    said.add(engine, second, 2);
+    engine.step();
+    EXPECT_EQ(said.counts, (std::vector<int>{1, 1})) << first.size();
+    finish_all(engine);
+  }
+}
+
+TEST(Shares, BesideOneThatDecodesAPromptBringsFewerTokensTheMoreTheySee) {
+  for (const std::string policy : {"full", "window:4"}) {
+    EngineOptions options = shared_memory(policy, 0);
+    options.mixed_prefill = 16;
+    options.kv.reuse = false;
+    Engine engine(tiny(), options);
+    Said said;
+    said.add(engine, text_at(0, 3), 60);
+    engine.step();
+    said.add(engine, text_at(1, 100), 1);
+    std::vector<int64_t> brought;
+    for (int64_t before = 3; said.counts[1] == 0;) {
+      engine.step();
+      const int64_t now = engine.kv_stats().tokens_written;
+      brought.push_back(now - before - 1);
+      before = now;
+    }
+    finish_all(engine);
+    ASSERT_GT(brought.size(), 5U);
+    brought.pop_back();  // what was left
+    EXPECT_TRUE(std::is_sorted(brought.rbegin(), brought.rend()));
+    EXPECT_LE(brought.front(), 16);
+    if (policy == "full") {
+      EXPECT_LE(brought.back(), brought[1] - 3);
+    } else {  // each sees as much as the one before
+      EXPECT_GE(brought.back(), brought[1]);
+    }
+  }
 }
 
 TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
