@@ -96,7 +96,7 @@ void Request::begin(int32_t vocab_size) {
   }
   // And the first tokens of what comes next.
   constexpr size_t kNext = 64;
-  sequence.tokens.reserve(static_cast<size_t>(prompt_end) + expected + kNext);
+  sequence.make_room(prompt_end + static_cast<int64_t>(expected + kNext));
   sampler.emplace(options.sampling, vocab_size);
   const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - added_at;
   result.timings.queue_seconds = waited.count();

@@ -1,9 +1,15 @@
 #include "engine/sequence.h"
 
 namespace paddock {
+namespace {
+
+/// Of a log, taken before anything is decided.
+constexpr int64_t kReservedBytes = 1 << 20;
+
+}  // namespace
 
 void Sequence::open() {
-  tables_ = cache_.open();
+  tables_ = cache_.open(&log_);
   n_told_ = 0;
 }
 
@@ -19,11 +25,19 @@ void Sequence::copy(const Sequence& other) {
   prompt_ends_ = other.prompt_ends_;
   reached_ = other.reached();
   trims_ = other.trims();
+  log_.begin_as(other.log_, other.reached());
 }
 
 void Sequence::fork(const Sequence& other) {
   cache_.fork(other.tables(), *tables_);
   n_told_ = other.n_told_;
+}
+
+void Sequence::make_room(int64_t length) {
+  tokens.reserve(static_cast<size_t>(length));
+  const int64_t entries =
+      std::min(cache_.max_logged(length), kReservedBytes / int64_t{sizeof(DecisionEntry)});
+  log_.make_room(std::max<int64_t>(0, entries - log_.n_entries()));
 }
 
 void Sequence::set_prompt(int64_t end) {
@@ -40,7 +54,13 @@ int64_t Sequence::max_next() {
 }
 
 void Sequence::truncate(int64_t length) {
-  if (length < computed()) cache_.truncate(*tables_, length);
+  if (length < computed()) {
+    cache_.truncate(*tables_, length);
+  } else if (tables_) {
+    cache_.forget_decisions(*tables_, length);
+  } else {
+    log_.cut(length);
+  }
   reached_ = std::min(reached_, length);
   if (length == 0) trims_ = 0;
   const auto told = static_cast<std::ptrdiff_t>(n_told_);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kv/cache_manager.h"
+#include "kv/decision_log.h"
 #include "paddock/tokenizer.h"
 
 namespace paddock {
@@ -16,8 +17,8 @@ namespace paddock {
 /// Its tables in the cache go with it. Used by the thread that drives the engine.
 ///
 /// It may be parked: then it has no tables, and its tokens are computed again when it goes on. What
-/// a rule decides depends on tokens and on where prompts ended alone, and steps end where rules
-/// decide, so it comes back as it was.
+/// rules decided of them before is in its log and is decided again, and steps end where rules
+/// decide, so it comes back as it was, whatever rules would answer now.
 class Sequence {
  public:
   explicit Sequence(CacheManager& cache) : cache_(cache) {}
@@ -55,6 +56,9 @@ class Sequence {
     return std::span(tokens).subspan(static_cast<size_t>(computed()));
   }
 
+  /// Takes memory for a text of so many tokens, and for what rules decide of it, but not for more
+  /// than some; it grows beyond by itself.
+  void make_room(int64_t length);
   /// Says where a prompt ends, for rules that decide there. A length that is reached says nothing.
   void set_prompt(int64_t end);
   /// Most tokens that the next step may bring. It is open.
@@ -77,6 +81,7 @@ class Sequence {
   int64_t trims_ = 0;                   // likewise
   std::vector<PromptEnd> prompt_ends_;  // one for each turn
   size_t n_told_ = 0;                   // of them, to the cache since it was opened
+  DecisionLog log_;                     // what rules have decided of its text
 };
 
 }  // namespace paddock

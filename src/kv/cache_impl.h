@@ -9,6 +9,7 @@
 #include "core/fail.h"
 #include "kv/block_table.h"
 #include "kv/cache_manager.h"
+#include "kv/decision_log.h"
 #include "kv/event_ring.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
@@ -25,6 +26,7 @@ struct CachedSequence {
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   bool is_apart = false;        // the tree has no room for its text: it shares no full block
+  DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
   std::vector<BlockTable> layers;
 };
 
@@ -45,7 +47,7 @@ struct CacheManager::Impl {
   /// lock is held: policies are the host's, and may look at the cache in their destructors.
   void adopt(PolicyMap& map);
   /// Makes it an empty sequence, which is open.
-  void begin(CachedSequence& sequence);
+  void begin(CachedSequence& sequence, DecisionLog* log);
   bool is_pin(SequenceId id) const { return id >= config.max_sequences; }
   int64_t new_blocks(const CachedSequence& sequence, int64_t n) const;
   void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
@@ -120,6 +122,16 @@ struct CacheManager::Impl {
   void violation(const LayerRule& rule, fmt::format_string<Args...> format,
                  Args&&... args) noexcept;
   void remove_victims(SequenceId id, int32_t layer);
+
+  // ---- what was decided before (replay.cpp)
+  /// Whether the sequence's log says what is decided at this length.
+  static bool is_known(const CachedSequence& sequence, int64_t length);
+  /// Makes room for what a step of `n` tokens may decide: commit() takes no memory.
+  void make_log_room(CachedSequence& sequence, int32_t n);
+  /// Choices and runner-up, as they were when the sequence had this length before.
+  void recall(CachedSequence& sequence, int32_t layer);
+  /// Writes them into its log.
+  void note_choices(CachedSequence& sequence, int32_t layer);
 
   KvLayerStats layer_stats(int32_t layer) const;
   void push_event(const RemovalEvent& event);

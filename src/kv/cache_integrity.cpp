@@ -96,6 +96,25 @@ void check_shared(const CacheManager::Impl& cache, const CachedSequence& sequenc
   }
 }
 
+/// What the log has told so far has left, and what it will tell is still there.
+void check_log(const CachedSequence& sequence) {
+  if (!sequence.live || sequence.log == nullptr || sequence.deciding) return;
+  const DecisionLog& log = *sequence.log;
+  bool is_right = sequence.length <= log.reaches();
+  for (int64_t i = 0; i < log.n_entries(); ++i) {
+    const DecisionEntry& e = log.entries()[static_cast<size_t>(i)];
+    const BlockTable& table = sequence.layers[e.layer];
+    const bool is_past = i < log.taken();
+    is_right &= is_past == (e.length <= sequence.length) && e.length <= log.reaches();
+    if (e.kind == DecisionKind::kRunnerUp || e.first_position >= sequence.length) continue;
+    is_right &= is_past == (table.entry_of(e.first_position) == table.n_entries());
+  }
+  if (is_right) return;
+  fail(ErrorCode::kInternal,
+       "a sequence of {} positions does not list what {} of {} logged decisions, up to {}, left it",
+       sequence.length, log.taken(), log.n_entries(), log.reaches());
+}
+
 void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census) {
   const CacheManager::Impl::Counters& count = cache.counters[layer];
   const LayerRule& rule = cache.policies.layer(layer);
@@ -149,6 +168,7 @@ void CacheManager::check_integrity() const {
   const CacheConfig& config = impl_->config;
   Census census{std::vector<int32_t>(config.n_pages), std::vector<uint8_t>(config.n_pages)};
   for (int32_t layer = 0; layer < config.n_layers; ++layer) check_layer(*impl_, layer, census);
+  for (const CachedSequence& sequence : impl_->sequences) check_log(sequence);
   for (int32_t page = 0; page < config.n_pages; ++page) {
     if (census.references[page] != impl_->pool.references(page)) {
       fail(ErrorCode::kInternal, "page {} is listed by {} tables but has {} references", page,

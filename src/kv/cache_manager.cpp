@@ -118,7 +118,7 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
 
 // ---- sequences
 
-void CacheManager::Impl::begin(CachedSequence& sequence) {
+void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log) {
   sequence.live = true;
   sequence.length = 0;
   sequence.reserved = 0;
@@ -127,17 +127,19 @@ void CacheManager::Impl::begin(CachedSequence& sequence) {
   sequence.deciding = false;
   sequence.shared.clear();
   sequence.is_apart = false;
+  sequence.log = log;
+  if (log != nullptr) log->rewind();
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     sequence.layers[layer].clear(policies.layer(layer));
   }
 }
 
-SequenceId CacheManager::open() {
+SequenceId CacheManager::open(DecisionLog* log) {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
     CachedSequence& sequence = impl_->sequences[id];
     if (sequence.live) continue;
     const std::lock_guard lock(impl_->mutex);
-    impl_->begin(sequence);
+    impl_->begin(sequence, log);
     ++impl_->live;
     return id;
   }
@@ -165,6 +167,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
     table.clear(rule(layer));
   }
   sequence.live = false;
+  sequence.log = nullptr;
   --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
 }
 
@@ -232,6 +235,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
+  impl_->make_log_room(sequence, n);
   impl_->needing = request;
   if (!impl_->find_room(sequence, blocks)) {
     ++impl_->refused;
@@ -332,6 +336,7 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
   lock.lock();
   sequence.deciding = false;
+  if (sequence.log != nullptr) sequence.log->reach(sequence.length);
 }
 
 void CacheManager::tick() {

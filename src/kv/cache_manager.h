@@ -24,6 +24,8 @@
 
 namespace paddock {
 
+class DecisionLog;
+
 using SequenceId = int32_t;
 
 struct CacheConfig {
@@ -60,7 +62,9 @@ class CacheManager {
   void set_policies(PolicyMap policies, int64_t max_positions = 0);
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
-  SequenceId open();
+  /// `log`, which outlives it: what rules decided of its text before is decided again, whatever
+  /// they would say now, and what they decide beyond is appended. Null: they are always asked.
+  SequenceId open(DecisionLog* log = nullptr);
   /// Ends a sequence: drops all its pages. Full blocks that `tokens` reach, those of the sequence
   /// from its first position on, are kept for reuse like those of commit(), and also below what
   /// others computed. `reason`: what the log says of the other pages.
@@ -83,6 +87,11 @@ class CacheManager {
   /// Goes by another end of the prompt from now on, without looking back: what was said later is
   /// void. 0, or one that is reached: none.
   void restore_prompt(SequenceId id, int64_t length);
+  /// What its log knows beyond `length`, which it has not reached again, is void.
+  void forget_decisions(SequenceId id, int64_t length);
+  /// Entries that the log of a text of so many positions comes to, but for later turns of rules
+  /// that decide where prompts end.
+  int64_t max_logged(int64_t positions) const;
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
   int64_t max_next(SequenceId id) const;
@@ -91,6 +100,8 @@ class CacheManager {
   /// Reserves pages, in every layer, for `n` tokens after the sequence's length. False if the pool
   /// cannot hold them now: then nothing changed. n <= max_next(), length + n <= max_positions.
   /// Where they begin in a page that others can see, the sequence gets a copy of its own first.
+  /// Takes memory where the sequence's log needs room for what is decided at the end; if that or
+  /// the copy throws nothing has changed.
   /// `request`: whose need it is, for those who ask later why a block is gone.
   bool reserve(SequenceId id, int32_t n, int64_t request = 0);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).

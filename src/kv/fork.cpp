@@ -30,6 +30,9 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   fork.prompt = origin.prompt;
   fork.trims = origin.trims;
   fork.is_apart = origin.is_apart;
+  if (fork.log != nullptr && origin.log != nullptr) {
+    fork.log->begin_as(*origin.log, origin.length);  // beyond it texts may differ
+  }
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

@@ -82,6 +82,8 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
+  if (sequence.log != nullptr)
+    sequence.log->reach(sequence.length);  // rules that share drop nothing
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     impl_->list_blocks(id, layer, known);
   }
@@ -109,7 +111,7 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
       // One block may be listed in two parts.
       all[id].layers[layer].reserve(rule(layer), static_cast<int64_t>(blocks) + 1);
     }
-    impl_->begin(all[id]);
+    impl_->begin(all[id], nullptr);
     ++impl_->pinned;
   }
   if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;

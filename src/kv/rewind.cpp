@@ -106,6 +106,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   }
   sequence.length = length;
   if (length < sequence.prompt) sequence.prompt = 0;
+  if (sequence.log != nullptr) sequence.log->cut(length);
   if (length < block_size) sequence.is_apart = false;
   // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
   // a copy before anything is written there.

@@ -115,15 +115,23 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
 
 void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   const LayerRule& rule = policies.layer(layer);
-  const CachedSequence& sequence = at(id);
+  CachedSequence& sequence = at(id);
   const int64_t excess = sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget;
   if (excess <= 0) return;
   fill_view(sequence, layer);
-  ask(rule,
-      {layer, config.n_layers, config.n_heads, config.block_size, sequence.length,
-       sequence.layers[layer].tokens, view},
-      excess);
+  const bool known = is_known(sequence, sequence.length);
+  if (!known) {
+    ask(rule,
+        {layer, config.n_layers, config.n_heads, config.block_size, sequence.length,
+         sequence.layers[layer].tokens, view},
+        excess);
+  }
   const std::lock_guard lock(mutex);
+  if (known) {
+    recall(sequence, layer);
+  } else {
+    note_choices(sequence, layer);
+  }
   ++counters[layer].decisions;
   remove_victims(id, layer);
 }

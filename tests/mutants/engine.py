@@ -297,7 +297,7 @@ fault("sequence-001", "a sequence that comes back does not know how far it was",
 fault("sequence-002", "what leaves with a parked sequence ended",
       "cache_.close(*tables_, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd")
 fault("sequence-003", "a sequence that comes back has no prompts",
-      "tables_ = cache_.open(); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
+      "tables_ = cache_.open(&log_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
 fault("sequence-004", "all prompts are told at once",
       "«prompt_ends_[n_told_].said_at <= at»; ++n_told_", "true")
 fault("sequence-005", "steps run on through where a prompt became known",
