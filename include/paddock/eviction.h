@@ -127,7 +127,8 @@ class PADDOCK_API EvictionPolicy {
   /// possible one block beyond (the runner-up, for the event log). Whole blocks leave from the
   /// front until the budget is met. Never a protected block, none twice. Where too few are named
   /// the oldest unprotected blocks follow. Equal scores: the less recently used, then the deeper
-  /// block first. At most O(blocks log blocks).
+  /// block first. At most O(blocks log blocks). Asked once for each decision of a sequence: one
+  /// that is parked and computed again decides again what it decided before.
   virtual void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const;
 };
 

@@ -311,6 +311,18 @@ fault("sequence-008", "truncate keeps pending tokens",
 fault("sequence-009", "a prompt begins where nothing was",
       "prompt_ends_.push_back({«reached()», end});", "0")
 
+source("src/engine/sequence.cpp", "replay_test")
+fault("sequence-024", "what rules decided of a text is forgotten when it is parked",
+      "cache_.open(«&log_»);", "nullptr")
+fault("sequence-025", "a fork's rules are asked again",
+      "«log_.begin_as(other.log_, other.reached());»", "")
+fault("sequence-026", "a text that is taken back while it is parked keeps later decisions",
+      "«log_.cut(length);»", "")
+fault("sequence-027", "a text that is taken back while it is computed again keeps later decisions",
+      "«cache_.forget_decisions(*tables_, length);»", "")
+fault("sequence-028", "requests take no memory for what rules will decide",
+      "«log_.make_room(std::max<int64_t>(0, entries - log_.n_entries()));»", "", tests="engine_test")
+
 source("src/engine/step_runner.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 same("engine-012", "forward that throws is not rolled back",
      "} catch (...) { give_back(); throw;",

@@ -909,3 +909,78 @@ fault("kv-133", "pages_to_reach() forgets the pages held",
 fault("kv-284", "a page that several sequences list is counted for each of them",
       "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
       "1", tests="engine_behaviour_test")
+
+source("src/kv/replay.cpp", "replay_test")
+fault("kv-600", "rules are asked again when a text is computed again",
+      "return sequence.log != nullptr && «length <= sequence.log->reaches()»;",
+      "false")
+fault("kv-601", "what is decided at the length that a log reaches is asked again",
+      "return sequence.log != nullptr && «length <= sequence.log->reaches()»;",
+      "length < sequence.log->reaches()")
+fault("kv-602", "commit() takes memory for the log",
+      "«sequence.log->make_room(entries);»", "")
+fault("kv-603", "the log has no room for the runner-up",
+      "return static_cast<int64_t>(ceil_div(excess, block_size)) + «1»;",
+      "0")
+fault("kv-604", "what the manager chose comes back as the policy's choice",
+      "«entry.kind == DecisionKind::kOverruled»});", "false")
+fault("kv-605", "a runner-up that comes back leaves",
+      "if («entry.kind == DecisionKind::kRunnerUp») {", "false")
+fault("kv-606", "the runner-up is not logged",
+      "«if (runner_up >= 0) append(runner_up, runner_up_score, DecisionKind::kRunnerUp);»", "")
+fault("kv-607", "scores come back as 0",
+      "entry.score = «score»;", "0")
+fault("kv-608", "decisions of a layer run together",
+      "entry.begins = «kind != DecisionKind::kRunnerUp && block == choices.front().block»;", "false")
+fault("kv-609", "a log that does not know what is due is taken for one that does",
+      "if («choices.empty()») {", "false")
+fault("kv-610", "a block that left and is not there is passed over",
+      "if («block == table.n_entries()») {", "false")
+fault("kv-611", "room for logs is foreseen as for rules that keep nothing",
+      "ceil_div(positions - «schedule.budget», block_size)", "0")
+fault("kv-612", "room for runners-up is foreseen for each victim",
+      "n += victims + «std::min(victims, decisions)»;", "2 * victims")
+fault("kv-613", "no room is foreseen for runners-up",
+      "n += victims + «std::min(victims, decisions)»;", "0")
+fault("kv-614", "what was taken back while it was computed again is decided all the same",
+      "«if (sequence.log != nullptr) sequence.log->cut(length);»", "")
+
+source("src/kv/decision_log.cpp", "replay_test")
+fault("kv-620", "a log grows entry by entry",
+      "std::max(least, «2 * static_cast<size_t>(size_)»);", "least")
+fault("kv-621", "a log that grows forgets what it knew",
+      "«fresh->assign(mine.begin(), mine.end());»", "")
+fault("kv-622", "who shares a log writes into the other's",
+      "(«is_own()» && entries_->capacity() >= least)", "(entries_ != nullptr)")
+fault("kv-623", "what was cut stays among the entries",
+      "«entries_->resize(static_cast<size_t>(size_));» // what was cut goes", "")
+fault("kv-624", "a log goes back to what it reached last",
+      "reaches_ = std::max(«reaches_», length);", "length")
+fault("kv-625", "decisions of another layer are taken",
+      "left[0].length != length || «left[0].layer != layer»", "false")
+fault("kv-626", "the same decision is taken again and again",
+      "«next_ += static_cast<int64_t>(n);»", "")
+fault("kv-627", "decisions at the length that a text goes back to are void",
+      "return «entry.length <= length»;", "entry.length < length")
+fault("kv-628", "a log that was cut reaches as far as before",
+      "«reaches_ = std::min(reaches_, length);»", "")
+fault("kv-629", "a fork's decisions are the origin's later ones, too",
+      "next_ = size_; «cut(length);»", "")
+fault("kv-630", "a fork lists what has left it before",
+      "«next_ = size_;» cut(length);", "")
+fault("kv-631", "room that a fork has is not used",
+      "«is_own() && entries_ != other.entries_ && entries_->capacity() >= its.size()»", "false")
+
+source("src/kv/fork.cpp", "replay_test")
+fault("kv-632", "a fork that is parked does not know what was decided of its beginning",
+      "«fork.log->begin_as(*origin.log, origin.length);»", "")
+
+source("src/kv/rewind.cpp", "replay_test")
+fault("kv-633", "decisions that were taken back are decided again",
+      "«if (sequence.log != nullptr) sequence.log->cut(length);»", "")
+
+source("src/kv/cache_manager.cpp", "replay_test")
+fault("kv-634", "a text that is computed again begins in the middle of its log",
+      "«if (log != nullptr) log->rewind();»", "")
+fault("kv-635", "the log does not hear how far it reaches",
+      "«if (sequence.log != nullptr) sequence.log->reach(sequence.length);»", "")

@@ -78,6 +78,7 @@ class Texts {
  public:
   Texts(const std::string& spec, int32_t block, uint32_t seed)
       : random_(seed),
+        is_fickle_(spec.find("fickle") != std::string::npos),
         cache_({kLayers, 4, block, 2000, 64, kSequences, 400, 13, 10'000},
                PolicyMap::parse(spec, kLayers, fickle_policies())) {}
 
@@ -185,6 +186,9 @@ class Texts {
     const int64_t asked = g_asked, decided = decisions(cache_);
     cache_.commit(id, sequence.tokens);
     cache_.tick();
+    if (!known && is_fickle_) {
+      EXPECT_EQ(g_asked - asked, decisions(cache_) - decided) << "at " << before + n;
+    }
     if (known) {
       EXPECT_EQ(g_asked, asked) << "asked again at " << before + n;
       replayed_ += decisions(cache_) - decided;
@@ -200,6 +204,7 @@ class Texts {
   }
 
   std::mt19937 random_;
+  bool is_fickle_;  // all rules that are asked count it
   CacheManager cache_;
   std::vector<std::unique_ptr<Text>> texts_;
   int64_t replayed_ = 0;  // decisions
@@ -243,8 +248,8 @@ std::unique_ptr<CacheManager> cache_for(const std::string& spec, int32_t block) 
 }
 
 TEST(Replay, ALogIsSmallAndForeseen) {
-  for (const std::string spec : {"fickle:h2o:128", "fickle:lru:64@every:1",
-                                 "fickle:knorm:100@every:7", "0=full,1=fickle:tova:256@every:32"}) {
+  for (const std::string spec : {"h2o:128", "lru:64@every:1", "knorm:100@every:7",
+                                 "0=full,1=tova:256@every:32", "fickle:lru:64@every:16"}) {
     for (const int32_t block : {1, 4, 16}) {
       SCOPED_TRACE(testing::Message() << spec << ", blocks of " << block);
       const auto cache = cache_for(spec, block);
@@ -256,13 +261,39 @@ TEST(Replay, ALogIsSmallAndForeseen) {
         // Of each block one entry when it leaves, and one at most as a runner-up; a log that grows
         // doubles.
         EXPECT_LE(log.bytes(), int64_t{2 * 2 * 24} * kLayers * n / block);
+        // Foreseen without waste; where the manager chooses there is no runner-up.
+        const int64_t spare = kLayers * (64 / block + 16) + (spec[0] == 'f' ? n / 16 : 0);
+        EXPECT_GE(log.n_entries() + spare, cache->max_logged(n));
       }
       EXPECT_GT(log.n_entries(), 0);
-      // Foreseen without waste: that many blocks have left.
-      EXPECT_GE(3 * log.n_entries(), cache->max_logged(30'000));
       cache->close(id);
     }
   }
+}
+
+TEST(Replay, ALogGivesTheDecisionThatIsDueOrNone) {
+  DecisionLog log;
+  log.make_room(5);
+  log.append({.length = 8, .layer = 0, .begins = true});
+  log.append({.length = 8, .layer = 0, .kind = DecisionKind::kRunnerUp});
+  log.append({.length = 8, .layer = 0, .begins = true});  // the same layer once more
+  log.append({.length = 8, .layer = 1, .begins = true});
+  log.append({.length = 16, .layer = 1, .begins = true});
+  log.reach(20);
+  EXPECT_TRUE(log.take(8, 0).empty());  // all is taken
+  log.rewind();
+  EXPECT_TRUE(log.take(8, 1).empty());
+  EXPECT_EQ(log.take(8, 0).size(), 2U);
+  EXPECT_EQ(log.take(8, 0).size(), 1U);
+  EXPECT_TRUE(log.take(8, 0).empty());
+  EXPECT_EQ(log.take(8, 1).size(), 1U);
+  EXPECT_TRUE(log.take(8, 1).empty());
+  log.cut(8);
+  EXPECT_EQ(log.reaches(), 8);
+  EXPECT_EQ(log.n_entries(), 4);
+  EXPECT_EQ(log.taken(), 4);
+  log.rewind();
+  EXPECT_THROW(log.append({.length = 16}), Error) << "not all is taken";
 }
 
 TEST(Replay, NothingIsAllocatedWhereARuleDecides) {
@@ -270,6 +301,7 @@ TEST(Replay, NothingIsAllocatedWhereARuleDecides) {
   const auto cache = cache_for("h2o:64@every:16", 4);
   DecisionLog log;
   const SequenceId id = cache->open(&log);
+  const int64_t at_first = g_allocations;
   for (int32_t i = 0; i < 60; ++i) {
     ASSERT_TRUE(cache->reserve(id, 16));
     const int64_t before = g_allocations;
@@ -277,6 +309,7 @@ TEST(Replay, NothingIsAllocatedWhereARuleDecides) {
     EXPECT_EQ(g_allocations, before) << i;
   }
   EXPECT_GT(log.n_entries(), 100);
+  EXPECT_LT(g_allocations - at_first, 30) << "it doubles";
   // With room from the beginning steps take none either.
   const auto entries = log.n_entries();
   cache->close(id);
@@ -335,12 +368,37 @@ TEST(Replay, AForkTakesNoMemoryAndNothingOfWhatCameAfter) {
   int64_t asked = g_asked;
   feed(*cache, fork, 100);
   EXPECT_GT(g_asked, asked);
-  asked = g_asked;
   const std::string forked = seen(*cache, fork);
+  // One that has room of its own uses it.
+  DecisionLog roomy;
+  roomy.make_room(1000);
+  const SequenceId another = cache->open(&roomy);
+  const int64_t now = g_allocations;
+  cache->fork(fork, another);
+  feed(*cache, another, 200);
+  EXPECT_EQ(g_allocations, now);
+  asked = g_asked;
   feed(*cache, again, 100);
   EXPECT_EQ(g_asked, asked);
   EXPECT_NE(seen(*cache, again), forked);
   cache->check_integrity();
+}
+
+TEST(Replay, ABlockThatIsNotThereCannotLeave) {
+  const auto cache = cache_for("h2o:32@every:8", 4);
+  DecisionLog log;
+  log.make_room(1);
+  log.append({.length = 40, .first_position = 400, .layer = 0, .begins = true});
+  log.reach(64);
+  const SequenceId id = cache->open(&log);
+  feed(*cache, id, 32);
+  try {
+    feed(*cache, id, 40);
+    FAIL() << "nothing noticed it";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInternal) << e.what();
+    EXPECT_NE(std::string(e.what()).find("400"), std::string::npos) << e.what();
+  }
 }
 
 TEST(Replay, ALogOfAnotherTextIsAFault) {
