@@ -65,84 +65,126 @@ inline I16Lanes dot_bytes(const uint8_t* chunks, const int8_t* x, int32_t start)
   return even + odd;
 }
 
+// One block of weights, of 16 rows, times the tokens of a tile: each format's own way. `w`: the
+// block; `k`: its first column.
+template <int32_t kFormat, int kTokens>
+[[gnu::always_inline]] inline void add_nibbles(const uint8_t* w, int64_t k, const Tile& tile,
+                                               Sums<kTokens>& sums) {
+  const int64_t b = k / 32;
+  const F16Lanes scale = halves(w);
+  const F16Lanes min = kFormat == kNibbles4_1 ? halves(w + 32) : F16Lanes{};
+  const uint8_t* chunks = w + (kFormat == kNibbles4_1 ? 64 : 32);
+  for (int t = 0; t < kTokens; ++t) {
+    const InputBlock& in = tile.blocks[t][b];
+    const int32_t start = kFormat == kNibbles4_0 ? -8 * (in.sum[0] + in.sum[1]) : 0;
+    const F16Lanes dot = to_float(dot_nibbles(chunks, tile.x[t] + k, start));
+    sums[t] = madd(dot, scale * in.scale, sums[t]);
+    if constexpr (kFormat == kNibbles4_1) sums[t] = madd(min, all_lanes(in.scaled_sum), sums[t]);
+  }
+}
+
+template <int kTokens>
+[[gnu::always_inline]] inline void add_bytes(const uint8_t* w, int64_t k, const Tile& tile,
+                                             Sums<kTokens>& sums) {
+  const int64_t b = k / 32;
+  const F16Lanes scale = halves(w);
+  for (int t = 0; t < kTokens; ++t) {
+    const InputBlock& in = tile.blocks[t][b];
+    const int32_t start = -128 * (in.sum[0] + in.sum[1]);
+    const F16Lanes dot = to_float(dot_bytes<8>(w + 32, tile.x[t] + k, start));
+    sums[t] = madd(dot, scale * in.scale, sums[t]);
+  }
+}
+
+template <int kTokens>
+[[gnu::always_inline]] inline void add_super4(const uint8_t* w, int64_t k, const Tile& tile,
+                                              Sums<kTokens>& sums) {
+  const int64_t b = k / 32;
+  const F16Lanes d = halves(w);
+  const F16Lanes dmin = halves(w + 32);
+  for (int j = 0; j < 8; ++j) {
+    const uint8_t* sub = w + 64 + j * 288;
+    const F16Lanes scale = d * bytes_to_float(sub);
+    const F16Lanes min = dmin * bytes_to_float(sub + 16);
+    for (int t = 0; t < kTokens; ++t) {
+      const InputBlock& in = tile.blocks[t][b + j];
+      const F16Lanes dot = to_float(dot_nibbles(sub + 32, tile.x[t] + k + 32 * j, 0));
+      sums[t] = madd(dot, scale * in.scale, sums[t]);
+      sums[t] = madd(min, all_lanes(-in.scaled_sum), sums[t]);
+    }
+  }
+}
+
+template <int32_t kFormat, int kTokens>
+[[gnu::always_inline]] inline void add_super8(const uint8_t* w, int64_t k, const Tile& tile,
+                                              Sums<kTokens>& sums) {
+  const int64_t b = k / 32;
+  constexpr int32_t kOffset = kFormat == kSuper8Q6 ? 32 : 4;
+  const F16Lanes d = halves(w);
+  for (int j = 0; j < 16; ++j) {
+    const uint8_t* sub = w + 32 + j * 272;
+    const F16Lanes scale = d * signed_bytes_to_float(sub);
+    for (int t = 0; t < kTokens; ++t) {
+      const InputBlock& in = tile.blocks[t][b + j / 2];
+      const F16Lanes dot =
+          to_float(dot_bytes<4>(sub + 16, tile.x[t] + k + 16 * j, -kOffset * in.sum[j % 2]));
+      sums[t] = madd(dot, scale * in.scale, sums[t]);
+    }
+  }
+}
+
+template <int kTokens>
+[[gnu::always_inline]] inline void add_expanded(const uint8_t* w, int64_t k, const Tile& tile,
+                                                Sums<kTokens>& sums) {
+  const int64_t b = k / 32;
+  F16Lanes scale;
+  F16Lanes min;
+  std::memcpy(&scale, w, 64);
+  std::memcpy(&min, w + 64, 64);
+  const int half = static_cast<int>(k / 16 % 2);
+  for (int t = 0; t < kTokens; ++t) {
+    const InputBlock& in = tile.blocks[t][b];
+    const F16Lanes dot = to_float(dot_bytes<4>(w + 128, tile.x[t] + k, 0));
+    sums[t] = madd(dot, scale * in.scale, sums[t]);
+    sums[t] = madd(min, all_lanes(in.scale * static_cast<float>(in.sum[half])), sums[t]);
+  }
+}
+
+template <int32_t kFormat, int kTokens>
+[[gnu::always_inline]] inline void add_floats(const uint8_t* w, int64_t k, const Tile& tile,
+                                              Sums<kTokens>& sums) {
+  F16Lanes weights;
+  if constexpr (kFormat == kFloat32) {
+    std::memcpy(&weights, w, 64);
+  } else if constexpr (kFormat == kFloat16) {
+    weights = halves(w);
+  } else {
+    typedef uint16_t U16 __attribute__((vector_size(32)));
+    typedef uint32_t U32 __attribute__((vector_size(64)));
+    U16 raw;
+    std::memcpy(&raw, w, sizeof(raw));
+    const U32 wide = __builtin_convertvector(raw, U32) << 16;
+    std::memcpy(&weights, &wide, sizeof(weights));
+  }
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] = madd(weights, all_lanes(tile.floats[t][k]), sums[t]);
+  }
+}
+
 template <int32_t kFormat, int kTokens>
 inline void add_block(const uint8_t* w, int64_t k, const Tile& tile, Sums<kTokens>& sums) {
-  const int64_t b = k / 32;
   if constexpr (kFormat == kNibbles4_0 || kFormat == kNibbles4_1) {
-    const F16Lanes scale = halves(w);
-    const F16Lanes min = kFormat == kNibbles4_1 ? halves(w + 32) : F16Lanes{};
-    const uint8_t* chunks = w + (kFormat == kNibbles4_1 ? 64 : 32);
-    for (int t = 0; t < kTokens; ++t) {
-      const InputBlock& in = tile.blocks[t][b];
-      const int32_t start = kFormat == kNibbles4_0 ? -8 * (in.sum[0] + in.sum[1]) : 0;
-      const F16Lanes dot = to_float(dot_nibbles(chunks, tile.x[t] + k, start));
-      sums[t] = madd(dot, scale * in.scale, sums[t]);
-      if constexpr (kFormat == kNibbles4_1) sums[t] = madd(min, all_lanes(in.scaled_sum), sums[t]);
-    }
+    add_nibbles<kFormat>(w, k, tile, sums);
   } else if constexpr (kFormat == kBytes) {
-    const F16Lanes scale = halves(w);
-    for (int t = 0; t < kTokens; ++t) {
-      const InputBlock& in = tile.blocks[t][b];
-      const int32_t start = -128 * (in.sum[0] + in.sum[1]);
-      const F16Lanes dot = to_float(dot_bytes<8>(w + 32, tile.x[t] + k, start));
-      sums[t] = madd(dot, scale * in.scale, sums[t]);
-    }
+    add_bytes(w, k, tile, sums);
   } else if constexpr (kFormat == kSuper4) {
-    const F16Lanes d = halves(w);
-    const F16Lanes dmin = halves(w + 32);
-    for (int j = 0; j < 8; ++j) {
-      const uint8_t* sub = w + 64 + j * 288;
-      const F16Lanes scale = d * bytes_to_float(sub);
-      const F16Lanes min = dmin * bytes_to_float(sub + 16);
-      for (int t = 0; t < kTokens; ++t) {
-        const InputBlock& in = tile.blocks[t][b + j];
-        const F16Lanes dot = to_float(dot_nibbles(sub + 32, tile.x[t] + k + 32 * j, 0));
-        sums[t] = madd(dot, scale * in.scale, sums[t]);
-        sums[t] = madd(min, all_lanes(-in.scaled_sum), sums[t]);
-      }
-    }
+    add_super4(w, k, tile, sums);
   } else if constexpr (kFormat == kSuper8Q6 || kFormat == kSuper8Q3) {
-    constexpr int32_t kOffset = kFormat == kSuper8Q6 ? 32 : 4;
-    const F16Lanes d = halves(w);
-    for (int j = 0; j < 16; ++j) {
-      const uint8_t* sub = w + 32 + j * 272;
-      const F16Lanes scale = d * signed_bytes_to_float(sub);
-      for (int t = 0; t < kTokens; ++t) {
-        const InputBlock& in = tile.blocks[t][b + j / 2];
-        const F16Lanes dot =
-            to_float(dot_bytes<4>(sub + 16, tile.x[t] + k + 16 * j, -kOffset * in.sum[j % 2]));
-        sums[t] = madd(dot, scale * in.scale, sums[t]);
-      }
-    }
+    add_super8<kFormat>(w, k, tile, sums);
   } else if constexpr (kFormat == kExpanded) {
-    F16Lanes scale;
-    F16Lanes min;
-    std::memcpy(&scale, w, 64);
-    std::memcpy(&min, w + 64, 64);
-    const int half = static_cast<int>(k / 16 % 2);
-    for (int t = 0; t < kTokens; ++t) {
-      const InputBlock& in = tile.blocks[t][b];
-      const F16Lanes dot = to_float(dot_bytes<4>(w + 128, tile.x[t] + k, 0));
-      sums[t] = madd(dot, scale * in.scale, sums[t]);
-      sums[t] = madd(min, all_lanes(in.scale * static_cast<float>(in.sum[half])), sums[t]);
-    }
+    add_expanded(w, k, tile, sums);
   } else {
-    F16Lanes weights;
-    if constexpr (kFormat == kFloat32) {
-      std::memcpy(&weights, w, 64);
-    } else if constexpr (kFormat == kFloat16) {
-      weights = halves(w);
-    } else {
-      typedef uint16_t U16 __attribute__((vector_size(32)));
-      typedef uint32_t U32 __attribute__((vector_size(64)));
-      U16 raw;
-      std::memcpy(&raw, w, sizeof(raw));
-      const U32 wide = __builtin_convertvector(raw, U32) << 16;
-      std::memcpy(&weights, &wide, sizeof(weights));
-    }
-    for (int t = 0; t < kTokens; ++t) {
-      sums[t] = madd(weights, all_lanes(tile.floats[t][k]), sums[t]);
-    }
+    add_floats<kFormat>(w, k, tile, sums);
   }
 }
 

@@ -40,6 +40,22 @@ PADDOCK_HD inline int32_t mass_warp_bytes(const Rows& rows) {
          S::kHeads * S::kPitch * 4;
 }
 
+/// What the lanes' scores of the `n` rows of a tile give, all heads together, to the rows' entries.
+/// `is_real`: this lane's head is one of the query's.
+template <typename S>
+PADDOCK_DEVICE void add_masses(const float (&scores)[S::kScores], float lse, int32_t n,
+                               bool is_real, const int32_t* entries, int64_t* masses) {
+  PADDOCK_UNROLL for (int i = 0; i < S::kScores; ++i) {
+    const int row = S::row_of_score(i);
+    int64_t mass = row < n && is_real ? to_fixed(simt::fast_exp2(scores[i] - lse)) : 0;
+    PADDOCK_UNROLL for (int mask = 1; mask < S::kHeads; mask *= 2) {
+      mass += simt::shfl_xor(mass, mask);
+    }
+    const bool leads = simt::lane() % S::kHeads == 0;
+    if (leads && row < n) simt::atomic_add(masses + simt::load(entries + row), mass);
+  }
+}
+
 template <typename S>
 PADDOCK_KERNEL(kThreads, S::kBlocks)
 void mass_kernel(MassParams p) {
@@ -101,18 +117,8 @@ void mass_kernel(MassParams p) {
     PADDOCK_CP_ASYNC_WAIT("stage", S::kStages - 1);
     float scores[S::kScores];
     score_tile<S>(stages + stage * stage_bytes, p.rows.vectors, q, scores);
-    PADDOCK_UNROLL for (int i = 0; i < S::kScores; ++i) {
-      const int row = S::row_of_score(i);
-      const bool real = row < n && head < query.n_heads;
-      int64_t mass = real ? to_fixed(simt::fast_exp2(scores[i] - lse)) : 0;
-      PADDOCK_UNROLL for (int mask = 1; mask < S::kHeads; mask *= 2) {
-        mass += simt::shfl_xor(mass, mask);
-      }
-      if (head == 0 && row < n) {
-        simt::atomic_add(masses + simt::load(entries + tile % (S::kStages + 1) * kTile + row),
-                         mass);
-      }
-    }
+    add_masses<S>(scores, lse, n, head < query.n_heads, entries + tile % (S::kStages + 1) * kTile,
+                  masses);
   }
 }
 

@@ -158,21 +158,49 @@ PADDOCK_DEVICE void merge_splits(const TensorParams& p, const Query& query, int3
   }
 }
 
+/// Which entry of the list a block takes, which group of heads, and which piece of the splits.
+struct Work {
+  int32_t i, group, piece;
+
+  PADDOCK_DEVICE explicit Work(const TensorParams& p) {
+    const int32_t row = simt::block_x() / p.groups;
+    group = simt::block_x() - row * p.groups;
+    i = row / p.pieces;
+    piece = row - i * p.pieces;
+  }
+};
+
+/// Tiles on their way, the next one first, and the splits that they are of.
+template <int kStages>
+struct Ahead {
+  Tile tiles[kStages] = {};
+  int32_t splits[kStages];
+
+  PADDOCK_DEVICE void put(const Tile& tile, int32_t split) {
+    tiles[kStages - 1] = tile;
+    splits[kStages - 1] = split;
+  }
+  PADDOCK_DEVICE void advance() {
+    PADDOCK_UNROLL for (int k = 1; k < kStages; ++k) {
+      tiles[k - 1] = tiles[k];
+      splits[k - 1] = splits[k];
+    }
+  }
+};
+
 template <typename H, int kDim>
 PADDOCK_KERNEL(kThreads, Form<kDim>::kBlocks)
 void tensor_kernel(TensorParams p) {
   constexpr int kStages = Form<kDim>::kStages;
-  const int32_t row = simt::block_x() / p.groups;
-  const int32_t group = simt::block_x() - row * p.groups;
-  const int32_t i = row / p.pieces;
-  const int32_t piece = row - i * p.pieces;
+  const Work work(p);
+  const int32_t i = work.i;
   const auto [sequence, index] = load_item(p.args, p.list, i);
-  const Query query = make_query(p.args, sequence, index, kHeads, group);
+  const Query query = make_query(p.args, sequence, index, kHeads, work.group);
   const LiveEntries live = live_entries(p.args, query);
   const Splits splits =
       cut_table(p.args.kv.geometry(), sequence.visibility, query.position(), live.n);
   const int32_t per_piece = (splits.n + p.pieces - 1) / p.pieces;
-  const int32_t begin = piece * per_piece;
+  const int32_t begin = work.piece * per_piece;
   const int32_t end = simt::min(begin + per_piece, splits.n);
   if (begin >= end) return;  // fewer splits than pieces
   // The angles that a piece most likely begins with are asked for before the table is: sinks, if
@@ -183,8 +211,7 @@ void tensor_kernel(TensorParams p) {
   Walk walk(p.args, query, live, splits.range(begin), kv_row_bytes(kDim, sizeof(H)));
   const int64_t to_values = p.args.kv.to_values(sizeof(H));
   Stage<kDim>* stages = stages_of<kDim>(simt::warp());
-  Tile tiles[kStages] = {};    // on their way, the next one first
-  int32_t of_splits[kStages];  // likewise
+  Ahead<kStages> ahead;
   const float scale = p.args.scale * kLog2E;
   Running<H, kDim> running;
   uint32_t q[kDim / 8];
@@ -206,35 +233,31 @@ void tensor_kernel(TensorParams p) {
       walk.go_on(splits.range(++fetched));
       tile = walk.next();
     }
-    tiles[kStages - 1] = tile;
-    of_splits[kStages - 1] = fetched;
+    ahead.put(tile, fetched);
     PADDOCK_SYNC_WARP("stage used");
     if (tile.n > 0) copy_tile<kDim>(p.args.kv, to_values, tile, stages + stage);
     simt::cp_async_commit();
     stage = stage + 1 == kStages ? 0 : stage + 1;
     if (number >= 0) {
-      while (split < (tiles[0].n > 0 ? of_splits[0] : end)) end_split();
-      if (tiles[0].n == 0) break;
-      if (tiles[0].rotation != rotation) {
-        rotation = tiles[0].rotation;
+      const Tile& next = ahead.tiles[0];
+      while (split < (next.n > 0 ? ahead.splits[0] : end)) end_split();
+      if (next.n == 0) break;
+      if (next.rotation != rotation) {
+        rotation = next.rotation;
         turn_queries<H, kDim>(
             p.args, query, rotation == likely ? likely_angle : angle_row(p.args, query, rotation),
             q);
       }
       PADDOCK_CP_ASYNC_WAIT("stage", kStages - 1);
       PADDOCK_SYNC_WARP("stage ready");
-      running.take(scale, q, tiles[0].n, stages + stage);
+      running.take(scale, q, next.n, stages + stage);
     }
-    PADDOCK_UNROLL for (int k = 1; k < kStages; ++k) {
-      tiles[k - 1] = tiles[k];
-      of_splits[k - 1] = of_splits[k];
-    }
+    ahead.advance();
   }
   if (splits.n == 1) return;
   const int32_t pieces = (splits.n + per_piece - 1) / per_piece;
-  if (is_last(p.args.arrivals + int64_t{i} * p.groups + group, pieces)) {
-    merge_splits<kDim>(p, query, i, splits.n);
-  }
+  uint32_t* arrivals = p.args.arrivals + int64_t{i} * p.groups + work.group;
+  if (is_last(arrivals, pieces)) merge_splits<kDim>(p, query, i, splits.n);
 }
 
 /// Into how many pieces to cut the splits of each row of work: few long ones that run at once

@@ -202,37 +202,44 @@ PADDOCK_DEVICE bool wants(const Params& p, const SampleRow& how, Cut by) {
   return by == Cut::kTopK ? how.top_k > 0 && how.top_k < p.args.vocab_size : how.top_p < 1.0F;
 }
 
-/// One digit of the search; digits have kDigitBits, kDigitBits and 10 bits.
+/// One digit of the search for a row's cut; digits have kDigitBits, kDigitBits and 10 bits.
 template <Cut kBy>
-PADDOCK_KERNEL(kThreads)
-void select_kernel(Params p, int digit) {
-  // Sums of weights in three parts of 16 bits, which shared memory adds quickly.
-  PADDOCK_SHARED(uint32_t, sums, 3 * kBins);
-  PADDOCK_SHARED(uint64_t, scratch, kWarps);
-  PADDOCK_SHARED(uint32_t, last, 1);
-  const Row row = row_of(p);
-  const RowState state = simt::load(row.state);
-  if (state.done != 0 || !wants(p, row.how, kBy)) return;
-  const int shift = digit == 0 ? 32 - kDigitBits : digit == 1 ? 32 - 2 * kDigitBits : 0;
-  const int bits = digit == 2 ? 32 - 2 * kDigitBits : kDigitBits;
-  const float best = key_logit(state.best);
-  const auto weight = [&](uint32_t key) -> uint64_t {
-    return kBy == Cut::kTopK ? 1 : logit_weight(key_logit(key), best, 1.0F);
-  };
-  const auto has_prefix = [&](uint32_t key) {
-    return digit == 0 || key >> (shift + bits) == state.prefix;
-  };
-  const auto bin_of = [&](uint32_t key) {
-    return static_cast<int32_t>(key >> shift & ((1U << bits) - 1U));
-  };
+struct Digit {
+  RowState state;
+  float best;
+  int number, shift, bits;
 
+  PADDOCK_DEVICE Digit(const RowState& known, int digit)
+      : state(known),
+        best(key_logit(known.best)),
+        number(digit),
+        shift(digit == 0   ? 32 - kDigitBits
+              : digit == 1 ? 32 - 2 * kDigitBits
+                           : 0),
+        bits(digit == 2 ? 32 - 2 * kDigitBits : kDigitBits) {}
+  PADDOCK_DEVICE uint64_t weight(uint32_t key) const {
+    return kBy == Cut::kTopK ? 1 : logit_weight(key_logit(key), best, 1.0F);
+  }
+  PADDOCK_DEVICE bool has_prefix(uint32_t key) const {
+    return number == 0 || key >> (shift + bits) == state.prefix;
+  }
+  PADDOCK_DEVICE int32_t bin_of(uint32_t key) const {
+    return static_cast<int32_t>(key >> shift & ((1U << bits) - 1U));
+  }
+};
+
+/// Adds the weights of the block's logits to the row's bins. `sums`: those of the block, in three
+/// parts of 16 bits, which shared memory adds quickly.
+template <Cut kBy>
+PADDOCK_DEVICE void fill_bins(const Params& p, const Row& row, const Digit<kBy>& digit,
+                              uint32_t* sums) {
   for (int i = simt::thread_x(); i < 3 * kBins; i += kThreads) simt::store(sums + i, 0U);
   PADDOCK_SYNC("sums cleared");
   for_each_logit(p, row, [&](int32_t, float logit) {
     const uint32_t key = logit_key(logit);
-    if (key <= state.cut || !has_prefix(key)) return;  // those at the cut come below
-    const uint64_t w = weight(key);
-    uint32_t* sum = sums + bin_of(key);
+    if (key <= digit.state.cut || !digit.has_prefix(key)) return;  // those at the cut come below
+    const uint64_t w = digit.weight(key);
+    uint32_t* sum = sums + digit.bin_of(key);
     PADDOCK_UNROLL for (int part = 0; part < (kBy == Cut::kTopK ? 1 : 3); ++part) {
       const auto some = static_cast<uint32_t>(w >> (16 * part) & 0xFFFFU);
       if (some != 0) simt::atomic_add(sum + part * kBins, some);
@@ -244,6 +251,19 @@ void select_kernel(Params p, int digit) {
                          (uint64_t{simt::load(sums + 2 * kBins + bin)} << 32);
     if (sum != 0) simt::atomic_add(row.bins + bin, sum);
   }
+}
+
+template <Cut kBy>
+PADDOCK_KERNEL(kThreads)
+void select_kernel(Params p, int number) {
+  PADDOCK_SHARED(uint32_t, sums, 3 * kBins);
+  PADDOCK_SHARED(uint64_t, scratch, kWarps);
+  PADDOCK_SHARED(uint32_t, last, 1);
+  const Row row = row_of(p);
+  const RowState state = simt::load(row.state);
+  if (state.done != 0 || !wants(p, row.how, kBy)) return;
+  const Digit<kBy> digit(state, number);
+  fill_bins(p, row, digit, sums);
   if (!is_last(p, row, last)) return;
 
   uint64_t own[kBinsEach];  // from the uppermost bin down
@@ -252,14 +272,14 @@ void select_kernel(Params p, int digit) {
   PADDOCK_UNROLL for (int i = 0; i < kBinsEach; ++i) {
     own[i] = simt::load(row.bins + first - i);
     simt::store(row.bins + first - i, uint64_t{0});
-    if (state.cut != 0 && has_prefix(state.cut) && bin_of(state.cut) == first - i) {
-      own[i] += state.equals * weight(state.cut);
+    if (state.cut != 0 && digit.has_prefix(state.cut) && digit.bin_of(state.cut) == first - i) {
+      own[i] += state.equals * digit.weight(state.cut);
     }
     sum += own[i];
   }
   const Scan<uint64_t> scan = scan_block(sum, scratch);
   uint64_t left = state.left;
-  if (digit == 0) {
+  if (number == 0) {
     left = kBy == Cut::kTopK ? static_cast<uint64_t>(row.how.top_k)
                              : share_of(row.how.top_p, scan.total);
   }
@@ -271,11 +291,12 @@ void select_kernel(Params p, int digit) {
     left -= own[i];
     --bin;
   }
-  const uint32_t prefix = (digit == 0 ? 0U : state.prefix << bits) | static_cast<uint32_t>(bin);
+  const uint32_t prefix =
+      (number == 0 ? 0U : state.prefix << digit.bits) | static_cast<uint32_t>(bin);
   simt::store(&row.state->prefix, prefix);
   simt::store(&row.state->left, left);
-  if (digit < 2) return;
-  const uint64_t each = weight(prefix);
+  if (number < 2) return;
+  const uint64_t each = digit.weight(prefix);
   simt::store(&row.state->cut, prefix);
   simt::store(&row.state->equals, static_cast<uint32_t>((left + each - 1) / each));
 }
@@ -293,6 +314,78 @@ PADDOCK_DEVICE uint32_t staying(uint32_t equals, uint32_t earlier, uint32_t here
   return earlier >= equals ? 0U : simt::min(here, equals - earlier);
 }
 
+/// What the logits of a row weigh when one of them is drawn.
+struct Weights {
+  float best, temperature;
+  uint32_t best_key;
+  uint64_t least;  // at temperature 1: what min_p leaves
+
+  PADDOCK_DEVICE Weights(const RowState& state, const SampleRow& how)
+      : best(key_logit(state.best)),
+        temperature(how.temperature),
+        best_key(state.best),
+        least(how.min_p > 0.0F ? share_of(how.min_p, kWeightOne) : 0) {}
+  PADDOCK_DEVICE uint64_t of(uint32_t key) const {
+    const float logit = key_logit(key);
+    if (key != best_key && logit_weight(logit, best, 1.0F) < least) return 0;
+    return logit_weight(logit, best, temperature);
+  }
+};
+
+/// In which slice the draw falls; one thread each.
+PADDOCK_DEVICE Found find_slice(const Params& p, const Row& row, const RowState& state,
+                                uint64_t weight_at_cut, uint64_t* scratch, Found* found_at) {
+  const int me = simt::thread_x();
+  Part part{0, 0, 0};
+  if (PADDOCK_CHECKED("slice", me < p.slices)) part = simt::load(row.parts + me);
+  const uint32_t earlier = scan_block(part.count, scratch).before;
+  const uint32_t stay = staying(state.equals, earlier, part.count);
+  const uint64_t sum = part.value + stay * weight_at_cut;
+  const Scan<uint64_t> scan = scan_block(sum, scratch);
+  const uint64_t unit = drawn_unit(row.how, scan.total);
+  if (scan.before <= unit && unit < scan.before + sum) {
+    simt::store(found_at, Found{unit - scan.before, static_cast<uint32_t>(me), stay});
+  }
+  PADDOCK_SYNC("slice found");
+  return simt::load(found_at);
+}
+
+/// Writes down on which logit of the slice it falls; a thread has kEach that follow one another.
+PADDOCK_DEVICE void find_logit(const Params& p, const Row& row, const RowState& state,
+                               const Weights& weights, uint64_t weight_at_cut, const Found& found,
+                               uint64_t* scratch) {
+  const int32_t first =
+      static_cast<int32_t>(found.slice) * kSlice + static_cast<int>(simt::thread_x()) * kEach;
+  uint32_t keys[kEach];
+  uint32_t equals = 0;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    keys[i] = 0;
+    if (PADDOCK_CHECKED("logit of the slice", first + i < p.args.vocab_size)) {
+      keys[i] = logit_key(simt::load_const(row.logits + first + i));
+    }
+    if (keys[i] == state.cut) ++equals;
+  }
+  const uint32_t earlier = scan_block(equals, scratch).before;
+  uint32_t left = staying(found.equals, earlier, equals);
+  uint64_t own[kEach];
+  uint64_t sum = 0;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    own[i] = keys[i] > state.cut ? weights.of(keys[i]) : 0;
+    if (keys[i] == state.cut && left > 0) {
+      own[i] = weight_at_cut;
+      --left;
+    }
+    sum += own[i];
+  }
+  uint64_t passed = scan_block(sum, scratch).before;
+  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
+    if (passed <= found.unit && found.unit < passed + own[i]) {
+      simt::store(p.args.tokens + simt::block_y(), first + i);
+    }
+    passed += own[i];
+  }
+}
+
 PADDOCK_KERNEL(kThreads)
 void draw_kernel(Params p) {
   PADDOCK_SHARED(uint64_t, scratch, kWarps);
@@ -301,20 +394,14 @@ void draw_kernel(Params p) {
   const Row row = row_of(p);
   const RowState state = simt::load(row.state);
   if (state.done != 0) return;
-  const float best = key_logit(state.best);
-  const uint64_t least = row.how.min_p > 0.0F ? share_of(row.how.min_p, kWeightOne) : 0;
-  const auto weight = [&](uint32_t key) -> uint64_t {
-    const float logit = key_logit(key);
-    if (key != state.best && logit_weight(logit, best, 1.0F) < least) return 0;
-    return logit_weight(logit, best, row.how.temperature);
-  };
-  const uint64_t weight_at_cut = state.cut == 0 ? 0 : weight(state.cut);
+  const Weights weights(state, row.how);
+  const uint64_t weight_at_cut = state.cut == 0 ? 0 : weights.of(state.cut);
 
   uint64_t sum = 0;
   uint32_t equals = 0;
   for_each_logit(p, row, [&](int32_t, float logit) {
     const uint32_t key = logit_key(logit);
-    if (key > state.cut) sum += weight(key);
+    if (key > state.cut) sum += weights.of(key);
     if (key == state.cut) ++equals;
   });
   sum = scan_block(sum, scratch).total;
@@ -322,51 +409,8 @@ void draw_kernel(Params p) {
   if (simt::thread_x() == 0) simt::store(row.parts + simt::block_x(), Part{sum, equals, 0});
   if (!is_last(p, row, last)) return;
 
-  // Which slice it is: one thread each.
-  const int me = simt::thread_x();
-  Part part{0, 0, 0};
-  if (PADDOCK_CHECKED("slice", me < p.slices)) part = simt::load(row.parts + me);
-  uint32_t earlier = scan_block(part.count, scratch).before;
-  const uint32_t stay = staying(state.equals, earlier, part.count);
-  sum = part.value + stay * weight_at_cut;
-  Scan<uint64_t> scan = scan_block(sum, scratch);
-  const uint64_t unit = drawn_unit(row.how, scan.total);
-  if (scan.before <= unit && unit < scan.before + sum) {
-    simt::store(found_at, Found{unit - scan.before, static_cast<uint32_t>(me), stay});
-  }
-  PADDOCK_SYNC("slice found");
-  const Found found = simt::load(found_at);
-
-  // Which logit: a thread has kEach that follow one another.
-  const int32_t first = static_cast<int32_t>(found.slice) * kSlice + me * kEach;
-  uint32_t keys[kEach];
-  equals = 0;
-  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
-    keys[i] = 0;
-    if (PADDOCK_CHECKED("logit of the slice", first + i < p.args.vocab_size)) {
-      keys[i] = logit_key(simt::load_const(row.logits + first + i));
-    }
-    if (keys[i] == state.cut) ++equals;
-  }
-  earlier = scan_block(equals, scratch).before;
-  uint32_t left = staying(found.equals, earlier, equals);
-  uint64_t weights[kEach];
-  sum = 0;
-  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
-    weights[i] = keys[i] > state.cut ? weight(keys[i]) : 0;
-    if (keys[i] == state.cut && left > 0) {
-      weights[i] = weight_at_cut;
-      --left;
-    }
-    sum += weights[i];
-  }
-  uint64_t passed = scan_block(sum, scratch).before;
-  PADDOCK_UNROLL for (int i = 0; i < kEach; ++i) {
-    if (passed <= found.unit && found.unit < passed + weights[i]) {
-      simt::store(p.args.tokens + simt::block_y(), first + i);
-    }
-    passed += weights[i];
-  }
+  const Found found = find_slice(p, row, state, weight_at_cut, scratch, found_at);
+  find_logit(p, row, state, weights, weight_at_cut, found, scratch);
 }
 
 // ---- host ----

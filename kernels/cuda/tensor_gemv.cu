@@ -189,6 +189,41 @@ PADDOCK_DEVICE void multiply_group(int group, const X* x, const int32_t (&tokens
   for_steps<4 / kSteps>(take);
 }
 
+/// Adds up what the warps of a block have, each by its rows and tokens, into the result. `stages`:
+/// this warp's, where its sums go, [tokens][kRows].
+template <DType kType, int kTokenTiles>
+PADDOCK_DEVICE void add_warps(const TensorGemvArgs& args, const Job& job, int first_token,
+                              uint8_t* stages, const Sums<kType, kTokenTiles>& sums) {
+  using L = Layout<kType>;
+  constexpr int kTokens = 8 * kTokenTiles;
+  const int lane = simt::lane();
+  const int n_warps = simt::block_size() / simt::kWarpSize;
+  PADDOCK_SYNC_WARP("chunks used");
+  PADDOCK_UNROLL for (int m = 0; m < L::Row::kTiles; ++m) {
+    PADDOCK_UNROLL for (int n = 0; n < kTokenTiles; ++n) {
+      PADDOCK_UNROLL for (int c = 0; c < 4; ++c) {
+        const int token = 8 * n + lane % 4 * 2 + c % 2;
+        const int row = 16 * m + lane / 4 + c / 2 * 8;
+        simt::store(reinterpret_cast<float*>(stages) + token * L::kSumsPitch + row, sums[m][n][c]);
+      }
+    }
+  }
+  PADDOCK_SYNC("sums ready");
+  for (int i = simt::thread_x(); i < kTokens * L::kRows; i += simt::block_size()) {
+    const int r = i % L::kRows;
+    const int token = first_token + i / L::kRows;
+    if (!PADDOCK_CHECKED("token", token < args.n_tokens)) break;
+    if (!PADDOCK_CHECKED("row", r < job.rows)) continue;
+    float sum = 0;
+    PADDOCK_UNROLL_BY(4) for (int w = 0; w < n_warps; ++w) {
+      const uint8_t* from = simt::dynamic_shared<uint8_t>() + w * kStages * L::kStageBytes;
+      sum += simt::load(reinterpret_cast<const float*>(from) + i / L::kRows * L::kSumsPitch + r);
+    }
+    float* y = job.y + token * job.y_stride + r;
+    simt::store(y, args.accumulate ? simt::load(y) + sum : sum);
+  }
+}
+
 template <DType kType, int kTokenTiles>
 PADDOCK_KERNEL(most_warps(kTokenTiles) * simt::kWarpSize, 1)
 void tensor_gemv_kernel(TensorGemvArgs args) {
@@ -253,31 +288,7 @@ void tensor_gemv_kernel(TensorGemvArgs args) {
     x += n_warps * L::kChunkCols;
   }
 
-  // The warps' sums, [tokens][kRows], each where its stages were.
-  PADDOCK_SYNC_WARP("chunks used");
-  PADDOCK_UNROLL for (int m = 0; m < Row::kTiles; ++m) {
-    PADDOCK_UNROLL for (int n = 0; n < kTokenTiles; ++n) {
-      PADDOCK_UNROLL for (int c = 0; c < 4; ++c) {
-        const int token = 8 * n + lane % 4 * 2 + c % 2;
-        const int row = 16 * m + lane / 4 + c / 2 * 8;
-        simt::store(reinterpret_cast<float*>(stages) + token * L::kSumsPitch + row, sums[m][n][c]);
-      }
-    }
-  }
-  PADDOCK_SYNC("sums ready");
-  for (int i = simt::thread_x(); i < kTokens * L::kRows; i += simt::block_size()) {
-    const int r = i % L::kRows;
-    const int token = first_token + i / L::kRows;
-    if (!PADDOCK_CHECKED("token", token < args.n_tokens)) break;
-    if (!PADDOCK_CHECKED("row", r < job.rows)) continue;
-    float sum = 0;
-    PADDOCK_UNROLL_BY(4) for (int w = 0; w < n_warps; ++w) {
-      const uint8_t* from = simt::dynamic_shared<uint8_t>() + w * kStages * L::kStageBytes;
-      sum += simt::load(reinterpret_cast<const float*>(from) + i / L::kRows * L::kSumsPitch + r);
-    }
-    float* y = job.y + token * job.y_stride + r;
-    simt::store(y, args.accumulate ? simt::load(y) + sum : sum);
-  }
+  add_warps<kType, kTokenTiles>(args, job, first_token, stages, sums);
 }
 
 /// Warps of a block: so many that each of the device's multiprocessors has 16, as far as there are
