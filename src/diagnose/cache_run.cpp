@@ -194,6 +194,24 @@ void report_stayed(const CacheManager& cache, const std::vector<SequenceId>& ids
       *stayed.begin(), cache.config().block_size, tables, stayed.size());
 }
 
+/// Steps of the sequences in any order until each has `length` positions.
+void grow_all(CacheManager& cache, std::vector<SequenceId> growing, int64_t length, uint64_t seed,
+              Dice& dice, Recorder& recorder) {
+  while (!growing.empty()) {
+    const SequenceId id = growing[dice() % growing.size()];
+    const int64_t most = std::min(cache.max_next(id), length - cache.length(id));
+    const auto n = static_cast<int32_t>(1 + dice() % static_cast<uint64_t>(most));
+    if (!cache.reserve(id, n)) fail(ErrorCode::kInternal, "a simulated run ran out of pages");
+    for (int32_t layer = 0; layer < cache.config().n_layers; ++layer) {
+      observe(cache, id, layer, n, seed, dice);
+    }
+    recorder.sequence = id;
+    cache.commit(id);
+    cache.tick();
+    if (cache.length(id) == length) std::erase(growing, id);
+  }
+}
+
 }  // namespace
 
 CacheRun run_cache(const std::shared_ptr<const EvictionPolicy>& policy,
@@ -237,19 +255,7 @@ CacheRun run_cache(const std::shared_ptr<const EvictionPolicy>& policy,
     prompts.push_back(extent.prompt + (extent.prompt > 0 ? i * block_size : 0));
     cache.set_prompt(ids.back(), prompts.back());
   }
-  for (std::vector<SequenceId> growing = ids; !growing.empty();) {
-    const SequenceId id = growing[dice() % growing.size()];
-    const int64_t most = std::min(cache.max_next(id), extent.length - cache.length(id));
-    const auto n = static_cast<int32_t>(1 + dice() % static_cast<uint64_t>(most));
-    if (!cache.reserve(id, n)) fail(ErrorCode::kInternal, "a simulated run ran out of pages");
-    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      observe(cache, id, layer, n, options.seed, dice);
-    }
-    recorder->sequence = id;
-    cache.commit(id);
-    cache.tick();
-    if (cache.length(id) == extent.length) std::erase(growing, id);
-  }
+  grow_all(cache, ids, extent.length, options.seed, dice, *recorder);
   cache.check_integrity();
   if (is_long) report_stayed(cache, ids, prompts, findings);
 
