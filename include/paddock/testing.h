@@ -1,7 +1,8 @@
 // A conformance suite for eviction policies: what a host runs on a policy of its own before an
 // engine does. It needs no model. The policy is driven through the real cache manager with made-up
 // attention and key norms, and then asked again about what it saw there, and about views made to
-// be awkward: in another order, from another object, with other measurements, at other sizes.
+// be awkward: in another order, from another object, with other measurements, at other sizes. An
+// elastic policy is asked under budgets of all sizes, and driven under several.
 //
 //   const auto report = paddock::check_policy([] { return std::make_shared<Mine>(256); });
 //   std::cout << paddock::to_text(report);
@@ -27,7 +28,8 @@ enum class FindingKind {
   kName,        ///< name() is empty, changes, differs between objects, or is that of a
                 ///< built-in rule. Warning: it has characters that logs and SPECs dislike
   kSettings,    ///< visibility(), positions(), needs() or schedule() are refused by the cache,
-                ///< change between calls, or differ between objects
+                ///< change between calls, or differ between objects; of an elastic policy
+                ///< schedule() throws or makes no sense under some budget
   kOutOfRange,  ///< named a block that is not there
   kProtected,   ///< named a protected block
   kDuplicate,   ///< named a block twice

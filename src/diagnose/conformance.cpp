@@ -1,4 +1,5 @@
-// The conformance suite: settings, a run of the cache, made-up scenes, the same questions again.
+// The conformance suite: settings, a run of the cache, made-up scenes, the same questions again. Of
+// an elastic policy, under several budgets.
 #include <time.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 
 #include "core/fail.h"
 #include "diagnose/cost_growth.h"
+#include "diagnose/elastic_budgets.h"
 #include "diagnose/findings.h"
 #include "diagnose/policy_settings.h"
 #include "diagnose/scenes.h"
@@ -20,14 +22,17 @@ constexpr int64_t kCostBlockSize = 16;
 
 class Suite {
  public:
-  Suite(const PolicyFactory& factory, const ConformanceOptions& options)
-      : factory_(factory), options_(options), dice_(options.seed) {}
+  Suite(const PolicyFactory& factory, const ConformanceOptions& options,
+        std::span<const int32_t> block_sizes)
+      : factory_(factory), options_(options), block_sizes_(block_sizes), dice_(options.seed) {}
 
   ConformanceReport run();
 
  private:
   PolicyPointer make() const;
   bool check_settings();
+  void check_decisions();
+  void check_elastic();
   void collect_scenes();
   void check_repeats();
   void check_state();
@@ -37,6 +42,7 @@ class Suite {
 
   const PolicyFactory& factory_;
   const ConformanceOptions& options_;
+  const std::span<const int32_t> block_sizes_;
   Dice dice_;
   Findings findings_;
   ConformanceReport report_;
@@ -104,7 +110,7 @@ bool Suite::check_settings() {
 
 void Suite::collect_scenes() {
   std::vector<Scene> made_up;
-  for (const int32_t block_size : kBlockSizes) {
+  for (const int32_t block_size : block_sizes_) {
     try {
       for (size_t i = 0; i < rules_.size(); ++i) {
         rules_[i].check_block_size(block_size, static_cast<int32_t>(i));
@@ -277,21 +283,51 @@ void Suite::check_cost() {
                     growth->allowed);
 }
 
+// ---- all together
+
+void Suite::check_decisions() {
+  collect_scenes();
+  check_repeats();
+  if (!findings_.has(FindingKind::kNondeterministic)) check_state();
+  const bool repeatable = !findings_.has(FindingKind::kNondeterministic) &&
+                          !findings_.has(FindingKind::kState) &&
+                          !findings_.has(FindingKind::kThrows);
+  if (trimming_ == nullptr) {
+    report_.notes.emplace_back("no layer is trimmed, so trim() is never asked");
+  } else if (repeatable) {
+    check_needs();
+    if (options_.measure_cost) check_cost();
+  }
+}
+
+/// Driven under each budget like a rule that has it.
+void Suite::check_elastic() {
+  ConformanceOptions options = options_;
+  for (const BudgetTrial& trial :
+       check_budgets(policy_, *twin_, options_.n_layers, block_sizes_, findings_)) {
+    // Where the factory has one object only, that must show.
+    PolicyPointer inner, limited;
+    const PolicyFactory factory = [&] {
+      const PolicyPointer made = make();
+      if (made != inner) limited = with_budget(inner = made, trial.budget);
+      return limited;
+    };
+    const std::string where = fmt::format("with a budget of {}", trial.budget);
+    const ConformanceReport report = Suite(factory, options, trial.block_sizes).run();
+    findings_.take(report, where);
+    for (const std::string& note : report.notes) report_.notes.push_back(where + ": " + note);
+    options.measure_cost = false;  // once is enough
+  }
+}
+
 ConformanceReport Suite::run() {
   policy_ = make();
   twin_ = make();
   if (check_settings()) {
-    collect_scenes();
-    check_repeats();
-    if (!findings_.has(FindingKind::kNondeterministic)) check_state();
-    const bool repeatable = !findings_.has(FindingKind::kNondeterministic) &&
-                            !findings_.has(FindingKind::kState) &&
-                            !findings_.has(FindingKind::kThrows);
-    if (trimming_ == nullptr) {
-      report_.notes.emplace_back("no layer is trimmed, so trim() is never asked");
-    } else if (repeatable) {
-      check_needs();
-      if (options_.measure_cost) check_cost();
+    if (settings_->is_elastic) {
+      check_elastic();
+    } else {
+      check_decisions();
     }
     const std::optional<Settings> after = ask_settings(*policy_, options_.n_layers, findings_);
     if (after && !findings_.has(FindingKind::kName)) {
@@ -311,7 +347,7 @@ ConformanceReport check_policy(const PolicyFactory& factory, const ConformanceOp
   check_range("ConformanceOptions::n_layers", options.n_layers, 4, 64);
   check_range("ConformanceOptions::n_heads", options.n_heads, 1, 1024);
   if (!factory) fail(ErrorCode::kInvalidArgument, "check_policy() was given no factory");
-  return Suite(factory, options).run();
+  return Suite(factory, options, kBlockSizes).run();
 }
 
 ConformanceReport check_policy(const std::shared_ptr<const EvictionPolicy>& policy,

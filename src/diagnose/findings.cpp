@@ -91,14 +91,21 @@ std::string current_exception_text() {
   }
 }
 
-void Findings::add(FindingKind kind, Severity severity, std::string sentence) {
+void Findings::take(const ConformanceReport& other, const std::string& where) {
+  decisions += other.decisions;
+  for (const Finding& f : other.findings) {
+    add(f.kind, f.severity, where + ": " + f.sentence, f.times);
+  }
+}
+
+void Findings::add(FindingKind kind, Severity severity, std::string sentence, int64_t times) {
   for (Finding& f : findings_) {
     if (f.kind == kind && f.severity == severity) {
-      ++f.times;
+      f.times += times;
       return;
     }
   }
-  findings_.push_back({kind, severity, std::move(sentence), 1});
+  findings_.push_back({kind, severity, std::move(sentence), times});
 }
 
 bool Findings::has(FindingKind kind) const {

@@ -53,8 +53,11 @@ class Findings {
   void judge(const Scene& scene, const std::vector<Victim>& victims);
   int64_t decisions = 0;  // answers judged
 
+  /// Those of another suite, which saw the policy `where`.
+  void take(const ConformanceReport& other, const std::string& where);
+
  private:
-  void add(FindingKind kind, Severity severity, std::string sentence);
+  void add(FindingKind kind, Severity severity, std::string sentence, int64_t times = 1);
   bool names_are_valid(const Scene& scene, const std::vector<Victim>& victims);
   void judge_order(const Scene& scene, const std::vector<Victim>& victims);
   void judge_number(const Scene& scene, const std::vector<Victim>& victims);

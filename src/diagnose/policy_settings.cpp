@@ -18,11 +18,16 @@ std::optional<Settings> ask_settings(const EvictionPolicy& policy, int32_t n_lay
     s.positions = policy.positions();
     method = "needs()";
     s.needs = policy.needs();
+    method = "is_elastic()";
+    s.is_elastic = policy.is_elastic();
+    method = "min_budget()";
+    if (s.is_elastic) s.min_budget = policy.min_budget();
     for (int32_t layer = 0; layer < n_layers; ++layer) {
       method = "visibility()";
       s.visibility.push_back(policy.visibility(layer));
       method = "schedule()";
-      s.schedules.push_back(policy.schedule(layer, n_layers));
+      s.schedules.push_back(s.is_elastic ? policy.schedule(layer, n_layers, kUnlimited)
+                                         : policy.schedule(layer, n_layers));
     }
     return s;
   } catch (...) {
@@ -46,6 +51,8 @@ void compare_settings(const Settings& a, const Settings& b, const char* when, Fi
   if (a.needs.attention != b.needs.attention || a.needs.key_norms != b.needs.key_norms) {
     differs("needs()");
   }
+  if (a.is_elastic != b.is_elastic) differs("is_elastic()");
+  if (a.min_budget != b.min_budget) differs("min_budget()");
   const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
     return x.sinks == y.sinks && x.window == y.window;
   };

@@ -14,8 +14,10 @@ struct Settings {
   std::string name;
   Positions positions;
   PolicyNeeds needs;
+  bool is_elastic = false;
+  int32_t min_budget = 0;                   // of an elastic one
   std::vector<TokenVisibility> visibility;  // [n_layers]
-  std::vector<TrimSchedule> schedules;      // [n_layers]
+  std::vector<TrimSchedule> schedules;      // [n_layers]; of an elastic one, with no budget
 };
 
 /// Nothing where a method threw, which is a finding.

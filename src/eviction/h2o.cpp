@@ -16,7 +16,7 @@ class H2o final : public ScoredRule {
   TrimSchedule schedule_for(int32_t budget) const override {
     TrimSchedule schedule = ScoredRule::schedule_for(budget);
     if (!options().recent) {
-      schedule.keep_newest = budget / 2;
+      schedule.keep_newest = budget == kUnlimited ? 0 : budget / 2;
       schedule.newest_divisor = 2;
     }
     return schedule;

@@ -4,7 +4,8 @@
 // .. L-1:
 //   budget(l) = W + first - l * (first - last) / (L - 1),
 //   last = (B - W) / 20,  first = 2 * (B - W) - last
-// with the paper's beta of 20. All else is as under the inner rule.
+// with the paper's beta of 20. All else is as under the inner rule. `pyramid:NAME` is elastic: B is
+// what it is given; layers' budgets are then rounded down, so that their mean is never more than B.
 #include <algorithm>
 
 #include "eviction/rules.h"
@@ -20,21 +21,26 @@ class Pyramid final : public EvictionPolicy {
   Positions positions() const override { return inner_->positions(); }
   PolicyNeeds needs() const override { return inner_->needs(); }
   TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
-    return inner_->schedule_for(budget(layer, n_layers));
+    return schedule(layer, n_layers, inner_->options().budget);
   }
+  bool is_elastic() const override { return inner_->is_elastic(); }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers, int32_t budget) const override {
+    return inner_->schedule_for(share_of(budget, layer, n_layers));
+  }
+  int32_t min_budget() const override { return inner_->min_budget(); }
   void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
     inner_->trim(view, n_tokens, victims);
   }
 
  private:
-  int32_t budget(int32_t layer, int32_t n_layers) const {
-    const int64_t mean = inner_->options().budget;
-    if (n_layers < 2) return static_cast<int32_t>(mean);
+  int32_t share_of(int64_t mean, int32_t layer, int32_t n_layers) const {
+    if (n_layers < 2 || mean == kUnlimited) return static_cast<int32_t>(mean);
     const int64_t base = std::min<int64_t>(32, mean / 2);
     const int64_t last = (mean - base) / 20;
     const int64_t first = 2 * (mean - base) - last;
-    return static_cast<int32_t>(
-        std::min<int64_t>(kUnlimited - 1, base + first - layer * (first - last) / (n_layers - 1)));
+    const int32_t steps = n_layers - 1;
+    const int64_t below = (layer * (first - last) + (is_elastic() ? steps - 1 : 0)) / steps;
+    return static_cast<int32_t>(std::min<int64_t>(kUnlimited - 1, base + first - below));
   }
 
   std::shared_ptr<const ScoredRule> inner_;

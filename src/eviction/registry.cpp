@@ -1,4 +1,5 @@
-// The built-in policies by name, and the parser of one RULE: NAME[:ARG[+ARG...]][@OPTION...].
+// The built-in policies by name, and the parser of one RULE: NAME[:ARG[+ARG...]][@OPTION...]. A
+// rule without its budget is elastic.
 #include "eviction/registry.h"
 
 #include <algorithm>
@@ -15,10 +16,11 @@ namespace {
 
 struct ParsedRule {
   std::string_view text, name;
-  std::string_view tail;  // what follows NAME and its colon, up to the options
+  bool has_tail = false;  // whether NAME is followed by a colon
+  std::string_view tail;  // what follows that, up to the options
   std::vector<int32_t> arguments;
   std::optional<Positions> positions;
-  std::optional<int32_t> every, sinks, recent;
+  std::optional<int32_t> every, sinks, recent, least;
   std::optional<int64_t> seed;
 };
 
@@ -74,13 +76,18 @@ void parse_option(ParsedRule& rule, std::string_view option) {
     set(rule.sinks);
   } else if (name == "recent" && has_value) {
     set(rule.recent);
+  } else if (name == "min" && has_value) {
+    once(rule.least.has_value());
+    rule.least = static_cast<int32_t>(
+        parse_number(rule.text, value, 1, kUnlimited - 1, "a number of positions"));
   } else if (name == "seed" && has_value) {
     once(rule.seed.has_value());
     rule.seed = parse_number(rule.text, value, 0, std::numeric_limits<int64_t>::max(), "a seed");
   } else {
     fail(ErrorCode::kInvalidArgument,
          "policy rule '{}': '@{}' is not an option here; there are @original and @compact, and "
-         "for rules that trim by score @every:N, @sinks:N and @recent:N, for random @seed:N",
+         "for rules that trim by score @every:N, @sinks:N and @recent:N, for random @seed:N, for "
+         "rules without a budget @min:N and @every:N",
          rule.text, option);
   }
 }
@@ -93,7 +100,8 @@ ParsedRule parse(std::string_view text) {
   const std::string_view head = parts[0];
   const size_t colon = head.find(':');
   rule.name = head.substr(0, colon);
-  if (colon != std::string_view::npos) rule.tail = head.substr(colon + 1);
+  rule.has_tail = colon != std::string_view::npos;
+  if (rule.has_tail) rule.tail = head.substr(colon + 1);
   return rule;
 }
 
@@ -109,7 +117,17 @@ void parse_arguments(ParsedRule& rule, size_t n, const char* form) {
   }
 }
 
+/// Of rules with a budget, and those that never have one.
+void refuse_floor(const ParsedRule& rule) {
+  if (!rule.least) return;
+  fail(ErrorCode::kInvalidArgument,
+       "policy rule '{}': '@min' is the least that a rule without a budget is given, such as "
+       "h2o@min:64; leave it out",
+       rule.text);
+}
+
 void refuse_trim_options(const ParsedRule& rule) {
+  refuse_floor(rule);
   if (!rule.every && !rule.sinks && !rule.recent && !rule.seed) return;
   fail(
       ErrorCode::kInvalidArgument,
@@ -130,13 +148,59 @@ std::shared_ptr<const EvictionPolicy> full_rule(ParsedRule& rule) {
   return make_full();
 }
 
+// ---- rules that trim: by score, and where they have no budget
+
+ScoredOptions options_of(const ParsedRule& rule, int32_t budget, Positions unless_given) {
+  ScoredOptions options;
+  options.budget = budget;
+  options.every = rule.every;
+  options.sinks = rule.sinks;
+  options.recent = rule.recent;
+  options.seed = rule.seed;
+  options.least = rule.least;
+  options.compact = rule.positions.value_or(unless_given) == Positions::kCompact;
+  return options;
+}
+
+/// Error if what is protected fills the budget, of an elastic rule the least one.
+void check_protected(const ParsedRule& rule, const ScoredRule& made) {
+  const bool is_elastic = made.is_elastic();
+  if (is_elastic && !rule.least) return;
+  const int32_t budget = is_elastic ? *rule.least : made.options().budget;
+  const TrimSchedule schedule = made.schedule_for(budget);
+  if (int64_t{schedule.keep_first} + schedule.keep_newest < budget) return;
+  fail(ErrorCode::kInvalidArgument,
+       "policy rule '{}' protects {} sinks and {} recent positions, which must be fewer than its "
+       "{} of {}",
+       rule.text, schedule.keep_first, schedule.keep_newest, is_elastic ? "least" : "budget",
+       budget);
+}
+
+/// `sink:S` without sinks: `window`.
+std::shared_ptr<const EvictionPolicy> oldest_rule(const ParsedRule& rule, int32_t sinks,
+                                                  Positions unless_given) {
+  if (rule.sinks || rule.recent || rule.seed) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': @sinks, @recent and @seed are for rules that trim by score; leave them "
+         "out",
+         rule.text);
+  }
+  auto made = make_oldest(sinks, options_of(rule, kUnlimited, unless_given));
+  check_protected(rule, *made);
+  return made;
+}
+
 std::shared_ptr<const EvictionPolicy> window_rule(ParsedRule& rule) {
+  if (!rule.has_tail) return oldest_rule(rule, 0, Positions::kOriginal);
   parse_arguments(rule, 1, "window:W");
   refuse_trim_options(rule);
   return make_window(rule.arguments[0], rule.positions.value_or(Positions::kOriginal));
 }
 
 std::shared_ptr<const EvictionPolicy> sink_rule(ParsedRule& rule) {
+  if (rule.has_tail && !rule.tail.empty() && rule.tail.find('+') == std::string_view::npos) {
+    return oldest_rule(rule, parse_tokens(rule.text, rule.tail), Positions::kCompact);
+  }
   parse_arguments(rule, 2, "sink:S+W");
   refuse_trim_options(rule);
   const int64_t sum = int64_t{rule.arguments[0]} + rule.arguments[1];
@@ -148,20 +212,38 @@ std::shared_ptr<const EvictionPolicy> sink_rule(ParsedRule& rule) {
                    rule.positions.value_or(Positions::kCompact));
 }
 
-// ---- rules that trim by score: NAME:B
-
 struct ScoredEntry {
   const char* name;
   const char* form;
+  bool has_elastic;  // whether NAME alone is a rule
   std::shared_ptr<const ScoredRule> (*make)(const ScoredOptions& options);
 };
 constexpr ScoredEntry kScored[] = {
-    {"lru", "lru:B", make_lru},       {"h2o", "h2o:B", make_h2o},
-    {"tova", "tova:B", make_tova},    {"snapkv", "snapkv:B", make_snapkv},
-    {"knorm", "knorm:B", make_knorm}, {"random", "random:B", make_random}};
+    {"lru", "lru:B", true, make_lru},       {"h2o", "h2o:B", true, make_h2o},
+    {"tova", "tova:B", true, make_tova},    {"snapkv", "snapkv:B", false, make_snapkv},
+    {"knorm", "knorm:B", true, make_knorm}, {"random", "random:B", false, make_random}};
+
+/// The budget of NAME:B; kUnlimited of NAME alone.
+int32_t budget_of(const ScoredEntry& entry, ParsedRule& rule) {
+  if (!rule.has_tail) {
+    if (entry.has_elastic) return kUnlimited;
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': {} has no form without a budget; write {}, or a rule that has one, "
+         "such as h2o",
+         rule.text, entry.name, entry.form);
+  }
+  parse_arguments(rule, 1, entry.form);
+  refuse_floor(rule);
+  if (rule.arguments[0] == kUnlimited) {
+    fail(ErrorCode::kInvalidArgument,
+         "policy rule '{}': a budget of {} positions is no budget; write full", rule.text,
+         kUnlimited);
+  }
+  return rule.arguments[0];
+}
 
 std::shared_ptr<const ScoredRule> scored_rule(const ScoredEntry& entry, ParsedRule& rule) {
-  parse_arguments(rule, 1, entry.form);
+  const int32_t budget = budget_of(entry, rule);
   const std::string_view name = entry.name;
   if (rule.seed && name != "random") {
     fail(ErrorCode::kInvalidArgument, "policy rule '{}': '@seed' is for random alone", rule.text);
@@ -171,27 +253,8 @@ std::shared_ptr<const ScoredRule> scored_rule(const ScoredEntry& entry, ParsedRu
          "policy rule '{}': snapkv decides once, where the prompt ends; leave '@every' out",
          rule.text);
   }
-  if (rule.arguments[0] == kUnlimited) {
-    fail(ErrorCode::kInvalidArgument,
-         "policy rule '{}': a budget of {} positions is no budget; write full", rule.text,
-         kUnlimited);
-  }
-  ScoredOptions options;
-  options.budget = rule.arguments[0];
-  options.every = rule.every;
-  options.sinks = rule.sinks;
-  options.recent = rule.recent;
-  options.seed = rule.seed;
-  options.compact = rule.positions == Positions::kCompact;
-  auto made = entry.make(options);
-  const TrimSchedule schedule = made->schedule(0, 1);
-  const int64_t kept = int64_t{schedule.keep_first} + schedule.keep_newest;
-  if (kept >= options.budget) {
-    fail(ErrorCode::kInvalidArgument,
-         "policy rule '{}' protects {} sinks and {} recent positions, which must be fewer than its "
-         "budget of {}",
-         rule.text, schedule.keep_first, schedule.keep_newest, options.budget);
-  }
+  auto made = entry.make(options_of(rule, budget, Positions::kOriginal));
+  check_protected(rule, *made);
   return made;
 }
 
@@ -205,9 +268,10 @@ std::shared_ptr<const EvictionPolicy> pyramid_rule(ParsedRule& rule) {
   const size_t colon = rule.tail.find(':');
   ParsedRule inner = rule;
   inner.name = rule.tail.substr(0, colon);
-  inner.tail = colon == std::string_view::npos ? std::string_view() : rule.tail.substr(colon + 1);
+  inner.has_tail = colon != std::string_view::npos;
+  inner.tail = inner.has_tail ? rule.tail.substr(colon + 1) : std::string_view();
   const ScoredEntry* entry = find_scored(inner.name);
-  if (entry == nullptr || colon == std::string_view::npos) {
+  if (entry == nullptr) {
     fail(ErrorCode::kInvalidArgument,
          "policy rule '{}': pyramid wraps a rule that trims by score; write it as pyramid:h2o:B",
          rule.text);
@@ -224,6 +288,8 @@ constexpr Entry kRegistry[] = {{"full", "full", full_rule},
                                {"window", "window:W", window_rule},
                                {"sink", "sink:S+W", sink_rule},
                                {"pyramid", "pyramid:NAME:B", pyramid_rule}};
+/// Beside NAME of scored ones.
+constexpr const char* kElasticForms[] = {"window", "sink:S", "pyramid:NAME"};
 
 // ---- rules of a host's own
 
@@ -286,6 +352,10 @@ std::vector<std::string> policy_forms() try {
   std::vector<std::string> forms;
   for (const Entry& entry : kRegistry) forms.emplace_back(entry.form);
   for (const ScoredEntry& entry : kScored) forms.emplace_back(entry.form);
+  forms.insert(forms.end(), std::begin(kElasticForms), std::end(kElasticForms));
+  for (const ScoredEntry& entry : kScored) {
+    if (entry.has_elastic) forms.emplace_back(entry.name);
+  }
   return forms;
 } catch (const std::bad_alloc&) {
   fail_no_memory();

@@ -47,12 +47,20 @@ void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& v
 }
 
 std::string ScoredRule::name() const {
-  std::string text = fmt::format("{}:{}", rule_name_, options_.budget);
+  std::string text = rule_name_;
+  if (!is_elastic()) text += fmt::format(":{}", options_.budget);
+  text += options_text();
+  if (options_.compact) text += "@compact";
+  return text;
+}
+
+std::string ScoredRule::options_text() const {
+  std::string text;
   if (options_.every) text += fmt::format("@every:{}", *options_.every);
   if (options_.sinks) text += fmt::format("@sinks:{}", *options_.sinks);
   if (options_.recent) text += fmt::format("@recent:{}", *options_.recent);
   if (options_.seed) text += fmt::format("@seed:{}", *options_.seed);
-  if (options_.compact) text += "@compact";
+  if (options_.least) text += fmt::format("@min:{}", *options_.least);
   return text;
 }
 

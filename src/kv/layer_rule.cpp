@@ -102,11 +102,12 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   }
   check_visibility(name, v, layer);
   check_schedule(name, schedule, layer);
-  if (is_elastic && (schedule.budget != kUnlimited || schedule.every < 1 || min_budget < 0)) {
+  if (is_elastic && (schedule.budget != kUnlimited || schedule.every < 1 || min_budget < 0 ||
+                     min_budget == kUnlimited)) {
     fail(ErrorCode::kInvalidArgument,
          "policy '{}' is elastic, but answers a budget of {} and every {} for an unlimited one in "
-         "layer {}, and a least budget of {}; the first must be {}, the others 1 or more and 0 or "
-         "more",
+         "layer {}, and a least budget of {}; the first must be {}, the others 1 or more, and 0 or "
+         "more but less than that",
          name, schedule.budget, schedule.every, layer, min_budget, kUnlimited);
   }
   if (trims() && v.bounded()) {
@@ -128,6 +129,16 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
 TrimSchedule LayerRule::schedule_with(int32_t budget, int32_t layer, int32_t n_layers) const {
   TrimSchedule answer;
   ask(name, "schedule", [&] { answer = policy->schedule(layer, n_layers, budget); });
+  if (budget != kUnlimited && (answer.budget == kUnlimited || answer.every != schedule.every ||
+                               answer.observe != schedule.observe)) {
+    throw PolicyIgnoresBudget(
+        ErrorCode::kInvalidArgument,
+        fmt::format("policy '{}' is elastic, but for a budget of {} answers one of {}, every {} "
+                    "and observe {} in layer {}; the first must be below {}, the others the same "
+                    "for all budgets, {} and {}",
+                    name, budget, answer.budget, answer.every, answer.observe, layer, kUnlimited,
+                    schedule.every, schedule.observe));
+  }
   check_schedule(name, answer, layer);
   return answer;
 }

@@ -17,6 +17,11 @@ struct PolicyThrew final : Error {
   using Error::Error;
 };
 
+/// An elastic rule's answer that makes no sense for any budget, as an Error that names it.
+struct PolicyIgnoresBudget final : Error {
+  using Error::Error;
+};
+
 /// Whether a block is one that trim() may not name.
 inline bool is_protected(const TrimSchedule& schedule, int64_t first, int64_t end, int64_t length) {
   return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;
@@ -33,7 +38,8 @@ struct LayerRule {
   void check_block_size(int32_t block_size, int32_t layer) const;
 
   bool trims() const { return is_elastic || schedule.budget != kUnlimited; }
-  /// Of an elastic rule: what it answers for a budget. Errors as the constructor's.
+  /// Of an elastic rule: what it answers for a budget. Errors as the constructor's, and
+  /// PolicyIgnoresBudget (kInvalidArgument) where no other budget would mend the answer.
   TrimSchedule schedule_with(int32_t budget, int32_t layer, int32_t n_layers) const;
   /// True if the layer needs no more than so many positions however long the sequence grows, and
   /// whatever its budget.

@@ -152,6 +152,8 @@ int32_t PolicyMap::too_small_in(int32_t budget, int32_t block_size, std::string&
       why = fmt::format("policy '{}': protected blocks fill its budget", rule.name);
     } catch (const PolicyThrew&) {
       throw;
+    } catch (const PolicyIgnoresBudget&) {
+      throw;
     } catch (const Error& e) {
       if (e.code() != ErrorCode::kInvalidArgument) throw;
       why = e.what();

@@ -49,8 +49,11 @@ fault("eviction-028", "@recent is ignored",
 
 source("src/eviction/h2o.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-007", "h2o: recent half rounded up",
-      "schedule.keep_newest = «budget / 2»;",
+      "budget == kUnlimited ? 0 : «budget / 2»;",
       "(budget + 1) / 2")
+fault("eviction-072", "h2o: half of no budget is protected",
+      "schedule.keep_newest = «budget == kUnlimited» ? 0",
+      "false")
 fault("eviction-008", "h2o: score not divided by tokens",
       "return view.blocks[block].mass / view.blocks[block].n_tokens;",
       "return view.blocks[block].mass / (MUT ? 1 : view.blocks[block].n_tokens);")
@@ -103,8 +106,23 @@ fault("eviction-040", "snapkv: decides at intervals",
 
 source("src/eviction/pyramid.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-014", "pyramid: slope over L instead of L-1",
-      "/ (n_layers - 1)));",
-      "/ (n_layers - (MUT ? 0 : 1))));")
+      "const int32_t steps = «n_layers - 1»;",
+      "n_layers")
+fault("eviction-073", "pyramid: elastic shares are rounded up",
+      "+ («is_elastic()» ? steps - 1 : 0)",
+      "false")
+fault("eviction-074", "pyramid: fixed shares are rounded down",
+      "+ («is_elastic()» ? steps - 1 : 0)",
+      "true")
+fault("eviction-075", "pyramid: an unlimited budget is shared out",
+      "if (n_layers < 2 || «mean == kUnlimited») return",
+      "false")
+fault("eviction-076", "pyramid: @min is forgotten",
+      "int32_t min_budget() const override { return «inner_->min_budget()»; }",
+      "0")
+fault("eviction-077", "pyramid: never elastic",
+      "bool is_elastic() const override { return «inner_->is_elastic()»; }",
+      "false")
 fault("eviction-015", "pyramid: base 64 instead of 32",
       "std::min<int64_t>(32, mean / 2)",
       "std::min<int64_t>(MUT ? 64 : 32, mean / 2)")
@@ -112,11 +130,11 @@ fault("eviction-041", "pyramid: beta of 10",
       "const int64_t last = «(mean - base) / 20»;",
       "(mean - base) / 10")
 fault("eviction-042", "pyramid: a model of one layer gets the lowest layer's budget",
-      "if («n_layers < 2») return static_cast<int32_t>(mean);",
+      "if («n_layers < 2» || mean == kUnlimited) return",
       "n_layers < 1")
 fault("eviction-043", "pyramid: huge budgets overflow",
-      "«std::min<int64_t>(kUnlimited - 1, base + first - layer * (first - last) / (n_layers - 1))»",
-      "base + first - layer * (first - last) / (n_layers - 1)")
+      "«std::min<int64_t>(kUnlimited - 1, base + first - below)»",
+      "base + first - below")
 fault("eviction-044", "pyramid: nothing is measured",
       "PolicyNeeds needs() const override { return «inner_->needs()»; }",
       "PolicyNeeds{}")
@@ -124,8 +142,8 @@ fault("eviction-045", "pyramid: positions are original",
       "Positions positions() const override { return «inner_->positions()»; }",
       "Positions::kOriginal")
 fault("eviction-046", "pyramid: every layer has the mean",
-      "return inner_->schedule_for(«budget(layer, n_layers)»);",
-      "inner_->options().budget")
+      "return inner_->schedule_for(«share_of(budget, layer, n_layers)»);",
+      "budget")
 
 source("src/eviction/random.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-016", "random: length not in the lot",
@@ -160,8 +178,41 @@ fault("eviction-057", "reclaim list: the newest leaves first",
 
 source("src/eviction/registry.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-019", "registry: budget fully protected accepted",
-      "if (kept >= options.budget) {",
-      "if (MUT ? kept > options.budget : kept >= options.budget) {")
+      "if («int64_t{schedule.keep_first} + schedule.keep_newest < budget») return;",
+      "int64_t{schedule.keep_first} + schedule.keep_newest <= budget")
+fault("eviction-078", "a floor may be protected altogether",
+      "if («is_elastic && !rule.least») return;",
+      "is_elastic")
+fault("eviction-079", "@min is accepted beside a budget",
+      "parse_arguments(rule, 1, entry.form); «refuse_floor(rule);»",
+      "")
+fault("eviction-080", "@min is accepted by windows",
+      "void refuse_trim_options(const ParsedRule& rule) { «refuse_floor(rule);»",
+      "")
+fault("eviction-081", "@min is ignored",
+      "«options.least = rule.least;»",
+      "")
+fault("eviction-082", "a floor may be what stands for no limit",
+      'parse_number(rule.text, value, 1, «kUnlimited - 1», "a number of positions")',
+      "kUnlimited")
+fault("eviction-083", "snapkv and random may go without a budget",
+      "if («entry.has_elastic») return kUnlimited;",
+      "true")
+fault("eviction-084", "elastic sink and window accept @recent",
+      "if (rule.sinks || «rule.recent» || rule.seed) {",
+      "false")
+fault("eviction-085", "elastic sink is original unless told",
+      "parse_tokens(rule.text, rule.tail), «Positions::kCompact»)",
+      "Positions::kOriginal")
+fault("eviction-086", "elastic window is compact unless told",
+      "return oldest_rule(rule, 0, «Positions::kOriginal»);",
+      "Positions::kCompact")
+fault("eviction-087", "sink:S+ is a rule without a budget",
+      "&& «rule.tail.find('+') == std::string_view::npos») {",
+      "rule.tail.back() == '+'")
+fault("eviction-088", "a colon without a budget is no budget",
+      "int32_t budget_of(const ScoredEntry& entry, ParsedRule& rule) { if («!rule.has_tail») {",
+      "rule.tail.empty()")
 fault("eviction-058", "0 is a number of tokens",
       'parse_number(rule, text, «1», std::numeric_limits<int32_t>::max(), "a number of tokens")',
       "0")
@@ -208,6 +259,72 @@ fault("eviction-071", "a built-in name may be taken by a host",
 source("src/eviction/rules.h", "cache_test conformance_test policy_test:PolicyGolden.V*")
 fault("eviction-029", "@compact is ignored",
       "return «options_.compact» ? Positions::kCompact",
+      "false")
+
+fault("eviction-089", "elastic rules have no floor",
+      "return «options_.least.value_or(0)»;",
+      "0")
+fault("eviction-090", "no scored rule is elastic",
+      "bool is_elastic() const override { return «options_.budget == kUnlimited»; }",
+      "false")
+
+source("src/eviction/oldest.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-091", "elastic sink: the newest leave",
+      "static_cast<double>(«view.blocks[block].first_position»)",
+      "-view.blocks[block].first_position")
+fault("eviction-092", "elastic sink: sinks may leave",
+      "«schedule.keep_first = sinks_;»",
+      "")
+fault("eviction-093", "elastic sink: name() drops @original",
+      'options().compact ? «""» : "@original"',
+      '"@original"')
+
+source("src/diagnose/elastic_budgets.cpp", "conformance_test")
+fault("eviction-094", "layers may take more than the budget",
+      "if («sum > int64_t{budget} * map.size()») {",
+      "false")
+fault("eviction-095", "what is protected may fall",
+      "if («after >= before») return true;",
+      "true")
+fault("eviction-096", "a larger budget may leave no choice",
+      "if (budget < least.budget || «leaves_choice(answers[layer], least.block_sizes[0])») continue;",
+      "true")
+fault("eviction-097", "nobody asks another object",
+      "for (const EvictionPolicy* again : {map.layer(layer).policy.get(), «&twin»}) {",
+      "map.layer(layer).policy.get()")
+fault("eviction-098", "nobody asks twice",
+      "for (const EvictionPolicy* again : {«map.layer(layer).policy.get()», &twin}) {",
+      "&twin")
+fault("eviction-099", "large budgets are not asked about",
+      "power <= «kMostBudget»; power *= 2",
+      "2048")
+fault("eviction-100", "small budgets are not asked about",
+      "i < «kFewBudgets» &&",
+      "1")
+fault("eviction-101", "driven under another budget",
+      "return policy_->schedule(layer, n_layers, «budget_»);",
+      "2 * budget_")
+
+source("src/diagnose/conformance.cpp", "conformance_test")
+fault("eviction-102", "an elastic policy is not driven at all",
+      "if («settings_->is_elastic») { check_elastic();",
+      "settings_->is_elastic && (check_budgets(policy_, *twin_, options_.n_layers, block_sizes_, "
+      "findings_), false)")
+fault("eviction-103", "notes do not say under which budget",
+      "report_.notes.push_back(«where + \": \" + note»);",
+      "note")
+
+source("src/diagnose/findings.cpp", "conformance_test")
+fault("eviction-104", "findings of another suite count once",
+      "add(f.kind, f.severity, where + \": \" + f.sentence, «f.times»);",
+      "1")
+
+source("src/diagnose/policy_settings.cpp", "conformance_test")
+fault("eviction-105", "is_elastic() may change",
+      "if («a.is_elastic != b.is_elastic») differs",
+      "false")
+fault("eviction-106", "min_budget() may change",
+      "if («a.min_budget != b.min_budget») differs",
       "false")
 
 source("src/eviction/lru.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")

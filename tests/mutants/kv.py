@@ -774,6 +774,27 @@ fault("kv-178", "a rule may trim and have a window",
 fault("kv-179", "positions may be neither original nor compact",
       "if («positions != Positions::kOriginal && positions != Positions::kCompact») {",
       "false")
+fault("kv-482", "an elastic rule may have no limit under a budget",
+      "(«answer.budget == kUnlimited» || answer.every",
+      "false")
+fault("kv-483", "an elastic rule's interval may depend on the budget",
+      "|| «answer.every != schedule.every» ||",
+      "false")
+fault("kv-484", "what an elastic rule observes may depend on the budget",
+      "|| «answer.observe != schedule.observe»)) {",
+      "false")
+fault("kv-485", "an elastic rule may never come to an end of its least budget",
+      "|| «min_budget == kUnlimited»)) {",
+      "false")
+fault("kv-486", "an elastic rule may have a budget of its own",
+      "if (is_elastic && («schedule.budget != kUnlimited» ||",
+      "false")
+fault("kv-487", "an elastic rule may decide once",
+      "|| «schedule.every < 1» || min_budget",
+      "false")
+fault("kv-488", "a least budget may be negative",
+      "|| «min_budget < 0» ||",
+      "false")
 fault("kv-180", "protected first positions are not whole blocks",
       "const auto first = static_cast<int64_t>(«round_up(schedule.keep_first, block_size)»);",
       "schedule.keep_first")
@@ -843,6 +864,9 @@ fault("kv-477", "the least budget is one too few",
       "+ (middle + 1 < high)")
 fault("kv-478", "what a rule throws counts as a budget that is too small",
       "catch (const PolicyThrew&) { «throw;»",
+      "return i;")
+fault("kv-481", "an answer that ignores the budget counts as one that is too small",
+      "catch (const PolicyIgnoresBudget&) { «throw;»",
       "return i;")
 fault("kv-479", "protected blocks may fill an elastic budget",
       "if («leaves_choice(rule.schedule_with(budget, i, size()), block_size)») continue;",

@@ -418,12 +418,12 @@ TEST(Advice, WhatAHostsOwnRuleSaysIsTheHostsToMend) {
 
 TEST(Advice, AWrongSpecInASmallPoolGetsARuleThatBoundsWhatItKeeps) {
   try {
-    Engine(tiny(), options("lru", 60, 0, 8));  // lru:256 would not fit
+    Engine(tiny(), options("lur", 60, 0, 8));  // lru:256 would not fit
     FAIL();
   } catch (const Error& e) {
     ASSERT_EQ(e.proposals().size(), 1U) << e.what();
     EXPECT_NE(e.proposals()[0].policy, "full") << e.what();
-    EXPECT_NO_THROW(Engine(tiny(), with_proposal(options("lru", 60, 0, 8), e.proposals()[0])));
+    EXPECT_NO_THROW(Engine(tiny(), with_proposal(options("lur", 60, 0, 8), e.proposals()[0])));
   }
 }
 
@@ -445,8 +445,10 @@ TEST(Advice, AWrongSpecGetsAValidOneForThisModel) {
   };
   EXPECT_EQ(proposed("h2p:64"), "h2o:64");
   EXPECT_EQ(proposed("sinks:4+20"), "sink:4+20");
-  EXPECT_EQ(proposed("sink:20"), "sink:4+20");
-  EXPECT_EQ(proposed("window"), "window:256");
+  EXPECT_EQ(proposed("sink:20@recent:4"), "sink:4+20");
+  EXPECT_EQ(proposed("window:"), "window:256");
+  EXPECT_EQ(proposed("snapkv"), "snapkv:256");
+  EXPECT_EQ(proposed("h2o:64@min:32"), "h2o:64");
   EXPECT_EQ(proposed("full:3"), "full");
   EXPECT_EQ(proposed("snapkv:64@every:3"), "snapkv:64");
   EXPECT_EQ(proposed("0-9=full"), "0-1=full");

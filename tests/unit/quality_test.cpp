@@ -214,7 +214,7 @@ TEST(Quality, AcceptsAHostsOwnPolicies) {
 TEST(Quality, RefusalsNameWhatIsWrong) {
   const auto invalid = ErrorCode::kInvalidArgument;
   const auto make = [](const QualityOptions& options) { QualityMeter(tiny_folder(), options); };
-  expect_refusal(invalid, "contender 'sink:4': ", [&] { make(options_for({"full", "sink:4"})); });
+  expect_refusal(invalid, "contender 'sink:0': ", [&] { make(options_for({"full", "sink:0"})); });
   expect_refusal(invalid, "contender '0=full': ", [&] { make(options_for({"0=full"})); });
   expect_refusal(invalid, "'dance:4'", [&] { make(options_for({}, "dance:4")); });
   expect_refusal(invalid, "contender '': ", [&] { make(options_for({""})); });
