@@ -355,3 +355,38 @@ fault("eviction-052", "window: name() drops @compact",
 fault("eviction-053", "window: sees one position more",
       "return {0, «window_»};",
       "window_ + 1")
+
+source("src/eviction/cake.cpp", "cache_test:Cake.*")
+fault("eviction-107", "cake: entropy of the mass of all queries",
+      "const double share = «block.recent_mass / recent»;",
+      "block.mass / recent")
+fault("eviction-108", "cake: new blocks count as moved",
+      "if («block.mass <= block.recent_mass || after <= 0») continue; const double moved",
+      "before <= 0 || after <= 0")
+fault("eviction-109", "cake: shares among all blocks are compared with those among the old ones",
+      "const double moved = block.recent_mass / «after» -",
+      "recent")
+fault("eviction-110", "cake: the shift is not that of two samples",
+      "moved * moved / «4»;",
+      "2")
+fault("eviction-111", "cake: without a shift all get the same",
+      "for (const Kind kind : {Kind::kBoth, «Kind::kEntropy», Kind::kEqual}) {",
+      "Kind::kEqual")
+fault("eviction-112", "cake: no base",
+      "const double share = «base» + factor",
+      "0")
+fault("eviction-113", "cake: a layer may get more than it holds",
+      "std::max(low, «bounds[layer].most»);",
+      "int64_t{1} << 40")
+fault("eviction-114", "cake: a layer may get less than it needs",
+      "const int64_t low = «std::max(bounds[layer].least, base)»;",
+      "base")
+fault("eviction-115", "cake: a share more than there is",
+      "(«shares.sum(middle) <= total» ? low : high)",
+      "shares.sum(middle) <= total + 1")
+fault("eviction-116", "cake: what rounding leaves over is lost",
+      "«++budgets[layer];» --left;",
+      "")
+fault("eviction-117", "cake: who has no preference gets the base and no more",
+      "«std::max(number(preferences_[layer]) / most_, kFaintest)»;",
+      "number(preferences_[layer]) / most_")

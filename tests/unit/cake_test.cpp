@@ -1,0 +1,128 @@
+// Layer budgets by need: preferences against the formula written anew, and what is shared out
+// within its bounds.
+#include "eviction/cake.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <random>
+
+namespace paddock {
+namespace {
+
+/// A layer whose blocks received so much, before and recently.
+struct Layer {
+  std::vector<BlockInfo> blocks;
+  LayerView view;
+  Layer(const std::vector<double>& before, const std::vector<double>& recent) {
+    for (size_t i = 0; i < before.size(); ++i) {
+      BlockInfo block;
+      block.first_position = static_cast<int64_t>(i) * 4;
+      block.n_tokens = 4;
+      block.mass = before[i] + recent[i];
+      block.recent_mass = recent[i];
+      blocks.push_back(block);
+    }
+    view.blocks = blocks;
+  }
+  Layer(const Layer&) = delete;
+};
+
+TEST(Cake, AttentionThatIsSpreadHasEntropy) {
+  const auto entropy = [](const std::vector<double>& recent) {
+    return preference_of(Layer(std::vector<double>(recent.size(), 1), recent).view).entropy;
+  };
+  EXPECT_EQ(entropy({5}), 0);
+  EXPECT_EQ(entropy({0, 5, 0}), 0);
+  EXPECT_NEAR(entropy({3, 3, 3, 3}), std::log(4), 1e-12);
+  EXPECT_NEAR(entropy({1, 3}), -0.25 * std::log(0.25) - 0.75 * std::log(0.75), 1e-12);
+  EXPECT_NEAR(entropy({100, 300}), entropy({1, 3}), 1e-12) << "shares count, not their sum";
+  EXPECT_EQ(preference_of(Layer({}, {}).view).entropy, 0);
+  EXPECT_EQ(preference_of(Layer({1, 1}, {0, 0}).view).of_both(), 0) << "nobody looked";
+}
+
+TEST(Cake, AttentionThatMovesHasShift) {
+  const auto shift = [](const std::vector<double>& before, const std::vector<double>& recent) {
+    return preference_of(Layer(before, recent).view).shift;
+  };
+  EXPECT_EQ(shift({4, 4}, {1, 1}), 0) << "as before, though less";
+  EXPECT_NEAR(shift({4, 0.5}, {0, 0.5}), 2 * std::pow(8.0 / 9 / 2, 2), 1e-12);
+  EXPECT_NEAR(shift({1, 1}, {1, 3}), 2 * std::pow(0.25 / 2, 2), 1e-12);
+  EXPECT_NEAR(shift({1, 1, 0}, {1, 3, 90}), shift({1, 1}, {1, 3}), 1e-12)
+      << "what was not there before has not moved";
+  EXPECT_EQ(shift({0, 0}, {1, 3}), 0) << "there is nothing to compare with";
+}
+
+std::vector<int32_t> shared(const std::vector<Preference>& preferences,
+                            const std::vector<ShareBounds>& bounds, int32_t budget) {
+  std::vector<int32_t> budgets(preferences.size());
+  share_out(preferences, bounds, budget, budgets);
+  return budgets;
+}
+
+using Budgets = std::vector<int32_t>;
+
+TEST(Cake, LayersGetABaseAndTheRestByPreference) {
+  const std::vector<ShareBounds> free(4, {1, 10'000});
+  // 32 each; of the other 4 * 68 = 272 four, two, one and one eighths.
+  EXPECT_EQ(shared({{1, 4}, {2, 1}, {1, 1}, {0.5, 2}}, free, 100), (Budgets{168, 100, 66, 66}));
+  EXPECT_EQ(shared({{1, 1}, {1, 1}, {1, 1}, {1, 1}}, free, 100), (Budgets{100, 100, 100, 100}));
+  EXPECT_EQ(shared({{1, 0}, {1, 0}, {2, 0}, {0, 0}}, free, 100), (Budgets{100, 100, 168, 32}))
+      << "without a shift entropy decides";
+  EXPECT_EQ(shared({{0, 0}, {0, 0}, {0, 0}, {0, 0}}, free, 50), (Budgets{50, 50, 50, 50}))
+      << "without any all get the same";
+  EXPECT_EQ(shared({{1, 1}, {0, 0}}, {{1, 10'000}, {1, 10'000}}, 10), (Budgets{15, 5}))
+      << "half of a small budget is the base";
+}
+
+TEST(Cake, SharesStayWithinTheirBounds) {
+  EXPECT_EQ(shared({{9, 1}, {1, 1}}, {{1, 120}, {1, 500}}, 100), (Budgets{120, 80}))
+      << "what a layer does not hold goes to the others";
+  EXPECT_EQ(shared({{9, 1}, {1, 1}}, {{1, 500}, {70, 500}}, 100), (Budgets{130, 70}));
+  EXPECT_EQ(shared({{9, 1}, {1, 1}}, {{1, 90}, {1, 60}}, 100), (Budgets{90, 60}))
+      << "there is enough for all";
+  EXPECT_EQ(shared({{9, 1}, {0, 1}}, {{1, 90}, {1, 160}}, 100), (Budgets{90, 110}))
+      << "nobody is left out";
+  EXPECT_EQ(shared({{1, 1}, {1, 1}}, {{100, 500}, {100, 500}}, 100), (Budgets{100, 100}));
+  EXPECT_EQ(shared({{1, 1}}, {{40, 3}}, 100), (Budgets{40}));
+}
+
+TEST(Cake, NobodyGetsMoreThanThereIsNorLessThanItNeeds) {
+  std::mt19937 random(11);
+  for (int i = 0; i < 3000; ++i) {
+    const auto n = static_cast<size_t>(1 + random() % 40);
+    const auto budget = static_cast<int32_t>(1 + random() % (i % 2 == 0 ? 300U : 1'000'000U));
+    std::vector<Preference> preferences(n);
+    std::vector<ShareBounds> bounds(n);
+    int64_t could_use = 0;
+    const int32_t base = std::min(32, budget / 2);
+    for (size_t l = 0; l < n; ++l) {
+      preferences[l] = {std::exp(static_cast<double>(random() % 30) - 15),
+                        random() % 4 == 0 ? 0 : static_cast<double>(random() % 1000) / 1000};
+      bounds[l].least = static_cast<int32_t>(1 + random() % static_cast<uint32_t>(budget));
+      bounds[l].most = static_cast<int64_t>(random() % (3 * static_cast<uint64_t>(budget)));
+      could_use += std::max<int64_t>({bounds[l].least, base, bounds[l].most});
+    }
+    const Budgets got = shared(preferences, bounds, budget);
+    const auto total = static_cast<int64_t>(n) * budget;
+    const int64_t sum = std::accumulate(got.begin(), got.end(), int64_t{0});
+    ASSERT_LE(sum, total) << i;
+    ASSERT_GT(sum, std::min(total, could_use) - static_cast<int64_t>(n)) << i;
+    for (size_t l = 0; l < n; ++l) {
+      ASSERT_GE(got[l], std::max(bounds[l].least, base)) << i;
+      ASSERT_LE(got[l], std::max<int64_t>({bounds[l].least, base, bounds[l].most})) << i;
+      for (size_t m = 0; m < n; ++m) {  // who wants more and may have it gets no less, but for one
+        const bool wants_more = preferences[l].of_both() > preferences[m].of_both();
+        const bool is_free = got[l] < bounds[l].most && got[m] > std::max(bounds[m].least, base);
+        if (!wants_more || !is_free) continue;
+        ASSERT_GE(got[l] + 1, got[m]) << i;
+      }
+    }
+    ASSERT_EQ(got, shared(preferences, bounds, budget)) << "asked again";
+  }
+}
+
+}  // namespace
+}  // namespace paddock
