@@ -40,7 +40,7 @@ struct StepLimits {
   int64_t max_measured_entries = 0;  // longest table with SequenceView::uses; 0: never asked for
 };
 
-/// The pages of the KV pool.
+/// The pages of the KV pool: what the engine's setup decides, and all that a backend is told.
 struct PoolShape {
   int64_t n_pages = 0;
   PageGeometry geometry{};

@@ -156,7 +156,7 @@ void QualityMeter::Impl::check_room(int64_t tokens) const {
       continue;  // its engine will say what is wrong
     }
     if (setup.options.context < tokens) continue;  // likewise
-    const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
+    const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
     const auto needed =
         static_cast<uint64_t>(std::max(min_pages(setup), pages_needed(setup, tokens)));
     const uint64_t has = runner.engine != nullptr ? runner.engine->options().kv.budget_bytes

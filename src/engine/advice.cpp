@@ -34,19 +34,19 @@ class Trial {
 
   bool works(const EngineOptions& options, const PolicyMap& policies, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies);
-    const auto bytes = static_cast<uint64_t>(s.n_pages) * s.geometry.page_bytes();
-    return s.n_pages <= kMaxPages && bytes <= max_bytes() && s.n_pages >= min_pages(s) &&
-           s.options.context >= positions && pages_needed(s, positions) <= s.n_pages;
+    const auto bytes = static_cast<uint64_t>(s.pool.n_pages) * s.pool.geometry.page_bytes();
+    return s.pool.n_pages <= kMaxPages && bytes <= max_bytes() && s.pool.n_pages >= min_pages(s) &&
+           s.options.context >= positions && pages_needed(s, positions) <= s.pool.n_pages;
   }
 
   /// A pool: the smallest that holds what is wanted or, where that cannot be had, the largest that
   /// can.
   std::optional<Proposal> budget(EngineOptions options, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies());
-    const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
-    const uint64_t now = static_cast<uint64_t>(std::min(s.n_pages, kMaxPages)) * page_bytes;
+    const auto page_bytes = static_cast<uint64_t>(s.pool.geometry.page_bytes());
+    const uint64_t now = static_cast<uint64_t>(std::min(s.pool.n_pages, kMaxPages)) * page_bytes;
     const uint64_t before =
-        wanted_.running ? static_cast<uint64_t>(setup_.n_pages) * page_bytes : now;
+        wanted_.running ? static_cast<uint64_t>(setup_.pool.n_pages) * page_bytes : now;
     const bool too_much = now > max_bytes();
     Proposal proposal;
     uint64_t bytes =
@@ -101,8 +101,8 @@ class Trial {
       if (!wanted_.running || options.batch_size != base_.batch_size) return true;
       EngineSetup now = setup_;
       now.policies = policies;
-      return min_pages(now) <= setup_.n_pages &&
-             pages_needed(now, std::min(positions, now.options.context)) <= setup_.n_pages;
+      return min_pages(now) <= setup_.pool.n_pages &&
+             pages_needed(now, std::min(positions, now.options.context)) <= setup_.pool.n_pages;
     } catch (const Error&) {
       return false;
     }
@@ -114,9 +114,9 @@ class Trial {
   }
   /// Of the pool as it is or would be made.
   int64_t pool_pages(const EngineOptions& options) const {
-    if (wanted_.running) return setup_.n_pages;
+    if (wanted_.running) return setup_.pool.n_pages;
     const EngineSetup s = lay_out(options, policies());
-    const auto page_bytes = static_cast<uint64_t>(s.geometry.page_bytes());
+    const auto page_bytes = static_cast<uint64_t>(s.pool.geometry.page_bytes());
     const uint64_t bytes =
         options.kv.budget_bytes > 0 ? std::min(options.kv.budget_bytes, max_bytes()) : max_bytes();
     return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));

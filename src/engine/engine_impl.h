@@ -158,7 +158,7 @@ struct Engine::Impl {
                     const std::function<void()>& feed_all);
 
   // ---- making
-  /// Makes the cache's books for a pool of setup.n_pages, and the planner that goes with them.
+  /// Makes the cache's books for a pool of setup.pool.n_pages, and the planner that goes with them.
   std::unique_ptr<StepPlanner> make_books();
   /// What the engine takes beside weights and pool.
   uint64_t other_bytes(const StepPlanner& planner) const;

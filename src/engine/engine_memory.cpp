@@ -62,7 +62,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   weights = data.weights(key, [&] { return make_weights(data, backend->weights()); });
   backend->reserve(limits_for(setup, data, *planner));
 #ifdef PADDOCK_POISON
-  for (int32_t page = 0; page < setup.n_pages; ++page) backend->pages().poison_page(page);
+  for (int32_t page = 0; page < setup.pool.n_pages; ++page) backend->pages().poison_page(page);
 #endif
   runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
   runner->set_planner(std::move(planner));
@@ -72,7 +72,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   kv_type_ = kv_type_name(o.kv.type);
   shown_ = std::make_shared<const EngineOptions>(o);
   log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
-      memory_bytes.load(), setup.n_pages, o.kv.policy);
+      memory_bytes.load(), setup.pool.n_pages, o.kv.policy);
 }
 
 std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
@@ -82,8 +82,9 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
       .n_layers = config.n_layers,
       .n_heads = config.n_heads,
       .block_size = o.kv.block_size,
-      .n_pages = static_cast<int32_t>(setup.n_pages),
-      .layout = KvLayout::uniform(config.n_layers, setup.geometry, {setup.kv_type, setup.kv_type}),
+      .n_pages = static_cast<int32_t>(setup.pool.n_pages),
+      .layout = KvLayout::uniform(config.n_layers, setup.pool.geometry,
+                                  {setup.pool.kv_type, setup.pool.kv_type}),
       .max_sequences = o.max_sequences,
       .max_positions = o.context,
       .max_chunk = setup.chunk,
@@ -115,15 +116,15 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
   }
   const auto allowed =
       static_cast<uint64_t>(setup.options.kv.budget_share * static_cast<double>(available));
-  const auto page_bytes = static_cast<uint64_t>(setup.geometry.page_bytes());
+  const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
   const int64_t least = min_pages(setup);
   const auto shrink_beside = [&](uint64_t others) {
     const uint64_t bytes = allowed - std::min(allowed, others);
     setup.share_bytes = bytes;
-    setup.n_pages =
-        static_cast<int64_t>(std::min(static_cast<uint64_t>(setup.n_pages), bytes / page_bytes));
-    setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
-    if (setup.n_pages >= least) return;
+    setup.pool.n_pages = static_cast<int64_t>(
+        std::min(static_cast<uint64_t>(setup.pool.n_pages), bytes / page_bytes));
+    setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;
+    if (setup.pool.n_pages >= least) return;
     // A percent more than is needed now: the next engine may find less memory free.
     const double share = std::ceil(static_cast<double>(others + least * page_bytes) /
                                        static_cast<double>(available) * 100 +

@@ -21,20 +21,20 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   // A rule may bound what had no bound before, or the other way round. Where the pool was made for
   // shorter sequences than it would then have to hold, they stay so short.
   next.options.context = lay_out(config, next.asked, next.policies).options.context;
-  if (min_pages(next) > next.n_pages) {
+  if (min_pages(next) > next.pool.n_pages) {
     next.options.context = std::min(next.options.context, setup.options.context);
   }
   next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
   check_pool(config, next, wanted);
   const int64_t pages = pages_needed(next, std::max<int64_t>(1, positions));
-  if (positions > next.options.context || pages > next.n_pages) {
-    throw Error(
-        ErrorCode::kOutOfMemory,
-        fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "
-                    "pool has {} ({} bytes)",
-                    next.options.kv.policy, positions, pages, pages * next.geometry.page_bytes(),
-                    next.n_pages, next.options.kv.budget_bytes),
-        propose(config, next, wanted));
+  if (positions > next.options.context || pages > next.pool.n_pages) {
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "
+                            "pool has {} ({} bytes)",
+                            next.options.kv.policy, positions, pages,
+                            pages * next.pool.geometry.page_bytes(), next.pool.n_pages,
+                            next.options.kv.budget_bytes),
+                propose(config, next, wanted));
   }
   return next;
 }
@@ -81,7 +81,7 @@ EngineOptions Engine::Impl::options() const {
 int64_t Engine::Impl::max_positions(const Session* session) const {
   const int64_t context = setup.options.context;
   const auto fits = [&](int64_t positions) {
-    return pages_for(session, positions) <= setup.n_pages;
+    return pages_for(session, positions) <= setup.pool.n_pages;
   };
   if (fits(context)) return context;
   int64_t positions = 0;

@@ -46,12 +46,12 @@ void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t m
                 proposals(wanted, total + 1));
   }
   const int64_t prompt_pages = pages_for(session, total);
-  if (prompt_pages > setup.n_pages) {
+  if (prompt_pages > setup.pool.n_pages) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("the prompt needs {} pages ({} bytes) of KV cache but the pool has {} "
                             "({} bytes)",
-                            prompt_pages, prompt_pages * setup.geometry.page_bytes(), setup.n_pages,
-                            setup.options.kv.budget_bytes),
+                            prompt_pages, prompt_pages * setup.pool.geometry.page_bytes(),
+                            setup.pool.n_pages, setup.options.kv.budget_bytes),
                 proposals(std::min(wanted, context), total));
   }
 }

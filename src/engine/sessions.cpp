@@ -233,7 +233,7 @@ void Engine::Impl::feed_sequence(
     if (n == 0) {
       throw Error(
           ErrorCode::kOutOfMemory,
-          fmt::format("the KV pool of {} pages is full at position {}", setup.n_pages, first),
+          fmt::format("the KV pool of {} pages is full at position {}", setup.pool.n_pages, first),
           proposals(end, end));
     }
     const BatchPart part{

@@ -42,7 +42,7 @@ int64_t min_positions(const EngineSetup& s) {
 int64_t pool_pages(const EngineSetup& s) {
   const EngineOptions& o = s.options;
   if (o.kv.budget_bytes > 0 && o.kv.budget_share == 0) {
-    const uint64_t pages = o.kv.budget_bytes / static_cast<uint64_t>(s.geometry.page_bytes());
+    const uint64_t pages = o.kv.budget_bytes / static_cast<uint64_t>(s.pool.geometry.page_bytes());
     return static_cast<int64_t>(std::min<uint64_t>(pages, kMaxPages));
   }
   const int64_t one = std::min(pages_needed(s, o.context), kMaxPages + 1);
@@ -96,16 +96,16 @@ int64_t min_pages(const EngineSetup& s) {
 
 void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {
   const int64_t least = min_pages(s);
-  if (s.n_pages >= least) return;
+  if (s.pool.n_pages >= least) return;
   wanted.least = std::max<int64_t>(wanted.positions, 1);
   // Where every layer has a bound, proposals are for sequences of any length.
   wanted.positions = s.policies.has_unbounded_layer() ? wanted.least : s.options.context;
-  const int64_t page_bytes = s.geometry.page_bytes();
+  const int64_t page_bytes = s.pool.geometry.page_bytes();
   throw Error(
       ErrorCode::kOutOfMemory,
       fmt::format("the KV budget of {} bytes holds {} pages, but policy '{}' needs at least "
                   "{} pages ({} bytes, prefill chunks of {} tokens included)",
-                  s.options.kv.budget_bytes, s.n_pages, s.options.kv.policy, least,
+                  s.options.kv.budget_bytes, s.pool.n_pages, s.options.kv.policy, least,
                   least * page_bytes, s.chunk),
       propose(config, s, wanted));
 }
@@ -123,12 +123,10 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                     options,
                     std::move(policies),
                     chunk,
-                    geometry,
-                    kv_type,
-                    0,
+                    {.n_pages = 0, .geometry = geometry, .kv_type = kv_type},
                     0,
                     positions_per_token(config, !options.device.starts_with("cuda"))};
-  setup.n_pages = pool_pages(setup);
+  setup.pool.n_pages = pool_pages(setup);
   return setup;
 }
 
@@ -198,8 +196,8 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   const LlamaConfig& config = model.data().config;
   EngineSetup setup = outline(model, options);
   const EngineOptions& o = setup.asked;
-  const int64_t page_bytes = setup.geometry.page_bytes();
-  if (setup.n_pages > kMaxPages) {
+  const int64_t page_bytes = setup.pool.geometry.page_bytes();
+  if (setup.pool.n_pages > kMaxPages) {
     const int64_t pages = pages_needed(setup, setup.options.context);
     throw Error(
         ErrorCode::kOutOfMemory,
@@ -216,7 +214,7 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
         "those its answers degrade",
         o.context, config.context_length);
   }
-  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;
+  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;
   return setup;
 }
 
@@ -257,7 +255,7 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
                    .max_logit_rows = max_logit_rows(setup.options),
                    .max_entries = planner.max_entries(),
                    .max_measured_entries = planner.max_measured_entries()},
-          .pool = {.n_pages = setup.n_pages, .geometry = setup.geometry, .kv_type = setup.kv_type}};
+          .pool = setup.pool};
 }
 
 }  // namespace paddock

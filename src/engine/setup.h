@@ -20,10 +20,8 @@ struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
   EngineOptions asked;    // the same options, but context, budget and share as the host gave them
   PolicyMap policies;
-  int32_t chunk = 0;  // most tokens of one sequence in one step
-  PageGeometry geometry{};
-  DType kv_type{};
-  int64_t n_pages = 0;
+  int32_t chunk = 0;         // most tokens of one sequence in one step
+  PoolShape pool;            // what backend, cache and advice know of its pages
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
   /// Positions that a token sees at the price of all else that is computed for it.
   double positions_per_token = 0;
@@ -36,8 +34,8 @@ inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 EngineSetup outline(const Model& model, const EngineOptions& options);
 /// outline(), and what it gives fits model and memory. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
-/// Sizes that follow from options and rules, unchecked: n_pages may be more than kMaxPages, or too
-/// few.
+/// Sizes that follow from options and rules, unchecked: pool.n_pages may be more than kMaxPages, or
+/// too few.
 EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies);
 /// The rules of `setup.asked`. Error kInvalidArgument, with a SPEC that works.
 PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);

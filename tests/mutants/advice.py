@@ -8,13 +8,13 @@ fault("advice-002", "more than the machine has",
       "&& «bytes <= max_bytes()» &&",
       "true")
 fault("advice-003", "a pool that no engine starts with",
-      "«s.n_pages >= min_pages(s)» &&",
+      "«s.pool.n_pages >= min_pages(s)» &&",
       "true")
 fault("advice-004", "a context that is too short",
       "«s.options.context >= positions» &&",
       "true")
 fault("advice-005", "a pool that does not hold what is wanted",
-      "«pages_needed(s, positions) <= s.n_pages»;",
+      "«pages_needed(s, positions) <= s.pool.n_pages»;",
       "true")
 fault("advice-006", "a budget too small by a page",
       "static_cast<uint64_t>(«std::max(min_pages(s), pages_needed(s, positions))») * page_bytes;",
@@ -36,8 +36,8 @@ fault("advice-011", "a rule for other blocks",
       "«policies.check_block_size(options.kv.block_size);» options",
       "")
 fault("advice-012", "a rule that a running engine's pool does not hold",
-      "«min_pages(now) <= setup_.n_pages && pages_needed(now, std::min(positions, "
-      "now.options.context)) <= setup_.n_pages»;",
+      "«min_pages(now) <= setup_.pool.n_pages && pages_needed(now, std::min(positions, "
+      "now.options.context)) <= setup_.pool.n_pages»;",
       "true")
 fault("advice-013", "beyond the trained positions: rules that do not move queries",
       'if («context_is_short») return {"sink", "h2o@compact"};',
@@ -151,7 +151,7 @@ fault("advice-046", "lost keys are blamed on the weights",
       "if («!lost.empty()») { noted_overflows_",
       "false")
 fault("advice-047", "after f16, f32",
-      "setup.kv_type == DType::kF16 ? «KvType::kBF16» :",
+      "setup.pool.kv_type == DType::kF16 ? «KvType::kBF16» :",
       "KvType::kF32")
 fault("advice-048", "after bf16, bf16 again",
       "KvType::kBF16 : «KvType::kF32»);",

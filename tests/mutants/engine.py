@@ -29,11 +29,11 @@ fault("engine-034", "proposals leave the answer out",
       "const int64_t wanted = «total + std::max(0, max_tokens)»;",
       "total")
 fault("engine-035", "a prompt that fits the pool exactly is refused",
-      "if («prompt_pages > setup.n_pages») {",
-      "prompt_pages >= setup.n_pages")
+      "if («prompt_pages > setup.pool.n_pages») {",
+      "prompt_pages >= setup.pool.n_pages")
 fault("engine-036", "a prompt larger than the pool is queued",
-      "if (prompt_pages > setup.n_pages) { throw",
-      "if (prompt_pages > setup.n_pages && !MUT) { throw")
+      "if (prompt_pages > setup.pool.n_pages) { throw",
+      "if (prompt_pages > setup.pool.n_pages && !MUT) { throw")
 fault("engine-045", "a host that cancels gets a rest",
       "request.undelivered = «reason == FinishReason::kCancelled ? 0 : request.text.take().size()»;",
       "request.text.take().size()")
@@ -416,7 +416,7 @@ fault("engine-097", "a feed names the wrong position",
       "fail(ErrorCode::kCancelled, \"cancelled at position {}\", «first»);",
       "0")
 fault("engine-098", "a full pool names the wrong position",
-      "setup.n_pages, «first»),",
+      "setup.pool.n_pages, «first»),",
       "0")
 
 source("src/engine/policies.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
@@ -430,8 +430,8 @@ fault("engine-086", "rules change under open sessions",
       "if (n_requests > 0 || «!sessions.empty()») {",
       "false")
 fault("engine-087", "the longest sequence is one less where it fits exactly",
-      "return «pages_for(session, positions) <= setup.n_pages»;",
-      "pages_for(session, positions) < setup.n_pages")
+      "return «pages_for(session, positions) <= setup.pool.n_pages»;",
+      "pages_for(session, positions) < setup.pool.n_pages")
 fault("engine-088", "total.kv_overflows forgotten",
       "«stats.total.kv_overflows += layer.kv_overflows;»",
       "", tests="engine_test")
@@ -480,17 +480,17 @@ fault("engine-114", "the pool holds one sequence",
       "const int64_t all = std::min(«one * o.max_sequences», kMaxPages + 1);",
       "one")
 fault("engine-115", "a budget's last page is left out",
-      "const uint64_t pages = «o.kv.budget_bytes / static_cast<uint64_t>(s.geometry.page_bytes())»;",
-      "(o.kv.budget_bytes - 1) / static_cast<uint64_t>(s.geometry.page_bytes())")
+      "const uint64_t pages = «o.kv.budget_bytes / static_cast<uint64_t>(s.pool.geometry.page_bytes())»;",
+      "(o.kv.budget_bytes - 1) / static_cast<uint64_t>(s.pool.geometry.page_bytes())")
 fault("engine-116", "a pool beyond all numbers is tried",
-      "if («setup.n_pages > kMaxPages») {",
+      "if («setup.pool.n_pages > kMaxPages») {",
       "false")
 fault("engine-117", "the budget told is the one asked for",
-      "«setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.n_pages) * page_bytes;»",
+      "«setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;»",
       "if (setup.options.kv.budget_bytes == 0) setup.options.kv.budget_bytes = "
-      "static_cast<uint64_t>(setup.n_pages) * page_bytes;")
+      "static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;")
 fault("engine-118", "a pool too small for its rules is taken",
-      "if («s.n_pages >= least») return;",
+      "if («s.pool.n_pages >= least») return;",
       "true")
 
 source("src/engine/engine_memory.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")

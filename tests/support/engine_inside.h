@@ -10,7 +10,7 @@ namespace paddock::test {
 
 /// Bytes of a page as the backend keeps them.
 inline std::vector<std::byte> page_bytes(const Engine::Impl& inside, int32_t page) {
-  std::vector<std::byte> bytes(static_cast<size_t>(inside.setup.geometry.page_bytes()));
+  std::vector<std::byte> bytes(static_cast<size_t>(inside.setup.pool.geometry.page_bytes()));
   inside.backend->pages().read_page(page, bytes);
   return bytes;
 }

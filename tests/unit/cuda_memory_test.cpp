@@ -128,7 +128,7 @@ TEST_P(DevicePages, AreCopiedWhileStepsGoOn) {
 #endif
   // The other way round into free pages: they hold the same.
   std::vector<PageCopy> back = copies;
-  const int32_t free_page = inner->setup.n_pages - 4;
+  const int32_t free_page = inner->setup.pool.n_pages - 4;
   for (int32_t i = 0; i < 4; ++i) back[i].page = free_page + i;
   store.wait_for_copies(store.load_pages(back));
   for (int32_t i = 0; i < 4; ++i) {

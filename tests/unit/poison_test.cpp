@@ -75,7 +75,7 @@ TEST(Poison, FreePagesAreNoNumbersWhereTheBuildSaysSo) {
       for (int32_t layer = 0; layer < 2; ++layer) {
         for (const BlockEntry& e : inner->cache->table(0, layer)) listed.insert(e.page);
       }
-      for (int32_t page = 0; page < inner->setup.n_pages; ++page) {
+      for (int32_t page = 0; page < inner->setup.pool.n_pages; ++page) {
         EXPECT_EQ(is_poisoned(*inner, page), kPoisons && !listed.contains(page)) << "page " << page;
       }
     };
