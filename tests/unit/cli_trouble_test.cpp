@@ -289,11 +289,15 @@ TEST_F(CliTrouble, EventsAreWholeLinesWhateverEndsTheTool) {
   const std::string events = folder_.path() + "/events";
   const std::string command =
       "generate" + model() + "-p a --temp 0 --ignore-eos " + "--kv-policy window:1 --kv-events ";
-  const Outcome killed = run("timeout -s KILL 1 " + std::string(PADDOCK_CLI),
-                             command + events + " -n 100000000 >/dev/null");
-  EXPECT_NE(killed.code, 0);
-  std::ifstream file(events);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text;
+  for (int seconds = 1; text.empty() && seconds < 60; seconds *= 3) {  // until it comes so far
+    const Outcome killed =
+        run("timeout -s KILL " + std::to_string(seconds) + " " + std::string(PADDOCK_CLI),
+            command + events + " -n 100000000 >/dev/null");
+    EXPECT_NE(killed.code, 0);
+    std::ifstream file(events);
+    text.assign(std::istreambuf_iterator<char>(file), {});
+  }
   ASSERT_FALSE(text.empty());
   EXPECT_EQ(text.back(), '\n');
   std::istringstream lines(text);
