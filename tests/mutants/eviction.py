@@ -292,9 +292,9 @@ fault("eviction-096", "a larger budget may leave no choice",
 fault("eviction-097", "nobody asks another object",
       "for (const EvictionPolicy* again : {map.layer(layer).policy.get(), «&twin»}) {",
       "map.layer(layer).policy.get()")
-fault("eviction-098", "nobody asks twice",
-      "for (const EvictionPolicy* again : {«map.layer(layer).policy.get()», &twin}) {",
-      "&twin")
+fault("eviction-098", "what is protected may change from one call to the next",
+      "«a.keep_first == b.keep_first» && a.keep_newest",
+      "true")
 fault("eviction-099", "large budgets are not asked about",
       "power <= «kMostBudget»; power *= 2",
       "2048")

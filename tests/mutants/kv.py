@@ -860,8 +860,8 @@ fault("kv-476", "the least budget is twice what is needed",
       "while («low < high») {",
       "false")
 fault("kv-477", "the least budget is one too few",
-      "low = middle «+ 1»;",
-      "+ (middle + 1 < high)")
+      "high = middle; } } return «low»;",
+      "std::max(1, low - 1)")
 fault("kv-478", "what a rule throws counts as a budget that is too small",
       "catch (const PolicyThrew&) { «throw;»",
       "return i;")

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "diagnose/elastic_budgets.h"
 #include "paddock/error.h"
 #include "paddock/testing.h"
 
@@ -85,6 +86,32 @@ TEST(ElasticConformance, SaysWhatItCouldNotLookAt) {
   EXPECT_TRUE(huge.clean()) << to_text(huge);
   ASSERT_FALSE(huge.notes.empty());
   EXPECT_NE(huge.notes[0].find("with a budget of 1000000: "), std::string::npos) << to_text(huge);
+}
+
+TEST(ElasticConformance, IsDrivenUnderBudgetsFromTheLeastToALargeOne) {
+  const auto fixed = with_budget(make_policy("pyramid:h2o@every:16@compact"), 90);
+  const auto twin = make_policy("pyramid:h2o:90@every:16@compact");
+  EXPECT_EQ(fixed->name(), "pyramid:h2o@every:16@compact(90)");
+  EXPECT_FALSE(fixed->is_elastic());
+  EXPECT_EQ(fixed->positions(), Positions::kCompact);
+  EXPECT_TRUE(fixed->needs().attention);
+  EXPECT_EQ(fixed->schedule(0, 2).budget, twin->schedule(0, 2).budget);
+  EXPECT_EQ(fixed->schedule(1, 2).every, 16);
+
+  Findings findings;
+  const auto lru = make_policy("lru@sinks:4");
+  const std::vector<int32_t> sizes = {16, 5, 1};
+  const auto trials = check_budgets(lru, *lru, 6, sizes, findings);
+  EXPECT_TRUE(findings.sorted().empty());
+  ASSERT_EQ(trials.size(), 4U);
+  const auto expect = [&](size_t i, int32_t budget, const std::vector<int32_t>& block_sizes) {
+    EXPECT_EQ(trials[i].budget, budget);
+    EXPECT_EQ(trials[i].block_sizes, block_sizes);
+  };
+  expect(0, 5, {1});
+  expect(1, 32, sizes);
+  expect(2, 65, sizes);
+  expect(3, 600, {16});
 }
 
 struct DropsAtOnce : Good {

@@ -195,6 +195,8 @@ TEST(ElasticRules, SayWhatToWriteWhereThereIsNoElasticForm) {
   EXPECT_NE(refusal("sink:8@min:8").find("fewer than its least of 8"), std::string::npos);
   EXPECT_NE(refusal("lru:8@sinks:8").find("fewer than its budget of 8"), std::string::npos);
   EXPECT_NO_THROW(make_policy("lru@sinks:8@min:9"));
+  EXPECT_NO_THROW(make_policy("lru@min:2147483646"));
+  EXPECT_NE(refusal("lru@min:2147483647").find("from 1 to 2147483646"), std::string::npos);
 }
 
 TEST(ElasticRules, NeedABlockBesideWhatTheyProtect) {
