@@ -114,6 +114,20 @@ TEST(ElasticConformance, IsDrivenUnderBudgetsFromTheLeastToALargeOne) {
   expect(3, 600, {16});
 }
 
+/// As docs/policies.md has it.
+struct Documented : Good {
+  TrimSchedule schedule(int32_t, int32_t, int32_t budget) const override {
+    return {.budget = budget,
+            .every = 32,
+            .keep_newest = budget == paddock::kUnlimited ? 0 : budget / 4,
+            .newest_divisor = 4};
+  }
+};
+TEST(ElasticConformance, TheDocumentationsExampleIsClean) {
+  const auto report = check<Documented>();
+  EXPECT_TRUE(report.clean()) << to_text(report);
+}
+
 struct DropsAtOnce : Good {
   void spoil(TrimSchedule& s, int32_t, int32_t, int32_t budget) const override {
     s.budget = std::min(budget, 1'000'000);
