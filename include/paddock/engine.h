@@ -144,6 +144,7 @@ struct GenerateResult {
   int32_t preemptions = 0;        ///< times that it was parked, its pages being needed by others;
   int64_t recomputed_tokens = 0;  ///< tokens that were computed again for it, for that or because
                                   ///< its session had been parked: part of Timings::prefill_tokens
+  std::vector<KvBudgetChange> budget_changes;  ///< of its sequence, under an elastic rule
   int64_t trims = 0;  ///< blocks that rules dropped for their scores, in all layers together
 };
 

@@ -89,6 +89,9 @@ struct KvStats {
   int64_t prefix_hits = 0;      ///< of them found, warm-up and re-reads after a preemption excluded
   int64_t reclaim_regrets = 0;  ///< blocks looked for in vain that had been reclaimed before
 
+  int64_t budget_falls = 0;  ///< of elastic rules' budgets, all sequences together
+  int64_t budget_lifts = 0;  ///< of those that a session's next turn took away
+
   uint64_t events = 0;       ///< removals logged so far
   uint64_t events_lost = 0;  ///< of them no longer in the ring
   ProcessMemory memory;
@@ -119,6 +122,19 @@ struct KvEvent {
   int64_t sufficient_budget = 0;  ///< and the smallest budget of this layer from which on it would
                                   ///< have stayed then, under the same ranking
   std::string policy;             ///< the layer's rule
+};
+
+/// A sequence under an elastic rule that had to give pages up, or its budget that was taken away.
+struct KvBudgetChange {
+  int64_t number = 0;  ///< 0, 1, 2, ... without gaps
+  int64_t step = 0;    ///< the cache's clock
+  int32_t sequence = 0;
+  int64_t length = 0;   ///< of the sequence at that moment
+  int32_t before = 0;   ///< its budget, in positions per layer on average; 2^31 - 1: none
+  int32_t after = 0;    ///< likewise
+  int64_t request = 0;  ///< whose need it was; 0: feed() or forward()
+  int64_t pages = 0;    ///< that came back, in all layers,
+  std::vector<int64_t> layer_pages{};  ///< and in each
 };
 
 /// A resident block, as kv_blocks() lists it.

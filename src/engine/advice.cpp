@@ -36,7 +36,7 @@ class Trial {
     const EngineSetup s = lay_out(options, policies);
     const auto bytes = static_cast<uint64_t>(s.pool.n_pages) * s.pool.geometry.page_bytes();
     return s.pool.n_pages <= kMaxPages && bytes <= max_bytes() && s.pool.n_pages >= min_pages(s) &&
-           s.options.context >= positions && pages_needed(s, positions) <= s.pool.n_pages;
+           s.options.context >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
   }
 
   /// A pool: the smallest that holds what is wanted or, where that cannot be had, the largest that
@@ -102,7 +102,8 @@ class Trial {
       EngineSetup now = setup_;
       now.policies = policies;
       return min_pages(now) <= setup_.pool.n_pages &&
-             pages_needed(now, std::min(positions, now.options.context)) <= setup_.pool.n_pages;
+             least_pages_needed(now, std::min(positions, now.options.context)) <=
+                 setup_.pool.n_pages;
     } catch (const Error&) {
       return false;
     }

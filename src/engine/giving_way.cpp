@@ -5,7 +5,9 @@
 
 namespace paddock {
 
-int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request) {
+int32_t Scheduler::reserve(Sequence& sequence, int32_t n, Request* request) {
+  if (cache_.is_elastic()) n = relieve(sequence, n, request);
+  if (n == 0) return 0;
   const RequestId id = request == nullptr ? 0 : request->id;
   for (;;) {
     if (cache_.reserve(sequence.tables(), n, id)) return n;
@@ -15,7 +17,9 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n, const Request* request
   }
 }
 
-bool Scheduler::make_way(const Request* request) {
+bool Scheduler::make_way(const Request* request) { return park_idle() || park_last(request); }
+
+bool Scheduler::park_idle() {
   Session* idle = nullptr;  // the one not used for longest
   for (const auto& [id, session] : sessions_) {
     if (session->busy || session->fed || pages_of(session->sequence) == 0) continue;
@@ -33,6 +37,10 @@ bool Scheduler::make_way(const Request* request) {
     ++sessions_parked_;
     return true;
   }
+  return false;
+}
+
+bool Scheduler::park_last(const Request* request) {
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (&last == request) break;

@@ -26,7 +26,7 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   }
   next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
   check_pool(config, next, wanted);
-  const int64_t pages = pages_needed(next, std::max<int64_t>(1, positions));
+  const int64_t pages = least_pages_needed(next, std::max<int64_t>(1, positions));
   if (positions > next.options.context || pages > next.pool.n_pages) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "

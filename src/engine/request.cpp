@@ -87,6 +87,9 @@ Request::Request(RequestId first, int32_t answer, Session* continued,
 
 void Request::begin(int32_t vocab_size) {
   if (sampler) return;  // it has been parked
+  if (session != nullptr) {
+    if (const auto change = sequence.lift()) result.budget_changes.push_back(*change);
+  }
   const size_t expected = std::min<size_t>(options.max_tokens, kReservedTokens);
   result.tokens.reserve(expected + 1);
   text.reserve(expected * kBytesPerToken);

@@ -20,8 +20,8 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
 }
 
 int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const {
-  return session == nullptr || !session->sequence.is_open()
-             ? pages_needed(setup, positions)
+  return session == nullptr || !session->sequence.is_open() || setup.policies.is_elastic()
+             ? least_pages_needed(setup, positions)
              : cache->pages_to_reach(session->sequence.tables(), positions);
 }
 

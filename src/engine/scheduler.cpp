@@ -104,6 +104,8 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (shares_[i] > 0 && running_[i]->running) place(*running_[i], shares_[i], batch);
   }
+  // Where all wait for one another the last one gives way.
+  if (batch.parts.empty() && batch.endings.empty() && !running_.empty()) park_last(running_[0]);
   return batch;
 }
 
@@ -146,7 +148,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
     const int64_t pages = reader.serves(request)
                               ? pages_beside()
                               : pages_due(sequence) + pages_apart(sequence) - pages_followed(place);
-    if (any && pages > left) {
+    if (any && pages > left && (blocked > 0 || !has_share(request))) {
       if (request.times_passed >= kMaxPassed) return;
       ++blocked;
       continue;
@@ -178,7 +180,10 @@ void Scheduler::start(Request& request, ScheduledBatch& batch) {
 int64_t Scheduler::pages_due(const Sequence& sequence) const {
   const int64_t positions =
       std::min<int64_t>(setup_.options.context, sequence.length() + setup_.options.kv.block_size);
-  if (!sequence.is_open()) return pages_needed(setup_, positions);
+  if (!sequence.is_open()) {
+    const int64_t all = pages_needed(setup_, positions);
+    return sequence.peak_pages() > 0 ? std::min(all, sequence.peak_pages()) : all;
+  }
   return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
 }
 
@@ -197,7 +202,9 @@ int64_t Scheduler::pages_followed(size_t at) const {
   };
   for (size_t i = 0; i < at && most < full; ++i) {
     const Request& other = *requests_[i];
-    if (other.running && !other.finished) look_at(other.sequence.tokens);
+    if (other.running && !other.finished && cache_.shares_blocks(other.sequence.tables())) {
+      look_at(other.sequence.tokens);
+    }
   }
   pins_.for_each([&](SequenceId, std::span<const TokenId> text) { look_at(text); });
   // What windows see of them is bounded anyway.
@@ -301,14 +308,14 @@ bool Scheduler::follows(size_t i) const {
   const int64_t block = setup_.options.kv.block_size;
   const int64_t end = (computed / block + 1) * block;
   if (end >= sequence.length()) return false;  // the last token runs in any case
-  return std::any_of(running_.begin(), running_.begin() + static_cast<int64_t>(i),
-                     [&](const Request* other) {
-                       const std::vector<TokenId>& its = other->sequence.tokens;
-                       const int64_t its_computed = other->sequence.computed();
-                       return other->awaits == nullptr && its_computed >= computed &&
-                              its_computed < end && other->sequence.length() >= end &&
-                              std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
-                     });
+  return std::any_of(
+      running_.begin(), running_.begin() + static_cast<int64_t>(i), [&](const Request* other) {
+        const std::vector<TokenId>& its = other->sequence.tokens;
+        const int64_t its_computed = other->sequence.computed();
+        return other->awaits == nullptr && cache_.shares_blocks(other->sequence.tables()) &&
+               its_computed >= computed && its_computed < end && other->sequence.length() >= end &&
+               std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
+      });
 }
 
 double Scheduler::work(int64_t first, int64_t n) const {

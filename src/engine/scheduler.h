@@ -117,10 +117,14 @@ class Scheduler {
   void place(Request& request, int64_t n, ScheduledBatch& batch);
 
   // ---- when pages run short
-  int32_t reserve(Sequence& sequence, int32_t n, const Request* request);
+  int32_t reserve(Sequence& sequence, int32_t n, Request* request);
   /// Parks one sequence, or lets go of a pin, so that `request` (null: the host's own) may go on;
   /// false: there is none.
   bool make_way(const Request* request);
+  /// The first of that: sequences that nobody runs.
+  bool park_idle();
+  /// And the rest.
+  bool park_last(const Request* request);
   void park(Request& request);
   /// Whether no other one that runs has pages.
   bool is_alone(const Request* request) const;
@@ -130,6 +134,37 @@ class Scheduler {
   void suspend_awaiting(const Request& request);
   /// That its tables list.
   int64_t pages_of(const Sequence& sequence) const;
+
+  // ---- elastic rules (pressure.cpp)
+  struct Member;
+  struct Relief {
+    bool any = false;          // a budget has fallen
+    bool others_will = false;  // those of others will, when they come to their decision lengths
+  };
+  /// Finds pages for up to `n` tokens more, and up to the next decision length behind them; where
+  /// they are short budgets fall, then sequences are parked. Returns for how many tokens; 0: it
+  /// waits for others to come to their decision lengths.
+  int32_t relieve(Sequence& sequence, int32_t n, Request* request);
+  /// How far it will grow at most, as far as is known.
+  int64_t last_length(const Sequence& sequence, const Request* request) const;
+  /// Pages that it is still to take up to its next decision length.
+  int64_t pages_owed(const Sequence& sequence, const Request* request) const;
+  /// Pages that can be had, and are not owed to others.
+  int64_t pages_unclaimed(const Sequence& asking) const;
+  /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
+  int32_t affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
+                            int64_t pages) const;
+  std::vector<Member> members(Sequence& asking, Request* request) const;
+  /// Its budget at a level.
+  int64_t budget_at(const Member& member, double level) const;
+  /// Pages that members have for themselves, or can have.
+  int64_t pages_shared_out(const std::vector<Member>& all) const;
+  /// The highest level at which the pages are enough; nothing if they are not at any.
+  std::optional<double> find_level(const std::vector<Member>& all, int64_t pages) const;
+  /// Lets budgets fall until `needed` pages are unclaimed, or none falls any more.
+  Relief lower_budgets(Sequence& asking, Request* request, int64_t needed);
+  /// Whether there is a level with the newcomer among those that run.
+  bool has_share(Request& newcomer) const;
 
   CacheManager& cache_;
   const EngineSetup& setup_;

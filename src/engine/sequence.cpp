@@ -14,10 +14,22 @@ void Sequence::open() {
 }
 
 void Sequence::park() {
+  if (peak_pages_ > 0) peak_pages_ = std::max(peak_pages_, cache_.pages_listed(*tables_));
   reached_ = reached();
   trims_ = trims();
   cache_.close(*tables_, tokens, RemovalReason::kPreempt);
   tables_.reset();
+}
+
+KvBudgetChange Sequence::fall(int64_t request) {
+  peak_pages_ = std::max(peak_pages_, cache_.pages_listed(*tables_));
+  return cache_.fall(*tables_, request);
+}
+
+std::optional<KvBudgetChange> Sequence::lift() {
+  const int32_t before = log_.last_budget();
+  if (before == kUnlimited) return std::nullopt;
+  return cache_.lift(log_, reached(), before, tables_);
 }
 
 void Sequence::copy(const Sequence& other) {
@@ -26,11 +38,13 @@ void Sequence::copy(const Sequence& other) {
   reached_ = other.reached();
   trims_ = other.trims();
   log_.begin_as(other.log_, other.reached());
+  peak_pages_ = other.peak_pages_;
 }
 
 void Sequence::fork(const Sequence& other) {
   cache_.fork(other.tables(), *tables_);
   n_told_ = other.n_told_;
+  peak_pages_ = other.peak_pages_;
 }
 
 void Sequence::make_room(int64_t length) {
@@ -54,6 +68,7 @@ int64_t Sequence::max_next() {
 }
 
 void Sequence::truncate(int64_t length) {
+  const int64_t had = reached();
   if (length < computed()) {
     cache_.truncate(*tables_, length);
   } else if (tables_) {
@@ -61,8 +76,8 @@ void Sequence::truncate(int64_t length) {
   } else {
     log_.cut(length);
   }
-  reached_ = std::min(reached_, length);
-  if (length == 0) trims_ = 0;
+  reached_ = std::min(had, length);
+  if (length == 0) trims_ = peak_pages_ = 0;
   const auto told = static_cast<std::ptrdiff_t>(n_told_);
   const auto is_void = [&](const PromptEnd& prompt) { return prompt.end > length; };
   n_told_ -= std::count_if(prompt_ends_.begin(), prompt_ends_.begin() + told, is_void);

@@ -45,6 +45,14 @@ class Sequence {
   /// Blocks that rules have dropped from it, in all layers.
   int64_t trims() const { return std::max(trims_, tables_ ? cache_.trims(*tables_) : 0); }
 
+  /// Pages that it had at most, in all layers, when budgets of elastic rules fell, and now: it will
+  /// have as many again when it comes back after it was parked. 0: no budget has fallen.
+  int64_t peak_pages() const { return peak_pages_; }
+  /// Its budget falls as CacheManager::plan_fall() said last. `request`: whose need it is.
+  KvBudgetChange fall(int64_t request);
+  /// Its budget is lifted, if it has one.
+  std::optional<KvBudgetChange> lift();
+
   /// How many of `tokens`, from the first on, have their keys and values in the cache.
   int64_t computed() const { return tables_ ? cache_.length(*tables_) : 0; }
   /// How many had them before it was parked, if it was: what lies before is computed again, what
@@ -77,8 +85,9 @@ class Sequence {
 
   CacheManager& cache_;
   std::optional<SequenceId> tables_;
-  int64_t reached_ = 0;                 // when it was parked
-  int64_t trims_ = 0;                   // likewise
+  int64_t reached_ = 0;  // when it was parked
+  int64_t trims_ = 0;    // likewise
+  int64_t peak_pages_ = 0;
   std::vector<PromptEnd> prompt_ends_;  // one for each turn
   size_t n_told_ = 0;                   // of them, to the cache since it was opened
   DecisionLog log_;                     // what rules have decided of its text

@@ -26,6 +26,12 @@ DType element_type(KvType type) {
   }
 }
 
+/// Positions that a sequence needs in layers of elastic rules, if it gives all up that it may.
+int64_t least_elastic(const EngineSetup& s) {
+  return int64_t{s.policies.least_budget(s.options.kv.block_size)} + s.policies.interval() +
+         s.options.kv.block_size;
+}
+
 /// Positions that layers without a bound must hold at the very least: what bounded ones need while
 /// they prefill, or else one block (such a sequence may end as "kv_full").
 int64_t min_positions(const EngineSetup& s) {
@@ -34,6 +40,7 @@ int64_t min_positions(const EngineSetup& s) {
     const LayerRule& rule = s.policies.layer(layer);
     if (rule.bounded()) least = std::max<int64_t>(least, rule.max_resident(s.chunk));
   }
+  if (s.policies.is_elastic()) least = std::max<int64_t>(least, least_elastic(s));
   return std::min(least, s.options.context);
 }
 
@@ -80,6 +87,18 @@ bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t t
 int64_t pages_needed(const EngineSetup& s, int64_t positions) {
   return CacheManager::pages_needed(s.policies, s.options.kv.block_size, positions,
                                     std::min<int64_t>(s.chunk, positions));
+}
+
+int64_t least_pages_needed(const EngineSetup& s, int64_t positions) {
+  if (!s.policies.is_elastic()) return pages_needed(s, positions);
+  const int64_t least = std::min(positions, least_elastic(s));
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
+    const LayerRule& rule = s.policies.layer(layer);
+    pages += rule.max_pages(s.options.kv.block_size, rule.is_elastic ? least : positions,
+                            std::min<int64_t>(s.chunk, positions));
+  }
+  return pages;
 }
 
 int64_t min_pages(const EngineSetup& s) {

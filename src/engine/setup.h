@@ -41,6 +41,8 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
 PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);
 /// Pages that one sequence of `positions` needs.
 int64_t pages_needed(const EngineSetup& setup, int64_t positions);
+/// Likewise, if it gives all up that elastic rules may give.
+int64_t least_pages_needed(const EngineSetup& setup, int64_t positions);
 /// Pages without which the rules cannot work at all.
 int64_t min_pages(const EngineSetup& setup);
 /// Error kOutOfMemory if the pool has fewer, with what works.

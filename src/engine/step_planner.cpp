@@ -40,7 +40,11 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
   for (RotationGroup& group : groups_) {
     const LayerRule& rule = cache.rule(group.layer);
     int64_t own = 0;
-    if (rule.moves_queries()) {
+    if (rule.is_elastic && rule.moves_queries()) {
+      // A table has one rotation until its budget falls, and steps of it are then so small that it
+      // has no more rows than it may have entries.
+      own = max_tokens + CacheManager::max_entries(rule, config) * config.max_sequences;
+    } else if (rule.moves_queries()) {
       // Steps end where the rule decides, so a sequence brings few tokens at once.
       const int64_t max = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
       own = CacheManager::max_entries(rule, config) *

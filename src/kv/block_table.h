@@ -12,13 +12,12 @@
 
 namespace paddock {
 
-/// What the books know of an entry beside where it lies. Masses in kMassUnits, norms in kNormUnits.
+/// What the books know of an entry beside where it lies. Masses in kMassUnits.
 struct BlockRecord {
   int64_t born_step = 0;
   int64_t last_used_step = -1;  // -1: never measured
   int64_t mass = 0;
   int64_t recent_mass = 0;
-  int64_t key_norm = 0;  // sum over its tokens
   int64_t last_used = 0;
 };
 

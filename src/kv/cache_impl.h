@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <mutex>
 #include <vector>
 
@@ -25,8 +26,11 @@ struct CachedSequence {
   int64_t trims = 0;            // blocks that its rules have dropped, in all layers
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
-  bool is_apart = false;        // the tree has no room for its text: it shares no full block
   DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
+  bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
+                                // its budget has fallen
+  int32_t budget = kUnlimited;  // of elastic rules
+  bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
   std::vector<BlockTable> layers;
 };
 
@@ -110,7 +114,7 @@ struct CacheManager::Impl {
   // ---- trims (trim.cpp)
   void after_commit(SequenceId id, int32_t layer);
   void decide(SequenceId id, int32_t layer);
-  void fill_view(const CachedSequence& sequence, int32_t layer);
+  void fill_view(const CachedSequence& sequence, int32_t layer, const TrimSchedule& schedule);
   /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
   void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
   /// False if it threw.
@@ -128,10 +132,29 @@ struct CacheManager::Impl {
   static bool is_known(const CachedSequence& sequence, int64_t length);
   /// Makes room for what a step of `n` tokens may decide: commit() takes no memory.
   void make_log_room(CachedSequence& sequence, int32_t n);
+  /// Goes by the budgets that the log knows up to the sequence's length, and drops what their falls
+  /// dropped. `is_before`: rules have yet to decide at this length.
+  void replay_budgets(SequenceId id, bool is_before);
   /// Choices and runner-up, as they were when the sequence had this length before.
   void recall(CachedSequence& sequence, int32_t layer);
   /// Writes them into its log.
   void note_choices(CachedSequence& sequence, int32_t layer);
+  // ---- elastic rules (fall.cpp)
+  /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
+  /// taken.
+  TrimSchedule schedule_for(int32_t layer, int32_t budget);
+  /// Most tokens that a step may bring under an elastic rule.
+  int64_t max_elastic(const LayerRule& rule, const BlockTable& table, int64_t length) const;
+  /// Drops what was planned, and goes by the schedules of the plan from now on.
+  void carry_out(SequenceId id);
+  /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
+  /// has this budget; schedules are the caller's.
+  void begin_fall(CachedSequence& sequence, int32_t budget);
+  void lift(CachedSequence& sequence);
+  void note_change(const KvBudgetChange& change);
+  /// Whether the sequence's table alone lists the page: dropped, it would be free, or kept and
+  /// referenced by nobody.
+  bool is_own(int32_t page) const { return pool.references(page) == (node_of[page] < 0 ? 1 : 2); }
 
   KvLayerStats layer_stats(int32_t layer) const;
   void push_event(const RemovalEvent& event);
@@ -141,12 +164,16 @@ struct CacheManager::Impl {
   PolicyMap policies;
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
   std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
+  int32_t least_budget = 0;             // of elastic rules
   int32_t block_units = 0;              // of a block's pages in all layers
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
   PrefixTree tree;
   std::vector<int32_t> node_of;  // [n_units] the node that holds a reference to the page, or -1
+  // Sum over what is written in it, in kNormUnits, where a rule needs it: like keys and values it
+  // is there for whoever lists the page [n_units].
+  std::vector<int64_t> key_norms;
   // Pages that the tree keeps and no table lists, though their blocks are locked: windows have
   // passed them. In the order in which that happened, and the clock then [n_units].
   BlockLists passed;
@@ -169,6 +196,21 @@ struct CacheManager::Impl {
   std::vector<std::pair<int64_t, int64_t>> spared;  // of choices: see SufficientBudget
   int32_t runner_up = -1;                           // index into the view
   double runner_up_score = 0;
+  /// A fall, decided and not yet carried out.
+  struct Plan {
+    struct Layer {
+      TrimSchedule schedule;
+      std::vector<Choice> choices;
+      int32_t runner_up = -1;
+      double runner_up_score = 0;
+      int64_t pages = 0;  // that come back
+    };
+    SequenceId sequence = -1;
+    int64_t length = 0;
+    int32_t budget = 0;
+    std::vector<Layer> layers;  // [n_layers]
+  };
+  Plan plan;
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
@@ -183,6 +225,8 @@ struct CacheManager::Impl {
   };
   std::vector<Counters> counters;
   EventRing ring;
+  std::deque<KvBudgetChange> budget_changes;  // the newest, as many as the ring holds removals
+  int64_t n_changes = 0, n_falls = 0, n_lifts = 0;
   struct Queued {
     uint64_t number;
     RemovalEvent event;

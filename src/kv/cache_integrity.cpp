@@ -103,9 +103,10 @@ void check_log(const CachedSequence& sequence) {
   bool is_right = sequence.length <= log.reaches();
   for (int64_t i = 0; i < log.n_entries(); ++i) {
     const DecisionEntry& e = log.entries()[static_cast<size_t>(i)];
-    const BlockTable& table = sequence.layers[e.layer];
     const bool is_past = i < log.taken();
     is_right &= is_past == (e.length <= sequence.length) && e.length <= log.reaches();
+    if (e.kind == DecisionKind::kBudget) continue;
+    const BlockTable& table = sequence.layers[e.layer];
     if (e.kind == DecisionKind::kRunnerUp || e.first_position >= sequence.length) continue;
     is_right &= is_past == (table.entry_of(e.first_position) == table.n_entries());
   }

@@ -73,6 +73,7 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) longest = std::max(longest, entries);
   }
+  const int32_t least = map.least_budget(config.block_size);
   const int32_t most = most_kept(map, config);
   const int64_t most_shared = std::min<int64_t>(config.max_positions / config.block_size, most);
   for (CachedSequence& sequence : sequences) {
@@ -83,6 +84,16 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   choices.reserve(longest);
   spared.reserve(longest);
   named.reserve(longest);
+  plan.layers.assign(map.is_elastic() ? config.n_layers : 0, {});
+  for (int32_t layer = 0; layer < config.n_layers && map.is_elastic(); ++layer) {
+    const LayerRule& rule = map.layer(layer);
+    if (rule.is_elastic) plan.layers[layer].choices.reserve(max_entries(rule, config));
+  }
+  bool needs_norms = false;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    needs_norms |= map.layer(layer).needs.key_norms;
+  }
+  key_norms.resize(needs_norms ? config.n_pages : 0);
   std::unique_ptr<PrefixTree::Room> room = tree.make_room(most);
   while (tree.evictable() > 0) {
     reclaim_block(tree.next(), RemovalReason::kUser,
@@ -90,6 +101,7 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   }
   tree.move_into(std::move(room), seen);
   layer_rules = std::move(numbers);
+  least_budget = least;
   std::swap(policies, map);
 }
 
@@ -129,6 +141,8 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log) {
   sequence.is_apart = false;
   sequence.log = log;
   if (log != nullptr) log->rewind();
+  sequence.budget = kUnlimited;
+  sequence.has_fallen = false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     sequence.layers[layer].clear(policies.layer(layer));
   }
@@ -198,10 +212,17 @@ void CacheManager::restore_prompt(SequenceId id, int64_t length) {
 int64_t CacheManager::max_next(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   int64_t max = impl_->config.max_chunk;
+  if (sequence.log != nullptr && is_elastic()) {
+    max = std::min(max, sequence.log->next_budget_length() - sequence.length);
+    if (max <= 0) max = impl_->config.max_chunk;
+  }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const int64_t split =
         rule(layer).next_split(sequence.layers[layer].schedule, sequence.length, sequence.prompt);
     max = std::min(max, split - sequence.length);
+    if (rule(layer).is_elastic) {
+      max = std::min(max, impl_->max_elastic(rule(layer), sequence.layers[layer], sequence.length));
+    }
   }
   return max;
 }
@@ -266,6 +287,7 @@ void CacheManager::Impl::extend(BlockTable& table, int32_t layer, int64_t length
     int32_t page = 0;
     if (begin == 0) {
       page = pool.allocate(config.layout.group(layer).page_class);
+      if (!key_norms.empty()) key_norms[page] = 0;
       ++count.active;
       ++count.reserved;
     } else {
@@ -333,7 +355,9 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   impl_->keep_blocks(sequence, tokens, false);  // what is past now, too
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->release_past(id, layer);
   lock.unlock();  // policies are the host's
+  impl_->replay_budgets(id, true);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
+  impl_->replay_budgets(id, false);
   lock.lock();
   sequence.deciding = false;
   if (sequence.log != nullptr) sequence.log->reach(sequence.length);
@@ -374,6 +398,7 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
 
 // ---- what a step reads
 
+int32_t CacheManager::reserved(SequenceId id) const { return impl_->at(id).reserved; }
 int64_t CacheManager::length(SequenceId id) const { return impl_->at(id).length; }
 
 std::span<const BlockEntry> CacheManager::table(SequenceId id, int32_t layer) const {

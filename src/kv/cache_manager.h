@@ -120,9 +120,45 @@ class CacheManager {
   void tick();
   int64_t steps() const;  // forward passes so far
   /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
-  /// a prompt that would have ended there is void.
-  /// Error kInvalidArgument, and no change, where a rule has dropped or measured what that forbids.
+  /// a prompt that would have ended there is void. Under elastic rules what the later positions
+  /// gave others in attention stays counted, and where they measure key norms it goes back to the
+  /// end of the last full block. Error kInvalidArgument, and no change, where a rule has dropped or
+  /// measured what that forbids.
   void truncate(SequenceId id, int64_t length);
+
+  // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
+  // ---- average over the model's layers)
+  bool is_elastic() const;
+  /// Budgets fall where the length is a multiple of this.
+  int64_t interval() const;
+  /// The least budget that may be given.
+  int32_t least_budget() const;
+  /// The sequence's; kUnlimited: nothing has fallen, or it was lifted.
+  int32_t budget(SequenceId id) const;
+  /// What a sequence has in the layers of elastic rules.
+  struct Holdings {
+    int64_t positions = 0;  // on average
+    int64_t pages = 0;
+    int64_t own_pages = 0;  // that no other sequence lists
+  };
+  Holdings holdings(SequenceId id) const;
+  /// Of a block's pages, those in layers of elastic rules.
+  int64_t elastic_pages() const;
+  /// Likewise, in layers that have no bound and are not elastic.
+  int64_t growing_pages() const;
+  /// Asks the rules what would leave under a smaller budget. Returns how many pages would come
+  /// back: be free, or kept and referenced by nobody. Its length is a multiple of interval(), and
+  /// nothing of it reserved.
+  int64_t plan_fall(SequenceId id, int32_t budget);
+  /// Does what the last plan_fall() asked about, after which nothing has changed. `request`: whose
+  /// need it is. What left stays away; the sequence shares no full blocks any more.
+  KvBudgetChange fall(SequenceId id, int64_t request);
+  /// Takes the limit away from a text, at the length to which it has been computed, in its log and,
+  /// where it has tables and has come so far, there: what left stays away. `before`: its budget.
+  KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
+                      std::optional<SequenceId> id);
+  /// The newest, oldest first; from any thread.
+  std::vector<KvBudgetChange> budget_changes() const;
 
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where rules do not score
   /// Lists, in a sequence that has as many positions of `tokens`, the kept blocks that go on from
@@ -145,8 +181,11 @@ class CacheManager {
 
   /// Whether full blocks are kept, and listed by others whose tokens begin alike.
   bool shares_blocks() const;
+  /// Whether those of this sequence are.
+  bool shares_blocks(SequenceId id) const;
 
-  int64_t length(SequenceId id) const;  // committed positions
+  int64_t length(SequenceId id) const;    // committed positions
+  int32_t reserved(SequenceId id) const;  // positions after them
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;
   /// What has changed in table(). Its versions are those of the sequence's slot and never come
@@ -164,6 +203,8 @@ class CacheManager {
   /// Most pages that the sequence lists at once, in all layers, until it has `positions`: from what
   /// it lists now, so that what has left does not count again.
   int64_t pages_to_reach(SequenceId id, int64_t positions) const;
+  /// Pages that it needs beside those it lists, reserved ones included, until it has `positions`.
+  int64_t pages_ahead(SequenceId id, int64_t positions) const;
   /// Most entries that a table of this layer has at once, in a pool of n_pages.
   static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
   const CacheConfig& config() const;

@@ -38,6 +38,23 @@ int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
                    fresh, [&](int32_t layer) { return sequence.layers[layer].n_pages(); });
 }
 
+int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
+  const CachedSequence& sequence = impl_->at(id);
+  const int64_t block = impl_->config.block_size;
+  const int64_t now = sequence.length + sequence.reserved;
+  if (positions <= now) return 0;
+  int64_t fresh = static_cast<int64_t>(ceil_div(positions, block) - ceil_div(now, block));
+  if (sequence.reserved == 0 && impl_->shares_tail(sequence)) ++fresh;  // a copy
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& rule = impl_->policies.layer(layer);
+    const int64_t held = sequence.layers[layer].n_pages();
+    const int64_t max = rule.max_pages(block, positions, impl_->config.max_chunk);
+    pages += std::clamp<int64_t>(max - held, 0, fresh);
+  }
+  return pages;
+}
+
 int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
   const int64_t pages = rule.max_pages(config.block_size, config.max_positions, config.max_chunk);
   return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts

@@ -115,6 +115,8 @@ KvStats CacheManager::stats() const {
   const std::lock_guard lock(impl_->mutex);
   stats.pages_per_block = config.n_layers;
   stats.reservations_refused = impl_->refused;
+  stats.budget_falls = impl_->n_falls;
+  stats.budget_lifts = impl_->n_lifts;
   stats.steps = impl_->steps;
   stats.tokens_written = impl_->tokens_written;
   stats.sequences = impl_->live;
@@ -198,7 +200,9 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
       block.born_step = record.born_step;
       block.mass = static_cast<double>(record.mass) / kMassUnit;
       if (record.last_used_step >= 0) block.last_used = record.last_used;
-      block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;
+      if (rule.needs.key_norms) {
+        block.key_norm = static_cast<double>(impl_->key_norms[e.page]) / kNormUnit / block.n_tokens;
+      }
       blocks.push_back(block);
     }
   }

@@ -1,6 +1,7 @@
 #include "kv/decision_log.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "core/fail.h"
 
@@ -35,6 +36,39 @@ void DecisionLog::append(const DecisionEntry& entry) {
   entries_->resize(static_cast<size_t>(size_));  // what was cut goes
   entries_->push_back(entry);
   next_ = ++size_;
+}
+
+void DecisionLog::append_budget(int64_t length, int32_t budget) {
+  const bool all_taken = next_ == size_;
+  entries_->resize(static_cast<size_t>(size_));
+  entries_->push_back({.length = static_cast<int32_t>(length),
+                       .first_position = budget,
+                       .layer = kAllLayers,
+                       .kind = DecisionKind::kBudget,
+                       .begins = true});
+  ++size_;
+  if (all_taken) next_ = size_;
+}
+
+int32_t DecisionLog::last_budget() const {
+  const std::span<const DecisionEntry> all = entries();
+  for (size_t i = all.size(); i-- > 0;) {
+    if (all[i].kind == DecisionKind::kBudget) return all[i].first_position;
+  }
+  return kUnlimited;
+}
+
+int64_t DecisionLog::next_length() const {
+  return next_ == size_ ? std::numeric_limits<int64_t>::max()
+                        : entries()[static_cast<size_t>(next_)].length;
+}
+
+int64_t DecisionLog::next_budget_length() const {
+  const auto left = entries().subspan(static_cast<size_t>(next_));
+  const auto at = std::find_if(left.begin(), left.end(), [](const DecisionEntry& entry) {
+    return entry.kind == DecisionKind::kBudget;
+  });
+  return at == left.end() ? std::numeric_limits<int64_t>::max() : at->length;
 }
 
 void DecisionLog::reach(int64_t length) { reaches_ = std::max(reaches_, length); }

@@ -8,13 +8,19 @@
 #include <span>
 #include <vector>
 
+#include "paddock/eviction.h"
+
 namespace paddock {
 
 enum class DecisionKind : uint8_t {
   kVictim,     // the block leaves, as the policy said
   kOverruled,  // the block leaves, as the manager chose in its place
   kRunnerUp,   // the block that the policy would have named next
+  kBudget,     // elastic rules go by another budget from here on: first_position has it; the
+               // decisions of all layers that follow at this length are those of that fall
 };
+/// In place of a layer, with kBudget.
+inline constexpr int32_t kAllLayers = -1;
 
 /// One line of the log. Those of one decision stand together, in the order in which blocks leave.
 struct DecisionEntry {
@@ -56,6 +62,15 @@ class DecisionLog {
   void rewind() { next_ = 0; }
   /// The next decision, which is the one at this length in this layer; empty if it is not.
   std::span<const DecisionEntry> take(int64_t length, int32_t layer);
+
+  /// A budget from `length` on. make_room() has been called for it, and nothing later is there.
+  void append_budget(int64_t length, int32_t budget);
+  /// The budget at its end; kUnlimited: it knows of none.
+  int32_t last_budget() const;
+  /// The length of the next entry, and of the next one with a budget, among those that are not
+  /// taken yet; the largest number where there is none.
+  int64_t next_length() const;
+  int64_t next_budget_length() const;
 
   /// Decisions beyond `length` never were.
   void cut(int64_t length);

@@ -10,6 +10,7 @@ void copy_table(const BlockTable& from, BlockTable& to) {
   to.entries.assign(from.entries.begin(), from.entries.end());
   to.records.assign(from.records.begin(), from.records.end());
   to.rotations.assign(from.rotations.begin(), from.rotations.end());
+  to.schedule = from.schedule;
   to.tokens = from.tokens;
   to.max_seen = from.max_seen;
   to.dropped_at = from.dropped_at;
@@ -33,6 +34,8 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   if (fork.log != nullptr && origin.log != nullptr) {
     fork.log->begin_as(*origin.log, origin.length);  // beyond it texts may differ
   }
+  fork.budget = origin.budget;
+  fork.has_fallen = origin.has_fallen;
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

@@ -54,6 +54,37 @@ void CacheManager::Impl::make_log_room(CachedSequence& sequence, int32_t n) {
   sequence.log->make_room(entries);
 }
 
+void CacheManager::Impl::replay_budgets(SequenceId id, bool is_before) {
+  CachedSequence& sequence = at(id);
+  while (sequence.log != nullptr && sequence.log->next_length() <= sequence.length) {
+    const int64_t length = sequence.log->next_length();
+    if (is_before && length == sequence.length) return;  // first what was decided there
+    const std::span<const DecisionEntry> known = sequence.log->take(length, kAllLayers);
+    if (known.empty()) return;
+    const int32_t budget = known[0].first_position;
+    {
+      const std::lock_guard lock(mutex);
+      if (budget == kUnlimited) {
+        lift(sequence);
+        continue;
+      }
+      begin_fall(sequence, budget);
+    }
+    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+      if (!policies.layer(layer).is_elastic) continue;
+      const TrimSchedule schedule = schedule_for(layer, budget);
+      const std::lock_guard lock(mutex);
+      BlockTable& table = sequence.layers[layer];
+      table.schedule = schedule;
+      if (sequence.log->next_length() != length || table.tokens <= schedule.budget) continue;
+      fill_view(sequence, layer, schedule);
+      recall(sequence, layer);
+      ++counters[layer].decisions;
+      remove_victims(id, layer);
+    }
+  }
+}
+
 void CacheManager::Impl::recall(CachedSequence& sequence, int32_t layer) {
   choices.clear();
   runner_up = -1;

@@ -25,11 +25,13 @@
 
 namespace paddock {
 
-// A rule that does not trim goes by visibility(): positions alone, whoever wrote it.
+// A rule that does not trim goes by visibility(): positions alone, whoever wrote it. Under an
+// elastic one a sequence is as under `full` until its budget falls; then it shares no more.
 bool CacheManager::Impl::shares() const {
   if (!config.keep_blocks) return false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (policies.layer(layer).trims()) return false;
+    const LayerRule& rule = policies.layer(layer);
+    if (rule.trims() && !rule.is_elastic) return false;
   }
   return true;
 }
@@ -47,6 +49,9 @@ int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConf
 }
 
 bool CacheManager::shares_blocks() const { return impl_->shares(); }
+bool CacheManager::shares_blocks(SequenceId id) const {
+  return impl_->shares() && !impl_->at(id).is_apart;
+}
 
 // ---- listed again
 
@@ -76,6 +81,9 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (!impl_->shares()) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
+  if (sequence.log != nullptr && is_elastic()) {  // what follows a fall is not kept
+    max_positions = std::min(max_positions, sequence.log->next_budget_length() - 1);
+  }
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
   impl_->tree.extend(tokens, max_positions / block_size, counts, sequence.shared);
@@ -323,6 +331,7 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
       }
       own_pages.push_back(pool.allocate(config.layout.group(layer).page_class));
       if (config.copy_page) config.copy_page(page, own_pages.back());
+      if (!key_norms.empty()) key_norms[own_pages.back()] = key_norms[page];
     }
   } catch (...) {
     for (const int32_t page : own_pages) {

@@ -10,7 +10,7 @@ namespace {
 /// forbids.
 void check_rewind(const LayerRule& rule, int32_t layer, const BlockTable& table, int64_t length,
                   int64_t block_size) {
-  if (rule.needs.attention || rule.needs.key_norms) {
+  if (!rule.is_elastic && (rule.needs.attention || rule.needs.key_norms)) {
     if (length == 0) return;
     fail(ErrorCode::kInvalidArgument,
          "cannot truncate to {}: layer {} is under '{}', whose scores already count what the later "
@@ -91,6 +91,10 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (length == sequence.length) return;
   const int64_t block_size = impl_->config.block_size;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    // What a block's later keys were cannot be taken out of the sum: it is computed again.
+    if (rule(layer).is_elastic && rule(layer).needs.key_norms) length -= length % block_size;
+  }
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     check_rewind(rule(layer), layer, sequence.layers[layer], length, block_size);
   }
   const std::lock_guard lock(impl_->mutex);
@@ -104,10 +108,14 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     sequence.layers[layer].dropped_at = 0;
     if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
   }
+  if (length == 0) {
+    impl_->lift(sequence);
+    sequence.has_fallen = sequence.is_apart = false;
+  }
   sequence.length = length;
   if (length < sequence.prompt) sequence.prompt = 0;
   if (sequence.log != nullptr) sequence.log->cut(length);
-  if (length < block_size) sequence.is_apart = false;
+  if (length < block_size && !sequence.has_fallen) sequence.is_apart = false;
   // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
   // a copy before anything is written there.
   while (static_cast<int64_t>(sequence.shared.size()) * block_size > length) {

@@ -93,7 +93,7 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
     for (size_t i = key_norms.size(); i-- > 0;) {
       const int64_t position = sequence.length + static_cast<int64_t>(i);
       while (position < table.entries[entry].first_position) --entry;
-      table.records[entry].key_norm += key_norms[i];
+      impl_->key_norms[table.entries[entry].page] += key_norms[i];
     }
   }
 }
@@ -118,7 +118,7 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   CachedSequence& sequence = at(id);
   const int64_t excess = sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget;
   if (excess <= 0) return;
-  fill_view(sequence, layer);
+  fill_view(sequence, layer, sequence.layers[layer].schedule);
   const bool known = is_known(sequence, sequence.length);
   if (!known) {
     ask(rule,
@@ -136,7 +136,8 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   remove_victims(id, layer);
 }
 
-void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer) {
+void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer,
+                                   const TrimSchedule& schedule) {
   const BlockTable& table = sequence.layers[layer];
   view.clear();
   for (size_t i = 0; i < table.entries.size(); ++i) {
@@ -145,12 +146,14 @@ void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer
     BlockInfo block;
     block.first_position = int64_t{e.first_position} + e.slot_begin;
     block.n_tokens = e.slot_end - e.slot_begin;
-    block.is_protected = is_protected(table.schedule, block.first_position,
+    block.is_protected = is_protected(schedule, block.first_position,
                                       block.first_position + block.n_tokens, sequence.length);
     block.mass = static_cast<double>(record.mass) / kMassUnit;
     block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
     block.last_used = record.last_used;
-    block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;
+    if (policies.layer(layer).needs.key_norms) {
+      block.key_norm = static_cast<double>(key_norms[e.page]) / kNormUnit / block.n_tokens;
+    }
     view.push_back(block);
   }
 }

@@ -36,7 +36,7 @@ fault("advice-011", "a rule for other blocks",
       "«policies.check_block_size(options.kv.block_size);» options",
       "")
 fault("advice-012", "a rule that a running engine's pool does not hold",
-      "«min_pages(now) <= setup_.pool.n_pages && pages_needed(now, std::min(positions, "
+      "«min_pages(now) <= setup_.pool.n_pages && least_pages_needed(now, std::min(positions, "
       "now.options.context)) <= setup_.pool.n_pages»;",
       "true")
 fault("advice-013", "beyond the trained positions: rules that do not move queries",

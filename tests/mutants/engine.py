@@ -140,9 +140,9 @@ fault("scheduler-015", "one sequence more than max_sequences",
 fault("scheduler-016", "a request that could wait for a place fails",
       "if («any») continue; batch.endings", "false")
 fault("scheduler-017", "an exact fit is refused",
-      "if (any && «pages > left») {", "pages >= left")
+      "if (any && «pages > left» && (blocked > 0", "pages >= left")
 fault("scheduler-018", "one alone has to fit, too",
-      "if («any && pages > left») {", "pages > left")
+      "if («any && pages > left» && (blocked > 0", "pages > left")
 fault("scheduler-019", "a big one is passed for ever",
       "if («request.times_passed >= kMaxPassed») return;", "false")
 fault("scheduler-020", "nobody may pass",
@@ -303,7 +303,7 @@ fault("sequence-004", "all prompts are told at once",
 fault("sequence-005", "steps run on through where a prompt became known",
       "return «n_told_ == prompt_ends_.size()» ? max", "true")
 fault("sequence-006", "a truncated sequence comes back longer",
-      "«reached_ = std::min(reached_, length);»", "")
+      "«reached_ = std::min(had, length);»", "")
 fault("sequence-007", "prompts that were taken back stay",
       "return «prompt.end > length»;", "false")
 fault("sequence-008", "truncate keeps pending tokens",

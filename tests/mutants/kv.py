@@ -37,8 +37,8 @@ fault("kv-011", "dropped_at not set by a trim (truncate then allowed)",
       "table.dropped_at = sequence.length;",
       "if (!MUT) table.dropped_at = sequence.length;")
 fault("kv-014", "view: key_norm not divided by tokens",
-      "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / block.n_tokens;",
-      "block.key_norm = static_cast<double>(record.key_norm) / kNormUnit / (MUT ? 1 : block.n_tokens);")
+      "block.key_norm = static_cast<double>(key_norms[e.page]) / kNormUnit / «block.n_tokens»;",
+      "1")
 fault("kv-075", "sufficient_budget is one too high where a budget would protect others",
       "const int64_t last = «std::min({budget, tokens_ - gone, own}) - 1»;",
       "std::min({budget, tokens_ - gone, own})")
@@ -76,7 +76,7 @@ fault("kv-086", "a rule is shown all attention as recent",
       "static_cast<double>(«record.recent_mass») / kMassUnit;",
       "record.mass")
 fault("kv-087", "a rule is shown the clock in place of the position of last use",
-      "block.last_used = «record.last_used»; block.key_norm",
+      "block.last_used = «record.last_used»; if (policies",
       "record.last_used_step")
 fault("kv-088", "violations are not counted",
       "«++violations;» last_violation.swap(what);",
@@ -275,10 +275,10 @@ fault("kv-139", "truncating while a step is under way is accepted",
       "if («sequence.reserved != 0») fail",
       "false")
 fault("kv-141", "what key norms have measured may be taken back",
-      "if (rule.needs.attention || «rule.needs.key_norms») {",
+      "(rule.needs.attention || «rule.needs.key_norms»)) {",
       "false")
 fault("kv-142", "what attention has measured may be taken back",
-      "if («rule.needs.attention» || rule.needs.key_norms) {",
+      "(«rule.needs.attention» || rule.needs.key_norms)) {",
       "false")
 fault("kv-143", "what a trim dropped may be needed again",
       "if («table.dropped_at > length && length > 0») {",
@@ -319,7 +319,7 @@ fault("kv-047", "capacity removals not logged",
       "«push_event(event);»",
       "")
 fault("kv-148", "blocks of a rule that trims are shared",
-      "if («policies.layer(layer).trims()») return false;",
+      "if («rule.trims() && !rule.is_elastic») return false;",
       "false", tests="sharing_test cache_test")
 fault("kv-282", "there is room for fewer blocks than layers without a window can hold",
       "units += «stays» ? config.layout",

@@ -1,0 +1,223 @@
+// Elastic rules under pressure: who gives pages back, and how many.
+//
+// A sequence under an elastic rule keeps everything as long as the pages up to its next decision
+// length (a multiple of the interval) can be had. It asks for them when it stands at one; between
+// two it has them for certain, as what others are still to take up to theirs counts as taken. Where
+// they cannot be had, budgets fall: each sequence's is the same level, times its weight, but never
+// above what it was nor below the floor, and the level is the highest at which all have what they
+// need until their next decisions, and max(interval, budget / 8) positions more where they give.
+// Budgets fall only where lengths are decision lengths: whoever asks waits, a step or more, until
+// those above the level come to theirs.
+#include <algorithm>
+#include <cmath>
+
+#include "core/checked.h"
+#include "engine/scheduler.h"
+
+namespace paddock {
+namespace {
+
+/// Levels of priority beyond which a weight grows no more.
+constexpr int32_t kMostLevels = 8;
+/// Times that a level is lowered because what left was shared, or lay in blocks that stay.
+constexpr int32_t kMostTries = 8;
+
+int64_t next_multiple(int64_t n, int64_t of) { return (n / of + 1) * of; }
+int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
+
+}  // namespace
+
+/// One that shares the pool with others.
+struct Scheduler::Member {
+  Sequence* sequence;
+  Request* request;  // null: the host's own
+  double weight;
+  CacheManager::Holdings held;
+  int64_t demand;  // positions that it needs until its next decision, if it gives nothing
+  int64_t budget;  // in force
+  bool gives;      // it may be asked for some
+};
+
+int64_t Scheduler::last_length(const Sequence& sequence, const Request* request) const {
+  const int64_t context = setup_.options.context;
+  if (request == nullptr) return std::min(context, sequence.length());
+  const int64_t made = sequence.length() - request->prompt_end;
+  const int64_t left = std::max<int64_t>(0, request->options.max_tokens - made);
+  return std::min(context, sequence.length() + std::max<int64_t>(0, left - 1));
+}
+
+int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request) const {
+  const int64_t at = sequence.computed() + cache_.reserved(sequence.tables());
+  const int64_t interval = cache_.interval();
+  if (at % interval == 0) return 0;
+  const int64_t end = std::min(up_to_multiple(at, interval), last_length(sequence, request));
+  return cache_.pages_ahead(sequence.tables(), end);
+}
+
+int64_t Scheduler::pages_unclaimed(const Sequence& asking) const {
+  int64_t pages = cache_.available_pages();
+  for (const auto& request : requests_) {
+    if (!request->running || request->finished || !request->sequence.is_open()) continue;
+    if (&request->sequence == &asking) continue;
+    pages -= pages_owed(request->sequence, request.get());
+  }
+  return pages;
+}
+
+int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
+                                     int64_t pages) const {
+  const int64_t interval = cache_.interval();
+  const int64_t at = sequence.computed();
+  const int64_t last = last_length(sequence, request);
+  const auto fits = [&](int64_t end) {
+    return cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last)) <=
+           pages;
+  };
+  if (fits(at + n)) return n;
+  // Chunks end where decisions may fall due.
+  int64_t most = 0;
+  const int64_t first = next_multiple(at, interval);
+  const int64_t steps = std::max<int64_t>(0, (at + n - first) / interval + 1);
+  for (int64_t add = int64_t{1} << 20; add > 0; add /= 2) {
+    if (most + add <= steps && fits(first + (most + add - 1) * interval)) most += add;
+  }
+  if (most == 0) return 0;
+  return static_cast<int32_t>(std::min<int64_t>(n, first + (most - 1) * interval - at));
+}
+
+std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {
+  std::vector<Member> all;
+  const int64_t interval = cache_.interval();
+  const auto add = [&](Sequence& sequence, Request* its) {
+    const int32_t priority = its == nullptr ? 0 : its->options.priority;
+    Member member{&sequence, its, std::exp2(std::clamp(priority, -kMostLevels, kMostLevels)),
+                  {},        0,   kUnlimited,
+                  true};
+    int64_t known = sequence.length();
+    if (sequence.is_open()) {
+      member.held = cache_.holdings(sequence.tables());
+      member.budget = cache_.budget(sequence.tables());
+      known = member.held.positions + sequence.length() - sequence.computed();
+    }
+    member.demand = std::min(known, member.budget) + interval;
+    // What it had is read again as it was.
+    member.gives = sequence.computed() >= sequence.reached();
+    all.push_back(member);
+  };
+  bool is_in = false;
+  for (const auto& other : requests_) {
+    const bool is_asking = &other->sequence == &asking;
+    if (!is_asking && (!other->running || other->finished)) continue;
+    is_in |= is_asking;
+    add(other->sequence, other.get());
+  }
+  if (!is_in) add(asking, request);
+  return all;
+}
+
+int64_t Scheduler::budget_at(const Member& member, double level) const {
+  const double asked = std::min(level * member.weight, static_cast<double>(member.budget));
+  return std::max<int64_t>(static_cast<int64_t>(asked), cache_.least_budget());
+}
+
+std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int64_t pages) const {
+  const int64_t interval = cache_.interval();
+  const int64_t block = setup_.options.kv.block_size;
+  const int64_t per_block = cache_.elastic_pages();
+  const auto pages_for = [&](int64_t positions) {
+    return (static_cast<int64_t>(ceil_div(positions, block)) + 1) * per_block;
+  };
+  const auto fits = [&](double level) {
+    int64_t needed = 0;
+    for (const Member& member : all) {
+      if (!member.gives) {
+        needed += std::max(member.sequence->peak_pages(), pages_for(member.demand));
+        continue;
+      }
+      const int64_t budget = budget_at(member, level);
+      const int64_t positions = std::min(member.demand, budget + std::max(interval, budget / 8));
+      needed +=
+          std::max<int64_t>(0, pages_for(positions) - (member.held.pages - member.held.own_pages));
+    }
+    return needed <= pages;
+  };
+  double low = 0;
+  if (!fits(low)) return std::nullopt;
+  double high = static_cast<double>(setup_.options.context) * std::exp2(kMostLevels);
+  while (high - low > 0.5 / (1 << kMostLevels)) {
+    const double middle = (low + high) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
+  int64_t pages = cache_.available_pages();
+  const auto blocks =
+      static_cast<int64_t>(ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);
+  for (const Member& member : all) {
+    pages += member.held.own_pages - blocks * cache_.growing_pages();
+  }
+  return pages;
+}
+
+bool Scheduler::has_share(Request& newcomer) const {
+  if (!cache_.is_elastic()) return false;
+  const std::vector<Member> all = members(newcomer.sequence, &newcomer);
+  return find_level(all, pages_shared_out(all)).has_value();
+}
+
+Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
+  const RequestId id = request == nullptr ? 0 : request->id;
+  const int64_t interval = cache_.interval();
+  std::vector<Member> all = members(asking, request);
+  Relief relief;
+  int64_t missing = 0;  // pages that the last level turned out to be too high by
+  for (int32_t i = 0; i < kMostTries; ++i) {
+    const int64_t before = pages_unclaimed(asking);
+    if (before >= needed) return relief;
+    relief.others_will = false;
+    const auto level = find_level(all, pages_shared_out(all) - missing);
+    if (!level) return relief;
+    for (Member& member : all) {
+      const int64_t budget = budget_at(member, *level);
+      if (!member.gives || member.held.positions <= budget || member.held.own_pages == 0) continue;
+      Sequence& sequence = *member.sequence;
+      if (sequence.computed() % interval != 0 || cache_.reserved(sequence.tables()) > 0) {
+        relief.others_will |= member.sequence != &asking;
+        continue;
+      }
+      const int64_t pages = cache_.plan_fall(sequence.tables(), static_cast<int32_t>(budget));
+      if (pages == 0) continue;  // others list all of it
+      const KvBudgetChange change = sequence.fall(id);
+      if (member.request != nullptr) member.request->result.budget_changes.push_back(change);
+      relief.any = true;
+      member.held = cache_.holdings(sequence.tables());
+      member.budget = budget;
+      member.demand = std::min(member.held.positions, budget) + interval;
+    }
+    if (relief.others_will) return relief;
+    missing += std::max<int64_t>(needed - pages_unclaimed(asking), cache_.elastic_pages());
+  }
+  return relief;
+}
+
+int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
+  const int64_t interval = cache_.interval();
+  const int64_t at = sequence.computed();
+  const int64_t end = std::min(next_multiple(at, interval), last_length(sequence, request));
+  const auto least = static_cast<int32_t>(std::clamp<int64_t>(end - at, 1, n));
+  for (;;) {
+    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
+    if (fit > 0) return fit;
+    if (park_idle()) continue;
+    const Relief relief =
+        lower_budgets(sequence, request, cache_.pages_ahead(sequence.tables(), end));
+    const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
+    if (now > 0) return now;
+    if (relief.others_will && request != nullptr) return 0;
+    if (!park_last(request)) return least;
+  }
+}
+
+}  // namespace paddock

@@ -1,0 +1,226 @@
+// Budgets of elastic rules: what a smaller one would give back, and how it falls.
+#include <algorithm>
+#include <utility>
+
+#include "kv/cache_impl.h"
+#include "kv/decision_log.h"
+
+namespace paddock {
+
+bool CacheManager::is_elastic() const { return impl_->policies.is_elastic(); }
+int64_t CacheManager::interval() const { return impl_->policies.interval(); }
+int32_t CacheManager::least_budget() const { return impl_->least_budget; }
+int32_t CacheManager::budget(SequenceId id) const { return impl_->at(id).budget; }
+
+int64_t CacheManager::elastic_pages() const {
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    if (rule(layer).is_elastic) pages += impl_->config.layout.page_units(layer);
+  }
+  return pages;
+}
+
+int64_t CacheManager::growing_pages() const {
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const bool grows = !rule(layer).is_elastic && !rule(layer).bounded();
+    pages += grows ? impl_->config.layout.page_units(layer) : 0;
+  }
+  return pages;
+}
+
+CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
+  const CachedSequence& sequence = impl_->at(id);
+  Holdings held;
+  int64_t layers = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    if (!rule(layer).is_elastic) continue;
+    const int32_t units = impl_->config.layout.page_units(layer);
+    const BlockTable& table = sequence.layers[layer];
+    held.positions += table.tokens;
+    for (const BlockEntry& e : table.entries) {
+      held.pages += units;
+      held.own_pages += impl_->is_own(e.page) ? units : 0;
+    }
+    ++layers;
+  }
+  held.positions /= std::max<int64_t>(1, layers);
+  return held;
+}
+
+int64_t CacheManager::Impl::max_elastic(const LayerRule& rule, const BlockTable& table,
+                                        int64_t length) const {
+  int64_t max = config.max_chunk;
+  // Each rotation of a table has a row of angles per token, of which there are so many.
+  const auto n_rotations = static_cast<int64_t>(table.rotations.size());
+  if (n_rotations > 1) max = std::max<int64_t>(1, max_entries(rule, config) / n_rotations);
+  const int64_t observe = rule.schedule.observe;
+  if (observe == 0 || table.schedule.budget != kUnlimited) return max;
+  // While nothing falls steps need not end where decisions could fall due. But the last such length
+  // that a step passes is one where the budget may fall next, so its last queries are observed.
+  const int64_t every = rule.schedule.every;
+  const int64_t phase = (length + observe) % every;
+  if (phase == 0) return std::min(max, observe);
+  const int64_t from = (length + max + observe) / every * every - observe;
+  return from > length ? from - length : std::min(max, every - phase);
+}
+
+TrimSchedule CacheManager::Impl::schedule_for(int32_t layer, int32_t budget) {
+  const LayerRule& rule = policies.layer(layer);
+  if (budget == kUnlimited) return rule.schedule;
+  try {
+    return rule.schedule_with(budget, layer, config.n_layers);
+  } catch (const Error& e) {
+    violation(rule, "{}", e.what());
+  }
+  TrimSchedule plain = rule.schedule;
+  plain.budget = budget;
+  plain.keep_first = plain.keep_newest = plain.newest_divisor = 0;
+  return plain;
+}
+
+int64_t CacheManager::plan_fall(SequenceId id, int32_t budget) {
+  Impl& cache = *impl_;
+  const CachedSequence& sequence = cache.at(id);
+  if (sequence.reserved != 0 || sequence.length % interval() != 0 || budget > sequence.budget) {
+    fail(ErrorCode::kInternal, "the budget of {} positions, {} reserved, cannot fall from {} to {}",
+         sequence.length, sequence.reserved, sequence.budget, budget);
+  }
+  cache.plan.sequence = id;
+  cache.plan.length = sequence.length;
+  cache.plan.budget = budget;
+  int64_t pages = 0;
+  for (int32_t layer = 0; layer < cache.config.n_layers; ++layer) {
+    const LayerRule& rule = cache.policies.layer(layer);
+    if (!rule.is_elastic) continue;
+    Impl::Plan::Layer& planned = cache.plan.layers[layer];
+    const BlockTable& table = sequence.layers[layer];
+    planned.schedule = cache.schedule_for(layer, budget);
+    planned.choices.clear();
+    planned.pages = 0;
+    const int64_t excess = table.tokens - planned.schedule.budget;
+    if (excess <= 0) continue;
+    cache.fill_view(sequence, layer, planned.schedule);
+    cache.ask(rule,
+              {layer, cache.config.n_layers, cache.config.n_heads, cache.config.block_size,
+               sequence.length, table.tokens, cache.view},
+              excess);
+    planned.choices.assign(cache.choices.begin(), cache.choices.end());
+    planned.runner_up = cache.runner_up;
+    planned.runner_up_score = cache.runner_up_score;
+    for (const Impl::Choice& choice : planned.choices) {
+      if (cache.is_own(table.entries[choice.block].page)) {
+        planned.pages += cache.config.layout.page_units(layer);
+      }
+    }
+    pages += planned.pages;
+  }
+  return pages;
+}
+
+KvBudgetChange CacheManager::fall(SequenceId id, int64_t request) {
+  Impl& cache = *impl_;
+  CachedSequence& sequence = cache.at(id);
+  if (cache.plan.sequence != id || cache.plan.length != sequence.length) {
+    fail(ErrorCode::kInternal, "no fall of sequence {} is planned", id);
+  }
+  KvBudgetChange fall{.step = cache.steps,
+                      .sequence = id,
+                      .length = sequence.length,
+                      .before = sequence.budget,
+                      .after = cache.plan.budget,
+                      .request = request};
+  for (const Impl::Plan::Layer& layer : cache.plan.layers) {
+    fall.layer_pages.push_back(layer.pages);
+    fall.pages += layer.pages;
+  }
+  const int64_t before = available_pages();
+  {
+    const std::lock_guard lock(cache.mutex);
+    if (sequence.log != nullptr) {
+      int64_t entries = 1;
+      for (const Impl::Plan::Layer& layer : cache.plan.layers) {
+        entries += static_cast<int64_t>(layer.choices.size()) + 1;
+      }
+      sequence.log->make_room(entries);
+    }
+    fall.number = cache.n_changes;
+    cache.note_change(fall);
+    cache.carry_out(id);
+    ++cache.n_changes;
+    ++cache.n_falls;
+  }
+  const int64_t returned = available_pages() - before;
+  if (returned != fall.pages) {
+    fail(ErrorCode::kInternal, "a fall to {} positions returned {} pages in place of {}",
+         fall.after, returned, fall.pages);
+  }
+  return fall;
+}
+
+void CacheManager::Impl::carry_out(SequenceId id) {
+  CachedSequence& sequence = at(id);
+  begin_fall(sequence, plan.budget);
+  if (sequence.log != nullptr) sequence.log->append_budget(sequence.length, plan.budget);
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    if (!policies.layer(layer).is_elastic) continue;
+    const Plan::Layer& planned = plan.layers[layer];
+    sequence.layers[layer].schedule = planned.schedule;
+    if (planned.choices.empty()) continue;
+    fill_view(sequence, layer, planned.schedule);
+    choices.assign(planned.choices.begin(), planned.choices.end());
+    runner_up = planned.runner_up;
+    runner_up_score = planned.runner_up_score;
+    note_choices(sequence, layer);
+    ++counters[layer].decisions;
+    remove_victims(id, layer);
+  }
+  plan.sequence = -1;
+}
+
+void CacheManager::Impl::begin_fall(CachedSequence& sequence, int32_t budget) {
+  unlock_all(sequence);  // its blocks stay for others
+  sequence.is_apart = sequence.has_fallen = true;
+  sequence.budget = budget;
+}
+
+void CacheManager::Impl::lift(CachedSequence& sequence) {
+  sequence.budget = kUnlimited;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    if (policies.layer(layer).is_elastic) {
+      sequence.layers[layer].schedule = policies.layer(layer).schedule;
+    }
+  }
+}
+
+void CacheManager::Impl::note_change(const KvBudgetChange& change) {
+  const auto room = static_cast<size_t>(config.event_capacity);
+  if (room == 0) return;
+  if (budget_changes.size() >= room) budget_changes.pop_front();
+  budget_changes.push_back(change);
+}
+
+KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t before,
+                                  std::optional<SequenceId> id) {
+  const std::lock_guard lock(impl_->mutex);
+  log.make_room(1);
+  KvBudgetChange change{.number = impl_->n_changes,
+                        .step = impl_->steps,
+                        .sequence = id.value_or(-1),
+                        .length = length,
+                        .before = before,
+                        .after = kUnlimited};
+  impl_->note_change(change);
+  log.append_budget(length, kUnlimited);
+  if (id && impl_->at(*id).length == length) impl_->lift(impl_->at(*id));
+  ++impl_->n_changes;
+  ++impl_->n_lifts;
+  return change;
+}
+
+std::vector<KvBudgetChange> CacheManager::budget_changes() const {
+  const std::lock_guard lock(impl_->mutex);
+  return {impl_->budget_changes.begin(), impl_->budget_changes.end()};
+}
+
+}  // namespace paddock
