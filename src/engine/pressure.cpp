@@ -69,11 +69,14 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   const int64_t interval = cache_.interval();
   const int64_t at = sequence.computed();
   const int64_t last = last_length(sequence, request);
+  const auto observed = [&](int64_t tokens) {
+    return cache_.max_observed(sequence.tables(), static_cast<int32_t>(tokens));
+  };
   const auto fits = [&](int64_t end) {
     return cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last)) <=
            pages;
   };
-  if (fits(at + n)) return n;
+  if (fits(at + n)) return observed(n);
   // Chunks end where decisions may fall due.
   int64_t most = 0;
   const int64_t first = next_multiple(at, interval);
@@ -82,7 +85,7 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
     if (most + add <= steps && fits(first + (most + add - 1) * interval)) most += add;
   }
   if (most == 0) return 0;
-  return static_cast<int32_t>(std::min<int64_t>(n, first + (most - 1) * interval - at));
+  return observed(std::min<int64_t>(n, first + (most - 1) * interval - at));
 }
 
 std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {
@@ -213,10 +216,11 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
     if (park_idle()) continue;
     const Relief relief =
         lower_budgets(sequence, request, cache_.pages_ahead(sequence.tables(), end));
+    n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // steps end where it decides now
     const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
     if (now > 0) return now;
     if (relief.others_will && request != nullptr) return 0;
-    if (!park_last(request)) return least;
+    if (!park_last(request)) return std::min(n, least);
   }
 }
 

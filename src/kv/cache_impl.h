@@ -144,7 +144,7 @@ struct CacheManager::Impl {
   /// taken.
   TrimSchedule schedule_for(int32_t layer, int32_t budget);
   /// Most tokens that a step may bring under an elastic rule.
-  int64_t max_elastic(const LayerRule& rule, const BlockTable& table, int64_t length) const;
+  int64_t max_elastic(const LayerRule& rule, const BlockTable& table) const;
   /// Drops what was planned, and goes by the schedules of the plan from now on.
   void carry_out(SequenceId id);
   /// From here on its keys are not those of the text alone: it shares no full blocks any more, and

@@ -221,7 +221,7 @@ int64_t CacheManager::max_next(SequenceId id) const {
         rule(layer).next_split(sequence.layers[layer].schedule, sequence.length, sequence.prompt);
     max = std::min(max, split - sequence.length);
     if (rule(layer).is_elastic) {
-      max = std::min(max, impl_->max_elastic(rule(layer), sequence.layers[layer], sequence.length));
+      max = std::min(max, impl_->max_elastic(rule(layer), sequence.layers[layer]));
     }
   }
   return max;

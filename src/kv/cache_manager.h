@@ -131,6 +131,10 @@ class CacheManager {
   bool is_elastic() const;
   /// Budgets fall where the length is a multiple of this.
   int64_t interval() const;
+  /// Most of `n` tokens more. While nothing has fallen steps may end anywhere; but one that ends at
+  /// a length where the budget may fall, or shortly before, would end there with more queries
+  /// counted than the rule observes: it ends where those begin, and another one brings them.
+  int32_t max_observed(SequenceId id, int32_t n) const;
   /// The least budget that may be given.
   int32_t least_budget() const;
   /// The sequence's; kUnlimited: nothing has fallen, or it was lifted.

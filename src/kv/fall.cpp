@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/checked.h"
 #include "kv/cache_impl.h"
 #include "kv/decision_log.h"
 
@@ -48,21 +49,27 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
   return held;
 }
 
-int64_t CacheManager::Impl::max_elastic(const LayerRule& rule, const BlockTable& table,
-                                        int64_t length) const {
-  int64_t max = config.max_chunk;
+int64_t CacheManager::Impl::max_elastic(const LayerRule& rule, const BlockTable& table) const {
   // Each rotation of a table has a row of angles per token, of which there are so many.
   const auto n_rotations = static_cast<int64_t>(table.rotations.size());
-  if (n_rotations > 1) max = std::max<int64_t>(1, max_entries(rule, config) / n_rotations);
-  const int64_t observe = rule.schedule.observe;
-  if (observe == 0 || table.schedule.budget != kUnlimited) return max;
-  // While nothing falls steps need not end where decisions could fall due. But the last such length
-  // that a step passes is one where the budget may fall next, so its last queries are observed.
-  const int64_t every = rule.schedule.every;
-  const int64_t phase = (length + observe) % every;
-  if (phase == 0) return std::min(max, observe);
-  const int64_t from = (length + max + observe) / every * every - observe;
-  return from > length ? from - length : std::min(max, every - phase);
+  if (n_rotations <= 1) return config.max_chunk;
+  return std::max<int64_t>(1, max_entries(rule, config) / n_rotations);
+}
+
+int32_t CacheManager::max_observed(SequenceId id, int32_t n) const {
+  const CachedSequence& sequence = impl_->at(id);
+  for (int32_t before = 0; before != n;) {
+    before = n;
+    for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+      const int64_t every = rule(layer).schedule.every;
+      const bool is_free = sequence.layers[layer].schedule.budget == kUnlimited;
+      if (!rule(layer).is_elastic || rule(layer).schedule.observe == 0 || !is_free) continue;
+      const auto next = static_cast<int64_t>(ceil_div(sequence.length + n, every)) * every;
+      const int64_t from = next - rule(layer).schedule.observe - sequence.length;
+      if (from > 0 && from < n) n = static_cast<int32_t>(from);
+    }
+  }
+  return n;
 }
 
 TrimSchedule CacheManager::Impl::schedule_for(int32_t layer, int32_t budget) {

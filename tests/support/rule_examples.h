@@ -61,4 +61,28 @@ inline std::vector<RuleExample> rule_examples() {
   return all;
 }
 
+/// Fails the running test where an elastic form of the registry has no example.
+inline std::vector<RuleExample> elastic_examples() {
+  std::vector<RuleExample> all = {{"window", "window@every:8"},
+                                  {"window", "window@every:5@compact"},
+                                  {"sink:S", "sink:3@every:8"},
+                                  {"sink:S", "sink:6@every:16@original"},
+                                  {"lru", "lru@every:8"},
+                                  {"lru", "lru@every:4@min:30@compact"},
+                                  {"h2o", "h2o@every:8"},
+                                  {"h2o", "h2o@every:16@sinks:2@recent:7@compact"},
+                                  {"tova", "tova@every:8"},
+                                  {"tova", "tova@every:6@compact"},
+                                  {"knorm", "knorm@every:8"},
+                                  {"pyramid:NAME", "pyramid:h2o@every:8"},
+                                  {"pyramid:NAME", "pyramid:knorm@every:16@compact"}};
+  std::set<std::string> covered, forms;
+  for (const RuleExample& example : all) covered.insert(example.form);
+  for (const std::string& form : policy_forms()) {
+    if (is_elastic_form(form)) forms.insert(form);
+  }
+  EXPECT_EQ(covered, forms);
+  return all;
+}
+
 }  // namespace paddock::test
