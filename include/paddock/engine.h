@@ -31,8 +31,10 @@ struct EngineOptions {
   int32_t threads = 0;          ///< 0: the physical cores this process may use
   std::string device = "auto";  ///< "auto", "cpu" or "cuda[:N]"
   Precision precision = Precision::kFast;
-  int64_t context = 0;  ///< longest sequence admitted, in positions. 0: the model's context if any
-                        ///< layer sees everything, else no limit but 2^31 - 1
+  /// Longest sequence admitted, in positions. 0: the model's context if any layer sees everything,
+  /// else no limit but 2^31 - 1. Under elastic rules that let survivors look contiguous ("sink:4",
+  /// "lru@compact") a sequence may be longer: no layer comes to hold more of it than this.
+  int64_t context = 0;
   int32_t batch_size = 512;   ///< most tokens in one forward pass
   int32_t max_sequences = 1;  ///< sessions open and requests running at once; others wait
   int32_t max_queued = 0;     ///< most requests that may wait; 0: any number
@@ -80,6 +82,9 @@ struct GenerateOptions {
   /// Larger ones are let in first, and have to give their pages up last. 64 steps of waiting count
   /// as one level.
   int32_t priority = 0;
+  /// Under an elastic rule: the budget of its sequence does not fall on its account; where pages
+  /// run short others give theirs, or it is parked. One that is alone may then end with kKvFull.
+  bool lossless = false;
   SamplingOptions sampling{};
   /// Answers to one prompt, 1 to kMaxAnswers, of add() alone. The prompt is computed once for those
   /// that find a place (EngineOptions::max_sequences). Each is a request of its own, and what one

@@ -50,6 +50,24 @@ struct PrefixMiss {
 /// out.
 PADDOCK_API std::string to_json(const PrefixMiss& miss);
 
+/// What may happen to sequences under elastic rules when pages run short.
+enum class KvPressure {
+  kTrim,     ///< budgets fall before anyone is parked
+  kPreempt,  ///< nothing is lost: they are as under "full", are parked, and wait
+};
+
+/// What KvOptions::on_pressure is told: that budgets are about to fall.
+struct KvShortage {
+  int64_t request = 0;    ///< whose need it is; 0: feed() or forward()
+  int64_t needed = 0;     ///< pages, up to its next decision length,
+  int64_t available = 0;  ///< and those that can be had for it
+};
+/// What the host says to it.
+enum class KvRelief {
+  kNone,  ///< go on
+  kWait,  ///< it has done something, or will: nothing falls for it in this step, which it sits out
+};
+
 struct KvOptions {
   /// Bytes of the whole page pool. 0: what sequences of the admitted length need under the
   /// policy, a prefill chunk each included: as many of them as EngineOptions::max_sequences. A pool
@@ -80,6 +98,12 @@ struct KvOptions {
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";
+  /// Of elastic rules, those without a budget.
+  KvPressure pressure = KvPressure::kTrim;
+  /// Called before budgets fall, on the thread that drives the engine: the host may end a request,
+  /// let go of a pin or close a session first. Asked again with every step that it waits. What it
+  /// throws counts as kNone and in KvStats::hook_failures, and it is not called again.
+  std::function<KvRelief(const KvShortage&)> on_pressure{};
   /// Rules of the host's own that `policy` and Engine::set_kv_policy() may name:
   /// {"mine", maker} makes "0-3=full,*=mine:256" possible. A maker is called once per RULE. Names
   /// and makers are checked when the engine is made, whether or not a SPEC names them.

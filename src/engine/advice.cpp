@@ -36,7 +36,7 @@ class Trial {
     const EngineSetup s = lay_out(options, policies);
     const auto bytes = static_cast<uint64_t>(s.pool.n_pages) * s.pool.geometry.page_bytes();
     return s.pool.n_pages <= kMaxPages && bytes <= max_bytes() && s.pool.n_pages >= min_pages(s) &&
-           s.options.context >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
+           s.longest >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
   }
 
   /// A pool: the smallest that holds what is wanted or, where that cannot be had, the largest that
@@ -248,9 +248,8 @@ std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setu
   const Trial trial(config, setup, wanted);
   std::vector<Proposal> out;
   for (const int64_t positions : {wanted.positions, wanted.least}) {
-    out = setup.options.context < positions
-              ? beyond_context(trial, positions, config.context_length)
-              : within_context(trial, positions);
+    out = setup.longest < positions ? beyond_context(trial, positions, config.context_length)
+                                    : within_context(trial, positions);
     if (!out.empty()) break;
   }
   if (wanted.positions == 0 && trial.base().kv.budget_bytes == 0) {

@@ -129,6 +129,8 @@ struct Engine::Impl {
   // ---- callbacks
   /// Tells the host of what has left the cache. No lock is held, no step half done.
   void deliver_events();
+  /// Tells the host that budgets are about to fall.
+  KvRelief ask_for_room(const KvShortage& shortage);
   /// Logits to the host's callback; false: stop.
   bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
   /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
@@ -178,8 +180,9 @@ struct Engine::Impl {
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
   std::atomic<bool> abandoned_{false};
   RequestId own_request_ = 0;  // of the generate() under way; not to be taken by a callback
-  std::atomic<int64_t> hook_failures_{0};  // times that on_event threw
-  std::string kv_type_;                    // its name
+  std::atomic<int64_t> hook_failures_{0};      // times that on_event threw
+  std::atomic<int64_t> pressure_failures_{0};  // and on_pressure
+  std::string kv_type_;                        // its name
   RequestId next_request_ = 1;
   SessionId next_session_ = 1;
   ScheduledBatch batch_;                        // of the step at hand

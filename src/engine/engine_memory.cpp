@@ -67,7 +67,12 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
   runner->set_planner(std::move(planner));
   pins = std::make_unique<Pins>(*cache);
-  scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, *pins, config.vocab_size);
+  std::function<KvRelief(const KvShortage&)> on_pressure;
+  if (setup.options.kv.on_pressure) {
+    on_pressure = [this](const KvShortage& shortage) { return ask_for_room(shortage); };
+  }
+  scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, *pins, config.vocab_size,
+                                          std::move(on_pressure));
   memory_bytes = weights->bytes + pool + others;
   kv_type_ = kv_type_name(o.kv.type);
   shown_ = std::make_shared<const EngineOptions>(o);
@@ -86,8 +91,9 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
       .layout = KvLayout::uniform(config.n_layers, setup.pool.geometry,
                                   {setup.pool.kv_type, setup.pool.kv_type}),
       .max_sequences = o.max_sequences,
-      .max_positions = o.context,
+      .max_positions = setup.longest,
       .max_chunk = setup.chunk,
+      .max_resident = o.context,
       .event_capacity = o.kv.event_capacity,
       .queues_events = static_cast<bool>(o.kv.on_event),
       .keep_blocks = o.kv.reuse,

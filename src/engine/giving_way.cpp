@@ -87,7 +87,6 @@ bool Scheduler::release_pin() {
 void Scheduler::park(Request& request) {
   suspend_awaiting(request);
   request.sequence.park();
-  request.waits_for_pages = false;
   request.running = false;
   ++request.result.preemptions;
   ++preemptions_;

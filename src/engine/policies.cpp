@@ -23,11 +23,12 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   next.options.context = lay_out(config, next.asked, next.policies).options.context;
   if (min_pages(next) > next.pool.n_pages) {
     next.options.context = std::min(next.options.context, setup.options.context);
+    next.longest = std::min(next.longest, setup.longest);
   }
   next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
   check_pool(config, next, wanted);
   const int64_t pages = least_pages_needed(next, std::max<int64_t>(1, positions));
-  if (positions > next.options.context || pages > next.pool.n_pages) {
+  if (positions > next.longest || pages > next.pool.n_pages) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("under '{}' {} positions need {} pages ({} bytes) of KV cache but the "
                             "pool has {} ({} bytes)",
@@ -50,13 +51,13 @@ void Engine::Impl::set_policies(EngineSetup next) {
   PolicyMap before = setup.policies;
   pins->clear();
   note_requests();
-  cache->set_policies(next.policies, next.options.context);
+  cache->set_policies(next.policies, next.longest, next.options.context);
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
     backend->reserve(limits_for(next, model->data(), *fresh));
     runner->set_planner(std::move(fresh));
   } catch (...) {
-    cache->set_policies(std::move(before), setup.options.context);
+    cache->set_policies(std::move(before), setup.longest, setup.options.context);
     backend->reserve(limits_for(setup, model->data(), runner->planner()));
     throw;
   }
@@ -79,7 +80,7 @@ EngineOptions Engine::Impl::options() const {
 }
 
 int64_t Engine::Impl::max_positions(const Session* session) const {
-  const int64_t context = setup.options.context;
+  const int64_t context = setup.longest;
   const auto fits = [&](int64_t positions) {
     return pages_for(session, positions) <= setup.pool.n_pages;
   };
@@ -95,7 +96,8 @@ int64_t Engine::Impl::max_positions(const Session* session) const {
 KvStats Engine::Impl::stats() const {
   KvStats stats = cache->stats();
   stats.type = kv_type_;
-  stats.hook_failures = hook_failures_ + static_cast<int64_t>(log_hook_failures());
+  stats.hook_failures =
+      hook_failures_ + pressure_failures_ + static_cast<int64_t>(log_hook_failures());
   for (KvLayerStats& layer : stats.layers) {
     layer.attention_seconds =
         static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;

@@ -10,6 +10,7 @@
 // those above the level come to theirs.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/checked.h"
 #include "engine/scheduler.h"
@@ -33,35 +34,34 @@ struct Scheduler::Member {
   Request* request;  // null: the host's own
   double weight;
   CacheManager::Holdings held;
-  int64_t demand;  // positions that it needs until its next decision, if it gives nothing
-  int64_t budget;  // in force
-  bool gives;      // it may be asked for some
+  int64_t demand;        // positions that it needs until its next decision, if it gives nothing
+  int64_t budget;        // in force
+  int64_t pages_before;  // that it had before it was parked, if it is read again
+  bool gives;            // it may be asked for some
 };
 
 int64_t Scheduler::last_length(const Sequence& sequence, const Request* request) const {
-  const int64_t context = setup_.options.context;
+  const int64_t context = setup_.longest;
   if (request == nullptr) return std::min(context, sequence.length());
   const int64_t made = sequence.length() - request->prompt_end;
   const int64_t left = std::max<int64_t>(0, request->options.max_tokens - made);
   return std::min(context, sequence.length() + std::max<int64_t>(0, left - 1));
 }
 
-int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
-                              bool waiting_too) const {
+int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request) const {
   const int64_t at = sequence.computed() + cache_.reserved(sequence.tables());
   const int64_t interval = cache_.interval();
-  // Whoever waits at a decision length comes before others that stand at one.
-  const bool waits = waiting_too && request != nullptr && request->waits_for_pages;
-  const int64_t next = at % interval == 0 && waits ? at + interval : up_to_multiple(at, interval);
-  return cache_.pages_ahead(sequence.tables(), std::min(next, last_length(sequence, request)));
+  if (at % interval == 0) return 0;
+  const int64_t end = std::min(up_to_multiple(at, interval), last_length(sequence, request));
+  return cache_.pages_ahead(sequence.tables(), end);
 }
 
-int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too) const {
+int64_t Scheduler::pages_unclaimed(const Sequence& asking) const {
   int64_t pages = cache_.available_pages();
   for (const auto& request : requests_) {
     if (!request->running || request->finished || !request->sequence.is_open()) continue;
     if (&request->sequence == &asking) continue;
-    pages -= pages_owed(request->sequence, request.get(), waiting_too);
+    pages -= pages_owed(request->sequence, request.get());
   }
   return pages;
 }
@@ -75,9 +75,8 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
     return cache_.max_observed(sequence.tables(), static_cast<int32_t>(tokens));
   };
   const auto fits = [&](int64_t end) {
-    const int64_t needed =
-        cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last));
-    return needed == 0 || needed <= pages;
+    return cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last)) <=
+           pages;
   };
   if (fits(at + n)) return observed(n);
   // Chunks end where decisions may fall due.
@@ -91,6 +90,11 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   return observed(std::min<int64_t>(n, first + (most - 1) * interval - at));
 }
 
+bool Scheduler::may_fall(const Request* request) const {
+  return setup_.options.kv.pressure == KvPressure::kTrim &&
+         (request == nullptr || !request->options.lossless);
+}
+
 std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {
   std::vector<Member> all;
   const int64_t interval = cache_.interval();
@@ -98,7 +102,7 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
     const int32_t priority = its == nullptr ? 0 : its->options.priority;
     Member member{&sequence, its, std::exp2(std::clamp(priority, -kMostLevels, kMostLevels)),
                   {},        0,   kUnlimited,
-                  true};
+                  0,         true};
     int64_t known = sequence.length();
     if (sequence.is_open()) {
       member.held = cache_.holdings(sequence.tables());
@@ -107,7 +111,8 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
     }
     member.demand = std::min(known, member.budget) + interval;
     // What it had is read again as it was.
-    member.gives = sequence.computed() >= sequence.reached();
+    member.gives = may_fall(its) && sequence.computed() >= sequence.reached();
+    if (sequence.computed() < sequence.reached()) member.pages_before = sequence.peak_pages();
     all.push_back(member);
   };
   bool is_in = false;
@@ -133,25 +138,16 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
   const auto pages_for = [&](int64_t positions) {
     return (static_cast<int64_t>(ceil_div(positions, block)) + 1) * per_block;
   };
-  // Of what several list each needs a part.
-  const auto pages_beside = [&](const Member& member, int64_t positions) {
-    if (member.held.pages == 0) return pages_for(positions);
-    const double part = member.held.fair_pages / static_cast<double>(member.held.pages);
-    const int64_t kept = std::min(positions, member.held.positions);
-    const auto blocks = static_cast<double>(ceil_div(kept, block));
-    return static_cast<int64_t>(std::ceil(part * blocks * static_cast<double>(per_block))) +
-           pages_for(positions - kept);
-  };
   const auto fits = [&](double level) {
     int64_t needed = 0;
     for (const Member& member : all) {
-      if (!member.gives) {
-        needed += std::max(member.sequence->peak_pages(), pages_for(member.demand));
-        continue;
+      int64_t positions = member.demand;
+      if (member.gives) {
+        const int64_t budget = budget_at(member, level);
+        positions = std::min(positions, budget + std::max(interval, budget / 8));
       }
-      const int64_t budget = budget_at(member, level);
-      const int64_t positions = std::min(member.demand, budget + std::max(interval, budget / 8));
-      needed += pages_beside(member, positions);
+      const int64_t most = std::max(pages_for(positions), member.gives ? 0 : member.pages_before);
+      needed += std::max<int64_t>(0, most - (member.held.pages - member.held.own_pages));
     }
     return needed <= pages;
   };
@@ -166,13 +162,13 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
 }
 
 int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
-  double pages = static_cast<double>(cache_.available_pages());
+  int64_t pages = cache_.available_pages();
   const auto blocks =
       static_cast<int64_t>(ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);
   for (const Member& member : all) {
-    pages += member.held.fair_pages - static_cast<double>(blocks * cache_.growing_pages());
+    pages += member.held.own_pages - blocks * cache_.growing_pages();
   }
-  return static_cast<int64_t>(pages);
+  return pages;
 }
 
 bool Scheduler::has_share(Request& newcomer) const {
@@ -182,48 +178,61 @@ bool Scheduler::has_share(Request& newcomer) const {
 }
 
 Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
+  const RequestId id = request == nullptr ? 0 : request->id;
   const int64_t interval = cache_.interval();
-  const int64_t before = pages_unclaimed(asking, true);
   std::vector<Member> all = members(asking, request);
-  std::vector<Member*> falling;
-  std::vector<CacheManager::Fall> falls;
-  std::vector<SequenceId> later;
-  std::vector<uint8_t> brings;
   Relief relief;
   int64_t missing = 0;  // pages that the last level turned out to be too high by
-  for (int32_t i = 0; i < kMostTries && before < needed; ++i) {
-    auto level = find_level(all, pages_shared_out(all) - missing);
-    if (!level && i == 0) return relief;
-    if (!level) level = 0;  // the floors
-    falling.clear();
-    falls.clear();
-    later.clear();
+  for (int32_t i = 0; i < kMostTries; ++i) {
+    const int64_t before = pages_unclaimed(asking);
+    if (before >= needed) return relief;
+    relief.others_will = false;
+    const auto level = find_level(all, pages_shared_out(all) - missing);
+    if (!level) return relief;
     for (Member& member : all) {
       const int64_t budget = budget_at(member, *level);
-      if (!member.gives || member.held.positions <= budget) continue;
-      const SequenceId id = member.sequence->tables();
-      if (cache_.length(id) % interval == 0 && cache_.reserved(id) == 0) {
-        falling.push_back(&member);
-        falls.push_back({id, static_cast<int32_t>(budget)});
-      } else if (member.sequence != &asking) {
-        later.push_back(id);
+      if (!member.gives || member.held.positions <= budget || member.held.own_pages == 0) continue;
+      Sequence& sequence = *member.sequence;
+      if (sequence.computed() % interval != 0 || cache_.reserved(sequence.tables()) > 0) {
+        relief.others_will |= member.sequence != &asking;
+        continue;
       }
+      const int64_t pages = cache_.plan_fall(sequence.tables(), static_cast<int32_t>(budget));
+      if (pages == 0) continue;  // others list all of it
+      const KvBudgetChange change = sequence.fall(id);
+      if (member.request != nullptr) member.request->result.budget_changes.push_back(change);
+      relief.any = true;
+      member.held = cache_.holdings(sequence.tables());
+      member.budget = budget;
+      member.demand = std::min(member.held.positions, budget) + interval;
     }
-    const int64_t back = cache_.plan_falls(falls, later, brings);
-    relief.others_will = !later.empty();
-    if (relief.others_will || before + back >= needed) break;
-    if (*level == 0) return relief;
-    missing += (needed - before - back) << i;
-  }
-  for (size_t i = 0; i < falls.size(); ++i) {
-    if (brings[i] == 0) continue;  // others go on to list all of it
-    cache_.plan_fall(falls[i].id, falls[i].budget);
-    const KvBudgetChange change = falling[i]->sequence->fall(request == nullptr ? 0 : request->id);
-    Request* const its = falling[i]->request;
-    if (its != nullptr) its->result.budget_changes.push_back(change);
-    relief.any = true;
+    if (relief.others_will) return relief;
+    missing += std::max<int64_t>(needed - pages_unclaimed(asking), cache_.elastic_pages());
   }
   return relief;
+}
+
+int64_t Scheduler::room_in_context(const Sequence& sequence) const {
+  if (setup_.longest == setup_.options.context) return kUnlimited;
+  return setup_.options.context - cache_.holdings(sequence.tables()).most;
+}
+
+bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
+  const int64_t interval = cache_.interval();
+  if (room_in_context(sequence) >= interval || sequence.computed() % interval != 0) return false;
+  if (!may_fall(request) || sequence.computed() < sequence.reached()) return false;
+  const int32_t budget = std::min(cache_.most_budget(), cache_.budget(sequence.tables()));
+  cache_.plan_fall(sequence.tables(), budget);
+  const KvBudgetChange change = sequence.fall(request == nullptr ? 0 : request->id);
+  if (request != nullptr) request->result.budget_changes.push_back(change);
+  return room_in_context(sequence) >= interval;
+}
+
+bool Scheduler::host_makes_room(const Sequence& sequence, const Request* request, int64_t needed) {
+  if (!on_pressure_ || !may_fall(request)) return false;
+  const KvShortage shortage{request == nullptr ? 0 : request->id, needed,
+                            std::max<int64_t>(0, pages_unclaimed(sequence))};
+  return on_pressure_(shortage) == KvRelief::kWait;
 }
 
 int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
@@ -231,22 +240,25 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
   const int64_t at = sequence.computed();
   const int64_t end = std::min(next_multiple(at, interval), last_length(sequence, request));
   const auto least = static_cast<int32_t>(std::clamp<int64_t>(end - at, 1, n));
+  bool is_asked = false;
   for (;;) {
-    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
-    if (fit > 0) return fit;
-    // Between two decision lengths it has pages for certain, whoever waits.
-    const int32_t owed = at % interval == 0 ? 0
-                                            : affordable_tokens(sequence, least, request,
-                                                                pages_unclaimed(sequence, false));
-    if (owed > 0) return owed;
-    if (park_idle()) continue;
-    const Relief relief =
-        lower_budgets(sequence, request, cache_.pages_ahead(sequence.tables(), end));
     n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // steps end where it decides now
-    const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
+    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
+    if (fit > 0) return fit;
+    if (request != nullptr && request->wants_to_stop()) return 0;  // nobody gives for it
+    if (stay_in_context(sequence, request) || park_idle()) continue;
+    const int64_t needed = cache_.pages_ahead(sequence.tables(), end);
+    if (!std::exchange(is_asked, true) && host_makes_room(sequence, request, needed)) {
+      if (request != nullptr) return 0;
+      continue;
+    }
+    const Relief relief = lower_budgets(sequence, request, needed);
+    n = std::min(n, static_cast<int32_t>(sequence.max_next()));
+    const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
     if (now > 0) return now;
     if (relief.others_will && request != nullptr) return 0;
-    if (!park_last(request)) return std::min(n, least);
+    if (park_last(request)) continue;
+    return request == nullptr || is_alone(request) ? std::min(n, least) : 0;
   }
 }
 

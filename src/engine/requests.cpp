@@ -37,7 +37,7 @@ std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) 
 }
 
 void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t max_tokens) const {
-  const int64_t context = setup.options.context;
+  const int64_t context = setup.longest;
   const int64_t wanted = total + std::max(0, max_tokens);
   if (total > context) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -200,6 +200,17 @@ void Engine::Impl::deliver_rests() {
       request.result.finish_reason = FinishReason::kError;
       request.result.error = no_memory();
     }
+  }
+}
+
+KvRelief Engine::Impl::ask_for_room(const KvShortage& shortage) {
+  if (pressure_failures_ > 0) return KvRelief::kNone;
+  const Driving::CallOut out(driving);
+  try {
+    return setup.options.kv.on_pressure(shortage);
+  } catch (...) {
+    ++pressure_failures_;
+    return KvRelief::kNone;
   }
 }
 

@@ -40,8 +40,14 @@ bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Reques
 }  // namespace
 
 Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
-                     Pins& pins, int32_t vocab_size)
-    : cache_(cache), setup_(setup), sessions_(sessions), pins_(pins), vocab_size_(vocab_size) {
+                     Pins& pins, int32_t vocab_size,
+                     std::function<KvRelief(const KvShortage&)> on_pressure)
+    : cache_(cache),
+      setup_(setup),
+      sessions_(sessions),
+      pins_(pins),
+      on_pressure_(std::move(on_pressure)),
+      vocab_size_(vocab_size) {
   const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
   requests_.reserve(n_sequences + 1);
   running_.reserve(n_sequences);
@@ -178,8 +184,12 @@ void Scheduler::start(Request& request, ScheduledBatch& batch) {
 }
 
 int64_t Scheduler::pages_due(const Sequence& sequence) const {
-  const int64_t positions =
-      std::min<int64_t>(setup_.options.context, sequence.length() + setup_.options.kv.block_size);
+  // A block more, or up to the next decision length.
+  const int64_t block = setup_.options.kv.block_size;
+  const int64_t interval = cache_.is_elastic() ? cache_.interval() : 0;
+  const int64_t ahead =
+      interval == 0 ? block : std::max(block, interval - sequence.length() % interval);
+  const int64_t positions = std::min<int64_t>(setup_.options.context, sequence.length() + ahead);
   if (!sequence.is_open()) {
     const int64_t all = pages_needed(setup_, positions);
     return sequence.peak_pages() > 0 ? std::min(all, sequence.peak_pages()) : all;
@@ -240,10 +250,8 @@ int64_t Scheduler::pages_obtainable() {
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
-  // What others have been promised is not listed.
-  const int64_t most = cache_.is_elastic() ? pages_unclaimed(sequence, true) : kUnlimited;
   cache_.list_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
-                     sequence.computed() == reached, most);
+                     sequence.computed() == reached);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
 }
 
@@ -352,7 +360,6 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   }
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);
-  request.waits_for_pages = got == 0 && cache_.is_elastic();
   if (got > 0) {
     const auto again = std::clamp<int64_t>(sequence.reached() - sequence.computed(), 0, got);
     batch.parts.push_back(

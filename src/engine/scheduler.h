@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -44,8 +45,9 @@ struct ScheduledBatch {
 class Scheduler {
  public:
   /// Goes by the setup and the sessions as they are at each call.
+  /// `on_pressure`: the host's, as it can be called; may be empty.
   Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions, Pins& pins,
-            int32_t vocab_size);
+            int32_t vocab_size, std::function<KvRelief(const KvShortage&)> on_pressure);
 
   /// Memory for `n` requests more, so that add() cannot fail. Error kOutOfMemory where more would
   /// wait than EngineOptions::max_queued admits.
@@ -145,13 +147,20 @@ class Scheduler {
   /// they are short budgets fall, then sequences are parked. Returns for how many tokens; 0: it
   /// waits for others to come to their decision lengths.
   int32_t relieve(Sequence& sequence, int32_t n, Request* request);
+  /// Whether its sequence's budget may fall at all. Null: the host's own.
+  bool may_fall(const Request* request) const;
+  /// Positions more that no layer comes to hold more with than the context admits.
+  int64_t room_in_context(const Sequence& sequence) const;
+  /// Its budget falls where the context leaves no room for an interval. True if there is some now.
+  bool stay_in_context(Sequence& sequence, Request* request);
+  /// Asks the host to help before budgets fall. True: wait.
+  bool host_makes_room(const Sequence& sequence, const Request* request, int64_t needed);
   /// How far it will grow at most, as far as is known.
   int64_t last_length(const Sequence& sequence, const Request* request) const;
   /// Pages that it is still to take up to its next decision length.
-  /// (`waiting_too`: standing at one, and waiting for them, up to the next one.)
-  int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
+  int64_t pages_owed(const Sequence& sequence, const Request* request) const;
   /// Pages that can be had, and are not owed to others.
-  int64_t pages_unclaimed(const Sequence& asking, bool waiting_too) const;
+  int64_t pages_unclaimed(const Sequence& asking) const;
   /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
   int32_t affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
                             int64_t pages) const;
@@ -171,6 +180,7 @@ class Scheduler {
   const EngineSetup& setup_;
   const Sessions& sessions_;
   Pins& pins_;
+  std::function<KvRelief(const KvShortage&)> on_pressure_;
   int32_t vocab_size_;
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank

@@ -215,10 +215,10 @@ void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
 void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
   const int64_t start = sequence.reached();
   const int64_t end = sequence.length() + static_cast<int64_t>(more);
-  if (end <= setup.options.context) return;
+  if (end <= setup.longest) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("{} tokens after position {} exceed the context of {} positions",
-                          end - start, start, setup.options.context),
+                          end - start, start, setup.longest),
               proposals(end, end));
 }
 

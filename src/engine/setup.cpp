@@ -28,7 +28,7 @@ DType element_type(KvType type) {
 
 /// Positions that a sequence needs in layers of elastic rules, if it gives all up that it may.
 int64_t least_elastic(const EngineSetup& s) {
-  return int64_t{s.policies.least_budget(s.options.kv.block_size)} + s.policies.interval() +
+  return int64_t{s.policies.floor_budget(s.options.kv.block_size)} + s.policies.interval() +
          s.options.kv.block_size;
 }
 
@@ -90,7 +90,9 @@ int64_t pages_needed(const EngineSetup& s, int64_t positions) {
 }
 
 int64_t least_pages_needed(const EngineSetup& s, int64_t positions) {
-  if (!s.policies.is_elastic()) return pages_needed(s, positions);
+  if (!s.policies.is_elastic() || s.options.kv.pressure == KvPressure::kPreempt) {
+    return pages_needed(s, positions);
+  }
   const int64_t least = std::min(positions, least_elastic(s));
   int64_t pages = 0;
   for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
@@ -134,6 +136,8 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
   }
+  const bool is_endless = policies.is_elastic() && policies.is_endless();
+  const int64_t longest = is_endless ? kMaxPositions : o.context;
   const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
   const DType kv_type = element_type(o.kv.type);
   const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
@@ -141,6 +145,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   EngineSetup setup{std::move(o),
                     options,
                     std::move(policies),
+                    longest,
                     chunk,
                     {.n_pages = 0, .geometry = geometry, .kv_type = kv_type},
                     0,
@@ -198,6 +203,8 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
   }
   check_range("kv.type", static_cast<int64_t>(o.kv.type), static_cast<int64_t>(KvType::kAuto),
               static_cast<int64_t>(KvType::kBF16));
+  check_range("kv.pressure", static_cast<int64_t>(o.kv.pressure),
+              static_cast<int64_t>(KvPressure::kTrim), static_cast<int64_t>(KvPressure::kPreempt));
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
   if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 8;

@@ -20,6 +20,7 @@ struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
   EngineOptions asked;    // the same options, but context, budget and share as the host gave them
   PolicyMap policies;
+  int64_t longest = 0;       // sequence admitted: the context, where that bounds it
   int32_t chunk = 0;         // most tokens of one sequence in one step
   PoolShape pool;            // what backend, cache and advice know of its pages
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool

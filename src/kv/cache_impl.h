@@ -143,13 +143,8 @@ struct CacheManager::Impl {
   /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
   /// taken.
   TrimSchedule schedule_for(int32_t layer, int32_t budget);
-  /// How many of the tree's nodes in `shared`, from `first` on, list no more than `max_pages` pages
-  /// that could be had.
-  int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
   /// Most tokens that a step may bring under an elastic rule.
   int64_t max_elastic(const LayerRule& rule, const BlockTable& table) const;
-  /// What plan_fall() asks, into `plan`.
-  void ask_layers(SequenceId id, int32_t budget);
   /// Drops what was planned, and goes by the schedules of the plan from now on.
   void carry_out(SequenceId id);
   /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
@@ -159,11 +154,7 @@ struct CacheManager::Impl {
   void note_change(const KvBudgetChange& change);
   /// Whether the sequence's table alone lists the page: dropped, it would be free, or kept and
   /// referenced by nobody.
-  bool is_own(int32_t page) const { return listings(page) == 1; }
-  /// How many tables list it.
-  int32_t listings(int32_t page) const {
-    return pool.references(page) - (node_of[page] < 0 ? 0 : 1);
-  }
+  bool is_own(int32_t page) const { return pool.references(page) == (node_of[page] < 0 ? 1 : 2); }
 
   KvLayerStats layer_stats(int32_t layer) const;
   void push_event(const RemovalEvent& event);
@@ -173,7 +164,7 @@ struct CacheManager::Impl {
   PolicyMap policies;
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
   std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
-  int32_t least_budget = 0;             // of elastic rules
+  int32_t least_budget = 0;             // that elastic rules are given
   int32_t block_units = 0;              // of a block's pages in all layers
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
@@ -220,7 +211,6 @@ struct CacheManager::Impl {
     std::vector<Layer> layers;  // [n_layers]
   };
   Plan plan;
-  std::vector<int32_t> droppings;  // [n_units] scratch of plan_falls(): how often it would leave
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of

@@ -2,6 +2,7 @@
 #include "kv/cache_manager.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "core/checked.h"
@@ -73,7 +74,7 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
     if (rule.trims()) longest = std::max(longest, entries);
   }
-  const int32_t least = map.least_budget(config.block_size);
+  const int32_t least = map.floor_budget(config.block_size);
   const int32_t most = most_kept(map, config);
   const int64_t most_shared = std::min<int64_t>(config.max_positions / config.block_size, most);
   for (CachedSequence& sequence : sequences) {
@@ -85,7 +86,6 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   spared.reserve(longest);
   named.reserve(longest);
   plan.layers.assign(map.is_elastic() ? config.n_layers : 0, {});
-  droppings.assign(map.is_elastic() ? config.n_pages : 0, 0);
   for (int32_t layer = 0; layer < config.n_layers && map.is_elastic(); ++layer) {
     const LayerRule& rule = map.layer(layer);
     if (rule.is_elastic) plan.layers[layer].choices.reserve(max_entries(rule, config));
@@ -111,7 +111,7 @@ CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
     : impl_(std::make_unique<Impl>(config, std::move(policies), std::move(reclaim))) {}
 CacheManager::~CacheManager() = default;
 
-void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
+void CacheManager::set_policies(PolicyMap policies, int64_t max_positions, int64_t max_resident) {
   if (impl_->live + impl_->pinned > 0) {
     fail(ErrorCode::kInvalidArgument,
          "the policy cannot change while {} sequences are open; finish requests and close sessions "
@@ -119,12 +119,14 @@ void CacheManager::set_policies(PolicyMap policies, int64_t max_positions) {
          impl_->live + impl_->pinned);
   }
   const std::lock_guard lock(impl_->mutex);
-  const int64_t before = impl_->config.max_positions;
+  const CacheConfig& config = impl_->config;
+  const auto before = std::pair(config.max_positions, config.max_resident);
   if (max_positions > 0) impl_->config.max_positions = max_positions;
+  impl_->config.max_resident = max_resident;
   try {
     impl_->adopt(policies);
   } catch (...) {
-    impl_->config.max_positions = before;
+    std::tie(impl_->config.max_positions, impl_->config.max_resident) = before;
     throw;
   }
 }

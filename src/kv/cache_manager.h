@@ -34,9 +34,10 @@ struct CacheConfig {
   int32_t block_size;
   int32_t n_pages;  // of the pool, counted in units of the layout: with one size of pages, pages
   KvLayout layout;
-  int32_t max_sequences;  // tables are reserved for this many
-  int64_t max_positions;  // longest sequence admitted
-  int32_t max_chunk;      // most tokens of one sequence in one step
+  int32_t max_sequences;              // tables are reserved for this many
+  int64_t max_positions;              // longest sequence admitted
+  int32_t max_chunk;                  // most tokens of one sequence in one step
+  int64_t max_resident = kUnlimited;  // of its positions, in a layer of an elastic rule
   int32_t event_capacity = 4096;
   bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds, poisons it; the books
@@ -59,7 +60,8 @@ class CacheManager {
 
   /// Other rules from now on, and sequences of up to `max_positions` (0: as before); counters go on
   /// counting. Error kInvalidArgument while a sequence is open. If it throws nothing has changed.
-  void set_policies(PolicyMap policies, int64_t max_positions = 0);
+  void set_policies(PolicyMap policies, int64_t max_positions = 0,
+                    int64_t max_resident = kUnlimited);
 
   /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
   /// `log`, which outlives it: what rules decided of its text before is decided again, whatever
@@ -137,14 +139,16 @@ class CacheManager {
   int32_t max_observed(SequenceId id, int32_t n) const;
   /// The least budget that may be given.
   int32_t least_budget() const;
+  /// The largest budget under which no layer comes to hold more than CacheConfig::max_resident.
+  int32_t most_budget() const;
   /// The sequence's; kUnlimited: nothing has fallen, or it was lifted.
   int32_t budget(SequenceId id) const;
   /// What a sequence has in the layers of elastic rules.
   struct Holdings {
     int64_t positions = 0;  // on average
+    int64_t most = 0;       // in the layer that has most
     int64_t pages = 0;
     int64_t own_pages = 0;  // that no other sequence lists
-    double fair_pages = 0;  // each shared in equal parts by those that list it
   };
   Holdings holdings(SequenceId id) const;
   /// Of a block's pages, those in layers of elastic rules.
@@ -155,16 +159,6 @@ class CacheManager {
   /// back: be free, or kept and referenced by nobody. Its length is a multiple of interval(), and
   /// nothing of it reserved.
   int64_t plan_fall(SequenceId id, int32_t budget);
-  /// A budget that may fall.
-  struct Fall {
-    SequenceId id;
-    int32_t budget;
-  };
-  /// Asks what would leave if several budgets fell, one after another. Returns how many pages would
-  /// come back. `brings[i]`: whether falls[i] would drop some that come back, at once or, as far as
-  /// those of `later` still list them, when theirs fall.
-  int64_t plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
-                     std::vector<uint8_t>& brings);
   /// Does what the last plan_fall() asked about, after which nothing has changed. `request`: whose
   /// need it is. What left stays away; the sequence shares no full blocks any more.
   KvBudgetChange fall(SequenceId id, int64_t request);
@@ -183,9 +177,9 @@ class CacheManager {
   /// after its last full block give way to a kept block that has them, too.
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for
   /// all of a manager. Hits are counted if `counts`: not for warm-up, not for reading a parked
-  /// sequence again. Of pages that could be had, no more than `max_pages` are listed.
+  /// sequence again.
   int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
-                      bool counts, int64_t max_pages = kUnlimited);
+                      bool counts);
   /// Why the next block, in full before `max_positions`, is to be computed; counted as a miss, so
   /// asked once for a text. kNone: there is none to look for, or the sequence goes on in the middle
   /// of a block or after blocks of its own alone.

@@ -56,8 +56,12 @@ int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
 }
 
 int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
-  const int64_t pages = rule.max_pages(config.block_size, config.max_positions, config.max_chunk);
-  return std::min<int64_t>(pages, config.n_pages) + 1;  // one page may be listed in two parts
+  // An elastic rule may have a bound that is not its own: a page more, where a block is cut.
+  const int64_t positions =
+      rule.is_elastic ? std::min(config.max_positions, config.max_resident) : config.max_positions;
+  const int64_t pages = rule.max_pages(config.block_size, positions, config.max_chunk);
+  return std::min<int64_t>(pages + (rule.is_elastic ? 1 : 0), config.n_pages) +
+         1;  // one page may be listed in two parts
 }
 
 int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }

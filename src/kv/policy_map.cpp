@@ -122,6 +122,12 @@ bool PolicyMap::has_unbounded_layer() const {
                      [](const LayerRule& rule) { return !rule.bounded(); });
 }
 
+bool PolicyMap::is_endless() const {
+  return std::all_of(layers_.begin(), layers_.end(), [](const LayerRule& rule) {
+    return rule.bounded() || (rule.is_elastic && rule.moves_queries());
+  });
+}
+
 void PolicyMap::check_block_size(int32_t block_size) const {
   for (int32_t i = 0; i < size(); ++i) layers_[i].check_block_size(block_size, i);
 }
@@ -187,6 +193,13 @@ int32_t PolicyMap::least_budget(int32_t block_size) const {
     }
   }
   return low;
+}
+
+int32_t PolicyMap::floor_budget(int32_t block_size) const {
+  const bool is_said = std::any_of(layers_.begin(), layers_.end(), [](const LayerRule& rule) {
+    return rule.is_elastic && rule.min_budget > 0;
+  });
+  return least_budget(block_size) + (is_said || !is_elastic() ? 0 : block_size);
 }
 
 }  // namespace paddock

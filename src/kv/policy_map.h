@@ -29,6 +29,10 @@ class PolicyMap {
   /// Error kInvalidArgument if some rule cannot work with blocks of this size.
   void check_block_size(int32_t block_size) const;
 
+  /// True if sequences may be longer than what is resident of them in any layer: each has a bound,
+  /// or is elastic and lets survivors look contiguous, so that the end of the context is pressure
+  /// like any other.
+  bool is_endless() const;
   /// True if some layer's rule goes by budgets that it is given while it runs.
   bool is_elastic() const { return interval_ > 0; }
   /// Lengths at which every elastic layer decides are the multiples of this, the least common one
@@ -38,6 +42,9 @@ class PolicyMap {
   /// this size, and that no elastic rule calls too small; 0 without an elastic layer. Error
   /// kInvalidArgument if there is none.
   int32_t least_budget(int32_t block_size) const;
+  /// The least budget that a sequence is given: what elastic rules say, or else, where none says
+  /// anything, a block more than the smallest one.
+  int32_t floor_budget(int32_t block_size) const;
 
  private:
   /// Error kInvalidArgument if elastic layers seldom decide together.

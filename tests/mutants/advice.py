@@ -11,7 +11,7 @@ fault("advice-003", "a pool that no engine starts with",
       "«s.pool.n_pages >= min_pages(s)» &&",
       "true")
 fault("advice-004", "a context that is too short",
-      "«s.options.context >= positions» &&",
+      "«s.longest >= positions» &&",
       "true")
 fault("advice-005", "a pool that does not hold what is wanted",
       "«pages_needed(s, positions) <= s.pool.n_pages»;",

@@ -155,9 +155,9 @@ fault("scheduler-022", "places taken in this step are not counted",
 fault("scheduler-023", "pages promised in this step are promised again",
       "«left -= pages;» any = true;", "")
 fault("scheduler-024", "no block more is asked for than the prompt takes",
-      "sequence.length() + «setup_.options.kv.block_size»);", "0")
+      "interval == 0 ? «block» : std::max(block, interval", "0")
 fault("scheduler-025", "more is asked for than the context admits",
-      "std::min<int64_t>(«setup_.options.context», sequence.length() + setup_.options.kv.block_size);",
+      "std::min<int64_t>(«setup_.options.context», sequence.length() + ahead);",
       "int64_t{1} << 40")
 fault("scheduler-026", "pages of idle sessions cannot be had",
       "«cache_.pages_active()» - cache_.pages_listed(tables_);", "cache_.pages_listed(tables_)")
@@ -392,8 +392,8 @@ fault("engine-094", "a row callback's false is ignored",
       "if («!hand_out(on_logits, position, runner->row(i))») return false;",
       "(hand_out(on_logits, position, runner->row(i)), false)")
 fault("engine-095", "the last position of the context is not fed",
-      "if («end <= setup.options.context») return;",
-      "end < setup.options.context")
+      "if («end <= setup.longest») return;",
+      "end < setup.longest")
 fault("engine-096", "events of a feed come with the next call",
       "«deliver_events();» check_abandoned(); if (!on_step",
       "")
@@ -719,8 +719,8 @@ fault("engine-014", "stop token not pending in the session",
       "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
       "")
 fault("engine-016", "context end one token late",
-      "request.sequence.length() >= setup.options.context) {",
-      "request.sequence.length() >= setup.options.context + (MUT ? 1 : 0)) {")
+      "request.sequence.length() >= «setup.longest») {",
+      "setup.longest + 1")
 fault("engine-017", "callback's false at the last token turns length into cancelled",
       "if (!deliver(request, event) && !reason) reason",
       "if (!deliver(request, event) && (MUT || !reason)) reason")

@@ -164,7 +164,7 @@ fault("kv-104", "tokens_peak counts no sinks",
       "met = std::min(met, «int64_t{v.sinks} + v.window»);",
       "int64_t{v.window}")
 fault("kv-105", "set_policies() that fails changes the longest sequence",
-      "catch (...) { «impl_->config.max_positions = before;» throw;",
+      "catch (...) { «std::tie(impl_->config.max_positions, impl_->config.max_resident) = before;» throw;",
       "")
 fault("kv-106", "set_policies() without a length sets it to 0",
       "if («max_positions > 0») impl_->config.max_positions",
@@ -298,7 +298,7 @@ fault("kv-147", "sinks stay apart after truncate()",
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
-      "int64_t max_blocks = «max_positions» / block_size;",
+      "impl_->tree.extend(tokens, «max_positions» / block_size,",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
       "«table.changes.note(table.n_entries());» for (size_t i = first",
@@ -310,7 +310,7 @@ fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
-      "extend(tokens, max_blocks, «counts», sequence.shared);",
+      "max_positions / block_size, «counts», sequence.shared);",
       "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
