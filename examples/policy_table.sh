@@ -12,7 +12,7 @@ paddock=${PADDOCK:-$root/build/release/examples/paddock}
 model=${MODEL:-$(bash "$root/examples/fetch_model.sh" smollm2)} || exit 1
 tokens=${TOKENS:-3000}
 sweep=()
-for rule in window sink lru h2o tova knorm pyramid:h2o snapkv random; do
+for rule in window sink lru h2o tova knorm pyramid:h2o cake:h2o snapkv random; do
   for budget in 128 256 512 1024; do
     case $rule in
       sink) sweep+=(--sweep "sink:4+$((budget - 4))") ;;

@@ -80,7 +80,7 @@ void note_idle_rules(const Args& args, const paddock::QualityMeter& meter, size_
     const paddock::KvStats stats = meter.engine(i).kv_stats();
     for (const paddock::KvLayerStats& layer : stats.layers) {
       const bool once =
-          layer.policy.starts_with("snapkv") || layer.policy.starts_with("pyramid:snapkv");
+          layer.policy.starts_with("snapkv") || layer.policy.find(":snapkv") != std::string::npos;
       if (!once || layer.trim_decisions > 0) continue;
       note(fmt::format(
           "paddock: {} never acted: it decides once, where the prompt ends; {}\n", layer.policy,

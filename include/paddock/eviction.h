@@ -123,6 +123,17 @@ class PADDOCK_API EvictionPolicy {
   /// from beside what it protects.
   virtual int32_t min_budget() const { return 0; }
 
+  /// Whether the layers under this object share among themselves what a sequence may keep, by
+  /// need(): anew at each decision, which they make together, so `every` is the same in all of
+  /// them. Instead of its own budget each gets a share; their mean is never more than that of the
+  /// budgets that schedule(layer, n_layers) answers, of an elastic rule than the one in force.
+  /// schedule(layer, n_layers, budget) is then asked with the share as `budget`, fixed rule or
+  /// elastic, and takes no more; `every` and `observe` stay as they are.
+  virtual bool shares_by_need() const { return false; }
+  /// How much the layer wants, beside the others that share with it: finite, 0 or more. Like
+  /// trim() it depends on the view alone.
+  virtual double need(const LayerView& view) const;
+
   /// Names blocks that may leave, most evictable first, until they hold `n_tokens` or more, and if
   /// possible one block beyond (the runner-up, for the event log). Whole blocks leave from the
   /// front until the budget is met. Never a protected block, none twice. Where too few are named

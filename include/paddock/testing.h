@@ -28,12 +28,12 @@ enum class FindingKind {
   kName,        ///< name() is empty, changes, differs between objects, or is that of a
                 ///< built-in rule. Warning: it has characters that logs and SPECs dislike
   kSettings,    ///< visibility(), positions(), needs() or schedule() are refused by the cache,
-                ///< change between calls, or differ between objects; of an elastic policy
-                ///< schedule() throws or makes no sense under some budget
+                ///< change between calls, or differ between objects; of an elastic policy, or one
+                ///< that shares by need, schedule() throws or makes no sense under some budget
   kOutOfRange,  ///< named a block that is not there
   kProtected,   ///< named a protected block
   kDuplicate,   ///< named a block twice
-  kScore,       ///< a victim's score is not finite
+  kScore,       ///< a victim's score is not finite, or need() is not, or less than 0
   kOrder,       ///< victims are not in ascending order of their scores. Warning: of blocks with
                 ///< equal scores it did not name the less recently used, then the deeper first
   kNondeterministic,  ///< answered the same question differently: twice in a row, or as another

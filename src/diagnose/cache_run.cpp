@@ -30,6 +30,11 @@ class Recorder final : public EvictionPolicy {
   TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
     return inner_->schedule(layer, n_layers);
   }
+  bool shares_by_need() const override { return inner_->shares_by_need(); }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers, int32_t budget) const override {
+    return inner_->schedule(layer, n_layers, budget);
+  }
+  double need(const LayerView& view) const override { return inner_->need(view); }
   void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
     Scene scene{view, {view.blocks.begin(), view.blocks.end()}, n_tokens, sequence};
     scene.head.blocks = {};

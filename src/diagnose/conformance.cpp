@@ -36,6 +36,7 @@ class Suite {
   void collect_scenes();
   void check_repeats();
   void check_state();
+  void check_sharing();
   void check_needs();
   void check_cost();
   double seconds_of(const Scene& scene);
@@ -191,6 +192,35 @@ void Suite::check_state() {
   }
 }
 
+/// What layers that share by need answer for shares, and how much they want: twice in a row, and
+/// then another object in another order.
+void Suite::check_sharing() {
+  std::vector<int32_t> sizes;  // that an engine would run it with
+  for (const Scene& scene : scenes_) {
+    if (std::find(sizes.begin(), sizes.end(), scene.head.block_size) == sizes.end()) {
+      sizes.push_back(scene.head.block_size);
+    }
+  }
+  check_shares(policy_, *twin_, options_.n_layers, sizes, findings_);
+  std::vector<std::optional<double>> wants;
+  for (const Scene& scene : scenes_) {
+    wants.push_back(findings_.want(*policy_, scene));
+    if (wants.back() == findings_.want(*policy_, scene)) continue;
+    findings_.error(FindingKind::kNondeterministic,
+                    "asked twice in a row need() gave two answers {}; it must depend on the view "
+                    "alone, not on chance, a clock or earlier calls",
+                    scene.where());
+  }
+  const PolicyPointer fresh = make();
+  for (size_t i = scenes_.size(); i-- > 0 && !findings_.has(FindingKind::kNondeterministic);) {
+    if (wants[i] == findings_.want(*fresh, scenes_[i])) continue;
+    findings_.error(FindingKind::kState,
+                    "need() gave another answer {} as another object of the factory, or when asked "
+                    "in reverse; it must keep nothing from one question to the next",
+                    scenes_[i].where());
+  }
+}
+
 // ---- measurements
 
 void Suite::check_needs() {
@@ -215,12 +245,21 @@ void Suite::check_needs() {
     for (BlockInfo& block : scene.blocks) block.is_protected = false;
     scene.n_tokens = scene.unprotected_tokens();
     const Answer base = findings_.ask(*policy_, scene);
+    const auto wants = [&](const Scene& s) {
+      return settings_->shares ? findings_.want(*policy_, s) : std::optional<double>();
+    };
 
     Scene varied = scene;
     set_measures(varied, {.attention = true}, Measures::kRandom, dice_);
     if (needs.attention) {
       attention_matters |= !same_answer(base, findings_.ask(*policy_, varied));
+      attention_matters |= wants(scene) != wants(varied);
     } else {
+      if (wants(scene) != wants(varied)) {
+        findings_.error(FindingKind::kNeeds,
+                        "need() goes by mass, recent_mass or last_used, but needs().attention is "
+                        "false; in an engine they would all be zero, or a block's own position");
+      }
       // Ranking equal scores by last_used is right; scoring by it is not.
       const bool by_use = scores(base) != scores(findings_.ask(*policy_, varied));
       for (size_t b = 0; b < scene.blocks.size(); ++b) {
@@ -235,7 +274,13 @@ void Suite::check_needs() {
     varied = scene;
     set_measures(varied, {.key_norms = true}, Measures::kRandom, dice_);
     const bool differs = !same_answer(base, findings_.ask(*policy_, varied));
-    norms_matter |= differs;
+    const bool wants_differ = wants(scene) != wants(varied);
+    norms_matter |= differs || wants_differ;
+    if (wants_differ && !needs.key_norms) {
+      findings_.error(FindingKind::kNeeds,
+                      "need() goes by key_norm, but needs().key_norms is false; in an engine it "
+                      "would be zero");
+    }
     if (differs && !needs.key_norms) {
       findings_.error(FindingKind::kNeeds,
                       "trim() ranks by key_norm, but needs().key_norms is false; in an engine it "
@@ -288,6 +333,7 @@ void Suite::check_cost() {
 void Suite::check_decisions() {
   collect_scenes();
   check_repeats();
+  if (trimming_ != nullptr && settings_->shares) check_sharing();
   if (!findings_.has(FindingKind::kNondeterministic)) check_state();
   const bool repeatable = !findings_.has(FindingKind::kNondeterministic) &&
                           !findings_.has(FindingKind::kState) &&

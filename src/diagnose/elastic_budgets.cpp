@@ -24,6 +24,11 @@ class WithBudget final : public EvictionPolicy {
   TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
     return policy_->schedule(layer, n_layers, budget_);
   }
+  bool shares_by_need() const override { return policy_->shares_by_need(); }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers, int32_t share) const override {
+    return policy_->schedule(layer, n_layers, share);
+  }
+  double need(const LayerView& view) const override { return policy_->need(view); }
   void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
     policy_->trim(view, n_tokens, victims);
   }
@@ -171,6 +176,26 @@ std::vector<BudgetTrial> check_budgets(const std::shared_ptr<const EvictionPolic
   } catch (...) {
     findings.error(kSettings, "an engine refuses it: {}", current_exception_text());
     return {};
+  }
+}
+
+void check_shares(const std::shared_ptr<const EvictionPolicy>& policy, const EvictionPolicy& twin,
+                  int32_t n_layers, std::span<const int32_t> block_sizes, Findings& findings) {
+  try {
+    const PolicyMap map = PolicyMap::uniform(policy, n_layers);
+    std::vector<BudgetTrial> leasts;  // one block size each
+    int32_t least = kUnlimited;
+    for (const int32_t size : block_sizes) {
+      int32_t own = 0;
+      for (int32_t layer = 0; layer < n_layers; ++layer) {
+        own = std::max(own, map.least_share(layer, size));
+      }
+      leasts.push_back({own, {size}});
+      least = std::min(least, own);
+    }
+    check_answers(map, twin, least, leasts, findings);
+  } catch (...) {
+    findings.error(kSettings, "an engine refuses it: {}", current_exception_text());
   }
 }
 

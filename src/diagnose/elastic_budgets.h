@@ -27,4 +27,9 @@ std::vector<BudgetTrial> check_budgets(const std::shared_ptr<const EvictionPolic
                                        const EvictionPolicy& twin, int32_t n_layers,
                                        std::span<const int32_t> block_sizes, Findings& findings);
 
+/// Asks a policy that shares by need, and another object of its factory, what it answers for shares
+/// of all sizes.
+void check_shares(const std::shared_ptr<const EvictionPolicy>& policy, const EvictionPolicy& twin,
+                  int32_t n_layers, std::span<const int32_t> block_sizes, Findings& findings);
+
 }  // namespace paddock

@@ -125,6 +125,20 @@ std::vector<Finding> Findings::sorted() const {
   return findings;
 }
 
+std::optional<double> Findings::want(const EvictionPolicy& policy, const Scene& scene) {
+  double need = 0;
+  try {
+    need = policy.need(scene.view());
+  } catch (...) {
+    error(FindingKind::kThrows, "need() threw: {} ({})", current_exception_text(), scene.where());
+    return std::nullopt;
+  }
+  if (std::isfinite(need) && need >= 0) return need;
+  error(FindingKind::kScore, "need() is {} {}; it must be finite, and 0 or more", need,
+        scene.where());
+  return std::nullopt;
+}
+
 Answer Findings::ask(const EvictionPolicy& policy, const Scene& scene) {
   std::vector<Victim> victims;
   try {

@@ -49,6 +49,8 @@ class Findings {
 
   /// Calls trim(); what it throws is a finding.
   Answer ask(const EvictionPolicy& policy, const Scene& scene);
+  /// Calls need(); what it throws is a finding, as is a number that is none, and there is nothing.
+  std::optional<double> want(const EvictionPolicy& policy, const Scene& scene);
   /// Everything one answer shows by itself.
   void judge(const Scene& scene, const std::vector<Victim>& victims);
   int64_t decisions = 0;  // answers judged

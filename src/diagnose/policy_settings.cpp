@@ -22,6 +22,8 @@ std::optional<Settings> ask_settings(const EvictionPolicy& policy, int32_t n_lay
     s.is_elastic = policy.is_elastic();
     method = "min_budget()";
     if (s.is_elastic) s.min_budget = policy.min_budget();
+    method = "shares_by_need()";
+    s.shares = policy.shares_by_need();
     for (int32_t layer = 0; layer < n_layers; ++layer) {
       method = "visibility()";
       s.visibility.push_back(policy.visibility(layer));
@@ -53,6 +55,7 @@ void compare_settings(const Settings& a, const Settings& b, const char* when, Fi
   }
   if (a.is_elastic != b.is_elastic) differs("is_elastic()");
   if (a.min_budget != b.min_budget) differs("min_budget()");
+  if (a.shares != b.shares) differs("shares_by_need()");
   const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
     return x.sinks == y.sinks && x.window == y.window;
   };

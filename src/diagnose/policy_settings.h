@@ -16,6 +16,7 @@ struct Settings {
   PolicyNeeds needs;
   bool is_elastic = false;
   int32_t min_budget = 0;                   // of an elastic one
+  bool shares = false;                      // by need
   std::vector<TokenVisibility> visibility;  // [n_layers]
   std::vector<TrimSchedule> schedules;      // [n_layers]; of an elastic one, with no budget
 };

@@ -94,25 +94,22 @@ int64_t least_pages_needed(const EngineSetup& s, int64_t positions) {
     return pages_needed(s, positions);
   }
   const int64_t least = std::min(positions, least_elastic(s));
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
+  const int32_t block_size = s.options.kv.block_size;
+  return s.policies.sum_pages(block_size, [&](int32_t layer) {
     const LayerRule& rule = s.policies.layer(layer);
-    pages += rule.max_pages(s.options.kv.block_size, rule.is_elastic ? least : positions,
-                            std::min<int64_t>(s.chunk, positions));
-  }
-  return pages;
+    return rule.max_pages(block_size, rule.is_elastic ? least : positions,
+                          std::min<int64_t>(s.chunk, positions));
+  });
 }
 
 int64_t min_pages(const EngineSetup& s) {
   const int64_t least = min_positions(s);
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < s.policies.size(); ++layer) {
+  const int32_t block_size = s.options.kv.block_size;
+  return s.policies.sum_pages(block_size, [&](int32_t layer) {
     const LayerRule& rule = s.policies.layer(layer);
     // A layer with a bound must hold a sequence of any length.
-    pages += rule.max_pages(s.options.kv.block_size, rule.bounded() ? s.options.context : least,
-                            s.chunk);
-  }
-  return pages;
+    return rule.max_pages(block_size, rule.bounded() ? s.options.context : least, s.chunk);
+  });
 }
 
 void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {

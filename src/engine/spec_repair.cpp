@@ -70,7 +70,7 @@ std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block
   std::string_view tail = colon == std::string_view::npos ? "" : head.substr(colon + 1);
   if (name == "full") return name;
   std::string prefix = name + ":";
-  if (name == "pyramid") {
+  if (name == "pyramid" || name == "cake") {
     const size_t inner = tail.find(':');
     prefix += nearest_name(tail.substr(0, inner)) + ":";
     tail = inner == std::string_view::npos ? "" : tail.substr(inner + 1);

@@ -3,46 +3,33 @@
 #include <algorithm>
 #include <cmath>
 
+#include "eviction/rules.h"
+
 namespace paddock {
 namespace {
 
+constexpr int32_t kQueries = 32;    // that are recent, as in the paper
 constexpr int32_t kBase = 32;       // positions that every layer gets, or half of the budget
+constexpr int32_t kMostTimes = 4;   // the budget, of what a layer gets
 constexpr double kFaintest = 1e-9;  // of the strongest preference: nobody is left out
+constexpr double kStill = 1e-9;     // added to shifts: where nothing moves entropy decides
 constexpr int kBisections = 100;
 
-/// Preferences as numbers above 0 whose largest is 1.
-class Wants {
- public:
-  explicit Wants(std::span<const Preference> preferences) : preferences_(preferences) {
-    for (const Kind kind : {Kind::kBoth, Kind::kEntropy, Kind::kEqual}) {
-      kind_ = kind;
-      for (const Preference& p : preferences) most_ = std::max(most_, number(p));
-      if (most_ > 0) break;
-    }
-  }
-  double of(size_t layer) const { return std::max(number(preferences_[layer]) / most_, kFaintest); }
+int32_t base_of(int32_t budget) { return std::min(kBase, budget / 2); }
 
- private:
-  enum class Kind { kBoth, kEntropy, kEqual };
-  double number(const Preference& p) const {
-    if (kind_ == Kind::kEqual) return 1;
-    return kind_ == Kind::kBoth ? p.of_both() : p.entropy;
-  }
-  std::span<const Preference> preferences_;
-  Kind kind_ = Kind::kBoth;
-  double most_ = 0;
-};
-
-/// `factor` positions for a preference of 1, beside the base.
+/// `factor` positions for the largest need, beside the base.
 struct Shares {
-  Wants wants;
+  std::span<const double> needs;
   std::span<const ShareBounds> bounds;
   int32_t base;
+  int64_t limit;
+  double largest;  // of the needs
 
   int64_t of(size_t layer, double factor) const {
     const int64_t low = std::max(bounds[layer].least, base);
-    const int64_t high = std::max(low, bounds[layer].most);
-    const double share = base + factor * wants.of(layer);
+    const int64_t high = std::max(low, std::min(limit, bounds[layer].most));
+    const double want = largest > 0 ? std::max(needs[layer] / largest, kFaintest) : 1;
+    const double share = base + factor * want;
     // Compared before it is converted: it may be too large for any integer.
     return share >= static_cast<double>(high) ? high : std::max(low, static_cast<int64_t>(share));
   }
@@ -53,7 +40,41 @@ struct Shares {
   }
 };
 
+class Cake final : public EvictionPolicy {
+ public:
+  explicit Cake(std::shared_ptr<const ScoredRule> inner) : inner_(std::move(inner)) {}
+
+  std::string name() const override { return "cake:" + inner_->name(); }
+  Positions positions() const override { return inner_->positions(); }
+  PolicyNeeds needs() const override {
+    PolicyNeeds needs = inner_->needs();
+    needs.attention = true;
+    return needs;
+  }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
+    return schedule(layer, n_layers, inner_->options().budget);
+  }
+  bool is_elastic() const override { return inner_->is_elastic(); }
+  TrimSchedule schedule(int32_t, int32_t, int32_t budget) const override {
+    TrimSchedule schedule = inner_->schedule_for(budget);
+    schedule.observe = inner_->schedule_for(inner_->options().budget).observe;
+    if (schedule.observe == 0) schedule.observe = std::min(kQueries, schedule.every);
+    return schedule;
+  }
+  int32_t min_budget() const override { return inner_->min_budget(); }
+  bool shares_by_need() const override { return true; }
+  double need(const LayerView& view) const override { return preference_of(view).of_both(); }
+  void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const override {
+    inner_->trim(view, n_tokens, victims);
+  }
+
+ private:
+  std::shared_ptr<const ScoredRule> inner_;
+};
+
 }  // namespace
+
+double Preference::of_both() const { return entropy * (shift + kStill); }
 
 Preference preference_of(const LayerView& view) {
   double recent = 0;  // of all blocks
@@ -79,10 +100,17 @@ Preference preference_of(const LayerView& view) {
   return preference;
 }
 
-void share_out(std::span<const Preference> preferences, std::span<const ShareBounds> bounds,
-               int32_t budget, std::span<int32_t> budgets) {
-  const Shares shares{Wants(preferences), bounds, std::min(kBase, budget / 2)};
-  const int64_t total = int64_t{budget} * static_cast<int64_t>(budgets.size());
+int64_t most_share(int32_t budget, int64_t n_layers) {
+  const int64_t others = (n_layers - 1) * base_of(budget);
+  return std::min(int64_t{kMostTimes} * budget, n_layers * budget - others);
+}
+
+void share_out(std::span<const double> needs, std::span<const ShareBounds> bounds, int32_t budget,
+               std::span<int32_t> budgets) {
+  const auto n = static_cast<int64_t>(budgets.size());
+  const Shares shares{needs, bounds, base_of(budget), most_share(budget, n),
+                      *std::max_element(needs.begin(), needs.end())};
+  const int64_t total = int64_t{budget} * n;
   // The largest factor whose shares are no more than there is.
   double low = 0;
   double high = 1;
@@ -104,6 +132,10 @@ void share_out(std::span<const Preference> preferences, std::span<const ShareBou
     ++budgets[layer];
     --left;
   }
+}
+
+std::shared_ptr<const EvictionPolicy> make_cake(std::shared_ptr<const ScoredRule> inner) {
+  return std::make_shared<Cake>(std::move(inner));
 }
 
 }  // namespace paddock

@@ -264,7 +264,8 @@ const ScoredEntry* find_scored(std::string_view name) {
   return found == std::end(kScored) ? nullptr : found;
 }
 
-std::shared_ptr<const EvictionPolicy> pyramid_rule(ParsedRule& rule) {
+/// The scored rule in `NAME:B` or `NAME` behind the name of one that wraps it.
+std::shared_ptr<const ScoredRule> inner_rule(const ParsedRule& rule) {
   const size_t colon = rule.tail.find(':');
   ParsedRule inner = rule;
   inner.name = rule.tail.substr(0, colon);
@@ -273,10 +274,18 @@ std::shared_ptr<const EvictionPolicy> pyramid_rule(ParsedRule& rule) {
   const ScoredEntry* entry = find_scored(inner.name);
   if (entry == nullptr) {
     fail(ErrorCode::kInvalidArgument,
-         "policy rule '{}': pyramid wraps a rule that trims by score; write it as pyramid:h2o:B",
-         rule.text);
+         "policy rule '{}': {} wraps a rule that trims by score; write it as {}:h2o:B", rule.text,
+         rule.name, rule.name);
   }
-  return make_pyramid(scored_rule(*entry, inner));
+  return scored_rule(*entry, inner);
+}
+
+std::shared_ptr<const EvictionPolicy> pyramid_rule(ParsedRule& rule) {
+  return make_pyramid(inner_rule(rule));
+}
+
+std::shared_ptr<const EvictionPolicy> cake_rule(ParsedRule& rule) {
+  return make_cake(inner_rule(rule));
 }
 
 struct Entry {
@@ -287,9 +296,10 @@ struct Entry {
 constexpr Entry kRegistry[] = {{"full", "full", full_rule},
                                {"window", "window:W", window_rule},
                                {"sink", "sink:S+W", sink_rule},
-                               {"pyramid", "pyramid:NAME:B", pyramid_rule}};
+                               {"pyramid", "pyramid:NAME:B", pyramid_rule},
+                               {"cake", "cake:NAME:B", cake_rule}};
 /// Beside NAME of scored ones.
-constexpr const char* kElasticForms[] = {"window", "sink:S", "pyramid:NAME"};
+constexpr const char* kElasticForms[] = {"window", "sink:S", "pyramid:NAME", "cake:NAME"};
 
 // ---- rules of a host's own
 

@@ -68,5 +68,7 @@ std::shared_ptr<const ScoredRule> make_random(const ScoredOptions& options);
 std::shared_ptr<const ScoredRule> make_oldest(int32_t sinks, const ScoredOptions& options);
 /// `inner` with a budget that falls from layer to layer.
 std::shared_ptr<const EvictionPolicy> make_pyramid(std::shared_ptr<const ScoredRule> inner);
+/// `inner` with a budget that layers share out by need.
+std::shared_ptr<const EvictionPolicy> make_cake(std::shared_ptr<const ScoredRule> inner);
 
 }  // namespace paddock

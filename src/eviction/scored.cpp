@@ -15,6 +15,7 @@ TrimSchedule EvictionPolicy::schedule(int32_t, int32_t) const { return {}; }
 TrimSchedule EvictionPolicy::schedule(int32_t layer, int32_t n_layers, int32_t) const {
   return schedule(layer, n_layers);
 }
+double EvictionPolicy::need(const LayerView&) const { return 0; }
 void EvictionPolicy::trim(const LayerView&, int64_t, std::vector<Victim>&) const {}
 
 void rank_blocks(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims,

@@ -15,6 +15,7 @@ void BlockTable::clear(const LayerRule& rule) {
   records.clear();
   schedule = rule.schedule;
   tokens = max_seen = dropped_at = 0;
+  is_recent_over = false;
   changes.note(0);
   rotations.clear();
   if (rule.moves_queries()) rotations.push_back({});

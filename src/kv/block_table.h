@@ -31,6 +31,8 @@ struct BlockTable {
   int64_t tokens = 0;                // positions listed
   int64_t max_seen = 0;              // by one query, its own position included
   int64_t dropped_at = 0;            // length at which a trim last dropped something
+  bool is_recent_over = false;       // recent masses are still there for whoever decides at this
+                                     // length, but start anew with what is measured next
   ChangeLog changes;                 // of the entries; goes on when the table is cleared
 
   void reserve(const LayerRule& rule, int64_t max_entries);

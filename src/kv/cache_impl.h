@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "eviction/cake.h"
 #include "kv/block_table.h"
 #include "kv/cache_manager.h"
 #include "kv/decision_log.h"
@@ -115,6 +116,16 @@ struct CacheManager::Impl {
   void after_commit(SequenceId id, int32_t layer);
   void decide(SequenceId id, int32_t layer);
   void fill_view(const CachedSequence& sequence, int32_t layer, const TrimSchedule& schedule);
+  /// The view that was filled, for a policy's eyes.
+  LayerView view_of(const CachedSequence& sequence, int32_t layer) const {
+    return {layer,
+            config.n_layers,
+            config.n_heads,
+            config.block_size,
+            sequence.length,
+            sequence.layers[layer].tokens,
+            view};
+  }
   /// Asks the policy; what it throws or names wrongly is counted. Leaves checked victims.
   void ask(const LayerRule& rule, const LayerView& view, int64_t excess);
   /// False if it threw.
@@ -126,6 +137,28 @@ struct CacheManager::Impl {
   void violation(const LayerRule& rule, fmt::format_string<Args...> format,
                  Args&&... args) noexcept;
   void remove_victims(SequenceId id, int32_t layer);
+
+  // ---- layers that share by need (share.cpp)
+  /// Gives layers that share, and decide at the sequence's length, their shares, where they hold
+  /// more than they may in all: what the log says, or what they want now.
+  void share_by_need(SequenceId id);
+  /// Whether they do so at this length, each having `n` positions more than now.
+  bool is_over(const CachedSequence& sequence, const PolicyMap::Sharers& group, int64_t length,
+               int64_t n) const;
+  /// What they may keep on average.
+  static int32_t budget_of(const CachedSequence& sequence, const PolicyMap::Sharers& group) {
+    return group.budget == kUnlimited ? sequence.budget : group.budget;
+  }
+  /// Asks them, and fills shares_of.
+  void work_out_shares(const CachedSequence& sequence, const PolicyMap::Sharers& group,
+                       int32_t budget);
+  double need_of(const CachedSequence& sequence, int32_t layer);
+  /// Fills shares_of as they were when the sequence had this length before.
+  void recall_shares(CachedSequence& sequence, const PolicyMap::Sharers& group);
+  /// Writes them into its log.
+  void note_shares(CachedSequence& sequence, const PolicyMap::Sharers& group);
+  /// Lets the tables go by them.
+  void take_shares(CachedSequence& sequence, const PolicyMap::Sharers& group);
 
   // ---- what was decided before (replay.cpp)
   /// Whether the sequence's log says what is decided at this length.
@@ -165,6 +198,7 @@ struct CacheManager::Impl {
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
   std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
   int32_t least_budget = 0;             // that elastic rules are given
+  std::vector<int32_t> least_shares;    // [n_layers] of those that share by need
   int32_t block_units = 0;              // of a block's pages in all layers
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
@@ -194,11 +228,16 @@ struct CacheManager::Impl {
   std::vector<Choice> choices;                      // what leaves, in order
   std::vector<uint8_t> named;                       // [n_blocks]
   std::vector<std::pair<int64_t, int64_t>> spared;  // of choices: see SufficientBudget
-  int32_t runner_up = -1;                           // index into the view
+  std::vector<double> needs;                        // of layers that share
+  std::vector<ShareBounds> bounds;
+  std::vector<int32_t> shared_out;
+  std::vector<int32_t> shares_of;  // [n_layers]
+  int32_t runner_up = -1;          // index into the view
   double runner_up_score = 0;
   /// A fall, decided and not yet carried out.
   struct Plan {
     struct Layer {
+      int32_t share = 0;  // of the budget; all of it where layers do not share
       TrimSchedule schedule;
       std::vector<Choice> choices;
       int32_t runner_up = -1;

@@ -105,7 +105,7 @@ void check_log(const CachedSequence& sequence) {
     const DecisionEntry& e = log.entries()[static_cast<size_t>(i)];
     const bool is_past = i < log.taken();
     is_right &= is_past == (e.length <= sequence.length) && e.length <= log.reaches();
-    if (e.kind == DecisionKind::kBudget) continue;
+    if (e.kind == DecisionKind::kBudget || e.kind == DecisionKind::kShare) continue;
     const BlockTable& table = sequence.layers[e.layer];
     if (e.kind == DecisionKind::kRunnerUp || e.first_position >= sequence.length) continue;
     is_right &= is_past == (table.entry_of(e.first_position) == table.n_entries());

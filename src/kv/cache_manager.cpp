@@ -47,6 +47,10 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
   passed_at.resize(config.n_pages);
   marked.resize(config.n_pages);
   own_pages.reserve(config.n_layers);
+  needs.reserve(config.n_layers);
+  bounds.reserve(config.n_layers);
+  shared_out.reserve(config.n_layers);
+  shares_of.resize(config.n_layers);
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     ++block_pages[config.layout.group(layer).page_class];
   }
@@ -75,6 +79,10 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     if (rule.trims()) longest = std::max(longest, entries);
   }
   const int32_t least = map.floor_budget(config.block_size);
+  std::vector<int32_t> shares(static_cast<size_t>(config.n_layers));
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    if (map.layer(layer).shares) shares[layer] = map.least_share(layer, config.block_size);
+  }
   const int32_t most = most_kept(map, config);
   const int64_t most_shared = std::min<int64_t>(config.max_positions / config.block_size, most);
   for (CachedSequence& sequence : sequences) {
@@ -103,6 +111,7 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   tree.move_into(std::move(room), seen);
   layer_rules = std::move(numbers);
   least_budget = least;
+  least_shares = std::move(shares);
   std::swap(policies, map);
 }
 
@@ -195,7 +204,7 @@ void CacheManager::set_prompt(SequenceId id, int64_t length) {
   sequence.prompt = length;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {  // it may be time to observe
     if (!rule(layer).observes_from(sequence.length, length)) continue;
-    for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
+    sequence.layers[layer].is_recent_over = true;
   }
 }
 
@@ -359,6 +368,7 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->release_past(id, layer);
   lock.unlock();  // policies are the host's
   impl_->replay_budgets(id, true);
+  impl_->share_by_need(id);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) impl_->after_commit(id, layer);
   impl_->replay_budgets(id, false);
   lock.lock();

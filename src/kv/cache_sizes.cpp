@@ -14,12 +14,10 @@ namespace {
 template <typename Held>
 int64_t sum_pages(const PolicyMap& policies, int64_t block_size, int64_t positions, int64_t chunk,
                   int64_t fresh, const Held& held) {
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < policies.size(); ++layer) {
+  return policies.sum_pages(block_size, [&](int32_t layer) {
     const int64_t max = policies.layer(layer).max_pages(block_size, positions, chunk);
-    pages += std::min(max, held(layer) + fresh);
-  }
-  return pages;
+    return std::min<int64_t>(max, held(layer) + fresh);
+  });
 }
 
 }  // namespace

@@ -18,6 +18,8 @@ enum class DecisionKind : uint8_t {
   kRunnerUp,   // the block that the policy would have named next
   kBudget,     // elastic rules go by another budget from here on: first_position has it; the
                // decisions of all layers that follow at this length are those of that fall
+  kShare,      // what the layer may keep from here on, of what layers share by need:
+               // first_position has it; the decisions that follow at this length go by it
 };
 /// In place of a layer, with kBudget.
 inline constexpr int32_t kAllLayers = -1;

@@ -114,22 +114,23 @@ int64_t CacheManager::plan_fall(SequenceId id, int32_t budget) {
   cache.plan.sequence = id;
   cache.plan.length = sequence.length;
   cache.plan.budget = budget;
+  for (const PolicyMap::Sharers& group : cache.policies.sharers()) {
+    if (group.budget == kUnlimited) cache.work_out_shares(sequence, group, budget);
+  }
   int64_t pages = 0;
   for (int32_t layer = 0; layer < cache.config.n_layers; ++layer) {
     const LayerRule& rule = cache.policies.layer(layer);
     if (!rule.is_elastic) continue;
     Impl::Plan::Layer& planned = cache.plan.layers[layer];
     const BlockTable& table = sequence.layers[layer];
-    planned.schedule = cache.schedule_for(layer, budget);
+    planned.share = rule.shares ? cache.shares_of[layer] : budget;
+    planned.schedule = cache.schedule_for(layer, planned.share);
     planned.choices.clear();
     planned.pages = 0;
     const int64_t excess = table.tokens - planned.schedule.budget;
     if (excess <= 0) continue;
     cache.fill_view(sequence, layer, planned.schedule);
-    cache.ask(rule,
-              {layer, cache.config.n_layers, cache.config.n_heads, cache.config.block_size,
-               sequence.length, table.tokens, cache.view},
-              excess);
+    cache.ask(rule, cache.view_of(sequence, layer), excess);
     planned.choices.assign(cache.choices.begin(), cache.choices.end());
     planned.runner_up = cache.runner_up;
     planned.runner_up_score = cache.runner_up_score;
@@ -165,7 +166,7 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request) {
     if (sequence.log != nullptr) {
       int64_t entries = 1;
       for (const Impl::Plan::Layer& layer : cache.plan.layers) {
-        entries += static_cast<int64_t>(layer.choices.size()) + 1;
+        entries += static_cast<int64_t>(layer.choices.size()) + 2;
       }
       sequence.log->make_room(entries);
     }
@@ -187,6 +188,11 @@ void CacheManager::Impl::carry_out(SequenceId id) {
   CachedSequence& sequence = at(id);
   begin_fall(sequence, plan.budget);
   if (sequence.log != nullptr) sequence.log->append_budget(sequence.length, plan.budget);
+  for (const PolicyMap::Sharers& group : policies.sharers()) {
+    if (group.budget != kUnlimited) continue;
+    for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share;
+    note_shares(sequence, group);
+  }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     if (!policies.layer(layer).is_elastic) continue;
     const Plan::Layer& planned = plan.layers[layer];

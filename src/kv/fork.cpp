@@ -14,6 +14,7 @@ void copy_table(const BlockTable& from, BlockTable& to) {
   to.tokens = from.tokens;
   to.max_seen = from.max_seen;
   to.dropped_at = from.dropped_at;
+  to.is_recent_over = from.is_recent_over;
   to.changes.note(0);
 }
 

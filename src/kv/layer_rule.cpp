@@ -9,11 +9,6 @@
 namespace paddock {
 namespace {
 
-/// Most blocks that `n` consecutive positions can touch.
-int64_t blocks_touched(int64_t n, int64_t block_size) {
-  return (n + block_size - 2) / block_size + 1;
-}
-
 /// Asks a policy something.
 template <typename Fn>
 void ask(const std::string& name, const char* what, const Fn& fn) {
@@ -94,6 +89,8 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   } else {
     ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
   }
+  ask(name, "shares_by_need", [&] { shares = policy->shares_by_need(); });
+  most_budget = schedule.budget;
   ask(name, "visibility", [&] { v = policy->visibility(layer); });
   if (positions != Positions::kOriginal && positions != Positions::kCompact) {
     fail(ErrorCode::kInvalidArgument,
@@ -117,6 +114,7 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
         name, layer);
   }
   if (!trims()) needs = {};
+  shares = shares && trims();
   visibility = {v.sinks, v.window};
   // Without a window every block is seen whole, and a window alone needs no turned queries.
   if (v.bounded() && v.sinks > 0) {
@@ -133,11 +131,19 @@ TrimSchedule LayerRule::schedule_with(int32_t budget, int32_t layer, int32_t n_l
                                answer.observe != schedule.observe)) {
     throw PolicyIgnoresBudget(
         ErrorCode::kInvalidArgument,
-        fmt::format("policy '{}' is elastic, but for a budget of {} answers one of {}, every {} "
+        fmt::format("policy '{}' {}, but for a budget of {} answers one of {}, every {} "
                     "and observe {} in layer {}; the first must be below {}, the others the same "
                     "for all budgets, {} and {}",
-                    name, budget, answer.budget, answer.every, answer.observe, layer, kUnlimited,
-                    schedule.every, schedule.observe));
+                    name, is_elastic ? "is elastic" : "shares by need", budget, answer.budget,
+                    answer.every, answer.observe, layer, kUnlimited, schedule.every,
+                    schedule.observe));
+  }
+  if (shares && answer.budget > budget) {
+    throw PolicyIgnoresBudget(
+        ErrorCode::kInvalidArgument,
+        fmt::format("policy '{}' shares by need, but of a share of {} takes {} in layer {}; it "
+                    "must take no more than it is given",
+                    name, budget, answer.budget, layer));
   }
   check_schedule(name, answer, layer);
   return answer;
@@ -203,15 +209,15 @@ int64_t LayerRule::next_split(const TrimSchedule& asked, int64_t length, int64_t
 
 int64_t LayerRule::max_resident(int64_t chunk) const {
   if (visibility.window != kUnlimited) return int64_t{visibility.sinks} + visibility.window + chunk;
-  return bounded() ? int64_t{schedule.budget} + schedule.every : int64_t{kUnlimited};
+  return bounded() ? most_budget + schedule.every : int64_t{kUnlimited};
 }
 
 int64_t LayerRule::max_pages(int64_t block_size, int64_t positions_, int64_t chunk) const {
   const auto all = static_cast<int64_t>(ceil_div(positions_, block_size));
   if (!bounded()) return all;
   if (schedule.budget != kUnlimited) {
-    return std::min(all, blocks_touched(schedule.budget, block_size) +
-                             blocks_touched(schedule.every, block_size));
+    return std::min(
+        all, blocks_touched(most_budget, block_size) + blocks_touched(schedule.every, block_size));
   }
   const auto sink_blocks = static_cast<int64_t>(ceil_div(visibility.sinks, block_size));
   return std::min(all, sink_blocks + blocks_touched(visibility.window - 1 + chunk, block_size));

@@ -26,6 +26,10 @@ struct PolicyIgnoresBudget final : Error {
 inline bool is_protected(const TrimSchedule& schedule, int64_t first, int64_t end, int64_t length) {
   return first < schedule.keep_first || end >= length || end > length - schedule.keep_newest;
 }
+/// Most blocks that `n` consecutive positions can touch.
+inline int64_t blocks_touched(int64_t n, int64_t block_size) {
+  return (n + block_size - 2) / block_size + 1;
+}
 /// Whether blocks of this size leave something that could be trimmed.
 bool leaves_choice(const TrimSchedule& schedule, int32_t block_size);
 
@@ -38,8 +42,9 @@ struct LayerRule {
   void check_block_size(int32_t block_size, int32_t layer) const;
 
   bool trims() const { return is_elastic || schedule.budget != kUnlimited; }
-  /// Of an elastic rule: what it answers for a budget. Errors as the constructor's, and
-  /// PolicyIgnoresBudget (kInvalidArgument) where no other budget would mend the answer.
+  /// Of an elastic rule, or one whose layers share: what it answers for a budget. Errors as the
+  /// constructor's, and PolicyIgnoresBudget (kInvalidArgument) where no other budget would mend the
+  /// answer.
   TrimSchedule schedule_with(int32_t budget, int32_t layer, int32_t n_layers) const;
   /// True if the layer needs no more than so many positions however long the sequence grows, and
   /// whatever its budget.
@@ -74,8 +79,10 @@ struct LayerRule {
   Positions positions = Positions::kOriginal;
   PolicyNeeds needs;
   bool is_elastic = false;
-  int32_t min_budget = 0;  // of an elastic one; 0: it did not say
-  TrimSchedule schedule;   // of an elastic one: while its budget is kUnlimited
+  bool shares = false;      // what it may keep, by need, with others under the same object
+  int32_t min_budget = 0;   // of an elastic one; 0: it did not say
+  TrimSchedule schedule;    // of an elastic one: while its budget is kUnlimited
+  int64_t most_budget = 0;  // of its own; where layers share, the largest that a share may be
   /// Of every table, unless moves_queries(). The last is neutral; with two, the first is the
   /// sinks'.
   std::vector<Rotation> rotations;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <limits>
 #include <numeric>
 
 #include "core/fail.h"
+#include "eviction/cake.h"
 
 namespace paddock {
 namespace {
@@ -106,6 +108,7 @@ PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const Custom
     map.layers_.emplace_back(chosen[i], i, n_layers);
   }
   map.find_interval();
+  map.find_sharers();
   return map;
 }
 
@@ -114,6 +117,7 @@ PolicyMap PolicyMap::uniform(const std::shared_ptr<const EvictionPolicy>& policy
   PolicyMap map;
   for (int32_t i = 0; i < n_layers; ++i) map.layers_.emplace_back(policy, i, n_layers);
   map.find_interval();
+  map.find_sharers();
   return map;
 }
 
@@ -149,24 +153,96 @@ void PolicyMap::find_interval() {
   interval_ = static_cast<int32_t>(interval);
 }
 
-int32_t PolicyMap::too_small_in(int32_t budget, int32_t block_size, std::string& why) const {
+void PolicyMap::find_sharers() {
   for (int32_t i = 0; i < size(); ++i) {
     const LayerRule& rule = layers_[i];
-    if (!rule.is_elastic) continue;
-    try {
-      if (leaves_choice(rule.schedule_with(budget, i, size()), block_size)) continue;
-      why = fmt::format("policy '{}': protected blocks fill its budget", rule.name);
-    } catch (const PolicyThrew&) {
-      throw;
-    } catch (const PolicyIgnoresBudget&) {
-      throw;
-    } catch (const Error& e) {
-      if (e.code() != ErrorCode::kInvalidArgument) throw;
-      why = e.what();
+    if (!rule.shares) continue;
+    const auto is_its = [&](const Sharers& group) {
+      return layers_[group.layers[0]].policy == rule.policy;
+    };
+    auto group = std::find_if(sharers_.begin(), sharers_.end(), is_its);
+    if (group == sharers_.end()) group = sharers_.insert(group, Sharers());
+    const int32_t every = layers_[group->layers.empty() ? i : group->layers[0]].schedule.every;
+    if (rule.schedule.every != every) {
+      fail(ErrorCode::kInvalidArgument,
+           "policy '{}' shares by need, but layer {} decides every {} positions and layer {} every "
+           "{}; all of its layers must decide together",
+           rule.name, group->layers[0], every, i, rule.schedule.every);
     }
-    return i;
+    group->layers.push_back(i);
+  }
+  for (Sharers& group : sharers_) {
+    if (layers_[group.layers[0]].is_elastic) continue;
+    int64_t sum = 0;
+    for (const int32_t layer : group.layers) sum += layers_[layer].schedule.budget;
+    const auto n = static_cast<int64_t>(group.layers.size());
+    group.budget = static_cast<int32_t>(sum / n);
+    for (const int32_t layer : group.layers) {
+      layers_[layer].most_budget =
+          std::max<int64_t>(layers_[layer].schedule.budget, most_share(group.budget, n));
+    }
+  }
+}
+
+int64_t PolicyMap::most_pages(const Sharers& group, int64_t block_size) const {
+  const LayerRule& first = layers_[group.layers[0]];
+  if (!first.bounded()) return std::numeric_limits<int64_t>::max();
+  // Whatever the shares are: the sum of blocks_touched() is largest where nothing is rounded down.
+  const auto n = static_cast<int64_t>(group.layers.size());
+  int64_t budgets = 0;  // before the first decision
+  for (const int32_t layer : group.layers) budgets += layers_[layer].schedule.budget;
+  return (budgets + n * (block_size - 2)) / block_size + n +
+         n * blocks_touched(first.schedule.every, block_size);
+}
+
+bool PolicyMap::is_enough(int32_t layer, int32_t budget, int32_t block_size,
+                          std::string& why) const {
+  const LayerRule& rule = layers_[layer];
+  try {
+    if (leaves_choice(rule.schedule_with(budget, layer, size()), block_size)) return true;
+    why = fmt::format("policy '{}': protected blocks fill its budget", rule.name);
+  } catch (const PolicyThrew&) {
+    throw;
+  } catch (const PolicyIgnoresBudget&) {
+    throw;
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kInvalidArgument) throw;
+    why = e.what();
+  }
+  return false;
+}
+
+int32_t PolicyMap::too_small_in(int32_t budget, int32_t block_size, std::string& why) const {
+  for (int32_t i = 0; i < size(); ++i) {
+    if (layers_[i].is_elastic && !is_enough(i, budget, block_size, why)) return i;
   }
   return -1;
+}
+
+int32_t PolicyMap::least_share(int32_t layer, int32_t block_size) const {
+  const LayerRule& rule = layers_[layer];
+  const auto is_its = [&](const Sharers& group) {
+    return layers_[group.layers[0]].policy == rule.policy;
+  };
+  const auto group = std::find_if(sharers_.begin(), sharers_.end(), is_its);
+  int32_t low = 1;
+  int32_t high = rule.is_elastic ? least_budget(block_size) : group->budget;
+  std::string why;
+  if (!is_enough(layer, high, block_size, why)) {
+    fail(ErrorCode::kInvalidArgument,
+         "layer {} shares by need, but its part of the budget, {}, leaves it nothing to choose "
+         "from in blocks of {} ({}); raise the budget or lower the block size",
+         layer, high, block_size, why);
+  }
+  while (low < high) {
+    const int32_t middle = low + (high - low) / 2;
+    if (is_enough(layer, middle, block_size, why)) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
 }
 
 int32_t PolicyMap::least_budget(int32_t block_size) const {

@@ -1,8 +1,10 @@
 // Which policy rules which layer: the parsed form of a SPEC such as "0-3=full,*=sink:4+1020".
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,13 +48,43 @@ class PolicyMap {
   /// anything, a block more than the smallest one.
   int32_t floor_budget(int32_t block_size) const;
 
+  /// Layers that share what they may keep by need, as one object rules them, and what that is on
+  /// average; kUnlimited: what an elastic sequence is given.
+  struct Sharers {
+    std::vector<int32_t> layers;
+    int32_t budget = kUnlimited;
+  };
+  std::span<const Sharers> sharers() const { return sharers_; }
+  /// The least share that leaves a layer that shares something to choose from in blocks of this
+  /// size. Error kInvalidArgument where its part of the budget does not.
+  int32_t least_share(int32_t layer, int32_t block_size) const;
+  /// The sum of pages(layer), where layers that share by need have no more in all than they may.
+  template <typename Pages>
+  int64_t sum_pages(int64_t block_size, const Pages& pages) const {
+    int64_t sum = 0;
+    for (int32_t layer = 0; layer < size(); ++layer) sum += pages(layer);
+    for (const Sharers& group : sharers_) {
+      int64_t own = 0;
+      for (const int32_t layer : group.layers) own += pages(layer);
+      sum -= std::max<int64_t>(0, own - most_pages(group, block_size));
+    }
+    return sum;
+  }
+
  private:
   /// Error kInvalidArgument if elastic layers seldom decide together.
   void find_interval();
+  /// Error kInvalidArgument if layers that share do not decide together.
+  void find_sharers();
+  /// Pages that the layers have at once in all, between two decisions.
+  int64_t most_pages(const Sharers& group, int64_t block_size) const;
+  /// Whether the budget is enough for the layer; if not, why. `share`: of one that shares.
+  bool is_enough(int32_t layer, int32_t budget, int32_t block_size, std::string& why) const;
   /// The first elastic layer for which this budget is too small, and why; -1: none.
   int32_t too_small_in(int32_t budget, int32_t block_size, std::string& why) const;
 
   std::vector<LayerRule> layers_;
+  std::vector<Sharers> sharers_;
   int32_t interval_ = 0;
 };
 

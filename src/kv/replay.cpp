@@ -23,10 +23,11 @@ int64_t CacheManager::max_logged(int64_t positions) const {
     const LayerRule& layer_rule = rule(layer);
     const TrimSchedule& schedule = layer_rule.schedule;
     if (!layer_rule.trims() || positions <= schedule.budget) continue;
-    const auto victims =
-        static_cast<int64_t>(ceil_div(positions - schedule.budget, block_size)) + 1;
+    // A share may be as little as that.
+    const int64_t budget = layer_rule.shares ? impl_->least_shares[layer] : schedule.budget;
+    const auto victims = static_cast<int64_t>(ceil_div(positions - budget, block_size)) + 1;
     const int64_t decisions = schedule.every == 0 ? 1 : positions / schedule.every;
-    n += victims + std::min(victims, decisions);
+    n += victims + std::min(victims, decisions) + (layer_rule.shares ? decisions : 0);
   }
   return n;
 }
@@ -51,6 +52,14 @@ void CacheManager::Impl::make_log_room(CachedSequence& sequence, int32_t n) {
     const int64_t excess = table.tokens + n - table.schedule.budget;
     if (excess > 0) entries += max_entries_of(excess, config.block_size);
   }
+  for (const PolicyMap::Sharers& group : policies.sharers()) {
+    if (!is_over(sequence, group, length, n)) continue;
+    for (const int32_t layer : group.layers) {
+      const int64_t least = least_shares[layer];
+      const int64_t excess = std::max<int64_t>(0, sequence.layers[layer].tokens + n - least);
+      entries += 1 + max_entries_of(excess, config.block_size);
+    }
+  }
   sequence.log->make_room(entries);
 }
 
@@ -70,11 +79,17 @@ void CacheManager::Impl::replay_budgets(SequenceId id, bool is_before) {
       }
       begin_fall(sequence, budget);
     }
+    for (const PolicyMap::Sharers& group : policies.sharers()) {
+      if (group.budget != kUnlimited) continue;
+      recall_shares(sequence, group);
+      take_shares(sequence, group);
+    }
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       if (!policies.layer(layer).is_elastic) continue;
-      const TrimSchedule schedule = schedule_for(layer, budget);
-      const std::lock_guard lock(mutex);
       BlockTable& table = sequence.layers[layer];
+      const TrimSchedule schedule =
+          policies.layer(layer).shares ? table.schedule : schedule_for(layer, budget);
+      const std::lock_guard lock(mutex);
       table.schedule = schedule;
       if (sequence.log->next_length() != length || table.tokens <= schedule.budget) continue;
       fill_view(sequence, layer, schedule);

@@ -106,6 +106,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     impl_->shrink(id, layer, length, false);
     if (length > 0) continue;
     sequence.layers[layer].dropped_at = 0;
+    sequence.layers[layer].schedule = layer_rule.schedule;  // not one of shares
     if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
   }
   if (length == 0) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/log.h"
 #include "kv/cache_impl.h"
@@ -78,6 +79,9 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
   BlockTable& table = sequence.layers[layer];
   const std::lock_guard lock(impl_->mutex);
   if (rule(layer).needs.attention) {
+    if (std::exchange(table.is_recent_over, false)) {
+      for (BlockRecord& record : table.records) record.recent_mass = 0;
+    }
     for (size_t i = 0; i < uses.size(); ++i) {
       BlockRecord& record = table.records[i];
       record.mass += uses[i].mass;
@@ -109,7 +113,7 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
   // shorter than that: what came before this decision must not count then.
   if (rule.observes_from(sequence.length, sequence.prompt) ||
       (decides && (rule.schedule.observe == 0 || rule.schedule.every == 0))) {
-    for (BlockRecord& record : sequence.layers[layer].records) record.recent_mass = 0;
+    sequence.layers[layer].is_recent_over = true;
   }
 }
 
@@ -121,10 +125,7 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   fill_view(sequence, layer, sequence.layers[layer].schedule);
   const bool known = is_known(sequence, sequence.length);
   if (!known) {
-    ask(rule,
-        {layer, config.n_layers, config.n_heads, config.block_size, sequence.length,
-         sequence.layers[layer].tokens, view},
-        excess);
+    ask(rule, view_of(sequence, layer), excess);
   }
   const std::lock_guard lock(mutex);
   if (known) {
@@ -167,7 +168,7 @@ void CacheManager::Impl::violation(const LayerRule& rule, fmt::format_string<Arg
         fmt::format("policy '{}': {}", rule.name, fmt::format(format, std::forward<Args>(args)...));
   } catch (const std::bad_alloc&) {  // counted all the same
   }
-  log(LogLevel::kWarning, "{}; the oldest blocks go instead", what);
+  log(LogLevel::kWarning, "{}; it is overruled", what);
   const std::lock_guard lock(mutex);
   ++violations;
   last_violation.swap(what);
@@ -210,6 +211,28 @@ bool CacheManager::Impl::call(const LayerRule& rule, const LayerView& asked, int
     violation(rule, "trim() threw something that is no std::exception");
   }
   return false;
+}
+
+double CacheManager::Impl::need_of(const CachedSequence& sequence, int32_t layer) {
+  const LayerRule& rule = policies.layer(layer);
+  fill_view(sequence, layer, sequence.layers[layer].schedule);
+  double need = 0;
+  const auto start = std::chrono::steady_clock::now();
+  try {
+    need = rule.policy->need(view_of(sequence, layer));
+  } catch (const std::exception& e) {
+    violation(rule, "need() threw: {}", e.what());
+  } catch (...) {
+    violation(rule, "need() threw something that is no std::exception");
+  }
+  const int64_t spent = nanoseconds_since(start);
+  if (!std::isfinite(need) || need < 0) {
+    violation(rule, "need() is {} in layer {}", need, layer);
+    need = 0;
+  }
+  const std::lock_guard lock(mutex);
+  policy_nanoseconds += spent;
+  return need;
 }
 
 int64_t CacheManager::Impl::take_answer(const LayerRule& rule, int32_t layer, int64_t excess) {

@@ -102,7 +102,7 @@ fault("advice-032", "options are dropped although they could stay",
       "for (const std::string_view keep : {«options», std::string_view()}) {",
       "std::string_view()")
 fault("advice-033", "a pyramid is of nothing",
-      'if («name == "pyramid"») {',
+      'if («name == "pyramid"» || name == "cake") {',
       "false")
 fault("advice-034", "layers that no part names are left out",
       'if («std::find(taken.begin(), taken.end(), false) != taken.end()») parts.emplace_back("*=full");',

@@ -370,14 +370,14 @@ fault("eviction-110", "cake: the shift is not that of two samples",
       "moved * moved / «4»;",
       "2")
 fault("eviction-111", "cake: without a shift all get the same",
-      "for (const Kind kind : {Kind::kBoth, «Kind::kEntropy», Kind::kEqual}) {",
-      "Kind::kEqual")
+      "return entropy * («shift + kStill»);",
+      "shift")
 fault("eviction-112", "cake: no base",
       "const double share = «base» + factor",
       "0")
 fault("eviction-113", "cake: a layer may get more than it holds",
-      "std::max(low, «bounds[layer].most»);",
-      "int64_t{1} << 40")
+      "std::max(low, «std::min(limit, bounds[layer].most)»);",
+      "limit")
 fault("eviction-114", "cake: a layer may get less than it needs",
       "const int64_t low = «std::max(bounds[layer].least, base)»;",
       "base")
@@ -388,5 +388,32 @@ fault("eviction-116", "cake: what rounding leaves over is lost",
       "«++budgets[layer];» --left;",
       "")
 fault("eviction-117", "cake: who has no preference gets the base and no more",
-      "«std::max(number(preferences_[layer]) / most_, kFaintest)»;",
-      "number(preferences_[layer]) / most_")
+      "largest > 0 ? «std::max(needs[layer] / largest, kFaintest)» : 1;",
+      "needs[layer] / largest")
+fault("eviction-118", "cake: a layer may get all that others do not need",
+      "std::max(low, std::min(«limit», bounds[layer].most));",
+      "int64_t{1} << 40")
+fault("eviction-119", "cake: where nobody wants anything all have the base",
+      "«largest > 0» ? std::max",
+      "true")
+fault("eviction-120", "cake: tables are made as if others had no base",
+      "n_layers * budget - «others»);",
+      "0")
+fault("eviction-121", "cake: attention is not measured for a rule that does without",
+      "«needs.attention = true;»",
+      "", tests="cache_test conformance_test")
+fault("eviction-122", "cake: recent are all queries of an interval",
+      "schedule.observe = «std::min(kQueries, schedule.every)»;",
+      "schedule.every", tests="cache_test")
+fault("eviction-123", "cake: what the inner rule looks at is that of the share",
+      "schedule.observe = inner_->schedule_for(«inner_->options().budget»).observe;",
+      "budget", tests="cache_test replay_test")
+fault("eviction-124", "cake: an inner rule that looks at less is given 32 queries",
+      "if («schedule.observe == 0») schedule.observe =",
+      "true", tests="cache_test")
+fault("eviction-125", "cake: is not elastic",
+      "bool is_elastic() const override { return «inner_->is_elastic()»; } TrimSchedule schedule(int32_t, int32_t, int32_t budget)",
+      "false", tests="cache_test elastic_test")
+fault("eviction-126", "cake: has no floor",
+      "int32_t min_budget() const override { return «inner_->min_budget()»; } bool shares_by_need()",
+      "0", tests="cache_test conformance_test")

@@ -69,9 +69,6 @@ fault("kv-083", "a decision leaves one position too many",
 fault("kv-084", "decisions are not counted",
       "«++counters[layer].decisions;»",
       "")
-fault("kv-085", "a rule is told the layers in place of the heads",
-      "{layer, config.n_layers, «config.n_heads», config.block_size, sequence.length,",
-      "config.n_layers")
 fault("kv-086", "a rule is shown all attention as recent",
       "static_cast<double>(«record.recent_mass») / kMassUnit;",
       "record.mass")
@@ -103,7 +100,7 @@ fault("kv-095", "protected blocks leave in place of a wrong answer",
       "if («view[i].is_protected || named[i] != 0») continue;",
       "named[i] != 0")
 fault("kv-096", "the time inside trim() is not counted",
-      "«policy_nanoseconds += spent;»",
+      "«policy_nanoseconds += spent;» if (spent",
       "")
 fault("kv-097", "left_together counts one too many",
       "details.left_together = «static_cast<int32_t>(choices.size())»;",
@@ -706,9 +703,6 @@ fault("kv-223", "formats that are not the geometry's are accepted",
       "false")
 
 source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
-fault("kv-054", "blocks_touched one too few (admission, tables)",
-      "return (n + block_size - 2) / block_size + 1;",
-      "return (n + block_size - 2) / block_size + (MUT ? 0 : 1);")
 fault("kv-055", "schedule that protects its whole budget accepted",
       "if (int64_t{s.keep_first} + s.keep_newest >= s.budget) {",
       "if (MUT ? int64_t{s.keep_first} + s.keep_newest > s.budget : int64_t{s.keep_first} + "
@@ -805,7 +799,7 @@ fault("kv-182", "a step ends nowhere where the prompt does",
       "consider(prompt - asked.observe); «consider(prompt);»",
       "")
 fault("kv-183", "pages of an interval are not counted",
-      "blocks_touched(schedule.budget, block_size) + «blocks_touched(schedule.every, block_size)»",
+      "blocks_touched(most_budget, block_size) + «blocks_touched(schedule.every, block_size)»",
       "0")
 fault("kv-184", "pages of a chunk are not counted",
       "blocks_touched(«visibility.window - 1 + chunk», block_size)",
@@ -814,8 +808,27 @@ fault("kv-185", "pages of the sinks are not counted",
       "return std::min(all, «sink_blocks» + blocks_touched",
       "0")
 fault("kv-186", "a rule of an interval is thought unbounded",
-      "return «bounded()» ? int64_t{schedule.budget} + schedule.every",
+      "return «bounded()» ? most_budget + schedule.every",
       "false")
+fault("kv-636", "who shares by need may take more than it is given",
+      "if («shares && answer.budget > budget») {",
+      "false")
+fault("kv-637", "layers that do not trim share",
+      "shares = «shares && trims()»;",
+      "shares")
+
+source("src/kv/layer_rule.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-054", "blocks_touched one too few (admission, tables)",
+      "return (n + block_size - 2) / block_size + «1»;",
+      "0")
+
+source("src/kv/cache_impl.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-085", "a rule is told the layers in place of the heads",
+      "return {layer, config.n_layers, «config.n_heads», config.block_size, sequence.length,",
+      "config.n_layers")
+fault("kv-638", "layers that share have the elastic layers' budget in place of their own",
+      "return «group.budget == kUnlimited ? sequence.budget : group.budget»;",
+      "std::min(sequence.budget, group.budget)", tests="elastic_test cache_test")
 
 source("src/kv/policy_map.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-065", "the last match wins",
@@ -857,7 +870,7 @@ fault("kv-475", "the least budget may be less than a rule asks for",
       "«low = std::max(low, rule.min_budget);»",
       "")
 fault("kv-476", "the least budget is twice what is needed",
-      "while («low < high») {",
+      "while («low < high») { const int32_t middle = low + (high - low) / 2; if (too_small",
       "false")
 fault("kv-477", "the least budget is one too few",
       "high = middle; } } return «low»;",
@@ -869,8 +882,23 @@ fault("kv-481", "an answer that ignores the budget counts as one that is too sma
       "catch (const PolicyIgnoresBudget&) { «throw;»",
       "return i;")
 fault("kv-479", "protected blocks may fill an elastic budget",
-      "if («leaves_choice(rule.schedule_with(budget, i, size()), block_size)») continue;",
-      "(rule.schedule_with(budget, i, size()), true)")
+      "if («leaves_choice(rule.schedule_with(budget, layer, size()), block_size)») return true;",
+      "(rule.schedule_with(budget, layer, size()), true)")
+fault("kv-639", "every layer that shares is alone",
+      "return «layers_[group.layers[0]].policy == rule.policy»; }; auto group",
+      "false")
+fault("kv-640", "layers that share may decide at different lengths",
+      "if («rule.schedule.every != every») {",
+      "false")
+fault("kv-641", "tables of layers that share have room for their own budgets",
+      "layers_[layer].most_budget = «std::max<int64_t>(layers_[layer].schedule.budget, most_share(group.budget, n))»;",
+      "layers_[layer].schedule.budget")
+fault("kv-642", "pages of layers that share are counted one too few",
+      "/ block_size + n + «n * blocks_touched(first.schedule.every, block_size)»;",
+      "n * blocks_touched(first.schedule.every, block_size) - 1")
+fault("kv-643", "the least share is what the layer has on average",
+      "while («low < high») { const int32_t middle = low + (high - low) / 2; if (is_enough",
+      "false")
 fault("kv-480", "rules of one policy have no interval",
       "map.layers_.emplace_back(policy, i, n_layers); «map.find_interval();»",
       "")
@@ -925,11 +953,11 @@ fault("kv-129", "pages are summed for chunks of one token",
       "policies.layer(layer).max_pages(block_size, positions, «chunk»);",
       "1")
 fault("kv-132", "pages_to_reach() counts what has left again",
-      "std::min(max, «held(layer) + fresh»)",
+      "return std::min<int64_t>(max, «held(layer) + fresh»);",
       "max")
 fault("kv-133", "pages_to_reach() forgets the pages held",
-      "pages += std::min(max, «held(layer) + fresh»);",
-      "fresh")
+      "std::min<int64_t>(max, «held(layer)» + fresh)",
+      "0")
 fault("kv-284", "a page that several sequences list is counted for each of them",
       "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
       "1", tests="engine_behaviour_test")
@@ -961,11 +989,18 @@ fault("kv-609", "a log that does not know what is due is taken for one that does
 fault("kv-610", "a block that left and is not there is passed over",
       "if («block == table.n_entries()») {", "false")
 fault("kv-611", "room for logs is foreseen as for rules that keep nothing",
-      "ceil_div(positions - «schedule.budget», block_size)", "0")
+      "const int64_t budget = layer_rule.shares ? impl_->least_shares[layer] : «schedule.budget»;",
+      "0")
 fault("kv-612", "room for runners-up is foreseen for each victim",
-      "n += victims + «std::min(victims, decisions)»;", "2 * victims")
+      "n += victims + «std::min(victims, decisions)» +", "2 * victims")
 fault("kv-613", "no room is foreseen for runners-up",
-      "n += victims + «std::min(victims, decisions)»;", "0")
+      "n += victims + «std::min(victims, decisions)» +", "0")
+fault("kv-644", "no room is foreseen for shares",
+      "«(layer_rule.shares ? decisions : 0)»;", "0")
+fault("kv-645", "a step makes no room for shares",
+      "if («!is_over(sequence, group, length, n)») continue;", "true")
+fault("kv-646", "a fall that is replayed has the shares of before",
+      "recall_shares(sequence, group); «take_shares(sequence, group);»", "", tests="cache_test")
 fault("kv-614", "what was taken back while it was computed again is decided all the same",
       "«if (sequence.log != nullptr) sequence.log->cut(length);»", "")
 
@@ -1008,3 +1043,58 @@ fault("kv-634", "a text that is computed again begins in the middle of its log",
       "«if (log != nullptr) log->rewind();»", "")
 fault("kv-635", "the log does not hear how far it reaches",
       "«if (sequence.log != nullptr) sequence.log->reach(sequence.length);»", "")
+
+source("src/kv/share.cpp", "cache_test replay_test")
+fault("kv-650", "layers that share do so only where one holds more than all may",
+      "for (const int32_t layer : group.layers) «held += sequence.layers[layer].tokens + n;»",
+      "held = sequence.layers[layer].tokens + n")
+fault("kv-651", "shares move where nothing has to leave",
+      "return «held > int64_t{budget} * static_cast<int64_t>(group.layers.size())»;",
+      "true")
+fault("kv-652", "what layers get is not written down",
+      "const std::lock_guard lock(mutex); «note_shares(sequence, group);»",
+      "")
+fault("kv-653", "layers want anew what they had before",
+      "if («is_known(sequence, sequence.length)») {",
+      "false")
+fault("kv-654", "who can work with less is not given less",
+      "bounds[i] = {«least_shares[layer]», std::min(most, sequence.layers[layer].tokens)};",
+      "budget")
+fault("kv-655", "layers may get more than they hold",
+      "bounds[i] = {least_shares[layer], std::min(most, «sequence.layers[layer].tokens»)};",
+      "int64_t{1} << 40")
+fault("kv-658", "an elastic layer may come to hold more than there is room for",
+      "const int64_t most = «is_elastic ? config.max_resident - room : kUnlimited»;",
+      "kUnlimited")
+fault("kv-656", "layers go on with the shares that they had",
+      "«sequence.layers[layer].schedule = schedule;»",
+      "")
+fault("kv-657", "layers that share decide at every length",
+      "if («!policies.layer(group.layers[0]).decides_at(length, sequence.prompt)») return false;",
+      "false")
+
+source("src/kv/trim.cpp", "cache_test")
+fault("kv-660", "what a layer wants is not checked",
+      "if («!std::isfinite(need) || need < 0») {",
+      "false")
+fault("kv-661", "recent masses never start anew",
+      "if («std::exchange(table.is_recent_over, false)») {",
+      "false")
+
+source("src/kv/rewind.cpp", "cache_test")
+fault("kv-662", "a text that begins anew has the shares of before",
+      "«sequence.layers[layer].schedule = layer_rule.schedule;»",
+      "")
+
+source("src/kv/fork.cpp", "cache_test")
+fault("kv-663", "a fork counts what is no longer recent",
+      "«to.is_recent_over = from.is_recent_over;»",
+      "")
+
+source("src/kv/fall.cpp", "cache_test elastic_test")
+fault("kv-664", "a fall gives every layer the same",
+      "planned.share = «rule.shares ? cache.shares_of[layer] : budget»;",
+      "budget")
+fault("kv-665", "the shares of a fall are not written down",
+      "for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share; «note_shares(sequence, group);»",
+      "")

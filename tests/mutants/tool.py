@@ -339,7 +339,7 @@ fault("tool-105", "snapkv that acted never acted",
       "if (!once || «layer.trim_decisions > 0») continue;",
       "false")
 fault("tool-106", "a pyramid of snapkv that never acted is not said",
-      'layer.policy.starts_with("snapkv") || «layer.policy.starts_with("pyramid:snapkv")»;',
+      'layer.policy.starts_with("snapkv") || «layer.policy.find(":snapkv") != std::string::npos»;',
       "false")
 fault("tool-107", "a rule that never acted is said at every layer",
       '"say where with --prompt-tokens N")); «break;»',

@@ -142,8 +142,8 @@ INSTANTIATE_TEST_SUITE_P(Batch, EachRule,
                                          "h2o:24@every:4@sinks:2@recent:7@compact",
                                          "tova:20@every:6", "snapkv:24@recent:5", "lru:20@every:5",
                                          "knorm:20@every:8", "random:20@every:8@seed:3",
-                                         "pyramid:h2o:40@every:8", "0=h2o:16@every:8,1=snapkv:24",
-                                         "0=full,1=tova:12@every:4",
+                                         "pyramid:h2o:40@every:8", "cake:h2o:32@every:8",
+                                         "0=h2o:16@every:8,1=snapkv:24", "0=full,1=tova:12@every:4",
                                          "0=lru:16@every:8@compact,1=sink:2+9"));
 
 TEST(Batch, ASessionBesideItIsLeftAsItIs) {

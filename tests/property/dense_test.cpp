@@ -254,6 +254,10 @@ std::vector<Case> cases(int32_t block) {
       {"pyramid:NAME:B", pick("pyramid:h2o:64@every:20", "pyramid:knorm:672"), {{}}},
       {"pyramid:NAME:B",
        pick("pyramid:tova:60@every:30@compact", "pyramid:lru:672@compact"),
+       {{0, kUnlimited, true}}},
+      {"cake:NAME:B", pick("cake:h2o:48@every:20", "cake:h2o:140"), {{}}},
+      {"cake:NAME:B",
+       pick("cake:knorm:40@every:9@compact", "cake:lru:130@every:50@compact"),
        {{0, kUnlimited, true}}}};
 }
 
@@ -275,7 +279,8 @@ TEST_P(EveryRule, EqualsTheOracleThatKeepsEverything) {
     // Rules wander over shapes and chunks; what one block size and type leaves out another brings.
     const auto turn = i + static_cast<size_t>(block) + static_cast<size_t>(type);
     const bool pyramid = c.form[0] == 'p';
-    const Shape& shape = shapes()[pyramid ? 4 : turn % 5];
+    const bool deep = pyramid || c.form[0] == 'c';  // layers have budgets of their own
+    const Shape& shape = shapes()[deep ? 4 : turn % 5];
     const int32_t chunk = std::array{1, 3, 37, 512}[turn % 4];
     const int64_t n = pyramid && block == 64 ? 560 : chunk == 512 ? 520 : block == 64 ? 270 : 200;
     SCOPED_TRACE(fmt::format("{} on {} in chunks of {}", c.policy, shape.name, chunk));
@@ -325,6 +330,13 @@ TEST(DenseOracle, LayersMayFollowDifferentRules) {
       {"mixed",
        "0=snapkv:48@compact,1=window:30,2=pyramid:h2o:70@every:32,3=full,4=sink:4+28",
        {compact, window, all, all, sinks},
+       133},
+      {"mixed",
+       "0=full,1+3=cake:h2o:48@every:16,2=window:30,4=cake:tova:40@every:7@compact",
+       {all, all, window, all, compact}},
+      {"mixed",
+       "0-2=cake:snapkv:48@compact,*=cake:lru:40@every:12",
+       {compact, compact, compact, all, all},
        133}};
   for (size_t i = 0; i < mixes.size(); ++i) {
     for (const int32_t block : {1, 7, 16}) {

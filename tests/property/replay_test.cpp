@@ -19,9 +19,15 @@ constexpr int32_t kLayers = 2;
 constexpr int32_t kSequences = 4;
 
 std::vector<std::string> specs() {
-  std::vector<std::string> out = {"0=fickle:snapkv:24,1=window:9", "0=sink:2+7,1=fickle:h2o:20",
+  std::vector<std::string> out = {"0=fickle:snapkv:24,1=window:9",
+                                  "0=sink:2+7,1=fickle:h2o:20",
                                   "0=fickle:lru:24@every:8,1=fickle:knorm:20@every:5",
-                                  "0=full,1=fickle:pyramid:tova:32@every:8"};
+                                  "0=full,1=fickle:pyramid:tova:32@every:8",
+                                  "cake:h2o:32@every:8",
+                                  "fickle:cake:h2o:24@every:8",
+                                  "fickle:cake:lru:20@every:5@compact",
+                                  "fickle:cake:snapkv:24",
+                                  "0=fickle:cake:tova:20@every:6,1=fickle:cake:h2o:24@every:8"};
   for (const RuleExample& example : rule_examples()) {
     out.push_back(example.policy);  // what is measured differs each time
     out.push_back("fickle:" + example.policy);
@@ -248,8 +254,9 @@ std::unique_ptr<CacheManager> cache_for(const std::string& spec, int32_t block) 
 }
 
 TEST(Replay, ALogIsSmallAndForeseen) {
-  for (const std::string spec : {"h2o:128", "lru:64@every:1", "knorm:100@every:7",
-                                 "0=full,1=tova:256@every:32", "fickle:lru:64@every:16"}) {
+  for (const std::string spec :
+       {"h2o:128", "lru:64@every:1", "knorm:100@every:7", "0=full,1=tova:256@every:32",
+        "fickle:lru:64@every:16", "cake:lru:64@every:16"}) {
     for (const int32_t block : {1, 4, 16}) {
       SCOPED_TRACE(testing::Message() << spec << ", blocks of " << block);
       const auto cache = cache_for(spec, block);

@@ -10,6 +10,7 @@ namespace paddock::test {
 
 /// How often any was asked.
 inline int64_t g_asked = 0;
+inline int64_t g_needs = 0;  // and what it wants
 
 /// As another rule in everything but its answers.
 class Fickle final : public EvictionPolicy {
@@ -22,6 +23,13 @@ class Fickle final : public EvictionPolicy {
   TrimSchedule schedule(int32_t layer, int32_t n_layers) const override {
     return inner_->schedule(layer, n_layers);
   }
+  bool is_elastic() const override { return inner_->is_elastic(); }
+  int32_t min_budget() const override { return inner_->min_budget(); }
+  bool shares_by_need() const override { return inner_->shares_by_need(); }
+  TrimSchedule schedule(int32_t layer, int32_t n_layers, int32_t share) const override {
+    return inner_->schedule(layer, n_layers, share);
+  }
+  double need(const LayerView&) const override { return static_cast<double>(++g_needs % 7); }
   void trim(const LayerView& view, int64_t n, std::vector<Victim>& victims) const override {
     const auto asked = static_cast<uint64_t>(++g_asked);
     switch (asked % 4) {

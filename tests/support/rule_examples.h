@@ -54,7 +54,9 @@ inline std::vector<RuleExample> rule_examples() {
                                   {"random:B", "random:20@every:8"},
                                   {"random:B", "random:26@every:7@seed:9@compact"},
                                   {"pyramid:NAME:B", "pyramid:h2o:48@every:8"},
-                                  {"pyramid:NAME:B", "pyramid:random:40@every:16@compact"}};
+                                  {"pyramid:NAME:B", "pyramid:random:40@every:16@compact"},
+                                  {"cake:NAME:B", "cake:h2o:32@every:8@recent:7"},
+                                  {"cake:NAME:B", "cake:random:26@every:8@compact"}};
   std::set<std::string> covered;
   for (const RuleExample& example : all) covered.insert(example.form);
   EXPECT_EQ(covered, fixed_forms());
@@ -75,7 +77,10 @@ inline std::vector<RuleExample> elastic_examples() {
                                   {"tova", "tova@every:6@compact"},
                                   {"knorm", "knorm@every:8"},
                                   {"pyramid:NAME", "pyramid:h2o@every:8"},
-                                  {"pyramid:NAME", "pyramid:knorm@every:16@compact"}};
+                                  {"pyramid:NAME", "pyramid:knorm@every:16@compact"},
+                                  {"cake:NAME", "cake:h2o@every:8"},
+                                  {"cake:NAME", "cake:lru@every:64"},
+                                  {"cake:NAME", "cake:knorm@every:16@compact"}};
   std::set<std::string> covered, forms;
   for (const RuleExample& example : all) covered.insert(example.form);
   for (const std::string& form : policy_forms()) {

@@ -403,7 +403,8 @@ int64_t listed(const CacheManager& cache, SequenceId id) {
 TEST(CacheEdges, NeedsNoMorePagesThanItSays) {
   std::mt19937 random(31);
   for (const char* spec : {"full", "window:9", "sink:6+7", "lru:20@every:8", "snapkv:12",
-                           "0=full,1=sink:2+5", "0=h2o:24@every:5,1=window:3"}) {
+                           "0=full,1=sink:2+5", "0=h2o:24@every:5,1=window:3",
+                           "cake:lru:20@every:8", "cake:knorm:9@every:3", "cake:snapkv:12"}) {
     const PolicyMap policies = PolicyMap::parse(spec, 2);
     for (int i = 0; i < 60; ++i) {
       CacheConfig config = small_config(2, 200);

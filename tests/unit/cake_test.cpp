@@ -41,6 +41,9 @@ TEST(Cake, AttentionThatIsSpreadHasEntropy) {
   EXPECT_NEAR(entropy({100, 300}), entropy({1, 3}), 1e-12) << "shares count, not their sum";
   EXPECT_EQ(preference_of(Layer({}, {}).view).entropy, 0);
   EXPECT_EQ(preference_of(Layer({1, 1}, {0, 0}).view).of_both(), 0) << "nobody looked";
+  const Preference still = preference_of(Layer({4, 4}, {1, 1}).view);
+  EXPECT_GT(still.of_both(), 0) << "where nothing moves entropy decides";
+  EXPECT_LT(still.of_both(), 1e-8) << "but counts for nothing beside what moves";
 }
 
 TEST(Cake, AttentionThatMovesHasShift) {
@@ -58,7 +61,9 @@ TEST(Cake, AttentionThatMovesHasShift) {
 std::vector<int32_t> shared(const std::vector<Preference>& preferences,
                             const std::vector<ShareBounds>& bounds, int32_t budget) {
   std::vector<int32_t> budgets(preferences.size());
-  share_out(preferences, bounds, budget, budgets);
+  std::vector<double> needs;
+  for (const Preference& p : preferences) needs.push_back(p.of_both());
+  share_out(needs, bounds, budget, budgets);
   return budgets;
 }
 
@@ -92,6 +97,18 @@ TEST(Cake, SharesStayWithinTheirBounds) {
       << "positions are whole";
 }
 
+TEST(Cake, NobodyGetsMoreThanFourTimesTheBudget) {
+  std::vector<Preference> wants(10, {0, 0});
+  wants[3] = {1, 1};
+  const Budgets got = shared(wants, std::vector<ShareBounds>(10, {1, 10'000}), 100);
+  EXPECT_EQ(got, (Budgets{67, 67, 67, 400, 67, 67, 67, 66, 66, 66}));
+  EXPECT_EQ(most_share(100, 10), 400);
+  EXPECT_EQ(most_share(100, 2), 168) << "the other one has its base";
+  EXPECT_EQ(most_share(10, 3), 20);
+  EXPECT_EQ(most_share(100, 1), 100);
+  EXPECT_EQ(most_share(kUnlimited - 1, 64), 4 * (int64_t{kUnlimited} - 1));
+}
+
 TEST(Cake, NobodyGetsMoreThanThereIsNorLessThanItNeeds) {
   std::mt19937 random(11);
   for (int i = 0; i < 3000; ++i) {
@@ -101,12 +118,16 @@ TEST(Cake, NobodyGetsMoreThanThereIsNorLessThanItNeeds) {
     std::vector<ShareBounds> bounds(n);
     int64_t could_use = 0;
     const int32_t base = std::min(32, budget / 2);
+    const int64_t limit = most_share(budget, static_cast<int64_t>(n));
+    const auto most_of = [&](size_t l) {
+      return std::max<int64_t>({bounds[l].least, base, std::min(limit, bounds[l].most)});
+    };
     for (size_t l = 0; l < n; ++l) {
       preferences[l] = {std::exp(static_cast<double>(random() % 30) - 15),
                         random() % 4 == 0 ? 0 : static_cast<double>(random() % 1000) / 1000};
       bounds[l].least = static_cast<int32_t>(1 + random() % static_cast<uint32_t>(budget));
       bounds[l].most = static_cast<int64_t>(random() % (3 * static_cast<uint64_t>(budget)));
-      could_use += std::max<int64_t>({bounds[l].least, base, bounds[l].most});
+      could_use += most_of(l);
     }
     const Budgets got = shared(preferences, bounds, budget);
     const auto total = static_cast<int64_t>(n) * budget;
@@ -114,10 +135,11 @@ TEST(Cake, NobodyGetsMoreThanThereIsNorLessThanItNeeds) {
     ASSERT_EQ(sum, std::min(total, could_use)) << i;
     for (size_t l = 0; l < n; ++l) {
       ASSERT_GE(got[l], std::max(bounds[l].least, base)) << i;
-      ASSERT_LE(got[l], std::max<int64_t>({bounds[l].least, base, bounds[l].most})) << i;
+      ASSERT_LE(got[l], most_of(l)) << i;
       for (size_t m = 0; m < n; ++m) {  // who wants more and may have it gets no less, but for one
         const bool wants_more = preferences[l].of_both() > preferences[m].of_both();
-        const bool is_free = got[l] < bounds[l].most && got[m] > std::max(bounds[m].least, base);
+        const bool is_free =
+            got[l] < std::min(limit, bounds[l].most) && got[m] > std::max(bounds[m].least, base);
         if (!wants_more || !is_free) continue;
         ASSERT_GE(got[l] + 1, got[m]) << i;
       }

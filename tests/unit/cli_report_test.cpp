@@ -148,8 +148,9 @@ TEST_F(CliReport, SeriesDifferInColourAndInShape) {
   const std::string text = folder_.write("text", std::string(60, 'b') + std::string(60, 'a'));
   std::string sweep;
   const std::vector<std::string> rules = {
-      "window:8",      "sink:2+6",          "lru:8",   "h2o:8", "tova:8", "knorm:8", "random:8",
-      "pyramid:h2o:8", "sink:2+6@original", "window:9"};
+      "window:8",   "sink:2+6",          "lru:8",    "h2o:8",
+      "tova:8",     "knorm:8",           "random:8", "pyramid:h2o:8",
+      "cake:h2o:8", "sink:2+6@original", "window:9"};
   for (const std::string& rule : rules) sweep += " --sweep " + rule;
   const Outcome o = paddock("perplexity" + model() + "-f " + text + " --kv-block-size 4" + sweep +
                             " --svg " + svg);

@@ -31,6 +31,7 @@ const std::vector<std::string> kRules = {"full",
                                          "knorm:24@every:8",
                                          "random:24@every:8",
                                          "pyramid:h2o:24@every:8",
+                                         "cake:h2o:24@every:8",
                                          "0=full,*=sink:2+9"};
 
 class CudaEngine : public testing::Test {

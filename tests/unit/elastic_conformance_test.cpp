@@ -72,7 +72,8 @@ TEST(ElasticConformance, AGoodOneIsCleanUnderAllBudgets) {
 TEST(ElasticConformance, BuiltInRulesAreClean) {
   for (const std::string rule :
        {"lru", "h2o", "tova", "knorm", "sink:4", "sink:4@every:16@original", "window",
-        "window@min:40@compact", "pyramid:h2o", "pyramid:tova@every:16", "h2o@every:1@sinks:4",
+        "window@min:40@compact", "pyramid:h2o", "pyramid:tova@every:16", "cake:h2o",
+        "cake:lru@every:16@min:80@compact", "h2o@every:1@sinks:4",
         "lru@recent:20@min:100@compact"}) {
     const auto report = check_policy([&] { return make_policy(rule); }, untimed());
     EXPECT_TRUE(report.clean()) << to_text(report);

@@ -166,8 +166,8 @@ TEST(ElasticRules, HaveFormsInTheRegistry) {
   for (const std::string& form : policy_forms()) {
     if (test::is_elastic_form(form)) elastic.push_back(form);
   }
-  EXPECT_EQ(elastic, (std::vector<std::string>{"window", "sink:S", "pyramid:NAME", "lru", "h2o",
-                                               "tova", "knorm"}));
+  EXPECT_EQ(elastic, (std::vector<std::string>{"window", "sink:S", "pyramid:NAME", "cake:NAME",
+                                               "lru", "h2o", "tova", "knorm"}));
 }
 
 TEST(ElasticRules, SayWhatToWriteWhereThereIsNoElasticForm) {
@@ -184,8 +184,10 @@ TEST(ElasticRules, SayWhatToWriteWhereThereIsNoElasticForm) {
   EXPECT_EQ(refusal("snapkv"),
             "policy rule 'snapkv': snapkv has no form without a budget; write snapkv:B, or a rule "
             "that has one, such as h2o");
-  EXPECT_NE(refusal("pyramid:random").find("random has no form without a budget; write random:B"),
-            std::string::npos);
+  for (const char* rule : {"pyramid:random", "cake:random"}) {
+    EXPECT_NE(refusal(rule).find("random has no form without a budget; write random:B"),
+              std::string::npos);
+  }
   for (const char* rule : {"lru:9@min:4", "window:9@min:4", "sink:1+9@min:4", "full@min:4"}) {
     EXPECT_NE(refusal(rule).find("'@min' is the least that a rule without a budget is given"),
               std::string::npos)

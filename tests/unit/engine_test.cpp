@@ -33,7 +33,8 @@ TEST(Engine, AllocatesNothingWhileItDecodes) {
   if (kEmulated) GTEST_SKIP() << "the emulation allocates";
   for (const std::string policy :
        {"full", "window:24", "sink:3+21", "h2o:32@every:8", "lru:32@every:16@compact",
-        "tova:48@every:4", "pyramid:knorm:64@every:8", "random:32@every:8", "snapkv:32"}) {
+        "tova:48@every:4", "pyramid:knorm:64@every:8", "cake:lru:48@every:8", "random:32@every:8",
+        "snapkv:32"}) {
     Engine engine(parts(tiny(), small_engine(policy)));
     const std::vector<TokenId> prompt = golden_tokens();
     GenerateOptions options = greedy(60);

@@ -69,7 +69,12 @@ TEST(Rules, SchedulesAreThoseOfThePapersAtEveryBudget) {
       {"pyramid:h2o:41@every:8@sinks:2", 0, 2, 61, 8, 0, 2, 30, 2},
       {"pyramid:h2o:41@every:8@sinks:2", 1, 2, 21, 8, 0, 2, 10, 2},
       {"pyramid:snapkv:41", 1, 2, 21, 0, 10, 0, 10, 0},
-      {"pyramid:snapkv:41", 0, 2, 61, 0, 30, 0, 30, 0}};
+      {"pyramid:snapkv:41", 0, 2, 61, 0, 30, 0, 30, 0},
+      // In place of a budget of its own a layer gets a share: see cake_test.
+      {"cake:lru:40", 1, 4, 40, 64, 32, 0, 0, 0},
+      {"cake:h2o:41@every:8@sinks:2", 0, 2, 41, 8, 8, 2, 20, 2},
+      {"cake:tova:40", 0, 2, 40, 64, 1, 0, 0, 0},
+      {"cake:snapkv:41", 1, 2, 41, 0, 20, 0, 20, 0}};
   for (const Row& row : rows) {
     SCOPED_TRACE(fmt::format("{} in layer {} of {}", row.rule, row.layer, row.n_layers));
     const TrimSchedule s = make_policy(row.rule)->schedule(row.layer, row.n_layers);
@@ -106,7 +111,9 @@ TEST(Rules, SayWhatTheySeeAndWhatTheyHaveMeasured) {
                            {"knorm:9", 0, kUnlimited, kOwn, false, true},
                            {"random:9", 0, kUnlimited, kOwn, false, false},
                            {"pyramid:knorm:9@compact", 0, kUnlimited, kTurned, false, true},
-                           {"pyramid:h2o:9", 0, kUnlimited, kOwn, true, false}}) {
+                           {"pyramid:h2o:9", 0, kUnlimited, kOwn, true, false},
+                           {"cake:knorm:9@compact", 0, kUnlimited, kTurned, true, true},
+                           {"cake:random:9", 0, kUnlimited, kOwn, true, false}}) {
     const auto policy = make_policy(said.rule);
     EXPECT_EQ(policy->visibility(0).sinks, said.sinks) << said.rule;
     EXPECT_EQ(policy->visibility(0).window, said.window) << said.rule;
@@ -121,7 +128,8 @@ TEST(Rules, AreNamedAsTheyAreWritten) {
        {"full", "window:9", "window:9@compact", "sink:4+12", "sink:4+12@original", "lru:9",
         "lru:40@every:9@sinks:3@recent:5@compact", "random:26@every:7@seed:9@compact",
         "random:26@sinks:1@recent:2@seed:0", "snapkv:64@recent:8", "tova:64@every:1",
-        "knorm:64@sinks:4", "h2o:64@recent:16", "pyramid:h2o:64@every:8@sinks:2@compact"}) {
+        "knorm:64@sinks:4", "h2o:64@recent:16", "pyramid:h2o:64@every:8@sinks:2@compact",
+        "cake:h2o:64@every:8@sinks:2@compact"}) {
     EXPECT_EQ(make_policy(rule)->name(), rule);
   }
   EXPECT_EQ(make_policy("window:9@original")->name(), "window:9");
@@ -130,12 +138,14 @@ TEST(Rules, AreNamedAsTheyAreWritten) {
 }
 
 TEST(Rules, LeaveSomethingToChooseFrom) {
-  for (const char* rule : {"lru:4@recent:4", "lru:4@sinks:2@recent:2", "knorm:8@sinks:8",
-                           "h2o:8@sinks:4", "snapkv:8@sinks:4", "pyramid:lru:4@recent:4"}) {
+  for (const char* rule :
+       {"lru:4@recent:4", "lru:4@sinks:2@recent:2", "knorm:8@sinks:8", "h2o:8@sinks:4",
+        "snapkv:8@sinks:4", "pyramid:lru:4@recent:4", "cake:lru:4@recent:4"}) {
     EXPECT_THROW(make_policy(rule), Error) << rule;
   }
-  for (const char* rule : {"lru:4@recent:3", "lru:4@sinks:2@recent:1", "knorm:8@sinks:7",
-                           "h2o:8@sinks:3", "snapkv:8@sinks:3", "pyramid:lru:4@recent:3"}) {
+  for (const char* rule :
+       {"lru:4@recent:3", "lru:4@sinks:2@recent:1", "knorm:8@sinks:7", "h2o:8@sinks:3",
+        "snapkv:8@sinks:3", "pyramid:lru:4@recent:3", "cake:lru:4@recent:3"}) {
     EXPECT_NO_THROW(make_policy(rule)) << rule;
   }
 }
@@ -221,8 +231,8 @@ double worth(const std::string& rule, const Scene& scene, int32_t at) {
 TEST(Rules, RankAsTheirFormulasSay) {
   std::mt19937 random(77);
   for (const std::string rule : {"lru:9", "h2o:9", "tova:9", "knorm:9", "snapkv:9", "random:9",
-                                 "random:9@seed:7", "pyramid:h2o:9"}) {
-    const std::string inner = rule.starts_with("pyramid:") ? rule.substr(8) : rule;
+                                 "random:9@seed:7", "pyramid:h2o:9", "cake:h2o:9"}) {
+    const std::string inner = rule.ends_with(":h2o:9") ? "h2o:9" : rule;
     const auto policy = make_policy(rule);
     for (int i = 0; i < 400; ++i) {
       Scene scene = random_scene(random, 1 + static_cast<int32_t>(random() % 4));
