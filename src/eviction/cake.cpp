@@ -12,7 +12,7 @@ constexpr int32_t kQueries = 32;    // that are recent, as in the paper
 constexpr int32_t kBase = 32;       // positions that every layer gets, or half of the budget
 constexpr int32_t kMostTimes = 4;   // the budget, of what a layer gets
 constexpr double kFaintest = 1e-9;  // of the strongest preference: nobody is left out
-constexpr double kStill = 1e-9;     // added to shifts: where nothing moves entropy decides
+constexpr double kStill = 1e-20;    // added to shifts: where nothing moves entropy decides
 constexpr int kBisections = 100;
 
 int32_t base_of(int32_t budget) { return std::min(kBase, budget / 2); }
@@ -74,7 +74,7 @@ class Cake final : public EvictionPolicy {
 
 }  // namespace
 
-double Preference::of_both() const { return entropy * (shift + kStill); }
+double Preference::of_both() const { return entropy * std::sqrt(std::sqrt(shift + kStill)); }
 
 Preference preference_of(const LayerView& view) {
   double recent = 0;  // of all blocks

@@ -370,8 +370,11 @@ fault("eviction-110", "cake: the shift is not that of two samples",
       "moved * moved / «4»;",
       "2")
 fault("eviction-111", "cake: without a shift all get the same",
-      "return entropy * («shift + kStill»);",
+      "return entropy * std::sqrt(std::sqrt(«shift + kStill»));",
       "shift")
+fault("eviction-127", "cake: a few layers get nearly all",
+      "return entropy * std::sqrt(«std::sqrt(shift + kStill)»);",
+      "shift + kStill")
 fault("eviction-112", "cake: no base",
       "const double share = «base» + factor",
       "0")

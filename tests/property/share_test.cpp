@@ -54,17 +54,17 @@ TEST(Share, LayersGetWhatTheFormulaSaysOfTheirMasses) {
   DecisionLog log;
   const SequenceId id = cache.open(&log);
   feed_32(cache, id, {{1, 1}, {1, 1}});
-  feed_32(cache, id, {{3, 1}, {2, 1}});
-  // H is 0.5623 and 0.6365, V 2 (1/4 / 2)^2 and 2 (1/6 / 2)^2: of 2 * 16 positions 8 each, and of
-  // the other 16 0.6653 and 0.3347, rounded down to 10 and 5; the last goes to who is next.
-  EXPECT_EQ(shares_in(log)[64], (std::map<int32_t, int32_t>{{0, 19}, {1, 13}}));
-  EXPECT_EQ(cache.stats().layers[0].tokens_resident, 19);
-  EXPECT_EQ(cache.stats().layers[1].tokens_resident, 13);
-  // Where the second layer alone looks elsewhere the first keeps its base, from what it has.
+  feed_32(cache, id, {{9, 1}, {2, 1}});
+  // H is 0.3251 and 0.6365, V 2 (0.4 / 2)^2 and 2 (1/6 / 2)^2, their fourth roots 0.5318 and
+  // 0.3433: of 2 * 16 positions 8 each, and of the other 16 0.4417 and 0.5583, rounded down to 7
+  // and 8; the last goes to who is next.
+  EXPECT_EQ(shares_in(log)[64], (std::map<int32_t, int32_t>{{0, 15}, {1, 17}}));
+  EXPECT_EQ(cache.stats().layers[0].tokens_resident, 15);
+  EXPECT_EQ(cache.stats().layers[1].tokens_resident, 17);
   feed_32(cache, id, {{}, {}});
   feed_32(cache, id, {{2, 1}, {0, 0, 5}});
   EXPECT_EQ(shares_in(log)[128], (std::map<int32_t, int32_t>{{0, 24}, {1, 8}}))
-      << "positions 2 and later are not those that were there before";
+      << "attention to one block alone has no entropy, and whoever wants nothing has its base";
   cache.close(id);
 }
 
