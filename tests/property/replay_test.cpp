@@ -305,33 +305,35 @@ TEST(Replay, ALogGivesTheDecisionThatIsDueOrNone) {
 
 TEST(Replay, NothingIsAllocatedWhereARuleDecides) {
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
-  const auto cache = cache_for("h2o:64@every:16", 4);
-  DecisionLog log;
-  const SequenceId id = cache->open(&log);
-  const int64_t at_first = g_allocations;
-  for (int32_t i = 0; i < 60; ++i) {
-    ASSERT_TRUE(cache->reserve(id, 16));
+  for (const std::string spec : {"h2o:64@every:16", "cake:h2o:64@every:16"}) {
+    const auto cache = cache_for(spec, 4);
+    DecisionLog log;
+    const SequenceId id = cache->open(&log);
+    const int64_t at_first = g_allocations;
+    for (int32_t i = 0; i < 60; ++i) {
+      ASSERT_TRUE(cache->reserve(id, 16));
+      const int64_t before = g_allocations;
+      cache->commit(id);
+      EXPECT_EQ(g_allocations, before) << i;
+    }
+    EXPECT_GT(log.n_entries(), 100);
+    EXPECT_LT(g_allocations - at_first, 30) << "it doubles";
+    // With room from the beginning steps take none either.
+    const auto entries = log.n_entries();
+    cache->close(id);
+    log.cut(0);
+    log.make_room(entries);
+    const SequenceId again = cache->open(&log);
     const int64_t before = g_allocations;
-    cache->commit(id);
-    EXPECT_EQ(g_allocations, before) << i;
+    feed(*cache, again, 960);
+    EXPECT_EQ(g_allocations, before);
+    // Nor where a log does not grow any more.
+    cache->close(again);
+    const SequenceId once_more = cache->open(&log);
+    feed(*cache, once_more, 960);
+    EXPECT_EQ(g_allocations, before);
+    cache->check_integrity();
   }
-  EXPECT_GT(log.n_entries(), 100);
-  EXPECT_LT(g_allocations - at_first, 30) << "it doubles";
-  // With room from the beginning steps take none either.
-  const auto entries = log.n_entries();
-  cache->close(id);
-  log.cut(0);
-  log.make_room(entries);
-  const SequenceId again = cache->open(&log);
-  const int64_t before = g_allocations;
-  feed(*cache, again, 960);
-  EXPECT_EQ(g_allocations, before);
-  // Nor where a log does not grow any more.
-  cache->close(again);
-  const SequenceId once_more = cache->open(&log);
-  feed(*cache, once_more, 960);
-  EXPECT_EQ(g_allocations, before);
-  cache->check_integrity();
 }
 
 TEST(Replay, WithoutMemoryForTheLogAStepIsRefused) {

@@ -142,6 +142,7 @@ TEST(Share, WhatAPolicyWantsWronglyIsCountedAndTheCapHolds) {
     EXPECT_EQ(cache.stats().policy_violations, violations) << cache.stats().last_violation;
     const KvStats stats = cache.stats();
     EXPECT_EQ(stats.total.tokens_resident, 32);
+    EXPECT_EQ(shares_in(log).size(), 1U) << "before there was enough for all";
     EXPECT_EQ(shares_in(log)[24][0], stats.layers[0].tokens_resident);
     return std::pair{stats.layers[0].tokens_resident, stats.layers[1].tokens_resident};
   };
@@ -163,6 +164,15 @@ TEST(Share, WhatAPolicyWantsWronglyIsCountedAndTheCapHolds) {
   EXPECT_THROW(
       CacheManager({2, 4, 1, 4000, 64, 4, 400, 8, 1000}, PolicyMap::uniform(greedy_one, 2)), Error)
       << "refused where it shows at once";
+}
+
+/// Would share, but nothing ever leaves.
+struct KeepsAll : Sharing {
+  using Sharing::schedule;
+  TrimSchedule schedule(int32_t, int32_t) const override { return {}; }
+};
+TEST(Share, WhoKeepsEverythingSharesNothing) {
+  EXPECT_TRUE(PolicyMap::uniform(std::make_shared<KeepsAll>(), 3).sharers().empty());
 }
 
 TEST(Share, LayersThatShareDecideTogether) {
@@ -406,6 +416,7 @@ class Elastic {
 };
 
 TEST(Share, ElasticLayersShareTheBudgetInForceAndComeBackAsTheyWere) {
+  int64_t uneven = 0;
   for (const std::string spec : {"cake:h2o@every:8", "fickle:cake:lru@every:4@compact",
                                  "0=full,*=cake:tova@every:8", "fickle:cake:h2o@every:1"}) {
     for (uint32_t seed = 1; seed <= 10; ++seed) {
@@ -422,6 +433,8 @@ TEST(Share, ElasticLayersShareTheBudgetInForceAndComeBackAsTheyWere) {
         EXPECT_EQ(change.pages, pages);
         EXPECT_GT(pages, 0);
         EXPECT_LE(world.resident(sequence.tables()), budget);
+        const auto layers = world.cache().stats().layers;
+        uneven += layers[1].tokens_resident != layers[2].tokens_resident ? 1 : 0;
         world.cache().check_integrity();
         world.note(sequence);
         budget -= 9;
@@ -441,6 +454,7 @@ TEST(Share, ElasticLayersShareTheBudgetInForceAndComeBackAsTheyWere) {
       if (HasFailure()) return;
     }
   }
+  EXPECT_GT(uneven, 60) << "of 120 falls";
 }
 
 }  // namespace

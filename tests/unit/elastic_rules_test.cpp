@@ -93,6 +93,7 @@ TEST(ElasticRules, GoByABudgetAsTheFixedRuleWithThatBudget) {
 }
 
 TEST(ElasticRules, APyramidSharesOutNoMoreThanItIsGiven) {
+  EXPECT_EQ(make_policy("cake:h2o@min:70")->min_budget(), 70);
   const auto elastic = make_policy("pyramid:h2o@every:16@min:70@compact");
   EXPECT_EQ(elastic->name(), "pyramid:h2o@every:16@min:70@compact");
   EXPECT_TRUE(elastic->is_elastic());
