@@ -20,7 +20,9 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   next.options.kv.custom_policy = nullptr;
   // A rule may bound what had no bound before, or the other way round. Where the pool was made for
   // shorter sequences than it would then have to hold, they stay so short.
-  next.options.context = lay_out(config, next.asked, next.policies).options.context;
+  const EngineSetup laid = lay_out(config, next.asked, next.policies);
+  next.options.context = laid.options.context;
+  next.longest = laid.longest;
   if (min_pages(next) > next.pool.n_pages) {
     next.options.context = std::min(next.options.context, setup.options.context);
     next.longest = std::min(next.longest, setup.longest);
