@@ -42,7 +42,8 @@ struct Scheduler::Member {
 
 int64_t Scheduler::last_length(const Sequence& sequence, const Request* request) const {
   const int64_t context = setup_.longest;
-  if (request == nullptr) return std::min(context, sequence.length());
+  // What a host feeds, and a session, may go on from any length: only decision lengths have ways.
+  if (request == nullptr || request->session != nullptr) return context;
   const int64_t made = sequence.length() - request->prompt_end;
   const int64_t left = std::max<int64_t>(0, request->options.max_tokens - made);
   return std::min(context, sequence.length() + std::max<int64_t>(0, left - 1));
