@@ -318,6 +318,9 @@ class PADDOCK_API Engine {
   std::vector<KvBlock> kv_blocks(int32_t layer) const;
   /// Removals numbered `from` and later, as far back as the ring reaches; any thread.
   std::vector<KvEvent> kv_events(uint64_t from = 0) const;
+  /// Changes of elastic rules' budgets numbered `from` and later, likewise: as many as the ring
+  /// holds removals; any thread.
+  std::vector<KvBudgetChange> kv_budget_changes(int64_t from = 0) const;
   /// Throws Error kInternal if a conservation law is broken; any thread.
   void check_integrity() const;
   EngineOptions options() const;  ///< as resolved: threads, context, budget filled in; any thread

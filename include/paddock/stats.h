@@ -35,7 +35,9 @@ struct KvLayerStats {
   int64_t tokens_resident = 0;  ///< positions whose keys and values lie in active pages
   int64_t tokens_peak = 0;  ///< most positions that one query of a sequence now live has met, its
                             ///< own included (for the total: in any layer)
-  int64_t bytes = 0;        ///< pages_active times the page size
+  int64_t budget = 0;  ///< the least in force for a live sequence, in positions; 0: none, as under
+                       ///< an elastic rule that has given nothing up, and for the total
+  int64_t bytes = 0;   ///< pages_active times the page size
   int64_t pages_allocated = 0;
   std::array<int64_t, kRemovalReasons> pages_removed{};  ///< by RemovalReason
   int64_t pages_retained = 0;  ///< of those removed: stay, for reuse or as others list them
@@ -91,6 +93,10 @@ struct KvStats {
 
   int64_t budget_falls = 0;  ///< of elastic rules' budgets, all sequences together
   int64_t budget_lifts = 0;  ///< of those that a session's next turn took away
+  /// Attention that scores go by is that of a sequence's own queries: positions that it found among
+  /// blocks kept for reuse bring none. The last position, over live sequences, from which on all
+  /// count; 0: the first, or no rule measures attention.
+  int64_t scored_from = 0;
 
   uint64_t events = 0;       ///< removals logged so far
   uint64_t events_lost = 0;  ///< of them no longer in the ring
@@ -133,7 +139,9 @@ struct KvBudgetChange {
   int32_t before = 0;   ///< its budget, in positions per layer on average; 2^31 - 1: none
   int32_t after = 0;    ///< likewise
   int64_t request = 0;  ///< whose need it was; 0: feed() or forward()
-  int64_t pages = 0;    ///< that came back, in all layers,
+  int64_t scored_from = 0;   ///< all its queries from this position on had a say in what left
+  uint64_t first_event = 0;  ///< removals of lower KvEvent::number came before it, others after it
+  int64_t pages = 0;         ///< that came back, in all layers,
   std::vector<int64_t> layer_pages{};  ///< and in each
 };
 
@@ -158,5 +166,7 @@ PADDOCK_API std::string to_table(const KvStats& stats);
 PADDOCK_API std::string to_prometheus(const KvStats& stats);
 /// One event as one line of JSON, without a newline.
 PADDOCK_API std::string to_json(const KvEvent& event);
+/// Likewise; it begins with "event":"budget", and a budget that there is not is null.
+PADDOCK_API std::string to_json(const KvBudgetChange& change);
 
 }  // namespace paddock

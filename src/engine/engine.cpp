@@ -210,6 +210,10 @@ std::vector<KvEvent> Engine::kv_events(uint64_t from) const {
   return at_the_edge([&] { return impl_->cache->events(from); });
 }
 
+std::vector<KvBudgetChange> Engine::kv_budget_changes(int64_t from) const {
+  return at_the_edge([&] { return impl_->cache->budget_changes(from); });
+}
+
 void Engine::check_integrity() const {
   at_the_edge([&] { impl_->cache->check_integrity(); });
 }

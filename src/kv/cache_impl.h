@@ -32,6 +32,7 @@ struct CachedSequence {
                                 // its budget has fallen
   int32_t budget = kUnlimited;  // of elastic rules
   bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
+  int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
   std::vector<BlockTable> layers;
 };
 
@@ -190,6 +191,8 @@ struct CacheManager::Impl {
   bool is_own(int32_t page) const { return pool.references(page) == (node_of[page] < 0 ? 1 : 2); }
 
   KvLayerStats layer_stats(int32_t layer) const;
+  /// From which position on queries count in its scores; 0 also where no rule measures attention.
+  int64_t first_scored(const CachedSequence& sequence) const;
   void push_event(const RemovalEvent& event);
   KvEvent event(uint64_t number, const RemovalEvent& raw) const;
 

@@ -155,6 +155,7 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log) {
   if (log != nullptr) log->rewind();
   sequence.budget = kUnlimited;
   sequence.has_fallen = false;
+  sequence.scored_from = 0;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     sequence.layers[layer].clear(policies.layer(layer));
   }

@@ -167,7 +167,7 @@ class CacheManager {
   KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
                       std::optional<SequenceId> id);
   /// The newest, oldest first; from any thread.
-  std::vector<KvBudgetChange> budget_changes() const;
+  std::vector<KvBudgetChange> budget_changes(int64_t from = 0) const;
 
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where rules do not score
   /// Lists, in a sequence that has as many positions of `tokens`, the kept blocks that go on from

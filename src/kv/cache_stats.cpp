@@ -137,7 +137,19 @@ KvStats CacheManager::stats() const {
   }
   stats.total.pages_peak = impl_->pool_peak;
   stats.pages_free = impl_->pool.free_units();
+  for (SequenceId id = 0; id < config.max_sequences; ++id) {  // pins ask nothing
+    const CachedSequence& sequence = impl_->sequences[id];
+    if (!sequence.live) continue;
+    stats.scored_from = std::max(stats.scored_from, impl_->first_scored(sequence));
+  }
   return stats;
+}
+
+int64_t CacheManager::Impl::first_scored(const CachedSequence& sequence) const {
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    if (policies.layer(layer).needs.attention) return sequence.scored_from;
+  }
+  return 0;
 }
 
 KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
@@ -160,6 +172,8 @@ KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
   for (const CachedSequence& sequence : sequences) {
     if (!sequence.live) continue;
     layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].max_seen);
+    const int32_t budget = sequence.layers[i].schedule.budget;
+    if (budget != kUnlimited && (layer.budget == 0 || budget < layer.budget)) layer.budget = budget;
     for (const BlockEntry& e : sequence.layers[i].entries) {
       const int64_t first = int64_t{e.first_position} + e.slot_begin;
       const int64_t end = int64_t{e.first_position} + e.slot_end;

@@ -155,7 +155,9 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request) {
                       .length = sequence.length,
                       .before = sequence.budget,
                       .after = cache.plan.budget,
-                      .request = request};
+                      .request = request,
+                      .scored_from = cache.first_scored(sequence),
+                      .first_event = cache.ring.written()};
   for (const Impl::Plan::Layer& layer : cache.plan.layers) {
     fall.layer_pages.push_back(layer.pages);
     fall.pages += layer.pages;
@@ -240,7 +242,8 @@ KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t befo
                         .sequence = id.value_or(-1),
                         .length = length,
                         .before = before,
-                        .after = kUnlimited};
+                        .after = kUnlimited,
+                        .first_event = impl_->ring.written()};
   impl_->note_change(change);
   log.append_budget(length, kUnlimited);
   if (id && impl_->at(*id).length == length) impl_->lift(impl_->at(*id));
@@ -249,9 +252,12 @@ KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t befo
   return change;
 }
 
-std::vector<KvBudgetChange> CacheManager::budget_changes() const {
+std::vector<KvBudgetChange> CacheManager::budget_changes(int64_t from) const {
   const std::lock_guard lock(impl_->mutex);
-  return {impl_->budget_changes.begin(), impl_->budget_changes.end()};
+  const auto& all = impl_->budget_changes;  // by number, without gaps
+  const int64_t oldest = all.empty() ? 0 : all.front().number;
+  const int64_t skipped = std::clamp<int64_t>(from - oldest, 0, static_cast<int64_t>(all.size()));
+  return {all.begin() + skipped, all.end()};
 }
 
 }  // namespace paddock

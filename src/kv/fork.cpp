@@ -37,6 +37,7 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   }
   fork.budget = origin.budget;
   fork.has_fallen = origin.has_fallen;
+  fork.scored_from = origin.scored_from;
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

@@ -90,6 +90,7 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
+  sequence.scored_from = sequence.length;
   if (sequence.log != nullptr)
     sequence.log->reach(sequence.length);  // rules that share drop nothing
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {

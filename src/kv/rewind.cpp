@@ -114,6 +114,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     sequence.has_fallen = sequence.is_apart = false;
   }
   sequence.length = length;
+  sequence.scored_from = std::min(sequence.scored_from, length);
   if (length < sequence.prompt) sequence.prompt = 0;
   if (sequence.log != nullptr) sequence.log->cut(length);
   if (length < block_size && !sequence.has_fallen) sequence.is_apart = false;

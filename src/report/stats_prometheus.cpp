@@ -88,6 +88,8 @@ void print_layers(Printer& p, const KvStats& s) {
            [](const KvLayerStats& l) { return l.pages_pinned; });
   p.layers("tokens_resident", "gauge", "Positions whose keys and values are held.", s,
            [](const KvLayerStats& l) { return l.tokens_resident; });
+  p.layers("budget", "gauge", "Least budget in force, in positions; 0: none.", s,
+           [](const KvLayerStats& l) { return l.budget; });
   p.layers("bytes", "gauge", "Bytes of active pages.", s,
            [](const KvLayerStats& l) { return l.bytes; });
   p.layers("pages_allocated_total", "counter", "Pages taken.", s,
@@ -133,6 +135,11 @@ void print_totals(Printer& p, const KvStats& s) {
   p.single("prefix_hits_total", "counter", "Of them found.", s.prefix_hits);
   p.single("reclaim_regrets_total", "counter",
            "Blocks looked for in vain that had been reclaimed before.", s.reclaim_regrets);
+  p.single("budget_falls_total", "counter", "Falls of elastic rules' budgets.", s.budget_falls);
+  p.single("budget_lifts_total", "counter", "Budgets that a session's next turn took away.",
+           s.budget_lifts);
+  p.single("scored_from", "gauge", "Position from which on queries count in scores.",
+           s.scored_from);
   p.single("events_total", "counter", "Removals logged.", static_cast<int64_t>(s.events));
   p.single("events_lost_total", "counter", "Removals that the ring has overwritten.",
            static_cast<int64_t>(s.events_lost));

@@ -31,6 +31,7 @@ Json layer_json(const KvLayerStats& layer) {
   out["pages_peak"] = layer.pages_peak;
   out["tokens_resident"] = layer.tokens_resident;
   out["tokens_peak"] = layer.tokens_peak;
+  if (layer.layer >= 0) out["budget"] = layer.budget;
   out["bytes"] = layer.bytes;
   out["pages_allocated"] = layer.pages_allocated;
   out["pages_removed"] = std::move(removed);
@@ -63,10 +64,10 @@ std::string one_line(std::string text) {
 }
 
 std::string row(const std::string& name, const KvLayerStats& s, const std::string& policy) {
-  return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n", name,
-                     one_line(policy), s.pages_active, s.pages_peak, s.tokens_resident,
-                     s.bytes / kMiB, s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3,
-                     removals(s));
+  return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>7} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n",
+                     name, one_line(policy), s.pages_active, s.pages_peak, s.tokens_resident,
+                     s.budget == 0 ? "-" : std::to_string(s.budget), s.bytes / kMiB,
+                     s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
 }
 
 /// A policy of the host's own may have any bytes in its name and messages.
@@ -136,6 +137,9 @@ std::string to_json(const KvStats& stats) {
   out["prefix_lookups"] = stats.prefix_lookups;
   out["prefix_hits"] = stats.prefix_hits;
   out["reclaim_regrets"] = stats.reclaim_regrets;
+  out["budget_falls"] = stats.budget_falls;
+  out["budget_lifts"] = stats.budget_lifts;
+  out["scored_from"] = stats.scored_from;
   out["events"] = stats.events;
   out["events_lost"] = stats.events_lost;
   out["process_resident_bytes"] = stats.memory.resident_bytes;
@@ -206,6 +210,25 @@ std::string to_json(const KvEvent& event) {
   return dump(out);
 }
 
+std::string to_json(const KvBudgetChange& change) {
+  const auto budget = [](int32_t positions) {
+    return positions == kUnlimited ? Json(nullptr) : Json(positions);
+  };
+  const Json out = {{"event", "budget"},
+                    {"number", change.number},
+                    {"step", change.step},
+                    {"sequence", change.sequence},
+                    {"length", change.length},
+                    {"before", budget(change.before)},
+                    {"after", budget(change.after)},
+                    {"request", change.request},
+                    {"scored_from", change.scored_from},
+                    {"first_event", change.first_event},
+                    {"pages", change.pages},
+                    {"layer_pages", change.layer_pages}};
+  return out.dump();
+}
+
 std::string to_table(const KvStats& stats) {
   std::string out = fmt::format(
       "KV cache: {} pages of {} bytes ({:.1f} MiB, {} positions of one layer each, {}), {} free; "
@@ -221,9 +244,9 @@ std::string to_table(const KvStats& stats) {
             ? ""
             : fmt::format(", {:.1f} MiB held by this process", stats.device.process_bytes / kMiB));
   }
-  out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>9} {:>9} {:>12} {:>9}  {}\n", "layer",
-                     "policy", "pages", "peak", "tokens", "MiB", "allocated", "keys read",
-                     "attn ms", "pages removed");
+  out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>7} {:>9} {:>9} {:>12} {:>9}  {}\n",
+                     "layer", "policy", "pages", "peak", "tokens", "budget", "MiB", "allocated",
+                     "keys read", "attn ms", "pages removed");
   for (const KvLayerStats& layer : stats.layers) {
     out += row(fmt::format("{}", layer.layer), layer, layer.policy);
   }
@@ -233,6 +256,14 @@ std::string to_table(const KvStats& stats) {
         "{} trim decisions took {:.2f} ms; {} answers overruled, {} filled up, {} slow\n",
         stats.total.trim_decisions, stats.policy_seconds * 1e3, stats.policy_violations,
         stats.policy_shortfalls, stats.policy_slow);
+  }
+  if (stats.budget_falls > 0) {
+    out += fmt::format("budgets fell {} times for want of pages, and were lifted {} times\n",
+                       stats.budget_falls, stats.budget_lifts);
+  }
+  if (stats.scored_from > 0) {
+    out += fmt::format("what was found in the cache brought no scores: they count from {} on\n",
+                       stats.scored_from);
   }
   if (stats.reservations_refused > 0) {
     out += fmt::format("{} times too few pages were free; a block takes {}, one in every layer\n",

@@ -100,3 +100,40 @@ fault("printers-031", "prometheus: newline in a label",
 fault("printers-032", "prometheus: pool pages and bytes swapped",
       '"Pages of the whole pool.", «s.pool_pages»);',
       "s.pool_bytes")
+
+# ---- budgets
+source("src/report/stats_text.cpp", "stats_test")
+fault("printers-033", 'JSON: the budget in force is what is resident',
+      'out["budget"] = «layer.budget»;',
+      'layer.tokens_resident')
+fault("printers-034", 'JSON: falls and lifts swapped',
+      'out["budget_falls"] = «stats.budget_falls»;',
+      'stats.budget_lifts')
+fault("printers-035", 'JSON: scored_from is the falls',
+      'out["scored_from"] = «stats.scored_from»;',
+      'stats.budget_falls')
+fault("printers-036", 'table: no budget is 0',
+      '«s.budget == 0» ? "-"',
+      'false')
+fault("printers-037", 'table: falls are not told',
+      'if («stats.budget_falls > 0») {',
+      'false')
+fault("printers-038", 'table: what was found is told where nothing was',
+      'if («stats.scored_from > 0») {',
+      'true')
+fault("printers-039", 'JSON change: no budget is a number',
+      'return «positions == kUnlimited» ? Json(nullptr)',
+      'false')
+fault("printers-040", 'JSON change: before is after',
+      '{"before", budget(«change.before»)},',
+      'change.after')
+fault("printers-041", 'JSON change: whose need it was is who gave',
+      '{"request", «change.request»},',
+      'change.sequence')
+source("src/report/stats_prometheus.cpp", "stats_test")
+fault("printers-042", 'prometheus: the budget in force is what is resident',
+      '{ return «l.budget»; });',
+      'l.tokens_resident')
+fault("printers-043", 'prometheus: falls are lifts',
+      '"Falls of elastic rules\' budgets.", «s.budget_falls»);',
+      's.budget_lifts')

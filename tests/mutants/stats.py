@@ -124,3 +124,36 @@ fault("stats-012", "ring: oldest() one too new when full",
 fault("stats-013", "ring keeps the oldest events, new ones are not stored",
       "if (!events_.empty()) events_",
       "if (MUT ? written_ < events_.size() : !events_.empty()) events_")
+
+# ---- budgets
+source("src/kv/cache_stats.cpp", "stats_test")
+fault("stats-040", 'no budget is a budget',
+      'if («budget != kUnlimited» && (layer.budget',
+      'true')
+fault("stats-041", "the budget in force is the last sequence's",
+      '(«layer.budget == 0 || budget < layer.budget»)) layer.budget',
+      'true')
+fault("stats-042", 'pins count among what scores',
+      'for (SequenceId id = 0; id < «config.max_sequences»; ++id) {',
+      'static_cast<SequenceId>(impl_->sequences.size())')
+fault("stats-043", 'positions found count where nothing scores',
+      'if («policies.layer(layer).needs.attention») return',
+      'true')
+source("src/kv/fall.cpp", "stats_test")
+fault("stats-044", 'changes from the second on',
+      '.begin() + «skipped»,',
+      'std::min<int64_t>(skipped + 1, static_cast<int64_t>(all.size()))')
+fault("stats-045", 'a change does not know its removals',
+      '.first_event = «cache.ring.written()»};',
+      'uint64_t{0}')
+fault("stats-046", 'a change does not know from where on scores count',
+      '.scored_from = «cache.first_scored(sequence)»,',
+      'int64_t{0}')
+source("src/kv/reuse.cpp", "stats_test")
+fault("stats-047", 'what was found counts as asked',
+      '«sequence.scored_from = sequence.length;»',
+      '')
+source("src/kv/rewind.cpp", "stats_test")
+fault("stats-048", 'what was taken back is still found',
+      'sequence.scored_from = «std::min(sequence.scored_from, length)»;',
+      'sequence.scored_from')

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "paddock/eviction.h"
 #include "paddock/stats.h"
 
 namespace paddock {
@@ -19,6 +20,7 @@ KvLayerStats layer_with(int32_t number, int64_t base) {
   layer.pages_peak = base + 4;
   layer.tokens_resident = base + 5;
   layer.tokens_peak = base + 6;
+  layer.budget = number < 0 ? 0 : base + 23;  // the total has none
   layer.bytes = (base + 7) * 1048576;
   layer.pages_allocated = base + 8;
   for (int32_t r = 0; r < kRemovalReasons; ++r) layer.pages_removed[r] = base + 10 + r;
@@ -53,6 +55,9 @@ KvStats distinct_stats() {
   s.prefix_lookups = 31;
   s.prefix_hits = 32;
   s.reclaim_regrets = 33;
+  s.budget_falls = 64;
+  s.budget_lifts = 65;
+  s.scored_from = 66;
   s.events = 34;
   s.events_lost = 35;
   s.memory = {36 * 1048576, 37};
@@ -92,9 +97,11 @@ TEST(Printed, TheSnapshotAsJson) {
   nlohmann::json first = layer_json(100);
   first["layer"] = 0;
   first["policy"] = "h2o:64";
+  first["budget"] = 123;
   nlohmann::json second = layer_json(200);
   second["layer"] = 1;
   second["policy"] = "sink:4+60";
+  second["budget"] = 223;
   const nlohmann::json expected = {{"block_size", 16},
                                    {"type", "bf16"},
                                    {"page_bytes", 2048},
@@ -115,6 +122,9 @@ TEST(Printed, TheSnapshotAsJson) {
                                    {"prefix_lookups", 31},
                                    {"prefix_hits", 32},
                                    {"reclaim_regrets", 33},
+                                   {"budget_falls", 64},
+                                   {"budget_lifts", 65},
+                                   {"scored_from", 66},
                                    {"events", 34},
                                    {"events_lost", 35},
                                    {"process_resident_bytes", 36 * 1048576},
@@ -140,17 +150,23 @@ TEST(Printed, TheSnapshotAsATable) {
   const std::string device =
       "cuda:0 (H100): 40.0 MiB reserved by this engine, 42.0 of 43.0 MiB free";
   const std::string columns =
-      "layer  policy               pages    peak   tokens       MiB allocated    keys read   attn "
-      "ms  pages removed\n";
+      "layer  policy               pages    peak   tokens  budget       MiB allocated    keys read "
+      "  attn ms  pages removed\n";
   const std::string rows =
-      "    0  h2o:64                 101     104      105    107.00       108          120     "
+      "    0  h2o:64                 101     104      105     123    107.00       108          120 "
+      "    "
       "600.0  capacity:110 window:111 policy_trim:112 sequence_end:113 preempt:114 user:115\n"
-      "    1  sink:4+60              201     204      205    207.00       208          220     "
+      "    1  sink:4+60              201     204      205     223    207.00       208          220 "
+      "    "
       "700.0  capacity:210 window:211 policy_trim:212 sequence_end:213 preempt:214 user:215\n"
-      "total                         701     704      705    707.00       708          720    "
+      "total                         701     704      705       -    707.00       708          720 "
+      "   "
       "1200.0  capacity:710 window:711 policy_trim:712 sequence_end:713 preempt:714 user:715\n";
   const std::string trims =
       "721 trim decisions took 250.00 ms; 15 answers overruled, 17 filled up, 18 slow\n";
+  const std::string budgets =
+      "budgets fell 64 times for want of pages, and were lifted 65 times\n"
+      "what was found in the cache brought no scores: they count from 66 on\n";
   const std::string refused =
       "11 times too few pages were free; a block takes 2, one in every layer\n";
   const std::string overflows =
@@ -159,13 +175,14 @@ TEST(Printed, TheSnapshotAsATable) {
   const std::string violation = "policy 'x': said nothing\n";
   KvStats stats = distinct_stats();
   EXPECT_EQ(to_table(stats), head + device + ", 41.0 MiB held by this process\n" + columns + rows +
-                                 trims + refused + overflows + violation);
+                                 trims + budgets + refused + overflows + violation);
   // What did not happen is not spoken of.
   stats.device.process_bytes = 0;
-  EXPECT_EQ(to_table(stats),
-            head + device + "\n" + columns + rows + trims + refused + overflows + violation);
+  EXPECT_EQ(to_table(stats), head + device + "\n" + columns + rows + trims + budgets + refused +
+                                 overflows + violation);
   stats.device.total_bytes = 0;
   stats.total.trim_decisions = stats.reservations_refused = 0;
+  stats.budget_falls = stats.scored_from = 0;
   stats.layers[0].kv_overflows = 0;
   stats.last_violation.clear();
   EXPECT_EQ(to_table(stats), head + columns + rows + overflows.substr(overflows.find('\n') + 1));
@@ -208,6 +225,9 @@ paddock_kv_pages_pinned{layer="1"} 203
 # TYPE paddock_kv_tokens_resident gauge
 paddock_kv_tokens_resident{layer="0"} 105
 paddock_kv_tokens_resident{layer="1"} 205
+# TYPE paddock_kv_budget gauge
+paddock_kv_budget{layer="0"} 123
+paddock_kv_budget{layer="1"} 223
 # TYPE paddock_kv_bytes gauge
 paddock_kv_bytes{layer="0"} 112197632
 paddock_kv_bytes{layer="1"} 217055232
@@ -267,6 +287,12 @@ paddock_kv_prefix_lookups_total 31
 paddock_kv_prefix_hits_total 32
 # TYPE paddock_kv_reclaim_regrets_total counter
 paddock_kv_reclaim_regrets_total 33
+# TYPE paddock_kv_budget_falls_total counter
+paddock_kv_budget_falls_total 64
+# TYPE paddock_kv_budget_lifts_total counter
+paddock_kv_budget_lifts_total 65
+# TYPE paddock_kv_scored_from gauge
+paddock_kv_scored_from 66
 # TYPE paddock_kv_events_total counter
 paddock_kv_events_total 34
 # TYPE paddock_kv_events_lost_total counter
@@ -291,7 +317,7 @@ paddock_kv_device_bytes{device="cuda:0 (H100)",kind="total"} 45088768
               text.substr(name, text.find(' ', name) - name));
     at = name;
   }
-  EXPECT_EQ(types, 33U);
+  EXPECT_EQ(types, 37U);
   stats.layers[0].policy = "a\\b\"c\nd";
   EXPECT_NE(to_prometheus(stats).find("policy=\"a\\\\b\\\"c\\nd\""), std::string::npos);
 }
@@ -361,6 +387,38 @@ TEST(Printed, AnEventAsJson) {
     EXPECT_EQ(printed().contains("rank"), event.reason == RemovalReason::kPolicyTrim);
     EXPECT_EQ(printed().contains("sufficient_budget"), printed().contains("rank"));
   }
+}
+
+TEST(Printed, ABudgetChangeAsJson) {
+  KvBudgetChange change{.number = 71,
+                        .step = 72,
+                        .sequence = 73,
+                        .length = 74,
+                        .before = 75,
+                        .after = 76,
+                        .request = 77,
+                        .scored_from = 78,
+                        .first_event = 79,
+                        .pages = 80,
+                        .layer_pages = {81, 82}};
+  nlohmann::json expected = {{"event", "budget"}, {"number", 71},  {"step", 72},
+                             {"sequence", 73},    {"length", 74},  {"before", 75},
+                             {"after", 76},       {"request", 77}, {"scored_from", 78},
+                             {"first_event", 79}, {"pages", 80},   {"layer_pages", {81, 82}}};
+  EXPECT_EQ(nlohmann::json::parse(to_json(change)), expected);
+  EXPECT_TRUE(to_json(change).starts_with("{\"event\":\"budget\",")) << to_json(change);
+  EXPECT_EQ(to_json(change).find('\n'), std::string::npos);
+  change.before = 0;  // 0 is a figure, no budget is none
+  expected["before"] = 0;
+  EXPECT_EQ(nlohmann::json::parse(to_json(change)), expected);
+  change.before = kUnlimited;
+  expected["before"] = nullptr;
+  EXPECT_EQ(nlohmann::json::parse(to_json(change)), expected);
+  change.before = 75;
+  change.after = kUnlimited;
+  expected["before"] = 75;
+  expected["after"] = nullptr;
+  EXPECT_EQ(nlohmann::json::parse(to_json(change)), expected);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Printers of the cache's statistics: names, values, and what the tools that read them say.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -93,6 +94,149 @@ TEST(Stats, AFullCacheMayHaveFreePages) {
   EXPECT_EQ(json["reservations_refused"], 1);
   EXPECT_EQ(busy_stats().reservations_refused, 0);
   EXPECT_EQ(to_table(busy_stats()).find("too few pages"), std::string::npos);
+}
+
+/// Some 48 positions of two layers, for rules that keep all while there is room.
+EngineOptions elastic_options(const std::string& policy, int32_t sequences = 1) {
+  EngineOptions options;
+  options.threads = 1;
+  options.max_sequences = sequences;
+  options.kv.block_size = 4;
+  options.kv.policy = policy;
+  static const int64_t page_bytes = Engine(Model::load(golden("gqa1-Q8_0.gguf")),
+                                           [] {
+                                             EngineOptions o;
+                                             o.threads = 1;
+                                             o.kv.block_size = 4;
+                                             return o;
+                                           }())
+                                        .kv_stats()
+                                        .page_bytes;
+  options.kv.budget_bytes = 24 * page_bytes;
+  return options;
+}
+
+GenerateOptions run_on_for(int32_t max_tokens) {
+  GenerateOptions options;
+  options.max_tokens = max_tokens;
+  options.ignore_stop_tokens = true;
+  return options;
+}
+
+TEST(Budgets, EveryChangeIsToldWithItsRemovals) {
+  Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), elastic_options("lru@every:8", 2));
+  const std::vector<TokenId> prompt = golden_tokens();
+  const RequestId first = engine.add(std::span(prompt).first(10), run_on_for(90));
+  const RequestId second = engine.add(std::span(prompt).subspan(5, 14), run_on_for(60));
+  std::vector<KvBudgetChange> told;
+  KvStats while_it_ran;
+  while (engine.step()) {
+    if (engine.kv_stats().sequences == 2) while_it_ran = engine.kv_stats();
+  }
+  for (const RequestId id : {first, second}) {
+    const GenerateResult result = engine.take(id).value();
+    EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+    int32_t before = kUnlimited;
+    for (const KvBudgetChange& change : result.budget_changes) {
+      EXPECT_EQ(change.before, before);
+      EXPECT_LT(change.after, before);
+      before = change.after;
+      told.push_back(change);
+    }
+  }
+  std::sort(told.begin(), told.end(), [](auto& a, auto& b) { return a.number < b.number; });
+  const std::vector<KvBudgetChange> changes = engine.kv_budget_changes();
+  ASSERT_GT(changes.size(), 1U);
+  ASSERT_EQ(told.size(), changes.size());
+  EXPECT_EQ(engine.kv_stats().budget_falls, static_cast<int64_t>(changes.size()));
+  EXPECT_EQ(engine.kv_stats().budget_lifts, 0);
+  int32_t least = kUnlimited;
+  for (size_t i = 0; i < changes.size(); ++i) {
+    const KvBudgetChange& change = changes[i];
+    EXPECT_EQ(to_json(change), to_json(told[i]));
+    EXPECT_EQ(change.number, static_cast<int64_t>(i));
+    EXPECT_EQ(change.length % 8, 0);
+    EXPECT_EQ(change.scored_from, 0);
+    EXPECT_TRUE(change.request == first || change.request == second);
+    least = std::min(least, change.after);
+    // What it removed follows: as many pages as came back, and nothing of it came before.
+    const auto is_its = [&](const KvEvent& event) {
+      return event.sequence == change.sequence && event.length == change.length &&
+             event.step == change.step;
+    };
+    const std::vector<KvEvent> events = engine.kv_events(change.first_event);
+    const auto end = std::find_if_not(events.begin(), events.end(), is_its);
+    EXPECT_EQ(end - events.begin(), change.pages);
+    EXPECT_GT(change.pages, 0);
+    EXPECT_EQ(change.layer_pages, (std::vector<int64_t>{change.pages / 2, change.pages / 2}));
+    if (change.first_event > 0) {
+      EXPECT_FALSE(is_its(engine.kv_events(change.first_event - 1)[0]));
+    }
+    const auto later = engine.kv_budget_changes(change.number + 1);
+    EXPECT_EQ(later.size(), changes.size() - i - 1);
+    EXPECT_TRUE(later.empty() || later[0].number == change.number + 1);
+  }
+  EXPECT_TRUE(engine.kv_budget_changes(1000).empty());
+  EXPECT_EQ(engine.kv_budget_changes(-5).size(), changes.size());
+  for (const KvLayerStats& layer : while_it_ran.layers) EXPECT_EQ(layer.budget, least);
+  EXPECT_EQ(while_it_ran.total.budget, 0);
+  EXPECT_EQ(engine.kv_stats().layers[0].budget, 0);  // nobody is under it
+}
+
+TEST(Budgets, TheLeastInForceIsShownLayerByLayer) {
+  EngineOptions options = elastic_options("0=h2o:32@every:16,1=sink:2+6", 2);
+  options.kv.budget_bytes = 0;
+  Engine fixed(Model::load(golden("gqa1-Q8_0.gguf")), options);
+  EXPECT_EQ(fixed.kv_stats().layers[0].budget, 0);
+  const SessionId any = fixed.open_session();
+  EXPECT_EQ(fixed.kv_stats().layers[0].budget, 32);
+  EXPECT_EQ(fixed.kv_stats().layers[1].budget, 0);  // a window is no budget
+  fixed.close_session(any);
+
+  Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), elastic_options("0=full,1=lru@every:8"));
+  const std::vector<TokenId> tokens = golden_tokens();
+  const SessionId session = engine.open_session();
+  engine.generate(session, std::span(tokens).first(12), run_on_for(20));
+  EXPECT_TRUE(engine.kv_budget_changes().empty());
+  EXPECT_EQ(engine.kv_stats().layers[1].budget, 0);  // it has given nothing up
+  engine.generate(session, std::span(tokens).first(2), run_on_for(30));
+  const std::vector<KvBudgetChange> changes = engine.kv_budget_changes();
+  ASSERT_FALSE(changes.empty());
+  EXPECT_EQ(engine.kv_stats().layers[0].budget, 0);
+  EXPECT_EQ(engine.kv_stats().layers[1].budget, changes.back().after);
+  engine.check_integrity();
+}
+
+TEST(Budgets, ScoresCountFromWhereAPrefixWasFound) {
+  const std::vector<TokenId> tokens = golden_tokens();
+  const auto scored_from = [&](const std::string& policy) {
+    Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), elastic_options(policy, 2));
+    const SessionId first = engine.open_session();
+    engine.feed(first, std::span(tokens).first(18));
+    EXPECT_EQ(engine.kv_stats().scored_from, 0) << policy;
+    const Pin pin = engine.pin(std::span(tokens).first(18));  // asks nothing
+    EXPECT_EQ(pin.tokens, 16) << policy;
+    EXPECT_EQ(engine.kv_stats().scored_from, 0) << policy;
+    engine.unpin(pin.id);
+    const SessionId second = engine.open_session();
+    const GenerateResult r = engine.generate(second, std::span(tokens).first(18), run_on_for(2));
+    EXPECT_EQ(r.cached_tokens, 16) << policy;
+    const int64_t from = engine.kv_stats().scored_from;
+    // What it gives up then says so.
+    engine.close_session(first);
+    const GenerateResult more = engine.generate(second, std::span(tokens).first(8), run_on_for(40));
+    for (const KvBudgetChange& change : more.budget_changes) {
+      EXPECT_EQ(change.scored_from, from) << policy;
+    }
+    EXPECT_EQ(more.budget_changes.empty(), policy == "full") << policy;
+    engine.truncate(second, 0);
+    EXPECT_EQ(engine.kv_stats().scored_from, 0) << policy;
+    return from;
+  };
+  EXPECT_EQ(scored_from("lru@every:8"), 16);
+  EXPECT_EQ(scored_from("0=window@every:8,1=h2o@every:8"), 16);
+  EXPECT_EQ(scored_from("knorm@every:8"), 0);  // norms are there for whoever lists the page
+  EXPECT_EQ(scored_from("full"), 0);
 }
 
 /// Every sample of `before` three times, a minute each, then every sample of `after`.
