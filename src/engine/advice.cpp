@@ -109,6 +109,16 @@ class Trial {
     }
   }
 
+  /// Positions that a layer keeps under a rule with a budget.
+  int64_t kept(const std::string& spec) const {
+    const LayerRule rule = parse(spec).layer(0);
+    return rule.trims() ? rule.schedule.budget : rule.visibility.sinks + rule.visibility.window;
+  }
+  /// And what one sequence finds room for.
+  int64_t pool_positions() const {
+    return pool_pages(base_) / config_.n_layers * base_.kv.block_size;
+  }
+
  private:
   PolicyMap parse(const std::string& spec) const {
     return PolicyMap::parse(spec, config_.n_layers);
@@ -159,6 +169,27 @@ std::optional<Proposal> policy(const Trial& trial, const EngineOptions& options,
   return std::nullopt;
 }
 
+/// A rule that keeps what there is room for, and gives up only what it must.
+std::optional<Proposal> elastic_policy(const Trial& trial, const EngineOptions& options,
+                                       int64_t positions) {
+  const int32_t every = std::max(8, options.kv.block_size);
+  for (const std::string& spec : {std::string("lru"), fmt::format("lru@every:{}", every)}) {
+    if (spec == trial.base().kv.policy || !trial.usable(options, spec, positions)) continue;
+    Proposal proposal;
+    proposal.policy = spec;
+    return proposal;
+  }
+  return std::nullopt;
+}
+
+/// Rules with a budget help little where no larger pool can be had, and where they would keep less
+/// than half of this one.
+bool helps(const Trial& trial, const std::optional<Proposal>& fixed, bool can_be_raised) {
+  if (!fixed) return false;
+  if (!trial.policies().has_unbounded_layer()) return true;  // one was asked for
+  return can_be_raised && 2 * trial.kept(*fixed->policy) >= trial.pool_positions();
+}
+
 /// The same options with ever smaller batches.
 std::vector<EngineOptions> smaller_batches(EngineOptions options) {
   std::vector<EngineOptions> out;
@@ -172,8 +203,12 @@ std::vector<EngineOptions> smaller_batches(EngineOptions options) {
 std::vector<Proposal> within_context(const Trial& trial, int64_t positions) {
   std::vector<Proposal> out;
   const EngineOptions& base = trial.base();
-  if (const auto found = trial.budget(base, positions)) out.push_back(*found);
-  const auto other = policy(trial, base, positions, false);
+  const auto raised = trial.budget(base, positions);
+  if (raised) out.push_back(*raised);
+  auto other = policy(trial, base, positions, false);
+  if (!helps(trial, other, raised.has_value())) {
+    if (const auto elastic = elastic_policy(trial, base, positions)) other = elastic;
+  }
   if (other) out.push_back(*other);
   const auto smaller = smaller_batches(base);
   const auto works = [&](const EngineOptions& options) {

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <charconv>
 #include <numeric>
+#include <optional>
 
 #include "engine/advice.h"
 
@@ -61,6 +62,30 @@ bool parses(const std::string& rule, int32_t n_layers, int32_t block_size) {
   }
 }
 
+bool has_digit(std::string_view text) {
+  return text.find_first_of("0123456789") != std::string_view::npos;
+}
+
+/// Where no budget was given the rule without one is nearest, if it has such a form. `prefix`:
+/// "NAME:".
+std::optional<std::string> elastic_form(const std::string& prefix, std::string_view tail,
+                                        std::string_view options, int32_t n_layers,
+                                        int32_t block_size) {
+  std::string rule = prefix.substr(0, prefix.size() - 1);
+  if (rule == "sink") {
+    const size_t plus = std::min(tail.find('+'), tail.size());
+    if (!has_digit(tail.substr(0, plus)) || has_digit(tail.substr(plus))) return std::nullopt;
+    rule += fmt::format(":{}", number_in(tail.substr(0, plus), 4));
+  } else if (has_digit(tail)) {
+    return std::nullopt;
+  }
+  for (const std::string_view keep : {options, std::string_view()}) {
+    std::string text = rule + std::string(keep);
+    if (parses(text, n_layers, block_size)) return text;
+  }
+  return std::nullopt;
+}
+
 std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block_size) {
   if (parses(std::string(rule), n_layers, block_size)) return std::string(rule);
   const std::string_view head = rule.substr(0, rule.find('@'));
@@ -76,6 +101,9 @@ std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block
     tail = inner == std::string_view::npos ? "" : tail.substr(inner + 1);
   }
   const size_t plus = tail.find('+');
+  if (const auto elastic = elastic_form(prefix, tail, options, n_layers, block_size)) {
+    return *elastic;
+  }
   const int64_t budget = number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), 256);
   if (name == "sink") {
     const int64_t sinks = plus == std::string_view::npos ? 4 : number_in(tail.substr(0, plus), 4);

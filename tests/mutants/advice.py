@@ -99,7 +99,7 @@ fault("advice-031", "a budget of 64 unless said",
       "number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), «256»);",
       "64")
 fault("advice-032", "options are dropped although they could stay",
-      "for (const std::string_view keep : {«options», std::string_view()}) {",
+      "for (const std::string_view keep : {«options», std::string_view()}) { for (int64_t",
       "std::string_view()")
 fault("advice-033", "a pyramid is of nothing",
       'if («name == "pyramid"» || name == "cake") {',
@@ -188,3 +188,34 @@ fault("advice-057", "a context too short is a budget too small",
 fault("advice-058", "a single rule gets a budget and nothing else",
       "if (one && «!other.budget_bytes») proposals",
       "false")
+
+# ---- rules without a budget
+source("src/engine/advice.cpp", "advice_test")
+fault("advice-059", 'who asked for a budget is proposed a rule without one',
+      'if («!trial.policies().has_unbounded_layer()») return true;',
+      'false')
+fault("advice-060", 'a rule with a budget is as good where no larger pool can be had',
+      'return «can_be_raised» && 2',
+      'true')
+fault("advice-061", 'a rule that keeps little is as good',
+      'can_be_raised && «2 * trial.kept(*fixed->policy) >= trial.pool_positions()»;',
+      'true')
+fault("advice-062", 'the rule that failed is proposed again without a budget',
+      'if («spec == trial.base().kv.policy || !trial.usable(options, spec, positions)») continue; Proposal',
+      'spec == trial.base().kv.policy')
+source("src/engine/spec_repair.cpp", "advice_test")
+fault("advice-063", 'a rule that was given no budget gets one',
+      'if (const auto elastic = «elastic_form(prefix, tail, options, n_layers, block_size)») {',
+      'std::optional<std::string>()')
+fault("advice-064", 'a budget that was given is taken away',
+      '} else if («has_digit(tail)») {',
+      'false')
+fault("advice-065", 'sinks that were given become others',
+      'rule += fmt::format(":{}", «number_in(tail.substr(0, plus), 4)»);',
+      '5')
+fault("advice-066", 'a window that was given is taken away',
+      '|| «has_digit(tail.substr(plus))») return std::nullopt;',
+      'false')
+fault("advice-067", 'elastic forms lose their options',
+      'for (const std::string_view keep : {«options», std::string_view()}) { std::string text',
+      'std::string_view()')

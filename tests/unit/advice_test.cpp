@@ -341,6 +341,39 @@ TEST(Advice, ASmallerBatchAndARuleGoTogetherWhereNeitherAloneIsEnough) {
   EXPECT_EQ(attempt(with_proposal(o, both), 30, 4).reason, FinishReason::kLength);
 }
 
+TEST(Advice, WhereNoFixedBudgetFitsARuleIsProposedThatGivesUpWhatItMust) {
+  const auto elastic = [](const EngineOptions& o) {
+    const Attempt first = attempt(o, 20, 100);
+    std::string text;
+    for (const Proposal& p : first.proposals) {
+      if (!p.policy || !p.policy->starts_with("lru") || p.policy->starts_with("lru:")) continue;
+      text = *p.policy;
+      EXPECT_EQ(attempt(with_proposal(o, p), 20, 100).reason, FinishReason::kLength) << text;
+    }
+    return text;
+  };
+  // The room of an interval is a fixed rule's to keep free: of 80 positions it would keep eight.
+  EXPECT_EQ(elastic(options("full", 80, 200, 128)), "lru");
+  EXPECT_EQ(elastic(options("full", 28, 200, 128)), "lru@every:8");
+  EXPECT_EQ(elastic(options("0=full,*=lru", 100, 200, 128)), "lru");
+  // Whoever asked for a budget has it.
+  EXPECT_EQ(elastic(options("window:300", 80, 200, 128)), "");
+
+  // One that keeps half of the pool is as good, as long as a larger pool would keep all.
+  LlamaConfig config = tiny()->data().config;
+  config.context_length = 1000;
+  const EngineSetup setup = outline(*tiny(), options("full", 180, 300, 128));
+  const auto found = [&](uint64_t positions) {
+    return to_text(propose(config, setup,
+                           {.positions = 250,
+                            .least = 200,
+                            .max_bytes = positions * kPositionBytes,
+                            .running = true}));
+  };
+  EXPECT_EQ(found(260), "raise kv.budget_bytes to 32256, or kv.policy h2o:104 fits now");
+  EXPECT_EQ(found(190), "kv.policy lru fits now");
+}
+
 std::string first_policy(const Attempt& a) {
   for (const Proposal& p : a.proposals) {
     if (p.policy && !p.batch_size) return *p.policy;
@@ -445,8 +478,20 @@ TEST(Advice, AWrongSpecGetsAValidOneForThisModel) {
   };
   EXPECT_EQ(proposed("h2p:64"), "h2o:64");
   EXPECT_EQ(proposed("sinks:4+20"), "sink:4+20");
-  EXPECT_EQ(proposed("sink:20@recent:4"), "sink:4+20");
-  EXPECT_EQ(proposed("window:"), "window:256");
+  EXPECT_EQ(proposed("sink:20@recent:4"), "sink:20");  // less is changed than for sink:4+20
+  // Where no budget was given, the rule without one is nearest.
+  EXPECT_EQ(proposed("window:"), "window");
+  EXPECT_EQ(proposed("lru:"), "lru");
+  EXPECT_EQ(proposed("lur"), "lru");
+  EXPECT_EQ(proposed("lru:many@every:8"), "lru@every:8");
+  EXPECT_EQ(proposed("h2o:@min:9999999999"), "h2o");
+  EXPECT_EQ(proposed("sunk:4"), "sink:4");
+  EXPECT_EQ(proposed("sink:4+"), "sink:4");
+  EXPECT_EQ(proposed("sink:+20"), "sink:4+20");
+  EXPECT_EQ(proposed("sink:"), "sink:4+256");
+  EXPECT_EQ(proposed("pyramid:tovo"), "pyramid:tova");
+  EXPECT_EQ(proposed("0=lru:,*=full"), "0=lru,1=full");
+  EXPECT_EQ(proposed("random"), "random:256");
   EXPECT_EQ(proposed("snapkv"), "snapkv:256");
   EXPECT_EQ(proposed("h2o:64@min:32"), "h2o:64");
   EXPECT_EQ(proposed("full:3"), "full");
