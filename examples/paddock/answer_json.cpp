@@ -27,6 +27,14 @@ Json logprobs_json(const paddock::GenerateResult& result) {
   return out;
 }
 
+Json changes_json(const std::vector<paddock::KvBudgetChange>& changes) {
+  Json out = Json::array();
+  for (const paddock::KvBudgetChange& change : changes) {
+    out.push_back(Json::parse(paddock::to_json(change)));
+  }
+  return out;
+}
+
 }  // namespace
 
 Json answer_json(const paddock::GenerateResult& result, uint64_t seed, bool logprobs,
@@ -37,6 +45,7 @@ Json answer_json(const paddock::GenerateResult& result, uint64_t seed, bool logp
               {"finish_reason", paddock::finish_reason_name(result.finish_reason)},
               {"seed", seed},
               {"timings", timings_json(result.timings)}};
+  if (!result.budget_changes.empty()) out["budget_changes"] = changes_json(result.budget_changes);
   if (kv != nullptr) out["kv"] = Json::parse(paddock::to_json(*kv));
   if (logprobs) out["logprobs"] = logprobs_json(result);
   if (!result.error.empty()) out["error"] = result.error;

@@ -196,7 +196,7 @@ class Chat {
     if (name == "stats") {
       note(stats());
     } else if (name == "kv") {
-      note(paddock::to_table(engine_.kv_stats()));
+      note(stats_text(engine_));
     } else if (name == "policy" && argument.empty()) {
       note(fmt::format("{}\n", engine_.options().kv.policy));
     } else if (name == "help") {
@@ -258,7 +258,7 @@ int run(const Args& args) {
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
-  events.begin();
+  events.begin(*engine);
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (!args.engine.json) {
@@ -293,7 +293,7 @@ int run(const Args& args) {
   all_taken &= chat->all_taken();
   watch.reset();
   events.close();
-  if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
+  if (args.report.stats) note(fmt::format("\n{}", stats_text(*engine)));
   return all_taken ? 0 : 1;
 }
 

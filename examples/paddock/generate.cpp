@@ -69,7 +69,7 @@ int run(const Args& args) {
              {.add_bos = true, .parse_special = !args.no_special});
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
-  events.begin();
+  events.begin(*engine);
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   options.deadline = deadline_in(args.timeout);
@@ -93,7 +93,7 @@ int run(const Args& args) {
     print("\n");
   }
   events.close();
-  if (args.report.stats) note(fmt::format("\n{}", paddock::to_table(stats)));
+  if (args.report.stats) note(fmt::format("\n{}", stats_text(*engine)));
   if (result.finish_reason == paddock::FinishReason::kError) {
     complain(fmt::format("error: {}", result.error));
     return 1;

@@ -22,11 +22,15 @@ class KvNotes {
   std::string news(int64_t positions, const std::function<int64_t(int64_t)>& turn_of = {});
 
  private:
+  /// What became of budgets since the last call; empty if nothing.
+  std::string budgets();
   std::string remedy(int64_t positions) const;
 
   const paddock::Engine& engine_;
   std::string policy_;
-  uint64_t next_ = 0;       // event
+  uint64_t next_ = 0;        // event
+  int64_t next_change_ = 0;  // of a budget
+  bool has_lost_ = false;    // which was said
   int64_t pages_ = 0;       // that rules have taken so far
   std::string remedy_for_;  // the rule whose remedy was said
 };

@@ -13,9 +13,36 @@ namespace cli {
 
 void KvReportArgs::add_to(Options& options) {
   options.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
-  options.add("--kv-events", events, "write every removal to this file, as JSON lines")
+  options
+      .add("--kv-events", events,
+           "write every removal and every budget change to this file, as JSON lines")
       .output_file();
   options.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
+}
+
+std::string stats_text(const paddock::Engine& engine) {
+  constexpr size_t kMostRows = 16;
+  std::string text = paddock::to_table(engine.kv_stats());
+  const std::vector<paddock::KvBudgetChange> changes = engine.kv_budget_changes();
+  if (changes.empty()) return text;
+  const auto budget = [](int32_t positions) {
+    return positions == paddock::kUnlimited ? "-" : std::to_string(positions);
+  };
+  text += fmt::format("{:>10} {:>9} {:>9} {:>7} {:>7} {:>7}  {}\n", "budgets at", "sequence",
+                      "positions", "before", "after", "pages", "for");
+  for (size_t i = 0; i < std::min(changes.size(), kMostRows); ++i) {
+    const paddock::KvBudgetChange& c = changes[i];
+    const std::string whom = c.after == paddock::kUnlimited ? "its next turn"
+                             : c.request == 0               ? "text that is fed"
+                                                            : fmt::format("request {}", c.request);
+    text +=
+        fmt::format("{:>10} {:>9} {:>9} {:>7} {:>7} {:>7}  {}\n", fmt::format("step {}", c.step),
+                    c.sequence, c.length, budget(c.before), budget(c.after), c.pages, whom);
+  }
+  if (changes.size() > kMostRows) {
+    text += fmt::format("{:>10} changes more\n", changes.size() - kMostRows);
+  }
+  return text;
 }
 
 EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) : path_(path) {
@@ -29,14 +56,29 @@ EventFile::EventFile(const std::string& path, paddock::EngineOptions& options) :
   // Whole lines at once: whatever ends the process, the file ends with a line.
   std::setvbuf(file_, nullptr, _IONBF, 0);
   options.kv.on_event = [this](const paddock::KvEvent& event) {
-    const std::string line = paddock::to_json(event) + "\n";
-    if (error_ == 0 && std::fwrite(line.data(), 1, line.size(), file_) < line.size()) {
-      error_ = errno;
-    }
+    write_changes(event.number);
+    write(paddock::to_json(event));
   };
 }
 
-void EventFile::begin() {
+void EventFile::write(const std::string& json) {
+  const std::string line = json + "\n";
+  if (error_ == 0 && std::fwrite(line.data(), 1, line.size(), file_) < line.size()) {
+    error_ = errno;
+  }
+}
+
+void EventFile::write_changes(uint64_t number) {
+  if (engine_ == nullptr) return;
+  for (const paddock::KvBudgetChange& change : engine_->kv_budget_changes(next_change_)) {
+    if (change.first_event > number) return;
+    write(paddock::to_json(change));
+    next_change_ = change.number + 1;
+  }
+}
+
+void EventFile::begin(const paddock::Engine& engine) {
+  engine_ = &engine;
   // A pipe or a device has nothing to cut off, and says so.
   if (file_ != nullptr && ftruncate(fileno(file_), 0) != 0 && errno != EINVAL) error_ = errno;
 }
@@ -47,6 +89,8 @@ EventFile::~EventFile() {
 
 void EventFile::close() {
   if (file_ == nullptr) return;
+  write_changes(UINT64_MAX);  // lifts that no removal followed
+  engine_ = nullptr;
   if (std::fclose(file_) != 0 && error_ == 0) error_ = errno;
   file_ = nullptr;
   if (error_ != 0) {

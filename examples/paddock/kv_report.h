@@ -18,20 +18,31 @@ struct KvReportArgs {
   void add_to(Options& options);
 };
 
-/// Writes each removal as one line of JSON.
+/// What --kv-stats prints: the table, and when and for whom budgets of elastic rules fell.
+std::string stats_text(const paddock::Engine& engine);
+
+/// Writes each removal, and each change of an elastic rule's budget, as one line of JSON: a fall
+/// stands before what it removed.
 class EventFile {
  public:
   /// Hooks itself into `options` if a path is given; throws if the file cannot be written.
   EventFile(const std::string& path, paddock::EngineOptions& options);
   ~EventFile();
   /// Empties the file: once nothing can be refused any more, so that a wrong option costs nothing.
-  void begin();
+  /// The engine must be there until close().
+  void begin(const paddock::Engine& engine);
   /// Throws if something could not be written.
   void close();
 
  private:
+  void write(const std::string& json);
+  /// Budget changes that came before a removal of this number.
+  void write_changes(uint64_t number);
+
   std::string path_;
   std::FILE* file_ = nullptr;
+  const paddock::Engine* engine_ = nullptr;
+  int64_t next_change_ = 0;
   int error_ = 0;  // errno of the first write that failed
 };
 

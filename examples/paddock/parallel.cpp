@@ -188,9 +188,34 @@ class Ended {
   std::deque<Answer> answers_;
 };
 
+/// What answers had to give up, all together.
+struct Falls {
+  int64_t answers = 0, changes = 0;
+  int64_t earliest = INT64_MAX;  // length at which one of them began to lose
+  int32_t least = paddock::kUnlimited;
+
+  void add(const std::vector<paddock::KvBudgetChange>& its) {
+    int64_t n = 0;
+    for (const paddock::KvBudgetChange& change : its) {
+      if (change.after == paddock::kUnlimited) continue;
+      ++n;
+      earliest = std::min(earliest, change.length);
+      least = std::min(least, change.after);
+    }
+    answers += n > 0 ? 1 : 0;
+    changes += n;
+  }
+  std::string text() const {
+    return fmt::format(
+        "{} answers gave pages up for others or themselves, the first at {} positions; in {} falls "
+        "their budgets came down to {} positions per layer",
+        answers, earliest, changes, least);
+  }
+};
+
 /// Prints what became of an answer. Whether it went well.
 bool print_answer(size_t index, const paddock::GenerateOptions& options,
-                  const paddock::RequestHandle& handle) {
+                  const paddock::RequestHandle& handle, Falls& falls) {
   Json out = {{"index", index}};
   if (options.n > 1) out["answer"] = handle.index();
   bool good = false;
@@ -202,6 +227,7 @@ bool print_answer(size_t index, const paddock::GenerateOptions& options,
     out["miss"] = Json::parse(paddock::to_json(result.miss));
     out["trims"] = result.trims;
     out["preemptions"] = result.preemptions;
+    falls.add(result.budget_changes);
     good = result.finish_reason != paddock::FinishReason::kError;
   } catch (const paddock::Error& e) {  // refused, or the device failed
     out["finish_reason"] = paddock::finish_reason_name(paddock::FinishReason::kError);
@@ -223,13 +249,14 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   engine_options.max_sequences = static_cast<int32_t>(std::min<int64_t>(job.sequences, left));
   EventFile events(report.events, engine_options);
   const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
-  events.begin();
+  events.begin(*engine);
   sampling.report_seed(job.defaults.sampling);
   const InterruptGuard guard(*engine);
   std::optional<Watch> watch;
   if (report.watch) watch.emplace(*engine);
 
   bool all_good = true;
+  Falls falls;
   Ended ended;
   paddock::EngineRunner runner(engine);
   const auto submit_all = [&](paddock::Engine&) {
@@ -245,12 +272,13 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   runner.call(submit_all);  // before its first step: what comes first depends on no thread's luck
   for (; left > 0; --left) {
     const Ended::Answer answer = ended.pop();
-    all_good = print_answer(answer.ask, asks[answer.ask].options, answer.handle) && all_good;
+    all_good = print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) && all_good;
   }
   runner.shutdown(paddock::EngineRunner::Shutdown::kDrain);
   watch.reset();
   events.close();
-  if (report.stats) note(fmt::format("\n{}", paddock::to_table(engine->kv_stats())));
+  if (report.stats) note(fmt::format("\n{}", stats_text(*engine)));
+  if (falls.answers > 0) note(fmt::format("paddock: {}\n", falls.text()));
   return all_good ? 0 : 1;
 }
 

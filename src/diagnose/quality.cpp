@@ -158,7 +158,7 @@ void QualityMeter::Impl::check_room(int64_t tokens) const {
     if (setup.options.context < tokens) continue;  // likewise
     const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
     const auto needed =
-        static_cast<uint64_t>(std::max(min_pages(setup), pages_needed(setup, tokens)));
+        static_cast<uint64_t>(std::max(min_pages(setup), least_pages_needed(setup, tokens)));
     const uint64_t has = runner.engine != nullptr ? runner.engine->options().kv.budget_bytes
                                                   : runner.options.kv.budget_bytes;
     budget.budget_bytes = std::max(budget.budget_bytes.value_or(0), needed * page_bytes);

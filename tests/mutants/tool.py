@@ -86,7 +86,7 @@ fault("tool-025", "no remedy is told",
       "return «text + remedy(positions)»;",
       "text")
 fault("tool-026", "full is a remedy even where it does not fit",
-      'engine_.check_kv_policy("full", «positions»);',
+      'engine_.check_kv_policy("full", «wanted»);',
       "0")
 fault("tool-027", "the remedy keeps the rule",
       '«whole.policy = "full";»',
@@ -416,8 +416,8 @@ fault("tool-130", "a key that nobody knows is lost without a word",
       "«line.check_done();»",
       "")
 fault("tool-131", "a request that was refused is no failure",
-      "all_good = «print_answer(answer.ask, asks[answer.ask].options, answer.handle) && all_good»;",
-      "print_answer(answer.ask, asks[answer.ask].options, answer.handle) || all_good")
+      "all_good = «print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) && all_good»;",
+      "print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) || all_good")
 fault("tool-132", "all answers of a line have its seed",
       "options.sampling.seed + «static_cast<uint64_t>(handle.index())»;",
       "0")
@@ -450,3 +450,60 @@ fault("tool-160", "an empty argument that is no value is left to the parser",
 fault("tool-161", "an empty value of an option is refused as no option's",
       "is_value = option != nullptr && «option->get_items_expected_max() > 0»;",
       "false")
+
+# ---- rules without a budget
+source("examples/paddock/kv_report.cpp", "cli_test:CliElastic.*")
+fault("tool-162", 'the file has no budget changes',
+      '«write_changes(event.number);»',
+      '')
+fault("tool-163", 'a change stands behind what it removed',
+      'if («change.first_event > number») return;',
+      'change.first_event >= number')
+fault("tool-164", 'a change is written again and again',
+      '«next_change_ = change.number + 1;»',
+      '')
+fault("tool-165", 'changes that no removal followed are lost',
+      '«write_changes(UINT64_MAX);»',
+      '')
+fault("tool-166", 'the rows have after and before swapped',
+      'budget(«c.before»), budget(c.after), c.pages',
+      'c.after')
+fault("tool-167", 'rows of budgets where there are none',
+      'if («changes.empty()») return text;',
+      'false')
+fault("tool-168", 'no budget is a number',
+      'return «positions == paddock::kUnlimited» ? "-"',
+      'false')
+source("examples/paddock/kv_notes.cpp", "cli_test:CliElastic.*")
+fault("tool-169", 'every first fall is one more',
+      '«has_lost_ = true;»',
+      '')
+fault("tool-170", 'what was said of budgets is said again',
+      '«next_change_ = change.number + 1;» if (change.after',
+      '')
+fault("tool-171", 'nothing is said of budgets',
+      '«text += budgets;»',
+      '')
+fault("tool-172", 'a larger pool is proposed with full for rules that need none',
+      'if («!keeps_all») whole.policy',
+      'true')
+fault("tool-173", 'fixed rules are taken for elastic ones',
+      'if («!policy->is_elastic()») return 0;',
+      'false')
+fault("tool-174", 'a lift is told as a fall',
+      'if («change.after == paddock::kUnlimited») { text',
+      'false')
+source("examples/paddock/answer_json.cpp", "cli_test:CliElastic.*")
+fault("tool-175", 'answers do not tell what they gave up',
+      'if («!result.budget_changes.empty()») out',
+      'false')
+source("examples/paddock/parallel.cpp", "cli_test:CliElastic.*")
+fault("tool-176", 'the least budget is the largest',
+      'least = «std::min(least, change.after)»;',
+      'std::max(least == paddock::kUnlimited ? 0 : least, change.after)')
+fault("tool-177", 'every answer has given something up',
+      'answers += «n > 0 ? 1 : 0»;',
+      'n > 0 ? 2 : 0')
+fault("tool-178", 'falls of one answer count once',
+      'changes += «n»;',
+      'n > 0 ? 1 : 0')
