@@ -87,6 +87,7 @@ bool Scheduler::release_pin() {
 void Scheduler::park(Request& request) {
   suspend_awaiting(request);
   request.sequence.park();
+  request.waits_for_pages = false;
   request.running = false;
   ++request.result.preemptions;
   ++preemptions_;

@@ -49,20 +49,22 @@ int64_t Scheduler::last_length(const Sequence& sequence, const Request* request)
   return std::min(context, sequence.length() + std::max<int64_t>(0, left - 1));
 }
 
-int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request) const {
+int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
+                              bool waiting_too) const {
   const int64_t at = sequence.computed() + cache_.reserved(sequence.tables());
   const int64_t interval = cache_.interval();
-  if (at % interval == 0) return 0;
-  const int64_t end = std::min(up_to_multiple(at, interval), last_length(sequence, request));
-  return cache_.pages_ahead(sequence.tables(), end);
+  // Whoever waits at a decision length comes before others that stand at one.
+  const bool waits = waiting_too && request != nullptr && request->waits_for_pages;
+  const int64_t next = at % interval == 0 && waits ? at + interval : up_to_multiple(at, interval);
+  return cache_.pages_ahead(sequence.tables(), std::min(next, last_length(sequence, request)));
 }
 
-int64_t Scheduler::pages_unclaimed(const Sequence& asking) const {
+int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too) const {
   int64_t pages = cache_.available_pages();
   for (const auto& request : requests_) {
     if (!request->running || request->finished || !request->sequence.is_open()) continue;
     if (&request->sequence == &asking) continue;
-    pages -= pages_owed(request->sequence, request.get());
+    pages -= pages_owed(request->sequence, request.get(), waiting_too);
   }
   return pages;
 }
@@ -76,8 +78,9 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
     return cache_.max_observed(sequence.tables(), static_cast<int32_t>(tokens));
   };
   const auto fits = [&](int64_t end) {
-    return cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last)) <=
-           pages;
+    const int64_t needed =
+        cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last));
+    return needed == 0 || needed <= pages;
   };
   if (fits(at + n)) return observed(n);
   // Chunks end where decisions may fall due.
@@ -139,6 +142,15 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
   const auto pages_for = [&](int64_t positions) {
     return (static_cast<int64_t>(ceil_div(positions, block)) + 1) * per_block;
   };
+  // Of what several list each needs a part.
+  const auto pages_beside = [&](const Member& member, int64_t positions) {
+    if (member.held.pages == 0) return pages_for(positions);
+    const double part = member.held.fair_pages / static_cast<double>(member.held.pages);
+    const int64_t kept = std::min(positions, member.held.positions);
+    const auto blocks = static_cast<double>(ceil_div(kept, block));
+    return static_cast<int64_t>(std::ceil(part * blocks * static_cast<double>(per_block))) +
+           pages_for(positions - kept);
+  };
   const auto fits = [&](double level) {
     int64_t needed = 0;
     for (const Member& member : all) {
@@ -147,8 +159,10 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
         const int64_t budget = budget_at(member, level);
         positions = std::min(positions, budget + std::max(interval, budget / 8));
       }
-      const int64_t most = std::max(pages_for(positions), member.gives ? 0 : member.pages_before);
-      needed += std::max<int64_t>(0, most - (member.held.pages - member.held.own_pages));
+      const int64_t own = pages_beside(member, positions);
+      const auto shared =
+          static_cast<int64_t>(static_cast<double>(member.held.pages) - member.held.fair_pages);
+      needed += member.gives ? own : std::max(own, member.pages_before - shared);
     }
     return needed <= pages;
   };
@@ -163,13 +177,13 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
 }
 
 int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
-  int64_t pages = cache_.available_pages();
+  double pages = static_cast<double>(cache_.available_pages());
   const auto blocks =
       static_cast<int64_t>(ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);
   for (const Member& member : all) {
-    pages += member.held.own_pages - blocks * cache_.growing_pages();
+    pages += member.held.fair_pages - static_cast<double>(blocks * cache_.growing_pages());
   }
-  return pages;
+  return static_cast<int64_t>(pages);
 }
 
 bool Scheduler::has_share(Request& newcomer) const {
@@ -179,36 +193,46 @@ bool Scheduler::has_share(Request& newcomer) const {
 }
 
 Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
-  const RequestId id = request == nullptr ? 0 : request->id;
   const int64_t interval = cache_.interval();
+  const int64_t before = pages_unclaimed(asking, true);
   std::vector<Member> all = members(asking, request);
+  std::vector<Member*> falling;
+  std::vector<CacheManager::Fall> falls;
+  std::vector<SequenceId> later;
+  std::vector<uint8_t> brings;
   Relief relief;
   int64_t missing = 0;  // pages that the last level turned out to be too high by
-  for (int32_t i = 0; i < kMostTries; ++i) {
-    const int64_t before = pages_unclaimed(asking);
-    if (before >= needed) return relief;
-    relief.others_will = false;
-    const auto level = find_level(all, pages_shared_out(all) - missing);
-    if (!level) return relief;
+  for (int32_t i = 0; i < kMostTries && before < needed; ++i) {
+    auto level = find_level(all, pages_shared_out(all) - missing);
+    if (!level && i == 0) return relief;
+    if (!level) level = 0;  // the floors
+    falling.clear();
+    falls.clear();
+    later.clear();
     for (Member& member : all) {
       const int64_t budget = budget_at(member, *level);
-      if (!member.gives || member.held.positions <= budget || member.held.own_pages == 0) continue;
-      Sequence& sequence = *member.sequence;
-      if (sequence.computed() % interval != 0 || cache_.reserved(sequence.tables()) > 0) {
-        relief.others_will |= member.sequence != &asking;
-        continue;
+      if (!member.gives || member.held.positions <= budget) continue;
+      const SequenceId id = member.sequence->tables();
+      if (cache_.length(id) % interval == 0 && cache_.reserved(id) == 0) {
+        falling.push_back(&member);
+        falls.push_back({id, static_cast<int32_t>(budget)});
+      } else if (member.sequence != &asking) {
+        later.push_back(id);
       }
-      const int64_t pages = cache_.plan_fall(sequence.tables(), static_cast<int32_t>(budget));
-      if (pages == 0) continue;  // others list all of it
-      const KvBudgetChange change = sequence.fall(id);
-      if (member.request != nullptr) member.request->result.budget_changes.push_back(change);
-      relief.any = true;
-      member.held = cache_.holdings(sequence.tables());
-      member.budget = budget;
-      member.demand = std::min(member.held.positions, budget) + interval;
     }
-    if (relief.others_will) return relief;
-    missing += std::max<int64_t>(needed - pages_unclaimed(asking), cache_.elastic_pages());
+    const int64_t back = cache_.plan_falls(falls, later, brings);
+    relief.others_will = !later.empty();
+    if (relief.others_will || before + back >= needed) break;
+    if (*level == 0) return relief;
+    missing += (needed - before - back) << i;
+  }
+  for (size_t i = 0; i < falls.size(); ++i) {
+    if (brings[i] == 0) continue;  // others go on to list all of it
+    cache_.plan_fall(falls[i].id, falls[i].budget);
+    const KvBudgetChange change = falling[i]->sequence->fall(request == nullptr ? 0 : request->id);
+    Request* const its = falling[i]->request;
+    if (its != nullptr) its->result.budget_changes.push_back(change);
+    relief.any = true;
   }
   return relief;
 }
@@ -232,7 +256,7 @@ bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
 bool Scheduler::host_makes_room(const Sequence& sequence, const Request* request, int64_t needed) {
   if (!on_pressure_ || !may_fall(request)) return false;
   const KvShortage shortage{request == nullptr ? 0 : request->id, needed,
-                            std::max<int64_t>(0, pages_unclaimed(sequence))};
+                            std::max<int64_t>(0, pages_unclaimed(sequence, true))};
   return on_pressure_(shortage) == KvRelief::kWait;
 }
 
@@ -244,8 +268,14 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
   bool is_asked = false;
   for (;;) {
     n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // steps end where it decides now
-    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
+    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
     if (fit > 0) return fit;
+    // Between two decision lengths it has pages for certain, whoever waits.
+    const int32_t owed = at % interval == 0
+                             ? 0
+                             : affordable_tokens(sequence, std::min(n, least), request,
+                                                 pages_unclaimed(sequence, false));
+    if (owed > 0) return owed;
     if (request != nullptr && request->wants_to_stop()) return 0;  // nobody gives for it
     if (stay_in_context(sequence, request) || park_idle()) continue;
     const int64_t needed = cache_.pages_ahead(sequence.tables(), end);
@@ -255,7 +285,7 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
     }
     const Relief relief = lower_budgets(sequence, request, needed);
     n = std::min(n, static_cast<int32_t>(sequence.max_next()));
-    const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence));
+    const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
     if (now > 0) return now;
     if (relief.others_will && request != nullptr) return 0;
     if (park_last(request)) continue;

@@ -47,6 +47,7 @@ struct Request {
   int64_t trims_before = 0;                               // of its session's sequence
   bool miss_asked = false;                                // why its text was not kept
   bool running = false;                                   // let in; else it waits, perhaps parked
+  bool waits_for_pages = false;                           // until others' budgets have fallen
   std::optional<Sampler> sampler;                         // once it has begun
   TextStream text;
   /// Becomes an entry of Engine::Impl::finished without an allocation.

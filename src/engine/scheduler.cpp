@@ -250,8 +250,10 @@ int64_t Scheduler::pages_obtainable() {
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
+  // What others have been promised is not listed.
+  const int64_t most = cache_.is_elastic() ? pages_unclaimed(sequence, true) : kUnlimited;
   cache_.list_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
-                     sequence.computed() == reached);
+                     sequence.computed() == reached, most);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
 }
 
@@ -360,6 +362,7 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   }
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);
+  request.waits_for_pages = got == 0 && cache_.is_elastic();
   if (got > 0) {
     const auto again = std::clamp<int64_t>(sequence.reached() - sequence.computed(), 0, got);
     batch.parts.push_back(

@@ -158,9 +158,10 @@ class Scheduler {
   /// How far it will grow at most, as far as is known.
   int64_t last_length(const Sequence& sequence, const Request* request) const;
   /// Pages that it is still to take up to its next decision length.
-  int64_t pages_owed(const Sequence& sequence, const Request* request) const;
+  /// (`waiting_too`: standing at one, and waiting for them, up to the next one.)
+  int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
   /// Pages that can be had, and are not owed to others.
-  int64_t pages_unclaimed(const Sequence& asking) const;
+  int64_t pages_unclaimed(const Sequence& asking, bool waiting_too) const;
   /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
   int32_t affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
                             int64_t pages) const;

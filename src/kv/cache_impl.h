@@ -177,8 +177,13 @@ struct CacheManager::Impl {
   /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
   /// taken.
   TrimSchedule schedule_for(int32_t layer, int32_t budget);
+  /// How many of the tree's nodes in `shared`, from `first` on, list no more than `max_pages` pages
+  /// that could be had.
+  int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
   /// Most tokens that a step may bring under an elastic rule.
   int64_t max_elastic(const LayerRule& rule, const BlockTable& table) const;
+  /// What plan_fall() asks, into `plan`.
+  void ask_layers(SequenceId id, int32_t budget);
   /// Drops what was planned, and goes by the schedules of the plan from now on.
   void carry_out(SequenceId id);
   /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
@@ -188,7 +193,11 @@ struct CacheManager::Impl {
   void note_change(const KvBudgetChange& change);
   /// Whether the sequence's table alone lists the page: dropped, it would be free, or kept and
   /// referenced by nobody.
-  bool is_own(int32_t page) const { return pool.references(page) == (node_of[page] < 0 ? 1 : 2); }
+  bool is_own(int32_t page) const { return listings(page) == 1; }
+  /// How many tables list it.
+  int32_t listings(int32_t page) const {
+    return pool.references(page) - (node_of[page] < 0 ? 0 : 1);
+  }
 
   KvLayerStats layer_stats(int32_t layer) const;
   /// From which position on queries count in its scores; 0 also where no rule measures attention.
@@ -253,6 +262,7 @@ struct CacheManager::Impl {
     std::vector<Layer> layers;  // [n_layers]
   };
   Plan plan;
+  std::vector<int32_t> droppings;  // [n_units] scratch of plan_falls(): how often it would leave
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of

@@ -94,6 +94,7 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   spared.reserve(longest);
   named.reserve(longest);
   plan.layers.assign(map.is_elastic() ? config.n_layers : 0, {});
+  droppings.assign(map.is_elastic() ? config.n_pages : 0, 0);
   for (int32_t layer = 0; layer < config.n_layers && map.is_elastic(); ++layer) {
     const LayerRule& rule = map.layer(layer);
     if (rule.is_elastic) plan.layers[layer].choices.reserve(max_entries(rule, config));

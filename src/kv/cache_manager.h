@@ -149,6 +149,7 @@ class CacheManager {
     int64_t most = 0;       // in the layer that has most
     int64_t pages = 0;
     int64_t own_pages = 0;  // that no other sequence lists
+    double fair_pages = 0;  // each shared in equal parts by those that list it
   };
   Holdings holdings(SequenceId id) const;
   /// Of a block's pages, those in layers of elastic rules.
@@ -159,6 +160,16 @@ class CacheManager {
   /// back: be free, or kept and referenced by nobody. Its length is a multiple of interval(), and
   /// nothing of it reserved.
   int64_t plan_fall(SequenceId id, int32_t budget);
+  /// A budget that may fall.
+  struct Fall {
+    SequenceId id;
+    int32_t budget;
+  };
+  /// Asks what would leave if several budgets fell, one after another. Returns how many pages would
+  /// come back. `brings[i]`: whether falls[i] would drop some that come back, at once or, as far as
+  /// those of `later` still list them, when theirs fall.
+  int64_t plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
+                     std::vector<uint8_t>& brings);
   /// Does what the last plan_fall() asked about, after which nothing has changed. `request`: whose
   /// need it is. What left stays away; the sequence shares no full blocks any more.
   KvBudgetChange fall(SequenceId id, int64_t request);
@@ -177,9 +188,9 @@ class CacheManager {
   /// after its last full block give way to a kept block that has them, too.
   /// Blocks are compared by their token ids: whatever else decides their contents is the same for
   /// all of a manager. Hits are counted if `counts`: not for warm-up, not for reading a parked
-  /// sequence again.
+  /// sequence again. Of pages that could be had, no more than `max_pages` are listed.
   int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
-                      bool counts);
+                      bool counts, int64_t max_pages = kUnlimited);
   /// Why the next block, in full before `max_positions`, is to be computed; counted as a miss, so
   /// asked once for a text. kNone: there is none to look for, or the sequence goes on in the middle
   /// of a block or after blocks of its own alone.

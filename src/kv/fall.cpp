@@ -60,6 +60,7 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
     for (const BlockEntry& e : table.entries) {
       held.pages += units;
       held.own_pages += impl_->is_own(e.page) ? units : 0;
+      held.fair_pages += static_cast<double>(units) / impl_->listings(e.page);
     }
     ++layers;
   }
@@ -111,36 +112,80 @@ int64_t CacheManager::plan_fall(SequenceId id, int32_t budget) {
     fail(ErrorCode::kInternal, "the budget of {} positions, {} reserved, cannot fall from {} to {}",
          sequence.length, sequence.reserved, sequence.budget, budget);
   }
-  cache.plan.sequence = id;
-  cache.plan.length = sequence.length;
-  cache.plan.budget = budget;
-  for (const PolicyMap::Sharers& group : cache.policies.sharers()) {
-    if (group.budget == kUnlimited) cache.work_out_shares(sequence, group, budget);
-  }
+  cache.ask_layers(id, budget);
   int64_t pages = 0;
-  for (int32_t layer = 0; layer < cache.config.n_layers; ++layer) {
-    const LayerRule& rule = cache.policies.layer(layer);
+  for (const Impl::Plan::Layer& planned : cache.plan.layers) pages += planned.pages;
+  return pages;
+}
+
+void CacheManager::Impl::ask_layers(SequenceId id, int32_t budget) {
+  const CachedSequence& sequence = at(id);
+  plan.sequence = id;
+  plan.length = sequence.length;
+  plan.budget = budget;
+  for (const PolicyMap::Sharers& group : policies.sharers()) {
+    if (group.budget == kUnlimited) work_out_shares(sequence, group, budget);
+  }
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    const LayerRule& rule = policies.layer(layer);
     if (!rule.is_elastic) continue;
-    Impl::Plan::Layer& planned = cache.plan.layers[layer];
+    Plan::Layer& planned = plan.layers[layer];
     const BlockTable& table = sequence.layers[layer];
-    planned.share = rule.shares ? cache.shares_of[layer] : budget;
-    planned.schedule = cache.schedule_for(layer, planned.share);
+    planned.share = rule.shares ? shares_of[layer] : budget;
+    planned.schedule = schedule_for(layer, planned.share);
     planned.choices.clear();
     planned.pages = 0;
     const int64_t excess = table.tokens - planned.schedule.budget;
     if (excess <= 0) continue;
-    cache.fill_view(sequence, layer, planned.schedule);
-    cache.ask(rule, cache.view_of(sequence, layer), excess);
-    planned.choices.assign(cache.choices.begin(), cache.choices.end());
-    planned.runner_up = cache.runner_up;
-    planned.runner_up_score = cache.runner_up_score;
-    for (const Impl::Choice& choice : planned.choices) {
-      if (cache.is_own(table.entries[choice.block].page)) {
-        planned.pages += cache.config.layout.page_units(layer);
+    fill_view(sequence, layer, planned.schedule);
+    ask(rule, view_of(sequence, layer), excess);
+    planned.choices.assign(choices.begin(), choices.end());
+    planned.runner_up = runner_up;
+    planned.runner_up_score = runner_up_score;
+    for (const Choice& choice : planned.choices) {
+      planned.pages +=
+          is_own(table.entries[choice.block].page) ? config.layout.page_units(layer) : 0;
+    }
+  }
+}
+
+int64_t CacheManager::plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
+                                 std::vector<uint8_t>& brings) {
+  Impl& cache = *impl_;
+  struct Dropping {
+    size_t fall;
+    int32_t page, units;
+  };
+  std::vector<Dropping> all;
+  brings.assign(falls.size(), 0);
+  for (size_t i = 0; i < falls.size(); ++i) {
+    plan_fall(falls[i].id, falls[i].budget);
+    for (int32_t layer = 0; layer < cache.config.n_layers; ++layer) {
+      if (!rule(layer).is_elastic) continue;
+      const std::span<const BlockEntry> entries = table(falls[i].id, layer);
+      for (const Impl::Choice& choice : cache.plan.layers[layer].choices) {
+        all.push_back({i, entries[choice.block].page, cache.config.layout.page_units(layer)});
       }
     }
-    pages += planned.pages;
   }
+  cache.plan.sequence = -1;
+  int64_t pages = 0;
+  for (const Dropping& d : all) {
+    if (++cache.droppings[d.page] == cache.listings(d.page)) pages += d.units;
+  }
+  const auto note_later = [&](int32_t step) {
+    for (const SequenceId id : later) {
+      for (const BlockTable& its : cache.at(id).layers) {
+        for (const BlockEntry& e : its.entries) cache.droppings[e.page] += step;
+      }
+    }
+  };
+  note_later(1);
+  for (const Dropping& d : all) {
+    brings[d.fall] |= cache.droppings[d.page] >= cache.listings(d.page) ? 1 : 0;
+  }
+  note_later(-1);
+  for (const Dropping& d : all) cache.droppings[d.page] = 0;
   return pages;
 }
 

@@ -74,7 +74,7 @@ PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tok
 }
 
 int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens,
-                                  int64_t max_positions, bool counts) {
+                                  int64_t max_positions, bool counts, int64_t max_pages) {
   CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
@@ -86,7 +86,14 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   }
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
-  impl_->tree.extend(tokens, max_positions / block_size, counts, sequence.shared);
+  int64_t max_blocks = max_positions / block_size;
+  if (max_pages < available_pages()) {
+    impl_->tree.extend(tokens, max_blocks, false, sequence.shared);
+    max_blocks =
+        static_cast<int64_t>(known) + impl_->nodes_within(sequence.shared, known, max_pages);
+    sequence.shared.resize(known);
+  }
+  impl_->tree.extend(tokens, max_blocks, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
@@ -99,6 +106,21 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   for (size_t i = known; i < sequence.shared.size(); ++i) impl_->lock(sequence.shared[i], counts);
   impl_->note_pool_peak();
   return sequence.length - before;
+}
+
+int64_t CacheManager::Impl::nodes_within(std::span<const int32_t> shared, size_t first,
+                                         int64_t max_pages) const {
+  int64_t pages = 0;
+  for (size_t i = first; i < shared.size(); ++i) {
+    const std::span<const int32_t> its = tree.pages(shared[i]);
+    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+      if (its[layer] >= 0 && pool.is_reclaimable(its[layer])) {
+        pages += config.layout.page_units(layer);
+      }
+    }
+    if (pages > max_pages) return static_cast<int64_t>(i - first);
+  }
+  return static_cast<int64_t>(shared.size() - first);
 }
 
 std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {

@@ -295,7 +295,7 @@ fault("kv-147", "sinks stay apart after truncate()",
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
-      "impl_->tree.extend(tokens, «max_positions» / block_size,",
+      "int64_t max_blocks = «max_positions» / block_size;",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
       "«table.changes.note(table.n_entries());» for (size_t i = first",
@@ -307,7 +307,7 @@ fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
-      "max_positions / block_size, «counts», sequence.shared);",
+      "extend(tokens, max_blocks, «counts», sequence.shared);",
       "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
