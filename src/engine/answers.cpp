@@ -1,9 +1,22 @@
 // Several answers to one prompt: one computes it, the others begin as it is then.
 #include <algorithm>
+#include <new>
 
 #include "engine/scheduler.h"
 
 namespace paddock {
+namespace {
+
+/// Begins as the other one is, which may have lost something already.
+void begin_as(const Request& other, Request& request) noexcept {
+  request.sequence.fork(other.sequence);
+  try {
+    request.result.budget_changes = other.result.budget_changes;
+  } catch (const std::bad_alloc&) {  // it goes on without the list
+  }
+}
+
+}  // namespace
 
 bool Scheduler::is_needed(const Request& request) const {
   return request.awaited && std::any_of(requests_.begin(), requests_.end(), [&](const auto& other) {
@@ -32,7 +45,7 @@ void Scheduler::find_readers() {
 void Scheduler::share_prompt(const Request& request) {
   for (const auto& other : requests_) {
     if (other->awaits != &request) continue;
-    other->sequence.fork(request.sequence);
+    begin_as(request, *other);
     other->result.cached_tokens = other->result.prompt_tokens;
   }
 }
@@ -44,7 +57,7 @@ void Scheduler::hand_over(const Request& request) noexcept {
   for (const auto& other : requests_) {
     if (other == nullptr || other->first_answer != request.first_answer) continue;
     if (!other->running || other->finished || !other->is_new()) continue;
-    other->sequence.fork(request.sequence);
+    begin_as(request, *other);
     other->result.cached_tokens = other->sequence.computed();
     return;
   }
@@ -56,7 +69,7 @@ void Scheduler::suspend_awaiting(const Request& request) {
     if (other->first_answer != request.first_answer || other.get() == &request) continue;
     if (!other->running || other->finished || !other->is_new()) continue;
     other->sequence.park();
-    other->running = false;
+    other->running = other->waits_for_pages = false;
   }
 }
 

@@ -111,7 +111,8 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
     if (sequence.is_open()) {
       member.held = cache_.holdings(sequence.tables());
       member.budget = cache_.budget(sequence.tables());
-      known = member.held.positions + sequence.length() - sequence.computed();
+      const int64_t ahead = up_to_multiple(sequence.computed(), interval) - sequence.computed();
+      known = member.held.positions + std::max(ahead, sequence.length() - sequence.computed());
     }
     member.demand = std::min(known, member.budget) + interval;
     // What it had is read again as it was.

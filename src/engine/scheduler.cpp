@@ -125,7 +125,11 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
     (request->running ? any : waiting) = true;
     if (request->running && request->session == nullptr) ++live;
   }
-  if (!waiting) return;
+  // Whoever waits for pages comes before those that would take more of them.
+  const bool is_short = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {
+    return request->running && !request->finished && request->waits_for_pages;
+  });
+  if (!waiting || is_short) return;
   int64_t left = pages_obtainable();
   PromptReader reader;
   for (size_t i = 0; i < requests_.size(); ++i) {

@@ -98,6 +98,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     check_rewind(rule(layer), layer, sequence.layers[layer], length, block_size);
   }
   const std::lock_guard lock(impl_->mutex);
+  if (sequence.log != nullptr && is_elastic()) sequence.log->make_room(1);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = rule(layer);
     if (layer_rule.has_sinks() && length < layer_rule.splits_at()) {
@@ -116,7 +117,14 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   sequence.length = length;
   sequence.scored_from = std::min(sequence.scored_from, length);
   if (length < sequence.prompt) sequence.prompt = 0;
-  if (sequence.log != nullptr) sequence.log->cut(length);
+  if (sequence.log != nullptr) {
+    sequence.log->cut(length);
+    // A budget that was lifted later stays so, for who comes back after it was parked, too.
+    const bool is_lifted = sequence.budget == kUnlimited;
+    if (is_lifted && sequence.log->last_budget() != kUnlimited) {
+      sequence.log->append_budget(length, kUnlimited);
+    }
+  }
   if (length < block_size && !sequence.has_fallen) sequence.is_apart = false;
   // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
   // a copy before anything is written there.

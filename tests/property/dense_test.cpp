@@ -454,6 +454,7 @@ TEST(DenseOracle, BudgetsFallAgainAndAgainWhereOtherLayersGrow) {
        0,
        true,
        true}};
+  int64_t falls = 0;
   for (size_t i = 0; i < mixes.size(); ++i) {
     for (const auto& [block, chunk] : {std::pair{1, 29}, {7, 64}, {16, 1}}) {
       const auto type = std::array{KvType::kF32, KvType::kF16, KvType::kBF16}[(i + block) % 3];
@@ -463,9 +464,11 @@ TEST(DenseOracle, BudgetsFallAgainAndAgainWhereOtherLayersGrow) {
                                       block == 16 ? 8 : 110 / block),
                         mixes[i]);
       EXPECT_LT(follower.run(text(260)), kTolerance);
-      EXPECT_GE(follower.falls() + follower.lowered(), block == 16 ? 1 : 2);
+      EXPECT_GE(follower.falls() + follower.lowered(), 1);
+      falls += follower.falls();
     }
   }
+  EXPECT_GT(falls, 15);
 }
 
 }  // namespace

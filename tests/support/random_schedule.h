@@ -2,9 +2,13 @@
 // cancellations in a memory that is too small, and whether each answer is what it is alone.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <map>
 #include <random>
 
+#include "kv/policy_map.h"
+#include "support/engine_inside.h"
 #include "support/live_bytes.h"
 #include "support/rule_examples.h"
 #include "support/shared_memory.h"
@@ -88,6 +92,20 @@ class FailOne {
   bool armed_;
 };
 
+/// The fewest pages under an elastic rule, as far as steps of four tell.
+inline int64_t least_pool(const std::string& policy) {
+  static std::map<std::string, int64_t> known;
+  int64_t& pages = known[policy];
+  for (int64_t n = 8; pages == 0; n += 4) {
+    try {
+      Engine(tiny(), shared_memory(policy, n));
+      pages = n;
+    } catch (const Error&) {  // too few
+    }
+  }
+  return pages;
+}
+
 class RandomSchedule {
  public:
   /// Everything follows from the seed, but the rule where one is given.
@@ -97,7 +115,9 @@ class RandomSchedule {
       const std::vector<RuleExample> rules = rule_examples();
       policy = rules[static_cast<size_t>(draw(0, static_cast<int>(rules.size()) - 1))].policy;
     }
-    options_ = shared_memory(policy, tight_pool(policy) + draw(0, 8), draw(2, 5));
+    is_elastic_ = PolicyMap::parse(policy, tiny()->info().n_layers).is_elastic();
+    const int64_t least = is_elastic_ ? least_pool(policy) + draw(0, 8) : tight_pool(policy);
+    options_ = shared_memory(policy, least + draw(0, 8), draw(2, 5));
     options_.batch_size = draw(1, 24);
     options_.mixed_prefill = draw(1, 12);
     options_.kv.reuse = draw(0, 3) > 0;
@@ -105,8 +125,9 @@ class RandomSchedule {
   }
   const EngineOptions& options() const { return options_; }
 
-  /// Uses the engine, which has nothing to do at the end.
-  void run(Engine& engine, FailOne& fail) {
+  /// Uses the engine, which has nothing to do at the end. `inside`: of it, to look at tables.
+  void run(Engine& engine, FailOne& fail, const Engine::Impl* inside = nullptr) {
+    inside_ = inside;
     for (int i = 0; i < n_acts_ && !testing::Test::HasFailure(); ++i) {
       act(engine, fail);
       engine.check_integrity();
@@ -115,6 +136,7 @@ class RandomSchedule {
     for (int steps = 0; busy && steps < 20'000; ++steps) {
       fail.call([&] { busy = engine.step(); });
       engine.check_integrity();
+      look();
     }
     EXPECT_FALSE(busy) << "nobody gets on";
     collect(engine);
@@ -133,9 +155,15 @@ class RandomSchedule {
         ++failed;
         EXPECT_NE(ask.error.find("memory"), std::string::npos) << ask.error;
       }
+      check_changes(ask);
       if (!ask.is_known) continue;
       const std::vector<TokenId>& expected = references.of(ask.turns);
-      if (ask.reason == FinishReason::kLength) {
+      if (ask.n_before_falls < ask.tokens.size()) {  // it loses something on the way
+        EXPECT_TRUE(std::equal(ask.tokens.begin(),
+                               ask.tokens.begin() + static_cast<int64_t>(ask.n_before_falls),
+                               expected.begin()))
+            << "request " << ask.id;
+      } else if (ask.reason == FinishReason::kLength) {
         EXPECT_EQ(ask.tokens, expected) << "request " << ask.id;
       } else if (ask.reason != FinishReason::kError) {
         EXPECT_TRUE(ask.reason == FinishReason::kCancelled || ask.reason == FinishReason::kKvFull ||
@@ -148,6 +176,13 @@ class RandomSchedule {
     EXPECT_LE(failed, may_fail);
   }
   int64_t preemptions() const { return preemptions_; }
+  /// Budgets that fell, and were lifted.
+  int64_t falls() const { return falls_; }
+  int64_t lifts() const { return lifts_; }
+  /// Sequences that came back after they were parked, with a budget that had fallen.
+  int64_t returns() const { return returns_; }
+  /// All that became of it, in order.
+  const std::string& log() const { return log_; }
 
  private:
   /// A session, and what was said in it.
@@ -168,23 +203,93 @@ class RandomSchedule {
     FinishReason reason{};
     std::string error;
     std::vector<TokenId> tokens;
+    int64_t begin = 0;  // position of its first token
+    size_t n_before_falls = 0;
+    std::vector<KvBudgetChange> changes;
   };
+  /// A text's tables when it was last seen.
+  struct Seen {
+    int64_t length = 0;
+    int32_t budget = 0;
+    std::string tables;
+    bool was_parked = false;
+  };
+
+  /// Budgets fall at decision lengths, after one lift at most, and never rise.
+  void check_changes(const Ask& ask) const {
+    for (size_t i = 0; i < ask.changes.size(); ++i) {
+      const KvBudgetChange& c = ask.changes[i];
+      EXPECT_TRUE(i == 0 || c.before == ask.changes[i - 1].after);
+      if (c.after == kUnlimited) {
+        EXPECT_EQ(i, 0U);
+        EXPECT_NE(ask.session, 0U);
+        continue;
+      }
+      EXPECT_LE(c.after, c.before);
+      EXPECT_GE(c.pages, 0);
+      EXPECT_EQ(c.length % inside_->cache->interval(), 0);
+    }
+  }
+
+  std::string tables_of(SequenceId id) const {
+    std::string out;
+    for (int32_t layer = 0; layer < tiny()->info().n_layers; ++layer) {
+      for (const BlockEntry& e : inside_->cache->table(id, layer)) {
+        out += fmt::format("{}:{}-{}/{} ", e.first_position, e.slot_begin, e.slot_end, e.rotation);
+      }
+      for (const Rotation& r : inside_->cache->rotations(id, layer)) {
+        out += fmt::format("[{} {}] ", r.query_shift, r.query_cap);
+      }
+    }
+    return out;
+  }
+
+  /// Whoever was parked lists what it listed when it has come back.
+  void look() {
+    if (inside_ == nullptr) return;
+    std::map<const Sequence*, Seen> now;
+    const auto add = [&](const Sequence& sequence) {
+      const auto known = seen_.find(&sequence);
+      Seen seen = known == seen_.end() ? Seen{} : known->second;
+      const int64_t at = sequence.computed();
+      if (!sequence.is_open() || at < sequence.reached()) {
+        seen.was_parked = true;
+      } else {
+        const int32_t budget = inside_->cache->budget(sequence.tables());
+        const std::string tables = tables_of(sequence.tables());
+        if (seen.was_parked && seen.length == at && seen.budget == budget && at > 0) {
+          EXPECT_EQ(tables, seen.tables) << "at " << at << ", budget " << budget;
+          returns_ += budget == kUnlimited ? 0 : 1;
+        }
+        seen = {at, budget, tables, false};
+      }
+      now[&sequence] = seen;
+    };
+    for (const auto& request : inside_->scheduler->requests()) {
+      if (request->session == nullptr) add(request->sequence);
+    }
+    for (const auto& [id, session] : inside_->sessions) add(session->sequence);
+    seen_ = std::move(now);
+  }
+
   int draw(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
   Turn draw_turn(int most) {
-    return {static_cast<size_t>(draw(0, 3)), static_cast<size_t>(draw(1, most)), draw(1, 14),
-            static_cast<uint64_t>(draw(0, 3))};
+    return {static_cast<size_t>(draw(0, 3)), static_cast<size_t>(draw(1, most)),
+            draw(1, is_elastic_ ? 40 : 14), static_cast<uint64_t>(draw(0, 3))};
   }
 
   void act(Engine& engine, FailOne& fail) {
     const int what = draw(0, 19);
     if (what < 6) {
       add(engine, fail);
-    } else if (what < 8) {
+    } else if (what < 8 || (is_elastic_ && what > 16)) {
       talk(engine, fail);
     } else if (what == 8) {
       fork(engine, fail);
     } else if (what == 9) {
       feed(engine, fail);
+    } else if (is_elastic_ && what == 10 && draw(0, 1) == 0) {
+      truncate(engine);
     } else if (what == 10 && !asks_.empty()) {
       const RequestId id =
           asks_[static_cast<size_t>(draw(0, static_cast<int>(asks_.size()) - 1))].id;
@@ -193,6 +298,7 @@ class RandomSchedule {
       for (int steps = draw(1, 8); steps > 0; --steps) {
         fail.call([&] { engine.step(); });
         engine.check_integrity();
+        look();
       }
     }
     collect(engine);
@@ -211,6 +317,7 @@ class RandomSchedule {
       own.seed += static_cast<uint64_t>(i);
       asks_.emplace_back().id = id + i;
       asks_.back().turns = {own};
+      asks_.back().begin = static_cast<int64_t>(turn.length);
     }
   }
 
@@ -224,7 +331,7 @@ class RandomSchedule {
 
   void talk(Engine& engine, FailOne& fail) {
     Talk* const known = idle_talk();
-    if (known == nullptr || known->length > 60) {
+    if (known == nullptr || known->length > (is_elastic_ ? 80 : 60)) {
       // One place stays for the others.
       if (static_cast<int32_t>(talks_.size()) + 1 >= options_.max_sequences) return;
       SessionId id = 0;
@@ -237,12 +344,14 @@ class RandomSchedule {
     asked.priority = draw(-1, 1);
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     RequestId id = 0;
+    const int64_t begin = engine.session_length(known->id) + static_cast<int64_t>(turn.length);
     if (!fail.call([&] { id = engine.add(known->id, text, asked); })) return;
     known->busy = true;
     known->turns.push_back(turn);
     asks_.emplace_back().id = id;
     asks_.back().turns = known->turns;
     asks_.back().is_known = known->is_known;
+    asks_.back().begin = begin;
     asks_.back().session = known->id;
   }
 
@@ -261,8 +370,23 @@ class RandomSchedule {
     turn.n_tokens = -1;
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     to->turns.push_back(turn);
+    const int64_t falls = engine.kv_stats().budget_falls;
     to->is_known &= fail.call([&] { engine.feed(to->id, text); }, true);
+    to->is_known &= engine.kv_stats().budget_falls == falls;  // perhaps its own
     to->length = engine.session_length(to->id);
+  }
+
+  void truncate(Engine& engine) {
+    Talk* const of = idle_talk();
+    if (of == nullptr) return;
+    const int64_t length = engine.session_length(of->id);
+    try {
+      engine.truncate(of->id, std::max<int64_t>(0, length - draw(0, 20)));
+      of->is_known = false;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+    }
+    of->length = engine.session_length(of->id);
   }
 
   void collect(Engine& engine) {
@@ -275,10 +399,24 @@ class RandomSchedule {
       ask.error = result->error;
       ask.tokens = result->tokens;
       preemptions_ += result->preemptions;
+      ask.changes = result->budget_changes;
+      ask.n_before_falls = ask.tokens.size();
+      bool has_fallen = false;
+      for (const KvBudgetChange& c : ask.changes) {
+        (c.after == kUnlimited ? lifts_ : falls_) += 1;
+        log_ += fmt::format("{}: {} at {}, {} to {}, {} pages for {}\n", ask.id, c.step, c.length,
+                            c.before, c.after, c.pages, c.request);
+        if (c.after == kUnlimited) continue;
+        has_fallen = true;
+        const auto n = static_cast<size_t>(std::max<int64_t>(0, c.length - ask.begin + 1));
+        ask.n_before_falls = std::min(ask.n_before_falls, n);
+      }
+      log_ += fmt::format("{} {} {}\n", ask.id, finish_reason_name(ask.reason),
+                          fmt::join(ask.tokens, " "));
       for (Talk& talk : talks_) {
         if (talk.id != ask.session) continue;
         talk.busy = false;
-        talk.is_known &= ask.reason == FinishReason::kLength;
+        talk.is_known &= ask.reason == FinishReason::kLength && !has_fallen;
         talk.length = engine.session_length(talk.id);
       }
     }
@@ -289,7 +427,11 @@ class RandomSchedule {
   EngineOptions options_;
   std::vector<Ask> asks_;
   std::vector<Talk> talks_;
-  int64_t preemptions_ = 0;
+  int64_t preemptions_ = 0, falls_ = 0, lifts_ = 0, returns_ = 0;
+  bool is_elastic_ = false;
+  const Engine::Impl* inside_ = nullptr;
+  std::map<const Sequence*, Seen> seen_;
+  std::string log_;
 };
 
 }  // namespace paddock::test

@@ -1,0 +1,77 @@
+// Random schedules under elastic rules, in memories that are too small: until a sequence falls its
+// tokens are those of `full`; whoever was parked comes back as it was; equal orders of calls give
+// equal logs. In every run some; for PADDOCK_FUZZ_SECONDS where that is set.
+#include <chrono>
+#include <cstdlib>
+
+#include "support/random_schedule.h"
+
+namespace paddock::test {
+namespace {
+
+struct Sum {
+  int64_t falls = 0, lifts = 0, returns = 0, preemptions = 0;
+};
+
+std::vector<std::string> specs() {
+  std::vector<std::string> all = {"0=full,1=lru@every:8", "0=lru@every:4,1=sink:4@every:8",
+                                  "0=sink:4+20,1=h2o@every:8"};
+  for (const RuleExample& example : elastic_examples()) all.push_back(example.policy);
+  return all;
+}
+
+/// All that was told of the cache, but for the time of day.
+std::string events_of(const Engine& engine) {
+  std::string out;
+  for (const KvEvent& event : engine.kv_events()) out += to_json(event) + "\n";
+  return out;
+}
+
+void run_seed(uint32_t seed, Sum& sum) {
+  static const std::vector<std::string> policies = specs();
+  const std::string& policy = policies[seed % policies.size()];
+  SCOPED_TRACE(fmt::format("seed {}, {}", seed, policy));
+  static std::map<std::string, References> known;
+  const std::string whole =
+      policy.find("sink:4+20") != std::string::npos ? "0=sink:4+20,1=full" : "full";
+  References& references = known.try_emplace(whole, shared_memory(whole, 0)).first->second;
+  std::string log;
+  for (int run = 0; run < 2; ++run) {
+    RandomSchedule schedule(seed, policy);
+    auto inside = parts(tiny(), schedule.options());
+    Engine engine(inside);
+    FailOne none;
+    schedule.run(engine, none, inside.get());
+    schedule.check(references, 0);
+    const std::string own = schedule.log() + events_of(engine);
+    if (run == 0) log = own;
+    EXPECT_EQ(own, log) << "equal calls, other events";
+    sum.falls += schedule.falls();
+    sum.lifts += schedule.lifts();
+    sum.returns += schedule.returns();
+    sum.preemptions += schedule.preemptions();
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(ElasticSchedules, AnyOrderKeepsThePromises) {
+  const char* text = std::getenv("PADDOCK_FUZZ_SECONDS");
+  const std::chrono::seconds length(text == nullptr ? 0 : std::atoi(text));
+  const auto start = std::chrono::steady_clock::now();
+  uint32_t seed = text == nullptr ? 1 : std::random_device{}();
+  Sum sum;
+  for (int n = 0; n < 48 || std::chrono::steady_clock::now() - start < length; ++n, ++seed) {
+    run_seed(seed, sum);
+    if (testing::Test::HasFailure()) {
+      ADD_FAILURE() << "seed " << seed;
+      return;
+    }
+  }
+  EXPECT_GT(sum.falls, 100);
+  EXPECT_GT(sum.lifts, 4);
+  EXPECT_GT(sum.returns, 4);
+  EXPECT_GT(sum.preemptions, 4);
+}
+
+}  // namespace
+}  // namespace paddock::test
