@@ -1036,7 +1036,7 @@ fault("kv-632", "a fork that is parked does not know what was decided of its beg
 
 source("src/kv/rewind.cpp", "replay_test")
 fault("kv-633", "decisions that were taken back are decided again",
-      "«if (sequence.log != nullptr) sequence.log->cut(length);»", "")
+      "«sequence.log->cut(length);» // A budget", "")
 
 source("src/kv/cache_manager.cpp", "replay_test")
 fault("kv-634", "a text that is computed again begins in the middle of its log",
@@ -1093,7 +1093,7 @@ fault("kv-663", "a fork counts what is no longer recent",
 
 source("src/kv/fall.cpp", "cache_test elastic_test")
 fault("kv-664", "a fall gives every layer the same",
-      "planned.share = «rule.shares ? cache.shares_of[layer] : budget»;",
+      "planned.share = «rule.shares ? shares_of[layer] : budget»;",
       "budget")
 fault("kv-665", "the shares of a fall are not written down",
       "for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share; «note_shares(sequence, group);»",
