@@ -861,3 +861,11 @@ fault("engine-099", "check_range: the least value is refused",
 fault("engine-100", "check_range: the most is refused",
       "if (value >= least && «value <= most») return;",
       "value < most")
+
+source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
+fault("engine-390", "a fall leaves an interval free, however large the budget",
+      "budget + «std::max(interval, budget / 8)»", "interval")
+
+source("src/engine/answers.cpp", "elastic_test:ElasticSchedules.*")
+fault("engine-391", "an answer that begins as another one does not tell of its falls",
+      "«request.result.budget_changes = other.result.budget_changes;»", "")

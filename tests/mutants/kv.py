@@ -1098,3 +1098,15 @@ fault("kv-664", "a fall gives every layer the same",
 fault("kv-665", "the shares of a fall are not written down",
       "for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share; «note_shares(sequence, group);»",
       "")
+
+source("src/kv/fall.cpp", "elastic_test:*SizeOfSteps*:ElasticBooks.*")
+fault("kv-690", "a step may end where a budget may fall with more queries counted than the rule observes",
+      "if («from > 0 && from < n») n =", "false")
+fault("kv-691", "who falls keeps its blocks locked",
+      "«unlock_all(sequence);» // its blocks stay for others", "")
+fault("kv-692", "blocks are published after a fall",
+      "«sequence.is_apart = sequence.has_fallen = true;»", "sequence.has_fallen = true;")
+
+source("src/kv/rewind.cpp", "elastic_test:ElasticScenes.*")
+fault("kv-693", "going back behind a lift brings the old budget back to who was parked",
+      "«sequence.log->append_budget(length, kUnlimited);»", "")
