@@ -257,7 +257,8 @@ class PADDOCK_API Engine {
   /// Takes the session back to its first `length` positions (to regenerate an answer, to reject
   /// drafted tokens), exactly as if the later ones had never been fed. Error kInvalidArgument, and
   /// no change, where a rule has dropped what that length would see, or scores by what the later
-  /// positions did.
+  /// positions did. An elastic rule does not forbid that: what the later positions gave others in
+  /// attention stays counted.
   void truncate(SessionId session, int64_t length);
 
   // ---- prefixes that stay

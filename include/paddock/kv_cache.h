@@ -85,7 +85,8 @@ struct KvOptions {
   /// sessions and turns, also while the other one still runs. Under rules by which what layers see
   /// depends on positions alone ("full", "window", "sink" and mixes of them, and rules of the
   /// host's own without a schedule): pages that a window has passed stay as well, until pages are
-  /// needed. Rules that score neither read nor keep. Token ids are compared. The same bits as
+  /// needed. Rules that score neither read nor keep; those without a budget do both
+  /// until a sequence's budget falls. Token ids are compared. The same bits as
   /// without on the CPU and with Precision::kReference; elsewhere within what the device's sums
   /// differ by from one batch to another.
   bool reuse = true;
@@ -100,9 +101,10 @@ struct KvOptions {
   std::string policy = "full";
   /// Of elastic rules, those without a budget.
   KvPressure pressure = KvPressure::kTrim;
-  /// Called before budgets fall, on the thread that drives the engine: the host may end a request,
-  /// let go of a pin or close a session first. Asked again with every step that it waits. What it
-  /// throws counts as kNone and in KvStats::hook_failures, and it is not called again.
+  /// Called before budgets fall for want of pages, on the thread that drives the engine: the host
+  /// may end a request, let go of a pin or close a session first. Asked again with every step that
+  /// it waits. What it throws counts as kNone and in KvStats::hook_failures, and it is not called
+  /// again.
   std::function<KvRelief(const KvShortage&)> on_pressure{};
   /// Rules of the host's own that `policy` and Engine::set_kv_policy() may name:
   /// {"mine", maker} makes "0-3=full,*=mine:256" possible. A maker is called once per RULE. Names

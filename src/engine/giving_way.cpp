@@ -7,7 +7,7 @@ namespace paddock {
 
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n, Request* request) {
   if (cache_.is_elastic()) n = relieve(sequence, n, request);
-  if (n == 0) return 0;
+  if (n <= 0) return n;
   const RequestId id = request == nullptr ? 0 : request->id;
   for (;;) {
     if (cache_.reserve(sequence.tables(), n, id)) return n;

@@ -73,15 +73,22 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
                                      int64_t pages) const {
   const int64_t interval = cache_.interval();
   const int64_t at = sequence.computed();
-  const int64_t last = last_length(sequence, request);
+  const int64_t room = room_in_context(sequence);
+  // What cannot fall for the context's sake goes to its end.
+  const bool falls = may_fall(request) && at % interval == 0;
+  const int64_t last = std::min(last_length(sequence, request),
+                                falls || room == kUnlimited ? kUnlimited : at + room);
   const auto observed = [&](int64_t tokens) {
     return cache_.max_observed(sequence.tables(), static_cast<int32_t>(tokens));
   };
   const auto fits = [&](int64_t end) {
-    const int64_t needed =
-        cache_.pages_ahead(sequence.tables(), std::min(up_to_multiple(end, interval), last));
+    const int64_t target = std::min(up_to_multiple(end, interval), last);
+    if (target - at > room) return false;
+    const int64_t needed = cache_.pages_ahead(sequence.tables(), target);
     return needed == 0 || needed <= pages;
   };
+  n = static_cast<int32_t>(std::min<int64_t>(n, last - at));
+  if (n <= 0) return 0;
   if (fits(at + n)) return observed(n);
   // Chunks end where decisions may fall due.
   int64_t most = 0;
@@ -247,15 +254,16 @@ bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
   const int64_t interval = cache_.interval();
   if (room_in_context(sequence) >= interval || sequence.computed() % interval != 0) return false;
   if (!may_fall(request) || sequence.computed() < sequence.reached()) return false;
-  const int32_t budget = std::min(cache_.most_budget(), cache_.budget(sequence.tables()));
-  cache_.plan_fall(sequence.tables(), budget);
+  const int32_t budget = cache_.most_budget();
+  if (budget >= cache_.budget(sequence.tables())) return false;
+  if (cache_.plan_fall(sequence.tables(), budget) == 0) return false;
   const KvBudgetChange change = sequence.fall(request == nullptr ? 0 : request->id);
   if (request != nullptr) request->result.budget_changes.push_back(change);
   return room_in_context(sequence) >= interval;
 }
 
 bool Scheduler::host_makes_room(const Sequence& sequence, const Request* request, int64_t needed) {
-  if (!on_pressure_ || !may_fall(request)) return false;
+  if (!on_pressure_ || setup_.options.kv.pressure != KvPressure::kTrim) return false;
   const KvShortage shortage{request == nullptr ? 0 : request->id, needed,
                             std::max<int64_t>(0, pages_unclaimed(sequence, true))};
   return on_pressure_(shortage) == KvRelief::kWait;
@@ -277,11 +285,13 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
                              : affordable_tokens(sequence, std::min(n, least), request,
                                                  pages_unclaimed(sequence, false));
     if (owed > 0) return owed;
-    if (request != nullptr && request->wants_to_stop()) return 0;  // nobody gives for it
-    if (stay_in_context(sequence, request) || park_idle()) continue;
+    if (request != nullptr && request->wants_to_stop()) return kWaits;  // nobody gives for it
+    if (stay_in_context(sequence, request)) continue;
+    if (room_in_context(sequence) <= 0) return 0;
+    if (park_idle()) continue;
     const int64_t needed = cache_.pages_ahead(sequence.tables(), end);
     if (!std::exchange(is_asked, true) && host_makes_room(sequence, request, needed)) {
-      if (request != nullptr) return 0;
+      if (request != nullptr) return kWaits;
       continue;
     }
     const Relief relief = lower_budgets(sequence, request, needed);

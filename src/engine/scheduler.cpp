@@ -95,6 +95,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   batch.parts.reserve(static_cast<size_t>(setup_.options.max_sequences));
   batch.endings.reserve(requests_.size());
   ++step_;
+  host_waits_ = false;
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {
@@ -111,7 +112,8 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
     if (shares_[i] > 0 && running_[i]->running) place(*running_[i], shares_[i], batch);
   }
   // Where all wait for one another the last one gives way.
-  if (batch.parts.empty() && batch.endings.empty() && !running_.empty()) park_last(running_[0]);
+  const bool is_stuck = batch.parts.empty() && batch.endings.empty() && !host_waits_;
+  if (is_stuck && !running_.empty()) park_last(running_[0]);
   return batch;
 }
 
@@ -366,11 +368,17 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   }
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);
-  request.waits_for_pages = got == 0 && cache_.is_elastic();
+  request.waits_for_pages = got <= 0 && cache_.is_elastic();
   if (got > 0) {
     const auto again = std::clamp<int64_t>(sequence.reached() - sequence.computed(), 0, got);
     batch.parts.push_back(
         {&sequence, &request, got, static_cast<int32_t>(again), request.decoding(), got == left});
+    return;
+  }
+  host_waits_ |= got == kWaits;
+  if (got == kWaits) return;
+  if (cache_.is_elastic() && room_in_context(sequence) <= 0) {
+    batch.endings.push_back({&request, FinishReason::kContext, ""});
     return;
   }
   // Those before it have all pages: it keeps what it has, and waits for theirs.

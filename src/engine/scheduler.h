@@ -119,6 +119,8 @@ class Scheduler {
   void place(Request& request, int64_t n, ScheduledBatch& batch);
 
   // ---- when pages run short
+  /// In place of a number of tokens: none now, and that is no reason to end.
+  static constexpr int32_t kWaits = -1;
   int32_t reserve(Sequence& sequence, int32_t n, Request* request);
   /// Parks one sequence, or lets go of a pin, so that `request` (null: the host's own) may go on;
   /// false: there is none.
@@ -183,6 +185,7 @@ class Scheduler {
   Pins& pins_;
   std::function<KvRelief(const KvShortage&)> on_pressure_;
   int32_t vocab_size_;
+  bool host_waits_ = false;  // in this step: it has said so, or wants a request to end
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank

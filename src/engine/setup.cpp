@@ -26,6 +26,13 @@ DType element_type(KvType type) {
   }
 }
 
+/// Positions that a sequence has in layers of elastic rules, if it gives all up that it may, and
+/// until its next decision.
+int64_t least_resident(const PolicyMap& policies, int32_t block_size) {
+  const int64_t floor = policies.floor_budget(block_size);
+  return floor + std::max<int64_t>(policies.interval(), floor / 8) + block_size;
+}
+
 /// Positions that a sequence needs in layers of elastic rules, if it gives all up that it may.
 int64_t least_elastic(const EngineSetup& s) {
   return int64_t{s.policies.floor_budget(s.options.kv.block_size)} + s.policies.interval() +
@@ -133,7 +140,9 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
   }
-  const bool is_endless = policies.is_elastic() && policies.is_endless();
+  // Where the context holds what an elastic rule cannot give, and an interval.
+  const bool is_endless = policies.is_elastic() && policies.is_endless() &&
+                          o.context >= least_resident(policies, o.kv.block_size);
   const int64_t longest = is_endless ? kMaxPositions : o.context;
   const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
   const DType kv_type = element_type(o.kv.type);

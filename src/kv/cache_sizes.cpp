@@ -41,14 +41,15 @@ int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
   const int64_t block = impl_->config.block_size;
   const int64_t now = sequence.length + sequence.reserved;
   if (positions <= now) return 0;
-  int64_t fresh = static_cast<int64_t>(ceil_div(positions, block) - ceil_div(now, block));
-  if (sequence.reserved == 0 && impl_->shares_tail(sequence)) ++fresh;  // a copy
+  const auto fresh = static_cast<int64_t>(ceil_div(positions, block) - ceil_div(now, block));
+  const int64_t copy = sequence.reserved == 0 && impl_->shares_tail(sequence) ? 1 : 0;
   int64_t pages = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& rule = impl_->policies.layer(layer);
-    const int64_t held = sequence.layers[layer].n_pages();
+    const BlockTable& table = sequence.layers[layer];
+    const int64_t held = rule.is_elastic ? table.n_entries() : table.n_pages();
     const int64_t max = rule.max_pages(block, positions, impl_->config.max_chunk);
-    pages += std::clamp<int64_t>(max - held, 0, fresh);
+    pages += std::clamp<int64_t>(max - held, 0, fresh) + copy;
   }
   return pages;
 }

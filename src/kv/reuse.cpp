@@ -84,6 +84,10 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (sequence.log != nullptr && is_elastic()) {  // what follows a fall is not kept
     max_positions = std::min(max_positions, sequence.log->next_budget_length() - 1);
   }
+  if (impl_->config.max_resident < impl_->config.max_positions && is_elastic()) {
+    const int64_t most = impl_->config.max_resident - interval();
+    max_positions = std::min(max_positions, most / interval() * interval());
+  }
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
   int64_t max_blocks = max_positions / block_size;

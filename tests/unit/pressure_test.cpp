@@ -153,6 +153,49 @@ TEST(Pressure, CompactRulesGoOnBeyondTheContext) {
   EXPECT_EQ(engine.generate(text_at(0, 20), greedy(200)).finish_reason, FinishReason::kContext);
 }
 
+TEST(Pressure, TheContextBoundsWhatIsResidentHoweverLargeThePool) {
+  EngineOptions options = shared_memory("sink:4@every:8", 0, 4);
+  options.context = 64;
+  Engine engine(tiny(), options);
+  GenerateOptions asked = greedy(100);
+  const GenerateResult result = engine.generate(text_at(0, 20), asked);
+  EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+  EXPECT_FALSE(result.budget_changes.empty());
+  const std::vector<TokenId> long_prompt = text_at(0, 100);  // and what of it is kept by now
+  EXPECT_EQ(engine.generate(long_prompt, greedy(4)).finish_reason, FinishReason::kLength);
+  for (const KvLayerStats& layer : engine.kv_stats().layers) EXPECT_LE(layer.tokens_peak, 64);
+  asked.lossless = true;
+  const GenerateResult kept = engine.generate(text_at(0, 20), asked);
+  EXPECT_EQ(kept.finish_reason, FinishReason::kContext);
+  EXPECT_EQ(kept.tokens.size(), 45U);  // the last one needs no place
+  for (const KvLayerStats& layer : engine.kv_stats().layers) EXPECT_LE(layer.tokens_peak, 64);
+}
+
+TEST(Pressure, AHostThatSaysWaitEndsNobody) {
+  EngineOptions options = shared_memory(kRule, 2 * 12, 1);
+  int left = 3;
+  options.kv.on_pressure = [&](const KvShortage&) {
+    return left-- > 0 ? KvRelief::kWait : KvRelief::kNone;
+  };
+  Engine engine(tiny(), options);
+  const GenerateResult result = engine.generate(text_at(0, 20), greedy(60));
+  EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+  EXPECT_FALSE(result.budget_changes.empty());
+  EXPECT_LT(left, 0);
+}
+
+TEST(Pressure, WhoIsCancelledThereEndsAsCancelled) {
+  EngineOptions options = shared_memory(kRule, 2 * 12, 1);
+  Engine* asked = nullptr;
+  options.kv.on_pressure = [&](const KvShortage& shortage) {
+    asked->cancel(shortage.request);
+    return KvRelief::kWait;
+  };
+  Engine engine(tiny(), options);
+  asked = &engine;
+  EXPECT_EQ(engine.generate(text_at(0, 20), greedy(60)).finish_reason, FinishReason::kCancelled);
+}
+
 TEST(Pressure, ASessionsNextTurnIsLifted) {
   Engine engine(tiny(), shared_memory(kRule, 2 * 12, 1));
   const SessionId session = engine.open_session();
