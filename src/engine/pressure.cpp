@@ -237,12 +237,17 @@ Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, i
   for (size_t i = 0; i < falls.size(); ++i) {
     if (brings[i] == 0) continue;  // others go on to list all of it
     cache_.plan_fall(falls[i].id, falls[i].budget);
-    const KvBudgetChange change = falling[i]->sequence->fall(request == nullptr ? 0 : request->id);
-    Request* const its = falling[i]->request;
-    if (its != nullptr) its->result.budget_changes.push_back(change);
+    let_fall(*falling[i]->sequence, falling[i]->request, request);
     relief.any = true;
   }
   return relief;
+}
+
+void Scheduler::let_fall(Sequence& sequence, Request* request, const Request* asking) {
+  std::vector<KvBudgetChange> none;
+  std::vector<KvBudgetChange>& told = request == nullptr ? none : request->result.budget_changes;
+  told.reserve(told.size() + 1);  // what has fallen is told, whatever memory there is then
+  told.push_back(sequence.fall(asking == nullptr ? 0 : asking->id));
 }
 
 int64_t Scheduler::room_in_context(const Sequence& sequence) const {
@@ -257,8 +262,7 @@ bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
   const int32_t budget = cache_.most_budget();
   if (budget >= cache_.budget(sequence.tables())) return false;
   if (cache_.plan_fall(sequence.tables(), budget) == 0) return false;
-  const KvBudgetChange change = sequence.fall(request == nullptr ? 0 : request->id);
-  if (request != nullptr) request->result.budget_changes.push_back(change);
+  let_fall(sequence, request, request);
   return room_in_context(sequence) >= interval;
 }
 

@@ -151,6 +151,8 @@ class Scheduler {
   int32_t relieve(Sequence& sequence, int32_t n, Request* request);
   /// Whether its sequence's budget may fall at all. Null: the host's own.
   bool may_fall(const Request* request) const;
+  /// Does what was planned last, for `asking`; the result of the sequence's own request tells of it.
+  void let_fall(Sequence& sequence, Request* request, const Request* asking);
   /// Positions more that no layer comes to hold more with than the context admits.
   int64_t room_in_context(const Sequence& sequence) const;
   /// Its budget falls where the context leaves no room for an interval. True if there is some now.

@@ -274,8 +274,8 @@ void CacheManager::Impl::lift(CachedSequence& sequence) {
 void CacheManager::Impl::note_change(const KvBudgetChange& change) {
   const auto room = static_cast<size_t>(config.event_capacity);
   if (room == 0) return;
-  if (budget_changes.size() >= room) budget_changes.pop_front();
   budget_changes.push_back(change);
+  if (budget_changes.size() > room) budget_changes.pop_front();
 }
 
 KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t before,
