@@ -185,10 +185,10 @@ struct RequestStatus {
 
 /// Runs requests. Used by one thread at a time; cancel(), options(), the model and the statistics
 /// are safe from any thread at any time. Inside its callbacks (on_token, logits_processor,
-/// on_event, on_logits) add(), status(), take(), discard() and what opens, closes or measures
-/// sessions may be called, too. A call that is not allowed there throws Error kInvalidArgument and
-/// changes nothing; docs/hosts.md has the table. An engine destroyed inside a callback ends the
-/// call under way as if cancelled.
+/// on_event, on_pressure, on_logits) add(), status(), take(), discard(), pin(), unpin() and what
+/// opens, closes or measures sessions may be called, too. A call that is not allowed there throws
+/// Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An engine destroyed
+/// inside a callback ends the call under way as if cancelled.
 ///
 /// All memory (pool, activations, tables, staging) is reserved by the constructor. Where memory
 /// runs out all the same, what asked for it ends with Error kOutOfMemory (a request of step() with

@@ -1,7 +1,7 @@
 // What a host says of elastic rules: which requests may lose something, what it is asked before
 // budgets fall, and where the end of the context is.
 #include <algorithm>
-#include <set>
+#include <optional>
 
 #include "support/shared_memory.h"
 
@@ -115,6 +115,35 @@ TEST(Pressure, TheHostIsAskedFirst) {
   const GenerateResult result = engine.take(first).value();
   EXPECT_EQ(result.finish_reason, FinishReason::kLength);
   EXPECT_TRUE(result.budget_changes.empty());
+}
+
+TEST(Pressure, TheHostMayAddCloseAndLetGoThere) {
+  EngineOptions options = shared_memory(kRule, 2 * 24, 3);
+  Engine* asked = nullptr;
+  std::optional<SessionId> session;
+  Pin pin;
+  RequestId added = 0;
+  options.kv.on_pressure = [&](const KvShortage& shortage) {
+    if (!session) return KvRelief::kNone;
+    EXPECT_EQ(asked->status(shortage.request).state, RequestState::kRunning);
+    EXPECT_THROW(asked->step(), Error);
+    EXPECT_TRUE(asked->unpin(pin.id));
+    asked->close_session(*session);
+    session.reset();
+    added = asked->add(text_at(5, 10), greedy(4));
+    return KvRelief::kWait;
+  };
+  Engine engine(tiny(), options);
+  asked = &engine;
+  session = engine.open_session();
+  engine.feed(*session, text_at(3, 40));
+  pin = engine.pin(text_at(3, 40));
+  const RequestId id = engine.add(text_at(0, 20), greedy(100));
+  finish_all(engine);
+  EXPECT_FALSE(session.has_value());
+  EXPECT_EQ(engine.take(id).value().finish_reason, FinishReason::kLength);
+  EXPECT_EQ(engine.take(added).value().finish_reason, FinishReason::kLength);
+  expect_nothing_held(engine);
 }
 
 TEST(Pressure, AHostThatThrowsIsNotAskedAgain) {
