@@ -139,10 +139,24 @@ class Trial {
   const Wanted& wanted_;
 };
 
+/// Of decisions that come often.
+std::string short_interval(const Trial& trial) {
+  return fmt::format("@every:{}", std::max(8, trial.base().kv.block_size));
+}
+
+/// A SPEC, if it is another one than was asked for and can be used with all else as it is.
+std::optional<Proposal> try_spec(const Trial& trial, const std::string& spec, int64_t positions) {
+  const EngineOptions& base = trial.base();
+  if (spec == base.kv.policy || !trial.usable(base, spec, positions)) return std::nullopt;
+  Proposal proposal;
+  proposal.policy = spec;
+  return proposal;
+}
+
 /// Rules to try, by name: the one that was asked for first, if it bounds what it keeps.
 std::vector<std::string> names_to_try(const Trial& trial, bool context_is_short) {
   const std::string& asked = trial.base().kv.policy;
-  const std::string every = fmt::format("@every:{}", std::max(8, trial.base().kv.block_size));
+  const std::string every = short_interval(trial);
   // Positions beyond those that a model was trained on need a rule that moves queries.
   if (context_is_short) return {"sink", "h2o@compact"};
   std::vector<std::string> names;
@@ -170,16 +184,9 @@ std::optional<Proposal> policy(const Trial& trial, const EngineOptions& options,
 }
 
 /// A rule that keeps what there is room for, and gives up only what it must.
-std::optional<Proposal> elastic_policy(const Trial& trial, const EngineOptions& options,
-                                       int64_t positions) {
-  const int32_t every = std::max(8, options.kv.block_size);
-  for (const std::string& spec : {std::string("lru"), fmt::format("lru@every:{}", every)}) {
-    if (spec == trial.base().kv.policy || !trial.usable(options, spec, positions)) continue;
-    Proposal proposal;
-    proposal.policy = spec;
-    return proposal;
-  }
-  return std::nullopt;
+std::optional<Proposal> elastic_policy(const Trial& trial, int64_t positions) {
+  const auto found = try_spec(trial, "lru", positions);
+  return found ? found : try_spec(trial, "lru" + short_interval(trial), positions);
 }
 
 /// Rules with a budget help little where no larger pool can be had, and where they would keep less
@@ -207,7 +214,7 @@ std::vector<Proposal> within_context(const Trial& trial, int64_t positions) {
   if (raised) out.push_back(*raised);
   auto other = policy(trial, base, positions, false);
   if (!helps(trial, other, raised.has_value())) {
-    if (const auto elastic = elastic_policy(trial, base, positions)) other = elastic;
+    if (const auto elastic = elastic_policy(trial, positions)) other = elastic;
   }
   if (other) out.push_back(*other);
   const auto smaller = smaller_batches(base);
@@ -297,15 +304,10 @@ std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetu
                                      const Wanted& wanted) {
   const Trial trial(config, setup, wanted);
   const EngineOptions& base = trial.base();
-  const auto try_spec = [&](const std::string& spec) -> std::optional<Proposal> {
-    if (spec == base.kv.policy || !trial.usable(base, spec, wanted.positions)) return std::nullopt;
-    Proposal proposal;
-    proposal.policy = spec;
-    return proposal;
-  };
-  auto found = try_spec(repaired_spec(base.kv.policy, config.n_layers, base.kv.block_size));
+  const std::string repaired = repaired_spec(base.kv.policy, config.n_layers, base.kv.block_size);
+  auto found = try_spec(trial, repaired, wanted.positions);
   if (!found) found = policy(trial, base, wanted.positions, false);
-  if (!found) found = try_spec("full");
+  if (!found) found = try_spec(trial, "full", wanted.positions);
   return found ? std::vector<Proposal>{*found} : std::vector<Proposal>{};
 }
 

@@ -1,5 +1,6 @@
 // What can be asked of an engine, and changed, between requests.
 #include "core/fail.h"
+#include "core/search.h"
 #include "core/system.h"
 #include "engine/advice.h"
 #include "engine/engine_impl.h"
@@ -86,13 +87,7 @@ int64_t Engine::Impl::max_positions(const Session* session) const {
   const auto fits = [&](int64_t positions) {
     return pages_for(session, positions) <= setup.pool.n_pages;
   };
-  if (fits(context)) return context;
-  int64_t positions = 0;
-  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
-    const int64_t longer = positions + add;
-    if (longer < context && fits(longer)) positions = longer;
-  }
-  return positions;
+  return fits(context) ? context : largest(0, context - 1, fits);
 }
 
 KvStats Engine::Impl::stats() const {

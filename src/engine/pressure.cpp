@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "core/checked.h"
+#include "core/search.h"
 #include "engine/scheduler.h"
 
 namespace paddock {
@@ -91,12 +92,10 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   if (n <= 0) return 0;
   if (fits(at + n)) return observed(n);
   // Chunks end where decisions may fall due.
-  int64_t most = 0;
   const int64_t first = next_multiple(at, interval);
-  const int64_t steps = std::max<int64_t>(0, (at + n - first) / interval + 1);
-  for (int64_t add = int64_t{1} << 20; add > 0; add /= 2) {
-    if (most + add <= steps && fits(first + (most + add - 1) * interval)) most += add;
-  }
+  const int64_t most = largest(0, (at + n - first) / interval + 1, [&](int64_t intervals) {
+    return fits(first + (intervals - 1) * interval);
+  });
   if (most == 0) return 0;
   return observed(std::min<int64_t>(n, first + (most - 1) * interval - at));
 }
@@ -200,7 +199,7 @@ bool Scheduler::has_share(Request& newcomer) const {
   return find_level(all, pages_shared_out(all)).has_value();
 }
 
-Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
+bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
   const int64_t interval = cache_.interval();
   const int64_t before = pages_unclaimed(asking, true);
   std::vector<Member> all = members(asking, request);
@@ -208,11 +207,11 @@ Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, i
   std::vector<CacheManager::Fall> falls;
   std::vector<SequenceId> later;
   std::vector<uint8_t> brings;
-  Relief relief;
+  bool others_will = false;
   int64_t missing = 0;  // pages that the last level turned out to be too high by
   for (int32_t i = 0; i < kMostTries && before < needed; ++i) {
     auto level = find_level(all, pages_shared_out(all) - missing);
-    if (!level && i == 0) return relief;
+    if (!level && i == 0) return false;
     if (!level) level = 0;  // the floors
     falling.clear();
     falls.clear();
@@ -229,18 +228,17 @@ Scheduler::Relief Scheduler::lower_budgets(Sequence& asking, Request* request, i
       }
     }
     const int64_t back = cache_.plan_falls(falls, later, brings);
-    relief.others_will = !later.empty();
-    if (relief.others_will || before + back >= needed) break;
-    if (*level == 0) return relief;
+    others_will = !later.empty();
+    if (others_will || before + back >= needed) break;
+    if (*level == 0) return others_will;
     missing += (needed - before - back) << i;
   }
   for (size_t i = 0; i < falls.size(); ++i) {
     if (brings[i] == 0) continue;  // others go on to list all of it
     cache_.plan_fall(falls[i].id, falls[i].budget);
     let_fall(*falling[i]->sequence, falling[i]->request, request);
-    relief.any = true;
   }
-  return relief;
+  return others_will;
 }
 
 void Scheduler::let_fall(Sequence& sequence, Request* request, const Request* asking) {
@@ -252,7 +250,7 @@ void Scheduler::let_fall(Sequence& sequence, Request* request, const Request* as
 
 int64_t Scheduler::room_in_context(const Sequence& sequence) const {
   if (setup_.longest == setup_.options.context) return kUnlimited;
-  return setup_.options.context - cache_.holdings(sequence.tables()).most;
+  return setup_.options.context - cache_.most_resident(sequence.tables());
 }
 
 bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
@@ -298,11 +296,11 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
       if (request != nullptr) return kWaits;
       continue;
     }
-    const Relief relief = lower_budgets(sequence, request, needed);
+    const bool others_will = lower_budgets(sequence, request, needed);
     n = std::min(n, static_cast<int32_t>(sequence.max_next()));
     const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
     if (now > 0) return now;
-    if (relief.others_will && request != nullptr) return 0;
+    if (others_will && request != nullptr) return 0;
     if (park_last(request)) continue;
     return request == nullptr || is_alone(request) ? std::min(n, least) : 0;
   }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "core/fail.h"
+#include "core/search.h"
 
 namespace paddock {
 namespace {
@@ -348,11 +349,7 @@ double Scheduler::work(int64_t first, int64_t n) const {
 }
 
 int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
-  int64_t most = 0;
-  for (int64_t step = int64_t{1} << 16; step > 0; step /= 2) {
-    if (most + step <= n && work(first, most + step) <= budget) most += step;
-  }
-  return std::max<int64_t>(1, most);
+  return largest(1, n, [&](int64_t tokens) { return work(first, tokens) <= budget; });
 }
 
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {

@@ -141,17 +141,14 @@ class Scheduler {
 
   // ---- elastic rules (pressure.cpp)
   struct Member;
-  struct Relief {
-    bool any = false;          // a budget has fallen
-    bool others_will = false;  // those of others will, when they come to their decision lengths
-  };
   /// Finds pages for up to `n` tokens more, and up to the next decision length behind them; where
   /// they are short budgets fall, then sequences are parked. Returns for how many tokens; 0: it
   /// waits for others to come to their decision lengths.
   int32_t relieve(Sequence& sequence, int32_t n, Request* request);
   /// Whether its sequence's budget may fall at all. Null: the host's own.
   bool may_fall(const Request* request) const;
-  /// Does what was planned last, for `asking`; the result of the sequence's own request tells of it.
+  /// Does what was planned last, for `asking`; the result of the sequence's own request tells of
+  /// it.
   void let_fall(Sequence& sequence, Request* request, const Request* asking);
   /// Positions more that no layer comes to hold more with than the context admits.
   int64_t room_in_context(const Sequence& sequence) const;
@@ -176,8 +173,9 @@ class Scheduler {
   int64_t pages_shared_out(const std::vector<Member>& all) const;
   /// The highest level at which the pages are enough; nothing if they are not at any.
   std::optional<double> find_level(const std::vector<Member>& all, int64_t pages) const;
-  /// Lets budgets fall until `needed` pages are unclaimed, or none falls any more.
-  Relief lower_budgets(Sequence& asking, Request* request, int64_t needed);
+  /// Lets budgets fall until `needed` pages are unclaimed, or none falls any more. True: those of
+  /// others will, when they come to their decision lengths.
+  bool lower_budgets(Sequence& asking, Request* request, int64_t needed);
   /// Whether there is a level with the newcomer among those that run.
   bool has_share(Request& newcomer) const;
 

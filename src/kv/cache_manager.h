@@ -146,12 +146,13 @@ class CacheManager {
   /// What a sequence has in the layers of elastic rules.
   struct Holdings {
     int64_t positions = 0;  // on average
-    int64_t most = 0;       // in the layer that has most
     int64_t pages = 0;
     int64_t own_pages = 0;  // that no other sequence lists
     double fair_pages = 0;  // each shared in equal parts by those that list it
   };
   Holdings holdings(SequenceId id) const;
+  /// Positions in the layer of these that has most.
+  int64_t most_resident(SequenceId id) const;
   /// Of a block's pages, those in layers of elastic rules.
   int64_t elastic_pages() const;
   /// Likewise, in layers that have no bound and are not elastic.

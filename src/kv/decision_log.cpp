@@ -33,20 +33,23 @@ void DecisionLog::append(const DecisionEntry& entry) {
     fail(ErrorCode::kInternal, "a decision at length {} comes between {} that are known",
          entry.length, size_);
   }
+  push(entry);
+  next_ = size_;
+}
+
+void DecisionLog::push(const DecisionEntry& entry) {
   entries_->resize(static_cast<size_t>(size_));  // what was cut goes
   entries_->push_back(entry);
-  next_ = ++size_;
+  ++size_;
 }
 
 void DecisionLog::append_budget(int64_t length, int32_t budget) {
   const bool all_taken = next_ == size_;
-  entries_->resize(static_cast<size_t>(size_));
-  entries_->push_back({.length = static_cast<int32_t>(length),
-                       .first_position = budget,
-                       .layer = kAllLayers,
-                       .kind = DecisionKind::kBudget,
-                       .begins = true});
-  ++size_;
+  push({.length = static_cast<int32_t>(length),
+        .first_position = budget,
+        .layer = kAllLayers,
+        .kind = DecisionKind::kBudget,
+        .begins = true});
   if (all_taken) next_ = size_;
 }
 

@@ -81,6 +81,7 @@ class DecisionLog {
 
  private:
   using Entries = std::vector<DecisionEntry>;
+  void push(const DecisionEntry& entry);
   bool is_own() const { return entries_ != nullptr && entries_.use_count() == 1; }
 
   std::shared_ptr<Entries> entries_;  // of which the first size_ are this log's

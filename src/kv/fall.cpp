@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/checked.h"
+#include "core/search.h"
 #include "kv/cache_impl.h"
 #include "kv/decision_log.h"
 
@@ -22,11 +23,7 @@ int32_t CacheManager::most_budget() const {
     }
     return true;
   };
-  int64_t budget = least_budget();
-  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
-    if (budget + add < most && fits(budget + add)) budget += add;
-  }
-  return static_cast<int32_t>(budget);
+  return static_cast<int32_t>(largest(least_budget(), most - 1, fits));
 }
 int32_t CacheManager::budget(SequenceId id) const { return impl_->at(id).budget; }
 
@@ -47,6 +44,15 @@ int64_t CacheManager::growing_pages() const {
   return pages;
 }
 
+int64_t CacheManager::most_resident(SequenceId id) const {
+  const CachedSequence& sequence = impl_->at(id);
+  int64_t most = 0;
+  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    if (rule(layer).is_elastic) most = std::max(most, sequence.layers[layer].tokens);
+  }
+  return most;
+}
+
 CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   Holdings held;
@@ -56,7 +62,6 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
     const int32_t units = impl_->config.layout.page_units(layer);
     const BlockTable& table = sequence.layers[layer];
     held.positions += table.tokens;
-    held.most = std::max(held.most, table.tokens);
     for (const BlockEntry& e : table.entries) {
       held.pages += units;
       held.own_pages += impl_->is_own(e.page) ? units : 0;

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/fail.h"
+#include "core/search.h"
 #include "eviction/cake.h"
 
 namespace paddock {
@@ -153,15 +154,21 @@ void PolicyMap::find_interval() {
   interval_ = static_cast<int32_t>(interval);
 }
 
+size_t PolicyMap::group_of(const LayerRule& rule) const {
+  const auto is_its = [&](const Sharers& group) {
+    return layers_[group.layers[0]].policy == rule.policy;
+  };
+  return static_cast<size_t>(std::find_if(sharers_.begin(), sharers_.end(), is_its) -
+                             sharers_.begin());
+}
+
 void PolicyMap::find_sharers() {
   for (int32_t i = 0; i < size(); ++i) {
     const LayerRule& rule = layers_[i];
     if (!rule.shares) continue;
-    const auto is_its = [&](const Sharers& group) {
-      return layers_[group.layers[0]].policy == rule.policy;
-    };
-    auto group = std::find_if(sharers_.begin(), sharers_.end(), is_its);
-    if (group == sharers_.end()) group = sharers_.insert(group, Sharers());
+    const size_t at = group_of(rule);
+    if (at == sharers_.size()) sharers_.emplace_back();
+    Sharers* const group = &sharers_[at];
     const int32_t every = layers_[group->layers.empty() ? i : group->layers[0]].schedule.every;
     if (rule.schedule.every != every) {
       fail(ErrorCode::kInvalidArgument,
@@ -221,28 +228,17 @@ int32_t PolicyMap::too_small_in(int32_t budget, int32_t block_size, std::string&
 
 int32_t PolicyMap::least_share(int32_t layer, int32_t block_size) const {
   const LayerRule& rule = layers_[layer];
-  const auto is_its = [&](const Sharers& group) {
-    return layers_[group.layers[0]].policy == rule.policy;
-  };
-  const auto group = std::find_if(sharers_.begin(), sharers_.end(), is_its);
-  int32_t low = 1;
-  int32_t high = rule.is_elastic ? least_budget(block_size) : group->budget;
+  const int32_t most = rule.is_elastic ? least_budget(block_size) : sharers_[group_of(rule)].budget;
   std::string why;
-  if (!is_enough(layer, high, block_size, why)) {
+  if (!is_enough(layer, most, block_size, why)) {
     fail(ErrorCode::kInvalidArgument,
          "layer {} shares by need, but its part of the budget, {}, leaves it nothing to choose "
          "from in blocks of {} ({}); raise the budget or lower the block size",
-         layer, high, block_size, why);
+         layer, most, block_size, why);
   }
-  while (low < high) {
-    const int32_t middle = low + (high - low) / 2;
-    if (is_enough(layer, middle, block_size, why)) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return low;
+  return static_cast<int32_t>(smallest(1, most, [&](int64_t budget) {
+    return is_enough(layer, static_cast<int32_t>(budget), block_size, why);
+  }));
 }
 
 int32_t PolicyMap::least_budget(int32_t block_size) const {
@@ -260,15 +256,9 @@ int32_t PolicyMap::least_budget(int32_t block_size) const {
          "refused ({}); protect fewer positions or lower the block size",
          layer, block_size, high, why);
   }
-  while (low < high) {
-    const int32_t middle = low + (high - low) / 2;
-    if (too_small_in(middle, block_size, why) >= 0) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
+  return static_cast<int32_t>(smallest(low, high, [&](int64_t budget) {
+    return too_small_in(static_cast<int32_t>(budget), block_size, why) < 0;
+  }));
 }
 
 int32_t PolicyMap::floor_budget(int32_t block_size) const {

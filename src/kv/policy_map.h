@@ -76,6 +76,8 @@ class PolicyMap {
   void find_interval();
   /// Error kInvalidArgument if layers that share do not decide together.
   void find_sharers();
+  /// Which of sharers_ has the rule's layers; their number if none does yet.
+  size_t group_of(const LayerRule& rule) const;
   /// Pages that the layers have at once in all, between two decisions.
   int64_t most_pages(const Sharers& group, int64_t block_size) const;
   /// Whether the budget is enough for the layer; if not, why. `share`: of one that shares.

@@ -67,7 +67,7 @@ fault("advice-021", "where not all can be had, nothing is proposed",
       "{wanted.positions, «wanted.least»}",
       "wanted.positions")
 fault("advice-022", "a mended SPEC that does not fit",
-      "|| «!trial.usable(base, spec, wanted.positions)») return std::nullopt; Proposal",
+      "|| «!trial.usable(base, spec, positions)») return std::nullopt; Proposal",
       "false")
 fault("advice-023", "a budget beside a share",
       "options.kv.budget_bytes = *proposal.budget_bytes; «options.kv.budget_share = 0;»",
@@ -200,9 +200,9 @@ fault("advice-060", 'a rule with a budget is as good where no larger pool can be
 fault("advice-061", 'a rule that keeps little is as good',
       'can_be_raised && «2 * trial.kept(*fixed->policy) >= trial.pool_positions()»;',
       'true')
-fault("advice-062", 'the rule that failed is proposed again without a budget',
-      'if («spec == trial.base().kv.policy || !trial.usable(options, spec, positions)») continue; Proposal',
-      'spec == trial.base().kv.policy')
+fault("advice-062", 'a rule without a budget is not tried with decisions that come more often',
+      'return found ? found : «try_spec(trial, "lru" + short_interval(trial), positions)»;',
+      'found')
 source("src/engine/spec_repair.cpp", "advice_test")
 fault("advice-063", 'a rule that was given no budget gets one',
       'if (const auto elastic = «elastic_form(prefix, tail, options, n_layers, block_size)») {',

@@ -870,11 +870,11 @@ fault("kv-475", "the least budget may be less than a rule asks for",
       "«low = std::max(low, rule.min_budget);»",
       "")
 fault("kv-476", "the least budget is twice what is needed",
-      "while («low < high») { const int32_t middle = low + (high - low) / 2; if (too_small",
-      "false")
+      "static_cast<int32_t>(smallest(«low», high,",
+      "high")
 fault("kv-477", "the least budget is one too few",
-      "high = middle; } } return «low»;",
-      "std::max(1, low - 1)")
+      "return too_small_in(«static_cast<int32_t>(budget)», block_size, why) < 0;",
+      "static_cast<int32_t>(budget + 1)")
 fault("kv-478", "what a rule throws counts as a budget that is too small",
       "catch (const PolicyThrew&) { «throw;»",
       "return i;")
@@ -885,8 +885,8 @@ fault("kv-479", "protected blocks may fill an elastic budget",
       "if («leaves_choice(rule.schedule_with(budget, layer, size()), block_size)») return true;",
       "(rule.schedule_with(budget, layer, size()), true)")
 fault("kv-639", "every layer that shares is alone",
-      "return «layers_[group.layers[0]].policy == rule.policy»; }; auto group",
-      "false")
+      "const size_t at = «group_of(rule)»;",
+      "sharers_.size()")
 fault("kv-640", "layers that share may decide at different lengths",
       "if («rule.schedule.every != every») {",
       "false")
@@ -897,8 +897,8 @@ fault("kv-642", "pages of layers that share are counted one too few",
       "/ block_size + n + «n * blocks_touched(first.schedule.every, block_size)»;",
       "n * blocks_touched(first.schedule.every, block_size) - 1")
 fault("kv-643", "the least share is what the layer has on average",
-      "while («low < high») { const int32_t middle = low + (high - low) / 2; if (is_enough",
-      "false")
+      "static_cast<int32_t>(smallest(«1», most,",
+      "most")
 fault("kv-480", "rules of one policy have no interval",
       "map.layers_.emplace_back(policy, i, n_layers); «map.find_interval();»",
       "")

@@ -8,6 +8,7 @@
 #include "diagnose/elastic_budgets.h"
 #include "paddock/error.h"
 #include "paddock/testing.h"
+#include "support/conformance.h"
 
 namespace paddock {
 namespace {
@@ -34,25 +35,6 @@ class Good : public EvictionPolicy {
  protected:
   virtual void spoil(TrimSchedule&, int32_t /*layer*/, int32_t /*n_layers*/, int32_t) const {}
 };
-
-ConformanceOptions untimed() {
-  ConformanceOptions options;
-  options.measure_cost = false;
-  return options;
-}
-
-template <typename Policy>
-ConformanceReport check() {
-  return check_policy([] { return std::make_shared<Policy>(); }, untimed());
-}
-
-void expect_only(const ConformanceReport& report, FindingKind kind, Severity severity,
-                 const std::string& says) {
-  ASSERT_EQ(report.findings.size(), 1U) << to_text(report);
-  EXPECT_EQ(report.findings[0].kind, kind) << to_text(report);
-  EXPECT_EQ(report.findings[0].severity, severity) << to_text(report);
-  EXPECT_NE(report.findings[0].sentence.find(says), std::string::npos) << to_text(report);
-}
 
 void expect_settings(const ConformanceReport& report, const std::string& says) {
   expect_only(report, FindingKind::kSettings, Severity::kError, says);

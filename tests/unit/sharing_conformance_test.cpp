@@ -8,6 +8,7 @@
 
 #include "paddock/error.h"
 #include "paddock/testing.h"
+#include "support/conformance.h"
 
 namespace paddock {
 namespace {
@@ -42,18 +43,8 @@ class Good : public EvictionPolicy {
   virtual void spoil(TrimSchedule&, int32_t /*layer*/, int32_t /*budget*/) const {}
 };
 
-template <typename Policy>
-ConformanceReport check() {
-  ConformanceOptions options;
-  options.measure_cost = false;
-  return check_policy([] { return std::make_shared<Policy>(); }, options);
-}
-
-void expect_only(const ConformanceReport& report, FindingKind kind, const std::string& says) {
-  ASSERT_EQ(report.findings.size(), 1U) << to_text(report);
-  EXPECT_EQ(report.findings[0].kind, kind) << to_text(report);
-  EXPECT_EQ(report.findings[0].severity, Severity::kError) << to_text(report);
-  EXPECT_NE(report.findings[0].sentence.find(says), std::string::npos) << to_text(report);
+void expect_error(const ConformanceReport& report, FindingKind kind, const std::string& says) {
+  expect_only(report, kind, Severity::kError, says);
 }
 
 struct GoodElastic : Good {
@@ -78,9 +69,9 @@ struct Negative : Good {
   double need(const LayerView& view) const override { return view.blocks.size() > 4 ? 1 : -1; }
 };
 TEST(SharingConformance, FindsNeedsThatAreNone) {
-  expect_only(check<Throws>(), FindingKind::kThrows, "need() threw: no idea (in layer 3 at ");
-  expect_only(check<NoNumber>(), FindingKind::kScore, "need() is -inf in layer ");
-  expect_only(check<Negative>(), FindingKind::kScore, "need() is -1 in layer ");
+  expect_error(check<Throws>(), FindingKind::kThrows, "need() threw: no idea (in layer 3 at ");
+  expect_error(check<NoNumber>(), FindingKind::kScore, "need() is -inf in layer ");
+  expect_error(check<Negative>(), FindingKind::kScore, "need() is -1 in layer ");
 }
 
 struct Counts : Good {
@@ -100,9 +91,9 @@ struct AnotherPerObject : Good {
   double need(const LayerView& view) const override { return Good::need(view) + own; }
 };
 TEST(SharingConformance, FindsNeedsThatDependOnMoreThanTheView) {
-  expect_only(check<Counts>(), FindingKind::kNondeterministic, "need() gave two answers");
-  expect_only(check<Remembers>(), FindingKind::kState, "need() gave another answer");
-  expect_only(check<AnotherPerObject>(), FindingKind::kState, "as another object");
+  expect_error(check<Counts>(), FindingKind::kNondeterministic, "need() gave two answers");
+  expect_error(check<Remembers>(), FindingKind::kState, "need() gave another answer");
+  expect_error(check<AnotherPerObject>(), FindingKind::kState, "as another object");
 }
 
 struct UnmeasuredMass : Good {
@@ -120,8 +111,8 @@ struct OnlyNeedMeasures : UnmeasuredMass {
   PolicyNeeds needs() const override { return {.attention = true}; }
 };
 TEST(SharingConformance, FindsNeedsOfWhatIsNotMeasured) {
-  expect_only(check<UnmeasuredMass>(), FindingKind::kNeeds, "need() goes by mass");
-  expect_only(check<UnmeasuredNorms>(), FindingKind::kNeeds, "need() goes by key_norm");
+  expect_error(check<UnmeasuredMass>(), FindingKind::kNeeds, "need() goes by mass");
+  expect_error(check<UnmeasuredNorms>(), FindingKind::kNeeds, "need() goes by key_norm");
   EXPECT_TRUE(check<OnlyNeedMeasures>().clean()) << to_text(check<OnlyNeedMeasures>());
 }
 
@@ -150,11 +141,12 @@ struct ChangesItsMind : Good {
   bool shares_by_need() const override { return ++calls % 2 != 0; }
 };
 TEST(SharingConformance, FindsSharesThatItCannotDealWith) {
-  expect_only(check<TakesMore>(), FindingKind::kSettings, "of a share of 201 takes 202 in layer 2");
-  expect_only(check<OtherInterval>(), FindingKind::kSettings, "shares by need, but for a budget");
-  expect_only(check<Apart>(), FindingKind::kSettings, "all of its layers must decide together");
-  expect_only(check<ProtectsLess>(), FindingKind::kSettings, "it must not fall");
-  expect_only(check<ChangesItsMind>(), FindingKind::kSettings, "shares_by_need() answers");
+  expect_error(check<TakesMore>(), FindingKind::kSettings,
+               "of a share of 201 takes 202 in layer 2");
+  expect_error(check<OtherInterval>(), FindingKind::kSettings, "shares by need, but for a budget");
+  expect_error(check<Apart>(), FindingKind::kSettings, "all of its layers must decide together");
+  expect_error(check<ProtectsLess>(), FindingKind::kSettings, "it must not fall");
+  expect_error(check<ChangesItsMind>(), FindingKind::kSettings, "shares_by_need() answers");
 }
 
 }  // namespace
