@@ -15,6 +15,8 @@ constexpr int64_t kStepsPerLevel = 64;
 constexpr int32_t kMaxPassed = 16;
 /// In place of a number of tokens: it waits for blocks that another one computes.
 constexpr int64_t kFollows = -1;
+/// Sums of work are exact to less than this.
+constexpr double kRounding = 1e-6;
 /// Requests that do not fit yet which a step looks at.
 constexpr int32_t kMaxBlocked = 32;
 
@@ -265,7 +267,6 @@ void Scheduler::list_kept(Request& request) {
 }
 
 void Scheduler::share_tokens() {
-  const auto n_running = static_cast<int64_t>(running_.size());
   shares_.assign(running_.size(), 1);
   int64_t n_prompts = 0, n_decoding = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
@@ -285,8 +286,9 @@ void Scheduler::share_tokens() {
   const auto cost = [&](int64_t first, int64_t n) {
     return mixed ? work(first, n) : static_cast<double>(n);
   };
-  double budget =
+  const auto most =
       static_cast<double>(mixed ? std::min<int64_t>(room, setup_.options.mixed_prefill) : room);
+  double budget = most;
   // Equal shares; what a short prompt leaves of its own is shared by the others.
   int64_t unsettled = n_prompts;
   for (bool settled = true; settled && unsettled > 0;) {
@@ -295,10 +297,10 @@ void Scheduler::share_tokens() {
     for (size_t i = 0; i < running_.size(); ++i) {
       if (shares_[i] != 0) continue;
       const Sequence& sequence = running_[i]->sequence;
-      const int64_t left = std::min<int64_t>(sequence.length() - sequence.computed(), setup_.chunk);
-      const double all = cost(sequence.computed(), left);
+      const int64_t rest = std::min<int64_t>(sequence.length() - sequence.computed(), setup_.chunk);
+      const double all = cost(sequence.computed(), rest);
       if (all > share) continue;
-      shares_[i] = left;
+      shares_[i] = rest;
       budget -= all;
       --unsettled;
       settled = true;
@@ -310,13 +312,18 @@ void Scheduler::share_tokens() {
     shares_[i] = mixed ? affordable(running_[i]->sequence.computed(), setup_.chunk, share)
                        : std::max<int64_t>(1, static_cast<int64_t>(share));
   }
-  // Where there are more prompts than tokens they take turns.
-  int64_t tokens = room;
-  for (int64_t k = 0; k < n_running; ++k) {
-    const auto i = static_cast<size_t>((step_ + k) % n_running);
+  if (mixed) take_turns(most);
+}
+
+void Scheduler::take_turns(double budget) {
+  const size_t n = running_.size();
+  bool any = false;
+  for (size_t k = 0; k < n; ++k) {
+    const size_t i = (static_cast<size_t>(step_) + k) % n;
     if (running_[i]->decoding() || shares_[i] == kFollows) continue;
-    shares_[i] = std::min(shares_[i], tokens);
-    tokens -= shares_[i];
+    budget -= work(running_[i]->sequence.computed(), shares_[i]);
+    if (any && budget < -kRounding) shares_[i] = 0;
+    any = true;
   }
 }
 

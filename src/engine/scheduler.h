@@ -109,6 +109,9 @@ class Scheduler {
   void find_readers();
   /// Sets shares_: how many tokens each that runs may bring.
   void share_tokens();
+  /// Each prompt's share is a token at least: where that is more work than there is for all, those
+  /// whose turn it is not get nothing in this step.
+  void take_turns(double budget);
   /// Whether one that comes before running_[i] computes the very block that it needs next: then it
   /// waits for that, and lists it.
   bool follows(size_t i) const;

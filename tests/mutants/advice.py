@@ -14,7 +14,7 @@ fault("advice-004", "a context that is too short",
       "«s.longest >= positions» &&",
       "true")
 fault("advice-005", "a pool that does not hold what is wanted",
-      "«pages_needed(s, positions) <= s.pool.n_pages»;",
+      "«least_pages_needed(s, positions) <= s.pool.n_pages»;",
       "true")
 fault("advice-006", "a budget too small by a page",
       "static_cast<uint64_t>(«std::max(min_pages(s), pages_needed(s, positions))») * page_bytes;",

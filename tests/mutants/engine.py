@@ -184,12 +184,12 @@ fault("scheduler-035", "a short prompt waits for a long one",
 fault("scheduler-036", "prompts in a mixed step take what they like",
       "shares_[i] = mixed ? «affordable(running_[i]->sequence.computed(), setup_.chunk, share)»",
       "setup_.chunk")
-same("scheduler-037", "more tokens than the batch admits",
-     "«shares_[i] = std::min(shares_[i], tokens);» tokens -=", "",
-     "A step has room for a token of each sequence, and shares of one token and more add up to no more than was shared out")
-same("scheduler-038", "where there are more prompts than tokens the last ones starve",
-     "static_cast<size_t>((«step_ + k») % n_running);", "k",
-     "A step has room for a token of each sequence: there are never more prompts than tokens")
+fault("scheduler-037", "prompts bring more than there is work for",
+      "if (any && «budget < -kRounding») shares_[i] = 0;", "false")
+fault("scheduler-038", "where there are more prompts than there is work for the last ones starve",
+      "(«static_cast<size_t>(step_) + k») % n;", "k")
+fault("scheduler-080", "where one token costs more than all there is, no prompt goes on",
+      "if («any && budget < -kRounding») shares_[i] = 0;", "budget < -kRounding")
 fault("scheduler-070", "who needs the same blocks computes them, too",
       "} else if (running_[i]->awaits != nullptr || «follows(i)») {", "false")
 fault("scheduler-071", "one waits for blocks that begin alike and go on otherwise",

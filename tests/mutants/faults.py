@@ -165,6 +165,10 @@ def edit(fault, text, order):
         if kind == "statement" and re.match(r"(?!return|throw|delete|else|if|for|while)(const )?[\w:<>]+ \w+[({;]",
                                             marked):
             raise Stale(f"{fault.id}: marks a declaration, which would end at once; put MUT in the replacement")
+        if kind == "statement" and fault.replacement and fault.replacement.rstrip()[-1] not in ";}":
+            raise Stale(f"{fault.id}: a statement is replaced by {fault.replacement!r}, which ends in no semicolon")
+        if any(re.match(r"\w\w", text[at - 1:at + 1]) for at in (offsets[begin], offsets[end])):
+            raise Stale(f"{fault.id}: marks a part of a word; mark all of it")
         return Edit(offsets[begin], offsets[end], fault, kind, fault.replacement, order)
     new = fault.replacement
     if not re.search(r"\bMUT\b", new):

@@ -877,10 +877,10 @@ fault("kv-477", "the least budget is one too few",
       "static_cast<int32_t>(budget + 1)")
 fault("kv-478", "what a rule throws counts as a budget that is too small",
       "catch (const PolicyThrew&) { «throw;»",
-      "return i;")
+      "return false;")
 fault("kv-481", "an answer that ignores the budget counts as one that is too small",
       "catch (const PolicyIgnoresBudget&) { «throw;»",
-      "return i;")
+      "return false;")
 fault("kv-479", "protected blocks may fill an elastic budget",
       "if («leaves_choice(rule.schedule_with(budget, layer, size()), block_size)») return true;",
       "(rule.schedule_with(budget, layer, size()), true)")
@@ -1047,7 +1047,7 @@ fault("kv-635", "the log does not hear how far it reaches",
 source("src/kv/share.cpp", "cache_test replay_test")
 fault("kv-650", "layers that share do so only where one holds more than all may",
       "for (const int32_t layer : group.layers) «held += sequence.layers[layer].tokens + n;»",
-      "held = sequence.layers[layer].tokens + n")
+      "held = sequence.layers[layer].tokens + n;")
 fault("kv-651", "shares move where nothing has to leave",
       "return «held > int64_t{budget} * static_cast<int64_t>(group.layers.size())»;",
       "true")

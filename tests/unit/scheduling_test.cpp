@@ -431,20 +431,30 @@ TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
   }
 }
 
-TEST(Shares, MorePromptsThanTokensTakeTurns) {
-  EngineOptions options = shared_memory("full", 0);
-  options.batch_size = 4;  // as many as sequences: with one that decodes, three are left
-  options.mixed_prefill = 1;
-  Engine engine(tiny(), options);
-  Said said;
-  said.add(engine, text_at(0, 1), 100);
-  engine.step();
-  for (int i = 0; i < 3; ++i) said.add(engine, text_at(1, 12), 1);
-  int steps = 0;
-  for (; said.firsts.size() < 4; ++steps) engine.step();
-  EXPECT_LE(steps, 3 * 12);
-  EXPECT_GE(steps, 12);
-  finish_all(engine);
+TEST(Shares, MorePromptsThanThereIsWorkForTakeTurns) {
+  for (const int32_t mixed : {1, 3, 7, 8}) {
+    EngineOptions options = shared_memory("full", 0, 16);
+    options.batch_size = 64;
+    options.mixed_prefill = mixed;
+    Engine engine(tiny(), options);
+    Said said;
+    said.add(engine, text_at(0, 1), 200);
+    engine.step();
+    for (int i = 0; i < 12; ++i) said.add(engine, text_at(i, 6), 1);
+    int steps = 0;
+    for (; said.firsts.size() < 13 && steps < 100; ++steps) {
+      const int64_t written = engine.kv_stats().tokens_written;
+      const int listened = said.counts[0];
+      engine.step();
+      EXPECT_EQ(said.counts[0], listened + 1);
+      // One prompt brings a token in any case.
+      EXPECT_LE(engine.kv_stats().tokens_written - written, 1 + mixed) << mixed;
+      EXPECT_GE(engine.kv_stats().tokens_written - written, 2) << mixed;
+    }
+    EXPECT_EQ(said.firsts.size(), 13U) << "nobody starves";
+    EXPECT_LE(steps, 12 * 6);
+    finish_all(engine);
+  }
 }
 
 TEST(Queue, GoesByPriorityAndWaitingCountsToo) {
