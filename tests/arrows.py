@@ -16,6 +16,7 @@ MAY = {
     "backend": (["kernels"], ["stats"]),
     "model": (["backend", "io", "text", "kernels"], ["model"]),
     "engine": (["model", "backend", "kv", "kernels"], "*"),
+    "replay": (["kv", "io"], ["reclaim", "replay"]),
     "diagnose": (["engine", "kv", "eviction"], "*"),
     "kernels": ([], []),
 }

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <optional>
 
 #include "common.h"
 
@@ -23,9 +24,8 @@ uint64_t scale_of(std::string unit) {
   return scale;
 }
 
-}  // namespace
-
-uint64_t parse_size(const std::string& text) {
+/// Bytes, above 0; nothing if it is no size.
+std::optional<uint64_t> size_of(const std::string& text) {
   const char* last = text.data() + text.size();
   uint64_t whole = 0;
   const auto [after, whole_error] = std::from_chars(text.data(), last, whole);
@@ -47,8 +47,15 @@ uint64_t parse_size(const std::string& text) {
       !__builtin_add_overflow(bytes, more, &bytes) && bytes > 0) {
     return bytes;
   }
+  return std::nullopt;
+}
+
+}  // namespace
+
+uint64_t parse_size(const char* option, const std::string& text, const char* or_else) {
+  if (const std::optional<uint64_t> bytes = size_of(text)) return *bytes;
   throw UsageError(
-      fmt::format("--kv-budget {}: must be a size such as 256MiB, 1.5GiB or 4096, or 80%", text));
+      fmt::format("{} {}: must be a size such as 256MiB, 1.5GiB or 4096{}", option, text, or_else));
 }
 
 std::string size_text(uint64_t bytes) {

@@ -9,8 +9,8 @@
 namespace cli {
 
 /// "1.5GiB", "256M", "100MB", "4096" in bytes: K, M, G, T and Ki, KiB, ... are powers of 1024; KB,
-/// MB, ... powers of 1000.
-uint64_t parse_size(const std::string& text);
+/// MB, ... powers of 1000. Anything else is wrong usage of `option`; `or_else`: what else it takes.
+uint64_t parse_size(const char* option, const std::string& text, const char* or_else = "");
 /// As parse_size() takes it: the same, or a little more where that is shorter.
 std::string size_text(uint64_t bytes);
 /// "80%" as 0.8.

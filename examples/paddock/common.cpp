@@ -113,7 +113,7 @@ paddock::EngineOptions EngineArgs::engine_options() const {
   if (kv_budget.ends_with('%')) {
     o.kv.budget_share = parse_share(kv_budget);
   } else if (!kv_budget.empty()) {
-    o.kv.budget_bytes = parse_size(kv_budget);
+    o.kv.budget_bytes = parse_size("--kv-budget", kv_budget, ", or 80%");
   }
   return o;
 }

@@ -121,5 +121,6 @@ void add_logits(CommandLine& tool);
 void add_perplexity(CommandLine& tool);
 void add_inspect(CommandLine& tool);
 void add_bench(CommandLine& tool);
+void add_replay(CommandLine& tool);
 
 }  // namespace cli

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   cli::add_perplexity(tool);
   cli::add_inspect(tool);
   cli::add_bench(tool);
+  cli::add_replay(tool);
   cli::Log log;
   for (cli::Command& command : tool.commands()) {
     log.add_to(command);

@@ -11,6 +11,7 @@
 #include "paddock/model.h"
 #include "paddock/quality.h"
 #include "paddock/reclaim.h"
+#include "paddock/replay.h"
 #include "paddock/runner.h"
 #include "paddock/sampling.h"
 #include "paddock/stats.h"

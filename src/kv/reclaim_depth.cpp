@@ -3,8 +3,8 @@
 // A leaf's rank is when it was last used, and a credit for each time that it was found again or
 // came back after it had left (kMostTimes of them count): twice the age at which leaves that nobody
 // found leave at present. So the credit fits any size of cache, and what many came through outlives
-// others for a while, and not for ever. tests/bench/reclaim_traces.cpp compares it with others. A
-// binary heap that knows where each block stands: O(log n).
+// others for a while, and not for ever. docs/replay.md compares it with others. A binary heap that
+// knows where each block stands: O(log n).
 #include <algorithm>
 #include <utility>
 

@@ -1,0 +1,193 @@
+// paddock replay: recorded requests once more, without a model: what caches of other sizes, and
+// other orders of reclaiming, would have found again.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "advice.h"
+#include "common.h"
+#include "log.h"
+
+namespace cli {
+namespace {
+
+struct Args {
+  std::string path;
+  std::vector<std::string> reclaim = {"lru", "s3fifo", "depth"};
+  std::vector<int> capacities;
+  std::string block_bytes;
+  bool curve = false;
+  double sample = 1;
+  bool json = false;
+};
+
+struct Outcome {
+  paddock::RequestTrace trace;
+  paddock::ReplayReport report;
+  std::vector<paddock::CurvePoint> curve;
+  uint64_t block_bytes = 0;  // 0: not told
+};
+
+/// The tables' capacities where nobody gave any: parts of what holds every block.
+std::vector<int64_t> parts_of(int64_t distinct) {
+  std::set<int64_t> parts;
+  for (const int64_t divisor : {64, 16, 4, 2, 1}) {
+    if (distinct / divisor > 0) parts.insert(distinct / divisor);
+  }
+  return {parts.begin(), parts.end()};
+}
+
+/// 1, 2, 5, 10, ... up to what holds every block, and the sizes that were asked for.
+std::vector<int64_t> points_of(int64_t distinct, const std::vector<int64_t>& asked) {
+  std::set<int64_t> points(asked.begin(), asked.end());
+  for (int64_t decade = 1; decade < distinct; decade *= 10) {
+    for (const int64_t digit : {1, 2, 5}) {
+      if (decade * digit < distinct) points.insert(decade * digit);
+    }
+  }
+  if (distinct > 0) points.insert(distinct);
+  return {points.begin(), points.end()};
+}
+
+Json to_json(const Outcome& o) {
+  Json results = Json::array();
+  for (const paddock::ReplayResult& r : o.report.results) {
+    Json result = {{"policy", r.policy},       {"capacity", r.capacity},
+                   {"hit_rate", r.hit_rate},   {"belady_hit_rate", r.belady_hit_rate},
+                   {"of_belady", r.of_belady}, {"found", r.found},
+                   {"regret", r.regret},       {"reclaimed", r.reclaimed},
+                   {"too_large", r.too_large}};
+    if (o.block_bytes > 0) {
+      result["capacity_bytes"] = static_cast<uint64_t>(r.capacity) * o.block_bytes;
+      result["found_bytes"] = static_cast<uint64_t>(r.found) * o.block_bytes;
+    }
+    results.push_back(std::move(result));
+  }
+  Json out = {{"requests", o.report.requests},
+              {"references", o.report.references},
+              {"infinite_hit_rate", o.report.infinite_hit_rate},
+              {"distinct", o.report.distinct},
+              {"results", std::move(results)}};
+  if (o.curve.empty()) return out;
+  out["curve"] = Json::array();
+  for (const paddock::CurvePoint& p : o.curve) {
+    out["curve"].push_back({{"capacity", p.capacity}, {"hit_rate", p.hit_rate}});
+  }
+  return out;
+}
+
+/// What there is, in a line or two.
+std::string heading(const Args& args, const Outcome& o) {
+  double seconds = 0;
+  int64_t input = 0;
+  for (const paddock::RequestTrace::Request& request : o.trace.requests) {
+    seconds = std::max(seconds, request.seconds);
+    input += request.input_tokens;
+  }
+  std::string out = fmt::format("{}: {} requests", one_line(args.path), o.report.requests);
+  if (seconds > 0) out += fmt::format(" in {:.0f} s", seconds);
+  if (input > 0) out += fmt::format(", {} tokens of prompts", input);
+  return out + fmt::format(
+                   "; {} blocks asked for, {} different ones\n"
+                   "room for all of them finds {:.4f}\n",
+                   o.report.references, o.report.distinct, o.report.infinite_hit_rate);
+}
+
+std::string in_mib(double bytes) { return fmt::format("{:.1f}", bytes / (1024.0 * 1024.0)); }
+
+void print_tables(const Args& args, const Outcome& o) {
+  std::string out = heading(args, o);
+  const bool in_bytes = o.block_bytes > 0;
+  out += fmt::format("\n| policy | capacity |{} hit rate | of Belady | Belady | regret |\n",
+                     in_bytes ? " MiB | MiB not computed |" : "");
+  out += fmt::format("|---|---|{}---|---|---|---|\n", in_bytes ? "---|---|" : "");
+  for (const paddock::ReplayResult& r : o.report.results) {
+    out += fmt::format("| {} | {} |", one_line(r.policy), r.capacity);
+    if (in_bytes) {
+      const auto size = static_cast<double>(o.block_bytes);
+      out += fmt::format(" {} | {} |", in_mib(static_cast<double>(r.capacity) * size),
+                         in_mib(static_cast<double>(r.found) * size));
+    }
+    out += fmt::format(" {:.4f} | {:.1f} % | {:.4f} | {} |\n", r.hit_rate, 100 * r.of_belady,
+                       r.belady_hit_rate, r.regret);
+  }
+  for (const paddock::ReplayResult& r : o.report.results) {
+    if (r.too_large == 0 || r.policy != o.report.results.front().policy) continue;
+    out +=
+        fmt::format("{} requests have more than {} blocks: an engine of that size refuses them\n",
+                    r.too_large, r.capacity);
+  }
+  if (!o.curve.empty()) {
+    out += fmt::format(
+        "\n| capacity | lru{} |\n|---|---|\n",
+        args.sample < 1 ? fmt::format(", estimated from {:g} of the blocks", args.sample) : "");
+    for (const paddock::CurvePoint& p : o.curve) {
+      out += fmt::format("| {} | {:.4f} |\n", p.capacity, p.hit_rate);
+    }
+  }
+  print(out);
+}
+
+int run(const Args& args) {
+  if (args.sample != 1 && !args.curve) throw UsageError("--sample goes with --curve");
+  if (!(args.sample > 0 && args.sample <= 1)) {
+    throw UsageError(fmt::format("--sample {}: must be above 0 and at most 1", args.sample));
+  }
+  for (const int capacity : args.capacities) {
+    if (capacity < 0) throw UsageError(fmt::format("--capacity {}: must be 0 or more", capacity));
+  }
+  Outcome o;
+  if (!args.block_bytes.empty()) {
+    o.block_bytes = parse_size("--block-bytes", args.block_bytes);
+    if (o.block_bytes == 0) throw UsageError("--block-bytes 0: must be 1 or more");
+  }
+  paddock::ReplayOptions options;
+  options.reclaim = args.reclaim;
+  options.capacities.assign(args.capacities.begin(), args.capacities.end());
+  o.trace = args.path == "-" ? paddock::parse_request_trace(read_file(args.path), "stdin")
+                             : paddock::read_request_trace(args.path);
+  if (options.capacities.empty()) {
+    options.capacities = parts_of(paddock::replay_requests(o.trace, {.reclaim = {}}).distinct);
+  }
+  o.report = paddock::replay_requests(o.trace, options);
+  if (args.curve) {
+    o.curve =
+        paddock::lru_curve(o.trace, points_of(o.report.distinct, options.capacities), args.sample);
+  }
+  if (args.json) {
+    print_json(to_json(o), 2);
+  } else {
+    print_tables(args, o);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_replay(CommandLine& tool) {
+  auto args = std::make_shared<Args>();
+  Command command =
+      tool.add("replay", "what other caches would have found again of recorded requests");
+  command
+      .add("path", args->path,
+           "JSON lines with hash_ids: Mooncake's, Bailian's or `paddock trace --to mooncake`")
+      .required()
+      .not_empty();
+  command.add("--reclaim", args->reclaim, "orders of reclaiming: lru, s3fifo, depth")
+      .split_at_commas()
+      .shows_default();
+  command
+      .add("--capacity", args->capacities,
+           "sizes of the cache, in blocks (default: parts of what holds all)")
+      .split_at_commas();
+  command.add("--block-bytes", args->block_bytes, "of one block, such as 64KiB: adds sizes")
+      .not_empty();
+  command.add_flag("--curve", args->curve, "what lru finds in caches of every size");
+  command.add("--sample", args->sample, "with --curve: from so many of the blocks, such as 0.01");
+  command.add_flag("--json", args->json, "one JSON object on stdout");
+  command.runs([args] { return run(*args); });
+}
+
+}  // namespace cli
