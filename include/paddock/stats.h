@@ -11,7 +11,8 @@
 
 namespace paddock {
 
-/// Why a page left a sequence's table. Six reasons, never one verb.
+/// Why a page left a sequence's table or, kept there for reuse, the cache. Six reasons, never one
+/// verb.
 enum class RemovalReason : int32_t {
   kCapacity,     ///< a cached page that nobody referenced was reclaimed: lossless
   kWindow,       ///< no later query could see any of it (the rule's own visibility)
@@ -30,9 +31,10 @@ struct KvLayerStats {
   std::string policy;           ///< the layer's rule
   int64_t pages_active = 0;     ///< pages that some sequence's table lists
   int64_t pages_cached = 0;     ///< pages kept for reuse that no table lists
-  int64_t pages_pinned = 0;     ///< active pages whose blocks the rule may not name (sinks, newest)
+  int64_t pages_pinned = 0;     ///< of the tables' entries, those that the rule may not name (sinks,
+                                ///< newest): a page counts for each sequence that lists it
   int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
-  int64_t tokens_resident = 0;  ///< positions whose keys and values lie in active pages
+  int64_t tokens_resident = 0;  ///< positions in view of the tables, likewise for each sequence
   int64_t tokens_peak = 0;  ///< most positions that one query of a sequence now live has met, its
                             ///< own included (for the total: in any layer)
   int64_t budget = 0;  ///< the least in force for a live sequence, in positions; 0: none, as under
@@ -43,7 +45,7 @@ struct KvLayerStats {
   int64_t pages_retained = 0;  ///< of those removed: stay, for reuse or as others list them
   int64_t pages_merged = 0;    ///< freed because another sequence had computed the same block
   int64_t tokens_read = 0;     ///< (query, key) pairs that attention met, per query head group
-  int64_t trim_decisions = 0;  ///< times a scored rule was asked
+  int64_t trim_decisions = 0;  ///< of a scored rule, known ones of parked sequences included
   /// Keys and values, finite numbers of the model, that KvOptions::type could only hold as
   /// infinity: what attends to them is wrong. bf16 and f32 hold larger ones.
   int64_t kv_overflows = 0;
@@ -79,7 +81,7 @@ struct KvStats {
   int64_t tokens_written = 0;
   int32_t sequences = 0;  ///< live ones
 
-  double policy_seconds = 0;      ///< spent inside trim()
+  double policy_seconds = 0;      ///< spent inside trim() and need()
   int64_t policy_violations = 0;  ///< answers overruled: thrown, protected, twice, out of range
   int64_t policy_shortfalls = 0;  ///< answers that named too few blocks and were filled up
   int64_t policy_slow = 0;        ///< answers that took longer than a millisecond; only counted

@@ -1,4 +1,5 @@
-// The public face of the engine: argument forms and loops over Engine::Impl.
+// The public face of the engine: each method says whether it may be called now, and calls
+// Engine::Impl.
 #include "paddock/engine.h"
 
 #include "backend/devices.h"

@@ -1,5 +1,6 @@
-// The engine's inside. Requests: requests.cpp; sessions and raw passes: sessions.cpp; rules that
-// change: policies.cpp; how it is made: engine_memory.cpp; what became of the numbers:
+// The engine's inside. Requests: requests.cpp, and what a host asks about them: request_books.cpp;
+// a step and its tokens: step.cpp; sessions and raw passes: sessions.cpp; rules that change, and
+// snapshots: policies.cpp; how it is made: engine_memory.cpp; what became of the numbers:
 // engine_numbers.cpp.
 #pragma once
 
@@ -101,6 +102,8 @@ struct Engine::Impl {
   std::vector<Proposal> proposals(int64_t positions, int64_t least) const;
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
   void check_prompt(const Session* session, int64_t total, int32_t max_tokens) const;
+
+  // ---- a step (step.cpp)
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
   /// Takes the next token of a request from what its step gave; where there is no memory for it

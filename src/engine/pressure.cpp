@@ -75,7 +75,7 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   const int64_t interval = cache_.interval();
   const int64_t at = sequence.computed();
   const int64_t room = room_in_context(sequence);
-  // What cannot fall for the context's sake goes to its end.
+  // One whose budget may not fall runs to the end of the context.
   const bool falls = may_fall(request) && at % interval == 0;
   const int64_t last = std::min(last_length(sequence, request),
                                 falls || room == kUnlimited ? kUnlimited : at + room);
@@ -121,7 +121,7 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
       known = member.held.positions + std::max(ahead, sequence.length() - sequence.computed());
     }
     member.demand = std::min(known, member.budget) + interval;
-    // What it had is read again as it was.
+    // One that is being read again first has what it had.
     member.gives = may_fall(its) && sequence.computed() >= sequence.reached();
     if (sequence.computed() < sequence.reached()) member.pages_before = sequence.peak_pages();
     all.push_back(member);
@@ -149,7 +149,7 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
   const auto pages_for = [&](int64_t positions) {
     return (static_cast<int64_t>(ceil_div(positions, block)) + 1) * per_block;
   };
-  // Of what several list each needs a part.
+  // Of pages that several list each needs its part alone.
   const auto pages_beside = [&](const Member& member, int64_t positions) {
     if (member.held.pages == 0) return pages_for(positions);
     const double part = member.held.fair_pages / static_cast<double>(member.held.pages);

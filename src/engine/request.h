@@ -55,7 +55,8 @@ struct Request {
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
-  // Of the step at hand: another answer that computes the prompt for it; one that it does it for.
+  // Of the step at hand: the answer that computes the prompt for this one; whether this one computes
+  // it for another.
   Request* awaits = nullptr;
   bool awaited = false;
   bool discarded = false;        // nobody wants its result

@@ -115,22 +115,23 @@ class Scheduler {
   /// Whether one that comes before running_[i] computes the very block that it needs next: then it
   /// waits for that, and lists it.
   bool follows(size_t i) const;
-  /// What the tokens [first, first + n) of a prompt cost: a token alone 1, and what it sees.
+  /// What the tokens [first, first + n) of a prompt cost: each 1, and the positions that it sees, on
+  /// average over the layers, over EngineSetup::positions_per_token.
   double work(int64_t first, int64_t n) const;
   /// Most of `n` tokens from `first` on that cost no more than `budget`; at least 1.
   int64_t affordable(int64_t first, int64_t n, double budget) const;
   void place(Request& request, int64_t n, ScheduledBatch& batch);
 
-  // ---- when pages run short
+  // ---- when pages run short (giving_way.cpp)
   /// In place of a number of tokens: none now, and that is no reason to end.
   static constexpr int32_t kWaits = -1;
   int32_t reserve(Sequence& sequence, int32_t n, Request* request);
   /// Parks one sequence, or lets go of a pin, so that `request` (null: the host's own) may go on;
   /// false: there is none.
   bool make_way(const Request* request);
-  /// The first of that: sequences that nobody runs.
+  /// Parks one that nobody runs; false: there is none.
   bool park_idle();
-  /// And the rest.
+  /// Parks the last request that runs or, where `request` is alone, lets go of a pin.
   bool park_last(const Request* request);
   void park(Request& request);
   /// Whether no other one that runs has pages.
@@ -153,7 +154,8 @@ class Scheduler {
   /// Does what was planned last, for `asking`; the result of the sequence's own request tells of
   /// it.
   void let_fall(Sequence& sequence, Request* request, const Request* asking);
-  /// Positions more that no layer comes to hold more with than the context admits.
+  /// How many positions more it may have before some elastic layer would hold more than the context;
+  /// kUnlimited where the context bounds its length.
   int64_t room_in_context(const Sequence& sequence) const;
   /// Its budget falls where the context leaves no room for an interval. True if there is some now.
   bool stay_in_context(Sequence& sequence, Request* request);
@@ -162,7 +164,7 @@ class Scheduler {
   /// How far it will grow at most, as far as is known.
   int64_t last_length(const Sequence& sequence, const Request* request) const;
   /// Pages that it is still to take up to its next decision length.
-  /// (`waiting_too`: standing at one, and waiting for them, up to the next one.)
+  /// `waiting_too`: one that stands at a decision length and waits for pages counts up to the next.
   int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
   /// Pages that can be had, and are not owed to others.
   int64_t pages_unclaimed(const Sequence& asking, bool waiting_too) const;

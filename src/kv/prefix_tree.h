@@ -82,8 +82,7 @@ class PrefixTree {
   int64_t last_use(int32_t node) const { return nodes_[node].last_use; }
 
   /// One more live sequence lists the block (`is_prompt`: it is a prompt that found it), or one
-  /// less. Whoever locks a node has locked its
-  /// ancestors, and unlocks deeper blocks first.
+  /// less. Whoever locks a node has locked its ancestors, and unlocks deeper blocks first.
   void lock(int32_t node, bool is_prompt = true);
   void unlock(int32_t node, int64_t step);
   /// Blocks that nobody has locked.
