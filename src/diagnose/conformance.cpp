@@ -20,6 +20,16 @@ using PolicyPointer = std::shared_ptr<const EvictionPolicy>;
 constexpr int32_t kBlockSizes[] = {16, 5, 1};  // the engine's default first
 constexpr int64_t kCostBlockSize = 16;
 
+/// What blocks were scored by, in their order.
+std::vector<std::pair<int32_t, double>> scores_by_block(const Answer& answer) {
+  std::vector<std::pair<int32_t, double>> scores;
+  if (answer) {
+    for (const Victim& v : *answer) scores.emplace_back(v.block, v.score);
+  }
+  std::sort(scores.begin(), scores.end());
+  return scores;
+}
+
 class Suite {
  public:
   Suite(const PolicyFactory& factory, const ConformanceOptions& options,
@@ -38,6 +48,12 @@ class Suite {
   void check_state();
   void check_sharing();
   void check_needs();
+  /// Whether an answer to the scene, `base`, becomes another one with other attention.
+  bool attention_matters(const Scene& scene, const Answer& base);
+  /// Likewise, with other norms of keys.
+  bool norms_matter(const Scene& scene, const Answer& base);
+  /// What the policy's need() says to it, where it is asked at all.
+  std::optional<double> wants(const Scene& scene);
   void check_cost();
   double seconds_of(const Scene& scene);
 
@@ -223,69 +239,67 @@ void Suite::check_sharing() {
 
 // ---- measurements
 
+std::optional<double> Suite::wants(const Scene& scene) {
+  return settings_->shares ? findings_.want(*policy_, scene) : std::optional<double>();
+}
+
+bool Suite::attention_matters(const Scene& scene, const Answer& base) {
+  Scene varied = scene;
+  set_measures(varied, {.attention = true}, Measures::kRandom, dice_);
+  const bool wants_differ = wants(scene) != wants(varied);
+  if (trimming_->needs.attention) {
+    return wants_differ || !same_answer(base, findings_.ask(*policy_, varied));
+  }
+  if (wants_differ) {
+    findings_.error(FindingKind::kNeeds,
+                    "need() goes by mass, recent_mass or last_used, but needs().attention is "
+                    "false; in an engine they would all be zero, or a block's own position");
+  }
+  // Ranking equal scores by last_used is right; scoring by it is not.
+  const bool by_use = scores_by_block(base) != scores_by_block(findings_.ask(*policy_, varied));
+  for (size_t b = 0; b < scene.blocks.size(); ++b) {
+    varied.blocks[b].last_used = scene.blocks[b].last_used;
+  }
+  if (by_use || !same_answer(base, findings_.ask(*policy_, varied))) {
+    findings_.error(FindingKind::kNeeds,
+                    "trim() ranks by mass, recent_mass or last_used, but needs().attention is "
+                    "false; in an engine they would all be zero, or a block's own position");
+  }
+  return false;
+}
+
+bool Suite::norms_matter(const Scene& scene, const Answer& base) {
+  Scene varied = scene;
+  set_measures(varied, {.key_norms = true}, Measures::kRandom, dice_);
+  const bool differs = !same_answer(base, findings_.ask(*policy_, varied));
+  const bool wants_differ = wants(scene) != wants(varied);
+  if (wants_differ && !trimming_->needs.key_norms) {
+    findings_.error(FindingKind::kNeeds,
+                    "need() goes by key_norm, but needs().key_norms is false; in an engine it "
+                    "would be zero");
+  }
+  if (differs && !trimming_->needs.key_norms) {
+    findings_.error(FindingKind::kNeeds,
+                    "trim() ranks by key_norm, but needs().key_norms is false; in an engine it "
+                    "would be zero");
+  }
+  return differs || wants_differ;
+}
+
 void Suite::check_needs() {
   constexpr int32_t kBlocks = 24;
   constexpr int32_t kScenes = 16;
   const LayerRule& rule = *trimming_;
   const auto layer = static_cast<int32_t>(trimming_ - rules_.data());
-  const PolicyNeeds needs = rule.needs;
-  bool attention_matters = false;
-  bool norms_matter = false;
-  const auto scores = [](const Answer& answer) {
-    std::vector<std::pair<int32_t, double>> by_block;
-    if (answer) {
-      for (const Victim& v : *answer) by_block.emplace_back(v.block, v.score);
-    }
-    std::sort(by_block.begin(), by_block.end());
-    return by_block;
-  };
+  bool attention = false, norms = false;
   for (int32_t i = 0; i < kScenes; ++i) {
     Scene scene = make_scene(rule, options_, layer, 16, kBlocks, dice_);
-    set_measures(scene, needs, Measures::kRandom, dice_);
+    set_measures(scene, rule.needs, Measures::kRandom, dice_);
     for (BlockInfo& block : scene.blocks) block.is_protected = false;
     scene.n_tokens = scene.unprotected_tokens();
     const Answer base = findings_.ask(*policy_, scene);
-    const auto wants = [&](const Scene& s) {
-      return settings_->shares ? findings_.want(*policy_, s) : std::optional<double>();
-    };
-
-    Scene varied = scene;
-    set_measures(varied, {.attention = true}, Measures::kRandom, dice_);
-    if (needs.attention) {
-      attention_matters |= !same_answer(base, findings_.ask(*policy_, varied));
-      attention_matters |= wants(scene) != wants(varied);
-    } else {
-      if (wants(scene) != wants(varied)) {
-        findings_.error(FindingKind::kNeeds,
-                        "need() goes by mass, recent_mass or last_used, but needs().attention is "
-                        "false; in an engine they would all be zero, or a block's own position");
-      }
-      // Ranking equal scores by last_used is right; scoring by it is not.
-      const bool by_use = scores(base) != scores(findings_.ask(*policy_, varied));
-      for (size_t b = 0; b < scene.blocks.size(); ++b) {
-        varied.blocks[b].last_used = scene.blocks[b].last_used;
-      }
-      if (by_use || !same_answer(base, findings_.ask(*policy_, varied))) {
-        findings_.error(FindingKind::kNeeds,
-                        "trim() ranks by mass, recent_mass or last_used, but needs().attention is "
-                        "false; in an engine they would all be zero, or a block's own position");
-      }
-    }
-    varied = scene;
-    set_measures(varied, {.key_norms = true}, Measures::kRandom, dice_);
-    const bool differs = !same_answer(base, findings_.ask(*policy_, varied));
-    const bool wants_differ = wants(scene) != wants(varied);
-    norms_matter |= differs || wants_differ;
-    if (wants_differ && !needs.key_norms) {
-      findings_.error(FindingKind::kNeeds,
-                      "need() goes by key_norm, but needs().key_norms is false; in an engine it "
-                      "would be zero");
-    }
-    if (differs && !needs.key_norms) {
-      findings_.error(FindingKind::kNeeds,
-                      "trim() ranks by key_norm, but needs().key_norms is false; in an engine it "
-                      "would be zero");
-    }
+    attention |= attention_matters(scene, base);
+    norms |= norms_matter(scene, base);
   }
   const auto unused = [&](const char* what) {
     findings_.warning(FindingKind::kNeeds,
@@ -293,8 +307,8 @@ void Suite::check_needs() {
                       "and save the time",
                       what);
   };
-  if (needs.attention && !attention_matters) unused("attention");
-  if (needs.key_norms && !norms_matter) unused("key_norms");
+  if (rule.needs.attention && !attention) unused("attention");
+  if (rule.needs.key_norms && !norms) unused("key_norms");
 }
 
 // ---- cost
