@@ -81,12 +81,64 @@ void EngineArgs::add_to(Options& options) {
       .add("--kv-policy", kv_policy,
            "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
       .shows_default();
+  options
+      .add("--rope-scaling", rope_scaling,
+           "none, linear, llama3 or yarn, in place of what the file says")
+      .not_empty();
+  options.add("--rope-factor", rope_factor, "by how much positions are stretched").not_empty();
+  options.add("--rope-original", rope_original,
+              "positions that the model was trained for before that");
   options.add("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16").not_empty();
   options.add_flag("--json", json, "one JSON object on stdout");
 }
 
+double parse_factor(const std::string& text) {
+  size_t end = 0;
+  double factor = 0;
+  try {
+    factor = std::stod(text, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  check(end > 0 && end == text.size() && factor >= 1 && std::isfinite(factor), "--rope-factor",
+        text, "a number from 1 on");
+  return factor;
+}
+
 std::shared_ptr<const paddock::Model> EngineArgs::load_model() const {
-  return paddock::Model::load(model);
+  return load_model(rope_factor.empty() ? 0 : parse_factor(rope_factor));
+}
+
+std::shared_ptr<const paddock::Model> EngineArgs::load_model(double factor) const {
+  paddock::LoadOptions options;
+  using paddock::RopeScaling;
+  if (!rope_scaling.empty()) {
+    bool known = false;
+    for (const RopeScaling scaling :
+         {RopeScaling::kNone, RopeScaling::kLinear, RopeScaling::kLlama3, RopeScaling::kYarn}) {
+      if (rope_scaling != paddock::rope_scaling_name(scaling)) continue;
+      options.rope.scaling = scaling;
+      known = true;
+    }
+    check(known, "--rope-scaling", rope_scaling, "none, linear, llama3 or yarn");
+  }
+  options.rope.factor = factor;
+  options.rope.original_context = rope_original;
+  try {
+    return paddock::Model::load(model, options);
+  } catch (const paddock::Error& e) {
+    if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
+    // By the names that a reader of the command line knows.
+    std::string text = e.what();
+    for (const auto& [field, option] : {std::pair{"rope.scaling", "--rope-scaling"},
+                                        {"rope.factor", "--rope-factor"},
+                                        {"rope.original_context", "--rope-original"}}) {
+      for (size_t at = text.find(field); at != std::string::npos; at = text.find(field, at)) {
+        text.replace(at, std::string_view(field).size(), option);
+      }
+    }
+    throw UsageError(text);
+  }
 }
 
 paddock::EngineOptions EngineArgs::engine_options() const {

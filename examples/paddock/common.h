@@ -29,10 +29,15 @@ struct EngineArgs {
   std::string kv_budget;
   std::string kv_policy = "full";
   std::string isa;
+  std::string rope_scaling;
+  std::string rope_factor;
+  int64_t rope_original = 0;
   bool json = false;
 
   void add_to(Options& options);
   std::shared_ptr<const paddock::Model> load_model() const;
+  /// Likewise, with this --rope-factor; 0: none.
+  std::shared_ptr<const paddock::Model> load_model(double factor) const;
   paddock::EngineOptions engine_options() const;
 };
 
@@ -51,6 +56,8 @@ struct SamplingArgs {
   void report_seed(const paddock::SamplingOptions& chosen) const;
 };
 
+/// A value of --rope-factor, or one of several: a number from 1 on. UsageError.
+double parse_factor(const std::string& text);
 /// Makes an engine; trouble with an option's value is wrong usage. `sequences_option`: what the
 /// command calls the number of sequences.
 std::unique_ptr<paddock::Engine> make_engine(const std::shared_ptr<const paddock::Model>& model,

@@ -9,6 +9,7 @@
 
 #include "advice.h"
 #include "common.h"
+#include "lengths.h"
 #include "quality_plot.h"
 
 namespace cli {
@@ -21,6 +22,7 @@ struct Args {
   int64_t prompt_tokens = 0;
   std::optional<int64_t> first;
   std::optional<int> facts;
+  std::string lengths;
 };
 
 /// What was measured, ready to print.
@@ -283,8 +285,22 @@ std::string plot(const Args& args, const paddock::EngineOptions& options,
 
 // ---- the command
 
+/// --lengths: the text's beginning under each factor.
+int run_by_length(const Args& args) {
+  const std::vector<int64_t> lengths = parse_lengths(args.lengths);
+  std::vector<double> factors = {0};  // as the file says
+  if (!args.engine.rope_factor.empty()) factors = parse_factors(args.engine.rope_factor);
+  const std::vector<paddock::TokenId> tokens = read_text(args, *args.engine.load_model(factors[0]));
+  const auto n = static_cast<int64_t>(tokens.size());
+  if (n < lengths.back()) {
+    throw UsageError(fmt::format("--lengths {}: the text has only {} tokens", args.lengths, n));
+  }
+  return run_lengths(args.engine, tokens, lengths, factors);
+}
+
 int run(const Args& args) {
   check_usage(args);
+  if (!args.lengths.empty()) return run_by_length(args);
   paddock::QualityOptions options;
   options.engine = args.engine.engine_options();
   options.contenders = args.sweep;
@@ -347,9 +363,9 @@ void add_perplexity(CommandLine& tool) {
   Options input = command.one_of("text");
   input.add("-f,--file", args->file, "the text, '-' for stdin; no BOS is added").not_empty();
   input.add("--tokens-file", args->tokens_file, "a JSON array of ids").not_empty();
-  command.add("--first", args->first, "only the first N tokens of the text");
-  command.add("--prompt-tokens", args->prompt_tokens,
-              "the first N tokens are prompt, for rules that care");
+  const Option first = command.add("--first", args->first, "only the first N tokens of the text");
+  const Option prompt = command.add("--prompt-tokens", args->prompt_tokens,
+                                    "the first N tokens are prompt, for rules that care");
   const Option against =
       command.add("--against", args->against, "a second policy, compared in lockstep").not_empty();
   const Option sweep =
@@ -357,13 +373,26 @@ void add_perplexity(CommandLine& tool) {
           .one_at_a_time()
           .not_empty()
           .excludes(against);
+  const Option lengths =
+      command
+          .add("--lengths", args->lengths,
+               "the first 1k,2k,... positions by themselves; with --rope-factor 1,2,... under each "
+               "factor; prints a table")
+          .not_empty()
+          .excludes(against)
+          .excludes(sweep)
+          .excludes(first)
+          .excludes(prompt);
   command.add("--svg", args->svg, "draw quality against positions kept into this file")
       .output_file()
       .needs(sweep);
-  command.add("--facts", args->facts,
-              "hide N facts in the text, ask for them after it, count what is recalled");
+  command
+      .add("--facts", args->facts,
+           "hide N facts in the text, ask for them after it, count what is recalled")
+      .excludes(lengths);
   command.add("--per-position", args->per_position, "write every token's figures to this CSV file")
-      .output_file();
+      .output_file()
+      .excludes(lengths);
   command.runs([args] { return run(*args); });
 }
 

@@ -31,10 +31,36 @@ struct ModelInfo {
   std::vector<std::string> warnings;  ///< such as long-context scaling that the file lacks
 };
 
+/// How angles of positions are stretched, so that texts longer than those of the training come to
+/// lie within its range.
+enum class RopeScaling {
+  kFile,    ///< as the file says
+  kNone,    ///< not at all: what the file says is left out
+  kLinear,  ///< every angle over the factor (position interpolation, arXiv 2306.15595)
+  kLlama3,  ///< slow angles over the factor, fast ones as they are (as published with Llama 3.1)
+  kYarn,    ///< likewise, along a ramp, and attention sharpened (arXiv 2309.00071)
+};
+/// "file", "none", "linear", "llama3" or "yarn".
+PADDOCK_API const char* rope_scaling_name(RopeScaling scaling) noexcept;
+
+/// In place of the scaling that the file asks for, all of it. Scaling takes no memory: keys and
+/// values of a position are as large as before. A longer text has more of them.
+struct RopeOptions {
+  /// kFile with a factor: the file's kind, if it has one.
+  RopeScaling scaling = RopeScaling::kFile;
+  double factor = 0;  ///< from 1; 0: as the file says
+  /// Positions that the model was trained for before anything was stretched; 0: as the file says.
+  /// With a factor this times the factor becomes ModelInfo::context_length.
+  int64_t original_context = 0;
+};
+
 struct LoadOptions {
   /// Called as tensors are checked and bound, with a fraction from 0 to 1; return false to cancel
   /// (Error kCancelled). Called on the loading thread.
   std::function<bool(double fraction)> on_progress{};
+  /// Errors of Model::load for it: kInvalidArgument, where a part is missing that the file does not
+  /// say, or is out of range.
+  RopeOptions rope{};
 };
 
 namespace detail {

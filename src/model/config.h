@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "io/gguf.h"
+#include "paddock/model.h"
 
 namespace paddock {
 
@@ -62,6 +63,9 @@ LlamaConfig config_from_gguf(const gguf::File& file, KeySet* asked = nullptr);
 /// them.
 LlamaConfig config_from_json(std::span<const std::byte> config,
                              std::span<const std::byte> generation_config, KeySet* asked = nullptr);
+
+/// Puts what the host asks for in place of the file's scaling. Error kInvalidArgument.
+void override_rope(LlamaConfig& config, const RopeOptions& options);
 
 /// Checks ranges and divisibility of any config; what every loader ends with.
 void validate(const LlamaConfig& config);

@@ -83,6 +83,7 @@ void load_gguf(ModelData& data, const std::string& path, const LoadOptions& opti
   data.gguf = gguf::File::open(path);
   report(options, 0.1);
   data.config = config_from_gguf(*data.gguf);
+  override_rope(data.config, options.rope);
   data.tensors = bind_gguf(data.config, data.gguf->tensors());
   report(options, 0.3);
   load_tokenizer(data, [&] { return load_gguf_tokenizer(*data.gguf); });
@@ -96,6 +97,7 @@ void load_folder(ModelData& data, const fs::path& path, const LoadOptions& optio
     generation = MappedFile(path / "generation_config.json");
   }
   data.config = config_from_json(config.bytes(), generation.bytes());
+  override_rope(data.config, options.rope);
   report(options, 0.1);
   data.folder = safetensors::Folder::open(path);
   for (const std::string& warning : data.folder->warnings())

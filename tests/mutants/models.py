@@ -349,3 +349,41 @@ fault("models-108", "original positions are said to lie near",
 fault("models-109", "a window longer than the trained context is not said",
       "near && rule.bounded() ? «rule.max_resident(o.batch_size)» : o.context;",
       "0")
+
+source("src/model/rope_options.cpp", "model_settings_test:RopeOptions.*")
+fault("models-110", "a factor below 1 is taken",
+      '«o.factor >= 1» && o.factor <= kMostPositions',
+      'true')
+fault("models-111", "divisors of the file are kept as its original context",
+      'if («!c.rope.divisors.empty()») {',
+      'false')
+fault("models-112", "the file's scaled context counts as the original one",
+      'return std::llround(«static_cast<double>(c.context_length) / c.rope.factor»);',
+      'static_cast<double>(c.context_length)')
+fault("models-113", "an original context that the file names is not taken",
+      'if («c.rope.original_context > 0») return',
+      'false')
+fault("models-114", "a factor alone takes the file's scaling away",
+      'if (scaling == RopeScaling::kFile) «scaling = scaling_of(c.rope);»',
+      'scaling = RopeScaling::kNone;')
+fault("models-115", "none beside a factor is taken",
+      'if («!stretches && o.factor > 1») {',
+      'false')
+fault("models-116", "another kind keeps what belongs to the file's",
+      'if («same_kind») next = c.rope;',
+      'true')
+fault("models-117", "the attention factor of the file's factor stays",
+      '«next.attention_factor = 0;»',
+      '')
+fault("models-118", "the context stays the file's",
+      'c.context_length = «static_cast<int64_t>(context)»;',
+      'c.context_length')
+fault("models-119", "the base of the file is lost",
+      '«next.theta = c.rope.theta;»',
+      '')
+fault("models-120", "how pairs lie in the file is lost",
+      '«next.interleaved = c.rope.interleaved;»',
+      '')
+fault("models-121", "more positions than can be counted",
+      'if («context > kMostPositions») {',
+      'false')

@@ -166,6 +166,55 @@ TEST(Cli, ASweepThatLosesNothingCanBeDrawn) {
   EXPECT_NE(picture.find("</svg>"), std::string::npos);
 }
 
+TEST(Cli, LengthsAreMeasuredUnderEachFactor) {
+  const std::string by_length = score_tiny() + " --lengths 16,40 --rope-scaling linear";
+  const Outcome o = paddock(by_length + " --rope-factor 1,4 --json");
+  ASSERT_EQ(o.code, 0) << o.err;
+  const auto json = nlohmann::json::parse(o.out);
+  ASSERT_EQ(json["lengths"].size(), 2U);
+  for (const auto& line : json["lengths"]) {
+    const auto n = line["length"].get<int>();
+    for (const auto& cell : line["factors"]) {
+      // By another way: the text's beginning alone, token by token.
+      const TemporaryFolder folder;
+      const std::string csv = folder.path() + "/positions.csv";
+      const std::string factor = std::to_string(cell["factor"].get<int>());
+      const auto alone = nlohmann::json::parse(
+          paddock(score_tiny() + " --rope-scaling linear --rope-factor " + factor + " --first " +
+                  std::to_string(n) + " --json --per-position " + csv)
+              .out);
+      EXPECT_NEAR(cell["perplexity"].get<double>(), alone["perplexity"].get<double>(), 1e-9);
+      std::ifstream rows(csv);
+      std::string row;
+      std::getline(rows, row);
+      double sum = 0;
+      for (int position = 1; std::getline(rows, row); ++position) {
+        if (position >= n / 2) sum += std::stod(row.substr(row.rfind(',') + 1));
+      }
+      EXPECT_NEAR(cell["end_perplexity"].get<double>(), std::exp(sum / (n - n / 2)), 1e-6);
+      EXPECT_EQ(cell["context"], cell["factor"] == 1 ? 128 : 512);
+    }
+    // Blocks of 16 positions of 2 layers: keys and values, as large under each factor.
+    const auto inspected = nlohmann::json::parse(paddock("inspect " + tiny() + " --json").out);
+    EXPECT_EQ(line["kv_bytes"].get<int>(),
+              (n + 15) / 16 * 16 * inspected["kv_bytes_per_token"]["f16"].get<int>());
+  }
+  const Outcome table = paddock(by_length + " --rope-factor 1,4");
+  EXPECT_NE(table.out.find("factor 4"), std::string::npos) << table.out;
+  EXPECT_EQ(std::count(table.out.begin(), table.out.end(), '\n'), 6) << table.out;
+  const auto file = nlohmann::json::parse(paddock(score_tiny() + " --lengths 16 --json").out);
+  EXPECT_TRUE(file["lengths"][0]["factors"][0]["factor"].is_null());
+  EXPECT_EQ(file["lengths"][0]["factors"][0]["perplexity"],
+            json["lengths"][0]["factors"][0]["perplexity"]);
+  expect_refusal(score_tiny() + " --lengths 16,8", 2, "--lengths 16,8: '8'");
+  expect_refusal(score_tiny() + " --lengths 1k", 2, "--lengths 1k: the text has only 56 tokens");
+  expect_refusal(by_length + " --rope-factor 1,x", 2, "--rope-factor x");
+  expect_refusal(by_length + " --rope-factor 0.5", 2, "--rope-factor 0.5");
+  expect_refusal(score_tiny() + " --rope-factor 1,4 --rope-scaling linear", 2, "--rope-factor 1,4");
+  expect_refusal(score_tiny() + " --rope-factor 2", 2, "--rope-scaling: linear, llama3 or yarn");
+  expect_refusal(score_tiny() + " --rope-scaling ntk", 2, "--rope-scaling ntk");
+}
+
 TEST(Cli, PerplexityRefusesWhatCannotBe) {
   const TemporaryFolder folder;
   expect_refusal(score_tiny() + " --sweep window:0", 2, "contender 'window:0'");
