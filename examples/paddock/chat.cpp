@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -19,7 +20,7 @@ struct Args {
   SamplingArgs sampling;
   KvReportArgs report;
   ConversationOptions conversation;
-  std::string prompt;
+  std::string prompt, keep;
   int max_tokens = 512;
   bool single_turn = false;
 };
@@ -42,6 +43,9 @@ constexpr SlashCommand kCommands[] = {
     {"kv", nullptr, "the cache, layer by layer"},
     {"policy", "[SPEC]",
      "what each layer keeps; with SPEC the conversation is read again under it"},
+    {"turns", nullptr, "the turns there are, and their tokens"},
+    {"drop", "N", "leave a turn out"},
+    {"summarise", nullptr, "have the model condense all turns but the newest, and leave them out"},
     {"retry", nullptr, "the last message again: what was refused, or with another answer"},
     {"clear", nullptr, "forget the conversation"},
     {"help", nullptr, "this list"},
@@ -109,19 +113,34 @@ std::string help() {
   return text + "//...           a message that begins with one slash\n";
 }
 
+/// The beginning of a text, without its line ends.
+std::string on_one_line(std::string text) {
+  constexpr size_t kShown = 300;
+  for (char& c : text) c = c == '\n' || c == '\r' ? ' ' : c;
+  if (text.size() <= kShown) return text;
+  size_t end = kShown;
+  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not in the middle of a character
+  return text.substr(0, end) + "...";
+}
+
 // ---- the chat
 
 class Chat {
  public:
-  Chat(const Args& args, paddock::Engine& engine, const paddock::GenerateOptions& options)
+  Chat(const Args& args, const ConversationOptions& conversation, paddock::Engine& engine,
+       const paddock::GenerateOptions& options)
       : args_(args),
         engine_(engine),
-        conversation_(args.conversation, engine, options),
+        conversation_(conversation, engine, options),
         notes_(engine, "/policy") {}
 
   /// False where the message could not be taken or its answer was cut off for lack of room.
   bool say(const std::string& message) {
-    return attempt([&] { return show(conversation_.answer(message)); });
+    return attempt([&] {
+      const bool taken = show(conversation_.answer(message));
+      if (const auto left = conversation_.keep_to_rule()) tell(*left);
+      return taken;
+    });
   }
   /// False once nothing more is to be read.
   bool take(const std::string& text) {
@@ -171,7 +190,11 @@ class Chat {
       print_json({{"text", result.text},
                   {"prompt_tokens", result.prompt_tokens},
                   {"tokens", result.tokens},
-                  {"finish_reason", paddock::finish_reason_name(result.finish_reason)}});
+                  {"finish_reason", paddock::finish_reason_name(result.finish_reason)},
+                  {"cached_tokens", result.cached_tokens},
+                  {"conversation_tokens", conversation_.length()},
+                  {"first_token_seconds", result.timings.first_token_seconds},
+                  {"seconds", result.timings.prefill_seconds + result.timings.decode_seconds}});
     } else {
       print("\n");
     }
@@ -191,6 +214,45 @@ class Chat {
     return false;
   }
 
+  /// What was left out, what that saves and what it took.
+  static void tell(const LeftOut& left) {
+    std::string turns;
+    for (size_t i = 0; i < left.turns.size(); ++i) {
+      turns += fmt::format("{}{}", i == 0 ? "" : ", ", left.turns[i]);
+      if (i < left.shares.size()) turns += fmt::format(" ({:.2f} %)", 100 * left.shares[i]);
+    }
+    note(
+        fmt::format("paddock: left out turn{} {}{}: the conversation is {} tokens shorter; {} "
+                    "stayed in the cache, {} behind them were read again, in {:.2f} s\n",
+                    left.turns.size() == 1 ? "" : "s", turns,
+                    left.shares.empty() ? "" : ", by what the newest turn attended to", left.tokens,
+                    left.stayed, left.read_again, left.seconds));
+    if (!left.summary.empty()) {
+      note(fmt::format("paddock: in their place: {}\n", on_one_line(left.summary)));
+    }
+  }
+
+  std::string turns() const {
+    std::string text;
+    for (const Conversation::TurnInfo& turn : conversation_.turns()) {
+      text += fmt::format("{:>4} {:>6} tokens  {}\n", turn.number, turn.tokens,
+                          on_one_line(turn.message));
+    }
+    return text.empty() ? "there are no turns yet\n" : text;
+  }
+
+  void drop(const std::string& argument) {
+    int64_t number = 0;
+    const char* end = argument.data() + argument.size();
+    const auto [last, error] = std::from_chars(argument.data(), end, number);
+    if (error != std::errc() || last != end) {
+      throw paddock::Error(
+          paddock::ErrorCode::kInvalidArgument,
+          fmt::format("/drop {}: give the number of a turn; /turns lists them", argument));
+    }
+    tell(conversation_.drop(number));
+  }
+
   /// Commands answer on stderr.
   void command(const std::string& name, const std::string& argument) {
     if (name == "stats") {
@@ -201,6 +263,12 @@ class Chat {
       note(fmt::format("{}\n", engine_.options().kv.policy));
     } else if (name == "help") {
       note(help());
+    } else if (name == "turns") {
+      note(turns());
+    } else if (name == "drop") {
+      drop(argument);
+    } else if (name == "summarise") {
+      tell(conversation_.summarise());
     } else if (name == "retry") {
       all_taken_ &= show(conversation_.retry());
     } else {
@@ -254,7 +322,13 @@ int run(const Args& args) {
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
   options.max_tokens = args.max_tokens;
+  ConversationOptions conversation = args.conversation;
+  conversation.keep = KeepRule::parse(args.keep);
   paddock::EngineOptions engine_options = args.engine.engine_options();
+  if (conversation.keep.kind == KeepRule::Kind::kDropIrrelevant &&
+      engine_options.kv.policy == "full") {
+    engine_options.kv.policy = "h2o";  // keeps everything as long as there is room, and measures
+  }
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
   const auto engine = make_engine(model, engine_options);
@@ -269,7 +343,7 @@ int run(const Args& args) {
   }
   std::unique_ptr<Chat> chat;
   try {
-    chat = std::make_unique<Chat>(args, *engine, options);
+    chat = std::make_unique<Chat>(args, conversation, *engine, options);
   } catch (const paddock::Error& e) {
     if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(describe(e));
     if (e.code() != paddock::ErrorCode::kUnsupported) throw;
@@ -307,6 +381,12 @@ void add_chat(CommandLine& tool) {
   args->report.add_to(command);
   command.add("--system", args->conversation.system, "the system message");
   command.add("-p,--prompt", args->prompt, "the first message");
+  command
+      .add(
+          "--keep", args->keep,
+          "how many turns stay: turns:N (the first, the newest), drop-irrelevant:N (those that the "
+          "newest attended to), summarise:N (the model condenses the others)")
+      .not_empty();
   command.add_flag("--single-turn", args->single_turn, "answer -p once and end");
   command.add("--chat-template", args->conversation.template_name,
               "name of a chat format (default: the model's own)");

@@ -1,6 +1,9 @@
 #include "conversation.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace cli {
@@ -11,6 +14,18 @@ paddock::ChatOptions chat_options(const ConversationOptions& options) {
   chat.template_name = options.template_name;
   if (!options.date.empty()) chat.date = options.date;
   return chat;
+}
+
+/// What the model is asked when turns are to be condensed.
+constexpr const char* kSummarise =
+    "Summarise our conversation so far in a few sentences, for yourself: keep every name, number, "
+    "date and decision.";
+constexpr const char* kSummaryIs = "Summary of the conversation so far: ";
+constexpr int32_t kSummaryTokens = 160;  // at most
+
+void add_answer(const paddock::GenerateResult& answer, std::vector<paddock::TokenId>& tokens) {
+  tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+  if (answer.stop_token) tokens.push_back(*answer.stop_token);
 }
 
 }  // namespace
@@ -25,34 +40,43 @@ Conversation::Conversation(const ConversationOptions& options, paddock::Engine& 
 
 paddock::GenerateResult Conversation::answer(const std::string& text) {
   refused_ = text;  // unless it is answered
-  paddock::GenerateResult result = answer(next_turn(text));
+  paddock::GenerateResult result = answer(text, next_turn(text));
   refused_.reset();
   return result;
 }
 
-std::vector<paddock::TokenId> Conversation::next_turn(const std::string& text) {
-  if (!turns_.empty()) {
-    paddock::ChatTurn turn = format_.next_turn({"user", text}, last_answer_);
-    take_back_to(answer_end_ - turn.take_back);
-    return std::move(turn.tokens);
-  }
+std::string Conversation::system() const {
+  if (summary_.empty()) return options_.system;
+  return fmt::format("{}{}{}{}", options_.system, options_.system.empty() ? "" : "\n\n", kSummaryIs,
+                     summary_);
+}
+
+std::vector<paddock::TokenId> Conversation::first_turn(const std::string& text) const {
   std::vector<paddock::ChatMessage> messages;
-  if (!options_.system.empty()) messages.push_back({"system", options_.system});
+  if (const std::string all = system(); !all.empty()) messages.push_back({"system", all});
   messages.push_back({"user", text});
   return format_.encode(messages, true);
 }
 
-paddock::GenerateResult Conversation::answer(const std::vector<paddock::TokenId>& tokens) {
+std::vector<paddock::TokenId> Conversation::next_turn(const std::string& text) {
+  if (turns_.empty()) return first_turn(text);
+  paddock::ChatTurn turn = format_.next_turn({"user", text}, turns_.back().answer);
+  take_back_to(answer_end_ - turn.take_back);
+  return std::move(turn.tokens);
+}
+
+paddock::GenerateResult Conversation::answer(const std::string& text,
+                                             const std::vector<paddock::TokenId>& tokens) {
   if (!session_) session_ = engine_.open_session();
+  if (options_.keep.kind == KeepRule::Kind::kDropIrrelevant) attention_.begin(engine_);
   std::vector<paddock::TokenId> input(history_.begin() + held(), history_.end());
   input.insert(input.end(), tokens.begin(), tokens.end());
   const paddock::GenerateResult result = engine_.generate(*session_, input, generate_);
   const int64_t start = length();
-  turns_.push_back({start, start + static_cast<int64_t>(tokens.size())});
+  turns_.push_back(
+      {next_number_++, start, start + static_cast<int64_t>(tokens.size()), text, result});
   history_.insert(history_.end(), tokens.begin(), tokens.end());
-  history_.insert(history_.end(), result.tokens.begin(), result.tokens.end());
-  if (result.stop_token) history_.push_back(*result.stop_token);
-  last_answer_ = result;
+  add_answer(result, history_);
   answer_end_ = length();
   return result;
 }
@@ -69,9 +93,11 @@ paddock::GenerateResult Conversation::retry() {
                                               history.begin() + last.prompt_end);
   try {
     take_back_to(last.start);
+    next_number_ = last.number;
     ++generate_.sampling.seed;  // with the same one the answer would be the same
-    return answer(message);
+    return answer(last.message, message);
   } catch (...) {
+    next_number_ = last.number + 1;
     history_ = history;  // the session lacks its end, which comes before the next message
     turns_ = turns;
     throw;
@@ -97,7 +123,170 @@ void Conversation::clear() {
   if (session_) engine_.truncate(*session_, 0);
   history_.clear();
   turns_.clear();
+  next_number_ = 1;
+  summary_.clear();
   refused_.reset();
+}
+
+// ---- turns that are left out
+
+std::optional<LeftOut> Conversation::keep_to_rule() {
+  const auto most = static_cast<size_t>(options_.keep.turns);
+  const size_t n = turns_.size();
+  if (options_.keep.kind == KeepRule::Kind::kAll || n <= most) return std::nullopt;
+  switch (options_.keep.kind) {
+    case KeepRule::Kind::kSummarise:
+      // Half of them, so that it is not to be done again at the next turn.
+      return condense(n - (most + 1) / 2);
+    case KeepRule::Kind::kDropIrrelevant:
+      return leave_out(least_attended(n - most));
+    default: {
+      std::vector<size_t> places;
+      for (size_t i = 1; i <= n - most; ++i) places.push_back(i);
+      return leave_out(places);
+    }
+  }
+}
+
+LeftOut Conversation::drop(int64_t number) {
+  const auto turn =
+      std::find_if(turns_.begin(), turns_.end(), [&](const Turn& t) { return t.number == number; });
+  if (turn == turns_.end()) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("there is no turn {}; /turns lists those there are", number));
+  }
+  if (turns_.size() == 1) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("turn {} is the only one; /clear forgets it", number));
+  }
+  return leave_out({static_cast<size_t>(turn - turns_.begin())});
+}
+
+LeftOut Conversation::summarise() {
+  if (turns_.size() < 2) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         "there is nothing before the newest turn to be summarised");
+  }
+  return condense(turns_.size() - 1);
+}
+
+std::vector<Conversation::TurnInfo> Conversation::turns() const {
+  std::vector<TurnInfo> infos;
+  for (size_t i = 0; i < turns_.size(); ++i) {
+    const int64_t end = i + 1 < turns_.size() ? turns_[i + 1].start : length();
+    infos.push_back({turns_[i].number, end - turns_[i].start, turns_[i].message});
+  }
+  return infos;
+}
+
+std::vector<size_t> Conversation::least_attended(size_t n) {
+  std::vector<int64_t> starts;
+  for (const Turn& turn : turns_) starts.push_back(turn.start);
+  const std::vector<double> shares = attention_.shares(engine_, starts);
+  if (shares.empty()) {
+    throw paddock::Error(
+        paddock::ErrorCode::kInvalidArgument,
+        fmt::format("--keep drop-irrelevant: {} has no attention measured; --kv-policy h2o keeps "
+                    "everything as long as there is room, and measures",
+                    engine_.options().kv.policy));
+  }
+  std::vector<std::pair<double, size_t>> by_token;
+  for (size_t i = 0; i + 1 < turns_.size(); ++i) {
+    const int64_t tokens = turns_[i + 1].start - turns_[i].start;
+    turns_[i].share = shares[i];
+    by_token.emplace_back(shares[i] / static_cast<double>(tokens), i);
+  }
+  std::sort(by_token.begin(), by_token.end());
+  std::vector<size_t> places;
+  for (size_t i = 0; i < n; ++i) places.push_back(by_token[i].second);
+  std::sort(places.begin(), places.end());
+  return places;
+}
+
+LeftOut Conversation::condense(size_t n_oldest) {
+  const auto begin = std::chrono::steady_clock::now();
+  const paddock::GenerateResult summary = ask_for_summary();
+  std::vector<size_t> places;
+  for (size_t i = 0; i < n_oldest; ++i) places.push_back(i);
+  summary_ = summary.text;
+  LeftOut left = leave_out(places);
+  left.summary = summary.text;
+  left.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return left;
+}
+
+paddock::GenerateResult Conversation::ask_for_summary() {
+  const std::vector<Turn> turns = turns_;
+  const paddock::GenerateOptions generate = generate_;
+  const int64_t number = next_number_;
+  const int64_t end = answer_end_;
+  generate_.on_token = {};
+  generate_.max_tokens = kSummaryTokens;
+  generate_.sampling = {.temperature = 0};
+  const auto restore = [&] {
+    generate_ = generate;
+    turns_ = turns;
+    next_number_ = number;
+    answer_end_ = end;
+  };
+  try {
+    paddock::GenerateResult result = answer(kSummarise, next_turn(kSummarise));
+    if (result.text.empty()) {
+      throw paddock::Error(paddock::ErrorCode::kOutOfMemory,
+                           fmt::format("the conversation was not summarised: the answer was empty "
+                                       "({})",
+                                       paddock::finish_reason_name(result.finish_reason)));
+    }
+    restore();
+    return result;
+  } catch (...) {
+    take_back_to(std::min(end, length()));
+    restore();
+    throw;
+  }
+}
+
+LeftOut Conversation::leave_out(const std::vector<size_t>& places) {
+  const auto begin = std::chrono::steady_clock::now();
+  LeftOut left;
+  std::vector<paddock::TokenId> tokens;
+  std::vector<Turn> kept;
+  for (size_t i = 0; i < turns_.size(); ++i) {
+    if (std::binary_search(places.begin(), places.end(), i)) {
+      left.turns.push_back(turns_[i].number);
+      if (turns_[i].share >= 0) left.shares.push_back(turns_[i].share);
+      continue;
+    }
+    Turn turn = turns_[i];
+    std::vector<paddock::TokenId> message;
+    if (kept.empty()) {
+      message = first_turn(turn.message);
+    } else {
+      paddock::ChatTurn next = format_.next_turn({"user", turn.message}, kept.back().answer);
+      tokens.resize(tokens.size() - static_cast<size_t>(next.take_back));
+      message = std::move(next.tokens);
+    }
+    turn.start = static_cast<int64_t>(tokens.size());
+    tokens.insert(tokens.end(), message.begin(), message.end());
+    turn.prompt_end = static_cast<int64_t>(tokens.size());
+    add_answer(turn.answer, tokens);
+    kept.push_back(std::move(turn));
+  }
+  const auto n = std::min(tokens.size(), history_.size());
+  const auto same =
+      std::mismatch(tokens.begin(), tokens.begin() + static_cast<int64_t>(n), history_.begin())
+          .first -
+      tokens.begin();
+  left.tokens = answer_end_ - static_cast<int64_t>(tokens.size());
+  left.stayed = same;
+  left.read_again = static_cast<int64_t>(tokens.size()) - same;
+  take_back_to(same);
+  history_ = std::move(tokens);
+  turns_ = std::move(kept);
+  answer_end_ = length();
+  catch_up();
+  left.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return left;
 }
 
 int64_t Conversation::most_tokens() const {
@@ -107,9 +296,9 @@ int64_t Conversation::most_tokens() const {
 }
 
 int64_t Conversation::turn_of(int64_t position) const {
-  return std::upper_bound(turns_.begin(), turns_.end(), position,
-                          [](int64_t at, const Turn& turn) { return at < turn.start; }) -
-         turns_.begin();
+  const auto next = std::upper_bound(turns_.begin(), turns_.end(), position,
+                                     [](int64_t at, const Turn& turn) { return at < turn.start; });
+  return next == turns_.begin() ? 0 : std::prev(next)->number;
 }
 
 int64_t Conversation::held() const { return session_ ? engine_.session_length(*session_) : 0; }

@@ -7,10 +7,24 @@
 #include <string>
 #include <vector>
 
+#include "keep.h"
+
 namespace cli {
 
 struct ConversationOptions {
   std::string system, template_name, date;
+  KeepRule keep;
+};
+
+/// Turns that were left out.
+struct LeftOut {
+  std::vector<int64_t> turns;  // their numbers
+  std::vector<double> shares;  // of what the newest turn attended to, if that was measured
+  int64_t tokens = 0;          // that the conversation is shorter by
+  int64_t stayed = 0;          // tokens before the first of them, which stay in the cache
+  int64_t read_again = 0;      // those behind
+  double seconds = 0;          // that took, the summary included
+  std::string summary;         // what is said in their place, if they were summarised
 };
 
 /// The tokens of the whole conversation are kept here, so that they can be read again under other
@@ -31,6 +45,18 @@ class Conversation {
   void set_policy(const std::string& spec);
   void clear();
 
+  /// Leaves out what the rule for turns says, once an answer is there; nothing if all stay.
+  std::optional<LeftOut> keep_to_rule();
+  /// Leaves a turn out; Error kInvalidArgument where there is none of this number, or no other.
+  LeftOut drop(int64_t number);
+  /// Has the model condense all turns but the newest one, and leaves them out.
+  LeftOut summarise();
+  struct TurnInfo {
+    int64_t number, tokens;
+    std::string message;
+  };
+  std::vector<TurnInfo> turns() const;
+
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
   /// The tokens that it may come to have.
   int64_t most_tokens() const;
@@ -39,10 +65,28 @@ class Conversation {
 
  private:
   struct Turn {
+    int64_t number;  // counted from 1, whatever is left out
     int64_t start, prompt_end;
+    std::string message;
+    paddock::GenerateResult answer;
+    double share = -1;  // of what the newest turn attended to; below 0: not measured
   };
 
-  paddock::GenerateResult answer(const std::vector<paddock::TokenId>& tokens);
+  paddock::GenerateResult answer(const std::string& text,
+                                 const std::vector<paddock::TokenId>& tokens);
+  /// The system message, and what was said in the turns that it stands for.
+  std::string system() const;
+  /// The tokens that begin a conversation with this message.
+  std::vector<paddock::TokenId> first_turn(const std::string& text) const;
+  /// The conversation without these turns, which are some of turns_ and not all.
+  LeftOut leave_out(const std::vector<size_t>& places);
+  /// Likewise, with a summary in their place.
+  LeftOut condense(size_t n_oldest);
+  /// The model's own. The question and its answer stay behind the last turn, for leave_out() to
+  /// take back.
+  paddock::GenerateResult ask_for_summary();
+  /// The turns_ that the newest one attended to least, so many of them.
+  std::vector<size_t> least_attended(size_t n);
   /// The tokens that bring in a message, after what was taken back for it.
   std::vector<paddock::TokenId> next_turn(const std::string& text);
   int64_t held() const;
@@ -60,8 +104,10 @@ class Conversation {
   std::optional<paddock::SessionId> session_;
   std::vector<paddock::TokenId> history_;
   std::vector<Turn> turns_;
-  paddock::GenerateResult last_answer_;
-  int64_t answer_end_ = 0;              // length of the conversation after it
+  int64_t next_number_ = 1;
+  int64_t answer_end_ = 0;              // length of the conversation after the last answer
+  std::string summary_;                 // of turns that were left out
+  AttentionMeter attention_;            // of the newest turn
   std::optional<std::string> refused_;  // the last message, where it is not in the conversation
 };
 

@@ -11,16 +11,16 @@ fault("tool-001", "/retry forgets what was refused",
       "«refused_ = text;»",
       "", tests=REFUSED)
 fault("tool-002", "/retry says what was refused and then answered",
-      "result = answer(next_turn(text)); «refused_.reset();»",
+      "result = answer(text, next_turn(text)); «refused_.reset();»",
       "", tests=REFUSED)
 fault("tool-003", "/clear keeps what was refused",
-      "turns_.clear(); «refused_.reset();»",
+      "summary_.clear(); «refused_.reset();»",
       "", tests=REFUSED)
 fault("tool-004", "a stop token that does not end turns stays",
       "take_back_to(answer_end_ - «turn.take_back»);",
       "int64_t{0}")
 fault("tool-005", "the system message is lost",
-      "if («!options_.system.empty()») messages",
+      "if (const std::string all = system(); «!all.empty()») messages",
       "false")
 fault("tool-006", "what could not be read again is lost",
       "std::vector<paddock::TokenId> input(«history_.begin() + held()», history_.end());",
@@ -507,3 +507,37 @@ fault("tool-177", 'every answer has given something up',
 fault("tool-178", 'falls of one answer count once',
       'changes += «n»;',
       'n > 0 ? 1 : 0')
+
+source("examples/paddock/keep.cpp", "cli_test:CliChat.*:AttentionMeter.*")
+fault("tool-179", "one turn may be all that stays",
+      'last != end || «rule.turns < 2»',
+      'rule.turns < 1')
+fault("tool-180", "what follows the number is not looked at",
+      'error != std::errc() || «last != end» || rule',
+      'false')
+fault("tool-181", "attention from before the turn counts",
+      'const double given = «block.mass - (known == before_.end() ? 0 : known->second)»;',
+      'block.mass')
+fault("tool-182", "a block is all of the turn that it begins in",
+      'std::upper_bound(starts.begin(), starts.end(), «block.first_position + i»)',
+      'block.first_position')
+
+source("examples/paddock/conversation.cpp", "cli_test:CliChat.*:AttentionMeter.*")
+fault("tool-183", "the first turn leaves first",
+      'for (size_t i = «1»; i <= n - most; ++i)',
+      '0')
+fault("tool-184", "a turn that stays is read without what it was given",
+      '«add_answer(turn.answer, tokens);»',
+      '')
+fault("tool-185", "the conversation is not read again",
+      'answer_end_ = length(); «catch_up();» left.seconds',
+      '')
+fault("tool-186", "the summary is an answer",
+      '«generate_.on_token = {};»',
+      '')
+fault("tool-187", "the question for a summary stays a turn",
+      'turns_ = turns; «next_number_ = number;»',
+      '')
+fault("tool-188", "the only turn may leave",
+      'if («turns_.size() == 1») {',
+      'false')

@@ -2,13 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <regex>
 #include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "keep.h"
 #include "support/cli.h"
 #include "support/golden.h"
 #include "support/small_model.h"
@@ -406,6 +409,166 @@ TEST_F(CliChat, RefusalsNameOptionsWithValuesThatWork) {
       paddock("perplexity" + model() + "-f " + folder_.write("t", text) + " --against wimdow:8");
   EXPECT_EQ(against.code, 2);
   EXPECT_NE(against.err.find("; --against window:8 fits now"), std::string::npos) << against.err;
+}
+
+// ---- turns that are left out
+
+/// Numbers of the turns that /turns lists.
+std::vector<int> turns_listed(const std::string& err) {
+  std::vector<int> numbers;
+  const std::regex row("(^|\n) *([0-9]+) +[0-9]+ tokens  ");
+  for (auto it = std::sregex_iterator(err.begin(), err.end(), row); it != std::sregex_iterator();
+       ++it) {
+    numbers.push_back(std::stoi((*it)[2]));
+  }
+  return numbers;
+}
+
+TEST_F(CliChat, KeepLeavesOutTheOldestButTheFirst) {
+  const Outcome o = paddock(chat() + "-n 2 --keep turns:3 -c 128 --kv-block-size 4",
+                            "one\ntwo\nthree\nfour\nfive\n/turns\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(turns_listed(o.err), (std::vector<int>{1, 4, 5})) << o.err;
+  EXPECT_EQ(times(o.err, "left out turn 2: "), 1) << o.err;
+  EXPECT_EQ(times(o.err, "left out turn 3: "), 1) << o.err;
+}
+
+TEST_F(CliChat, DropLeavesOneOutAndTheConversationIsAsIfItHadNeverBeen) {
+  const std::string options = chat() + "-n 2 --kv-block-size 4 ";
+  const Outcome o = paddock(options, "one\ntwo\nthree\n/drop 2\n/stats\n/turns\nfour\n/stats\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  const Outcome without = paddock(options, "one\nthree\n/stats\nfour\n/stats\n");
+  const auto lengths = [](const std::string& err) {
+    std::vector<int> all;
+    const std::regex row("(^|\n)([0-9]+) tokens of ");
+    for (auto it = std::sregex_iterator(err.begin(), err.end(), row); it != std::sregex_iterator();
+         ++it) {
+      all.push_back(std::stoi((*it)[2]));
+    }
+    return all;
+  };
+  EXPECT_EQ(lengths(o.err).size(), 2U) << o.err;
+  EXPECT_EQ(lengths(o.err), lengths(without.err)) << o.err << without.err;
+  EXPECT_EQ(turns_listed(o.err), (std::vector<int>{1, 3})) << o.err;
+  // The first turn goes as well, and the newest.
+  const Outcome ends =
+      paddock(options, "one\ntwo\nthree\n/drop 1\n/drop 3\n/turns\nfour\n/retry\n/turns\n");
+  EXPECT_EQ(ends.code, 0) << ends.err;
+  EXPECT_EQ(turns_listed(ends.err), (std::vector<int>{2, 2, 4})) << ends.err;
+}
+
+TEST_F(CliChat, WhatCannotBeLeftOutIsSaid) {
+  const Outcome o =
+      paddock(chat() + "-n 2",
+              "/turns\n/summarise\none\n/drop\n/drop x\n/drop 7\n/drop 1\n/summarise\n/turns 3\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(o.err.find("there are no turns yet"), std::string::npos) << o.err;
+  EXPECT_EQ(times(o.err, "give the number of a turn"), 2) << o.err;
+  EXPECT_NE(o.err.find("there is no turn 7"), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("turn 1 is the only one"), std::string::npos) << o.err;
+  EXPECT_EQ(times(o.err, "nothing before the newest turn"), 2) << o.err;
+  EXPECT_NE(o.err.find("/turns takes nothing after it"), std::string::npos) << o.err;
+  for (const std::string keep :
+       {"turns", "turns:", "turns:1", "turns:x", "turns:3x", "all", "summarise:0"}) {
+    expect_refusal("chat" + model() + "--chat-template chatml --keep " + keep, 2, "--keep " + keep);
+  }
+}
+
+TEST_F(CliChat, ASummaryTakesThePlaceOfTurns) {
+  const std::string options = chat() + "-n 2 --kv-block-size 4 -c 400 ";
+  const Outcome o = paddock(options, "one\ntwo\nthree\n/summarise\n/turns\nfour\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(o.out, "aa\naa\naa\naa\n") << "the summary is no answer";
+  EXPECT_EQ(turns_listed(o.err), (std::vector<int>{3})) << o.err;
+  EXPECT_NE(o.err.find("left out turns 1, 2: "), std::string::npos) << o.err;
+  EXPECT_NE(o.err.find("in their place: aaaa"), std::string::npos) << o.err;
+}
+
+TEST_F(CliChat, RelevanceNeedsARuleThatMeasuresAttention) {
+  const std::string options = chat() + "-n 2 --keep drop-irrelevant:2 --kv-block-size 4 ";
+  const std::string messages = "one\ntwo\nthree\n/policy\n/turns\n";
+  const Outcome o = paddock(options, messages);
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(o.err.find("\nh2o\n"), std::string::npos) << o.err;
+  EXPECT_EQ(turns_listed(o.err).size(), 2U) << o.err;
+  EXPECT_EQ(turns_listed(o.err).back(), 3) << "the newest stays";
+  EXPECT_NE(o.err.find(" %), by what the newest turn attended to"), std::string::npos) << o.err;
+  const Outcome blind = paddock(options + "--kv-policy sink:4+60", messages);
+  EXPECT_EQ(turns_listed(blind.err), (std::vector<int>{1, 2, 3})) << blind.err;
+  const std::string policy = word_after(blind.err, "attention measured; --kv-policy ");
+  EXPECT_EQ(turns_listed(paddock(options + "--kv-policy " + policy, messages).err).size(), 2U);
+}
+
+TEST(AttentionMeter, GivesEachTurnItsPart) {
+  EngineOptions options = reference_options();
+  options.kv.policy = "h2o";
+  std::vector<std::vector<double>> by_block_size;
+  for (const int32_t block_size : {1, 4}) {
+    options.kv.block_size = block_size;
+    Engine engine(Model::load(golden("gqa1-default")), options);
+    const std::vector<TokenId> all = golden_tokens();
+    const std::span tokens(all);
+    const SessionId session = engine.open_session();
+    engine.feed(session, tokens.first(20));
+    std::map<std::pair<int32_t, int64_t>, double> before;
+    for (int32_t layer = 0; layer < engine.model().info().n_layers; ++layer) {
+      for (const KvBlock& b : engine.kv_blocks(layer)) before[{layer, b.first_position}] = b.mass;
+    }
+    cli::AttentionMeter meter;
+    meter.begin(engine);
+    engine.feed(session, tokens.subspan(20, 9));
+    const auto shares = meter.shares(engine, {0, 7, 20});
+    ASSERT_EQ(shares.size(), 3U);
+    EXPECT_NEAR(shares[0] + shares[1] + shares[2], 1, 1e-12);
+    // Positions' own gains, where blocks hold one; a block that two turns meet in gives by count.
+    std::vector<double> gains(29, 0);
+    for (int32_t layer = 0; layer < engine.model().info().n_layers; ++layer) {
+      for (const KvBlock& b : engine.kv_blocks(layer)) {
+        for (int32_t i = 0; i < b.n_tokens; ++i) {
+          gains[b.first_position + i] += (b.mass - before[{layer, b.first_position}]) / b.n_tokens;
+        }
+      }
+    }
+    const double sum = std::accumulate(gains.begin(), gains.end(), 0.0);
+    const double first = std::accumulate(gains.begin(), gains.begin() + 7, 0.0);
+    const double last = std::accumulate(gains.begin() + 20, gains.end(), 0.0);
+    EXPECT_NEAR(shares[0], first / sum, 1e-12);
+    EXPECT_NEAR(shares[2], last / sum, 1e-12);
+    EXPECT_TRUE(cli::AttentionMeter().shares(engine, {0}).size() == 1) << "from the beginning";
+    engine.close_session(session);
+    EXPECT_TRUE(meter.shares(engine, {0}).empty());
+  }
+}
+
+TEST(CliChatReal, AfterATurnIsLeftOutTheAnswerIsThatOfTheRest) {
+  PADDOCK_REAL_FILE(model, "PADDOCK_TEST_MODEL")
+  const std::string with = " -m " + std::string(model) + " --temp 0 -n 12 ";
+  for (const std::string keep : {"--keep turns:2", "--kv-policy h2o", ""}) {
+    const std::string drop = keep.starts_with("--keep") ? "" : "/drop 2\n";
+    const Outcome o =
+        paddock("chat --json" + with + keep,
+                "My name is Ann.\nName a fruit.\nName a bird.\n" + drop + "Who am I?\n");
+    ASSERT_EQ(o.code, 0) << o.err;
+    std::vector<nlohmann::json> turns;
+    std::istringstream lines(o.out);
+    for (std::string line; std::getline(lines, line);) turns.push_back(nlohmann::json::parse(line));
+    ASSERT_EQ(turns.size(), 4U);
+    // The same conversation as one prompt; answers end where the limit or their end is.
+    const auto said = [&](const std::string& message, const nlohmann::json& answer) {
+      return "<|im_start|>user\n" + message + "<|im_end|>\n<|im_start|>assistant\n" +
+             answer["text"].get<std::string>() + "<|im_end|>\n";
+    };
+    const TemporaryFolder folder;
+    const std::string prompt =
+        folder.write("prompt",
+                     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by "
+                     "Hugging Face<|im_end|>\n" +
+                         said("My name is Ann.", turns[0]) + said("Name a bird.", turns[2]) +
+                         "<|im_start|>user\nWho am I?<|im_end|>\n<|im_start|>assistant\n");
+    const auto alone =
+        nlohmann::json::parse(paddock("generate --json" + with + "-f " + prompt).out);
+    EXPECT_EQ(turns[3]["text"], alone["text"]) << keep;
+  }
 }
 
 TEST(CliChatReal, TheStoryOfAKettleGoesOn) {
