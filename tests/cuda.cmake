@@ -93,7 +93,7 @@ else()
   target_compile_options(emulated_cuda PRIVATE -ffp-contract=off)
   target_link_libraries(emulated_cuda PUBLIC simt_kernels paddock_inside fmt::fmt ${CMAKE_DL_LIBS})
   paddock_simt_test(cuda_engine_test unit/cuda_engine_test.cpp unit/cuda_memory_test.cpp
-                    unit/cuda_step_test.cpp support/on_cpu.cpp)
+                    unit/cuda_step_test.cpp unit/cuda_sharing_test.cpp support/on_cpu.cpp)
   target_link_libraries(cuda_engine_test PRIVATE emulated_cuda)
   target_compile_definitions(cuda_engine_test PRIVATE PADDOCK_EMULATED_CUDA)
   # Tests of engines that name no device, once more on it. What is slow there, or asks nothing of a

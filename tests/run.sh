@@ -154,6 +154,10 @@ if [ -n "${CI:-}$whole$long" ]; then
     "$root/build/tests/tests/schedule_test" --gtest_filter='ScheduleFuzz.*'
 fi
 if [ -n "$long" ]; then
+  step "random schedules of elastic rules" env PADDOCK_SEEDS=4000 \
+    "$root/build/tests/tests/elastic_test" --gtest_filter='ElasticSchedules.*'
+  step "random budgets of live engines" env PADDOCK_SEEDS=4000 \
+    "$root/build/tests/tests/budget_test" --gtest_filter='BudgetSchedules.*'
   step "faults that the tests must notice" python3 "$root/tests/mutants/run.py"
 fi
 

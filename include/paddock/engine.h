@@ -241,8 +241,9 @@ class PADDOCK_API Engine {
 
   // ---- a conversation: a sequence that outlives one request. It knows its text: 4 bytes a token.
   SessionId open_session();
-  /// A session of its own with the same text, that goes on as the other would: blocks that rules
-  /// let share are shared, what is not is computed again when the new one is first used. Error
+  /// A session of its own with the same text, that goes on as the other would: it lists the same
+  /// blocks, and who writes first to the last one copies it. Of one that is parked the text is
+  /// computed again when the new one is first used. Error
   /// kInvalidArgument where no sequence is left, or while a request or a feed() uses it.
   SessionId fork_session(SessionId session);
   /// Error kInvalidArgument, and no change, while a request or a feed() uses it.
@@ -303,6 +304,14 @@ class PADDOCK_API Engine {
   /// kOutOfMemory if the pool cannot hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
+  /// Another budget for the KV pool from now on, in place of KvOptions::budget_bytes; at most what
+  /// was reserved, KvOptions::max_budget_bytes. Raised, it lets in who waits; what budgets of
+  /// elastic rules have come to within a request stays. Lowered, who has too much gives way, at
+  /// once or, inside a callback, at the next step, in the order of docs/scheduling.md: kept blocks,
+  /// idle sessions, then budgets of elastic rules at their decision lengths, or else requests are
+  /// parked; one that alone outgrows it ends with FinishReason::kKvFull. Error kOutOfMemory, and no
+  /// change, for more than was reserved, or less than the rules work with.
+  void set_kv_budget(uint64_t bytes);
   /// Throws what set_kv_policy(spec), or feeding a sequence of `positions` after it, would: so that
   /// a host knows before it closes its sessions. Changes nothing; sessions may be open.
   void check_kv_policy(std::string_view spec, int64_t positions = 0) const;

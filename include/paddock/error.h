@@ -35,11 +35,12 @@ PADDOCK_API const char* error_code_name(ErrorCode code) noexcept;
 /// Settings that were computed to make work what was refused; those that are set go together. Each
 /// changes the EngineOptions that were asked for: with_proposal() does.
 struct Proposal {
-  std::optional<uint64_t> budget_bytes{};  ///< KvOptions::budget_bytes, and no budget_share
-  std::optional<double> budget_share{};    ///< KvOptions::budget_share
-  std::optional<std::string> policy{};     ///< KvOptions::policy. Alone, in a refusal of an engine,
-                                           ///< its set_kv_policy() takes it too
-  std::optional<int64_t> context{};        ///< 0: leave it at its default
+  std::optional<uint64_t> budget_bytes{};      ///< KvOptions::budget_bytes, and no budget_share
+  std::optional<uint64_t> max_budget_bytes{};  ///< KvOptions::max_budget_bytes
+  std::optional<double> budget_share{};        ///< KvOptions::budget_share
+  std::optional<std::string> policy{};  ///< KvOptions::policy. Alone, in a refusal of an engine,
+                                        ///< its set_kv_policy() takes it too
+  std::optional<int64_t> context{};     ///< 0: leave it at its default
   std::optional<int32_t> batch_size{};
   std::optional<int32_t> max_sequences{};
   bool lowers = false;  ///< numbers are below what was asked for, not above
@@ -48,6 +49,7 @@ struct Proposal {
 /// How a host calls the settings that proposals name.
 struct SettingNames {
   std::string budget = "kv.budget_bytes", share = "kv.budget_share", policy = "kv.policy";
+  std::string max_budget = "kv.max_budget_bytes";
   std::string context = "context", batch = "batch_size", sequences = "max_sequences";
   /// How bytes are written; the same or more. Null: as a plain number.
   std::function<std::string(uint64_t bytes)> size{};

@@ -74,6 +74,9 @@ struct KvOptions {
   /// that cannot be had, or a rule that cannot fit, is refused when the engine is made, with both
   /// numbers.
   uint64_t budget_bytes = 0;
+  /// Bytes that are reserved for the pool, so that Engine::set_kv_budget() may raise the budget up
+  /// to them. 0: as many as the budget. Not with budget_share.
+  uint64_t max_budget_bytes = 0;
   /// In place of budget_bytes: the engine may take this share (above 0, at most 1) of the memory
   /// that is free on its device, and the pool is what weights, activations and tables leave of it;
   /// no more than sequences of the admitted length can need. 0: off.
@@ -102,7 +105,8 @@ struct KvOptions {
   /// Of elastic rules, those without a budget.
   KvPressure pressure = KvPressure::kTrim;
   /// Called before budgets fall for want of pages, on the thread that drives the engine: the host
-  /// may end a request, let go of a pin or close a session first. Asked again with every step that
+  /// may end a request, let go of a pin, close a session or raise the budget
+  /// (Engine::set_kv_budget()) first. Asked again with every step that
   /// it waits. What it throws counts as kNone and in KvStats::hook_failures, and it is not called
   /// again.
   std::function<KvRelief(const KvShortage&)> on_pressure{};

@@ -70,11 +70,12 @@ struct DeviceMemory {
 
 struct KvStats {
   int32_t block_size = 0;
-  std::string type;        ///< "f16", ...
-  int64_t page_bytes = 0;  ///< one block in one layer
-  int64_t pool_pages = 0;  ///< the whole pool; any layer may use any page
-  int64_t pool_bytes = 0;
-  int64_t pages_free = 0;
+  std::string type;            ///< "f16", ...
+  int64_t page_bytes = 0;      ///< one block in one layer
+  int64_t pool_pages = 0;      ///< that may be in use; any layer may use any page
+  int64_t pool_bytes = 0;      ///< of these
+  int64_t pool_max_pages = 0;  ///< reserved: the most that Engine::set_kv_budget() can make of them
+  int64_t pages_free = 0;      ///< of pool_pages
   int64_t pages_per_block = 0;       ///< what a sequence's next block takes: one in every layer
   int64_t reservations_refused = 0;  ///< times that too few pages were free for what a step needed
   int64_t steps = 0;                 ///< forward passes committed so far: the cache's clock
@@ -137,10 +138,10 @@ struct KvBudgetChange {
   int64_t number = 0;  ///< 0, 1, 2, ... without gaps
   int64_t step = 0;    ///< the cache's clock
   int32_t sequence = 0;
-  int64_t length = 0;   ///< of the sequence at that moment
-  int32_t before = 0;   ///< its budget, in positions per layer on average; 2^31 - 1: none
-  int32_t after = 0;    ///< likewise
-  int64_t request = 0;  ///< whose need it was; 0: feed() or forward()
+  int64_t length = 0;        ///< of the sequence at that moment
+  int32_t before = 0;        ///< its budget, in positions per layer on average; 2^31 - 1: none
+  int32_t after = 0;         ///< likewise
+  int64_t request = 0;       ///< whose need it was; 0: feed() or forward()
   int64_t scored_from = 0;   ///< all its queries from this position on had a say in what left
   uint64_t first_event = 0;  ///< removals of lower KvEvent::number came before it, others after it
   int64_t pages = 0;         ///< that came back, in all layers,

@@ -49,6 +49,11 @@ class PageStore {
   /// Copies a page into another one, which nothing under way reads: after the steps so far, before
   /// the next.
   virtual void copy_page(int32_t from, int32_t to) = 0;
+  /// Pages that nobody uses before take_back(): their memory goes back to the system, where a
+  /// device can do that, and with it what was in them.
+  virtual void give_back(int32_t /*first*/, int32_t /*n*/) {}
+  /// They are to be used again: their memory is really there once this returns.
+  virtual void take_back(int32_t /*first*/, int32_t /*n*/) {}
   /// Fills a free page with NaN: whoever still read it would be found out.
   virtual void poison_page(int32_t page) = 0;
 };

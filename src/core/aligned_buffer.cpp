@@ -5,6 +5,13 @@
 #include "core/fail.h"
 
 namespace paddock {
+namespace {
+
+constexpr uint64_t kPage = 4096;  // of the system
+uint64_t first_page(uint64_t begin) { return (begin + kPage - 1) / kPage * kPage; }
+uint64_t last_page(uint64_t end) { return end / kPage * kPage; }
+
+}  // namespace
 
 AlignedBuffer::AlignedBuffer(uint64_t bytes, const char* what) {
   if (bytes == 0) return;
@@ -16,10 +23,22 @@ AlignedBuffer::AlignedBuffer(uint64_t bytes, const char* what) {
   size_ = bytes;
   constexpr uint64_t kHugePage = 2 << 20;
   if (bytes >= 2 * kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
-  constexpr uint64_t kPage = 4096;
-  for (uint64_t at = 0; at < bytes; at += kPage) {
+  touch(0, bytes);
+}
+
+void AlignedBuffer::touch(uint64_t begin, uint64_t end) {
+  for (uint64_t at = begin; at < end; at += kPage) {
     static_cast<volatile uint8_t*>(data_)[at] = 0;
   }
+}
+
+void AlignedBuffer::give_back(uint64_t begin, uint64_t bytes) {
+  const uint64_t first = first_page(begin), end = last_page(begin + bytes);
+  if (first < end) madvise(data_ + first, end - first, MADV_DONTNEED);
+}
+
+void AlignedBuffer::take_back(uint64_t begin, uint64_t bytes) {
+  touch(first_page(begin), last_page(begin + bytes));
 }
 
 AlignedBuffer::~AlignedBuffer() {

@@ -21,10 +21,17 @@ class AlignedBuffer {
     return *this;
   }
 
+  /// Gives the memory of whole system pages in [begin, begin + bytes) back to the system: they are
+  /// zero when they are touched again.
+  void give_back(uint64_t begin, uint64_t bytes);
+  /// Makes them resident again, as after construction.
+  void take_back(uint64_t begin, uint64_t bytes);
+
   uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
 
  private:
+  void touch(uint64_t begin, uint64_t end);
   void swap(AlignedBuffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);

@@ -38,10 +38,14 @@ std::string describe(const Proposal& p, const SettingNames& names) {
   if (p.context.value_or(0) > 0) {
     parts.push_back(fmt::format("{} {} to {}", verb, names.context, *p.context));
   }
+  const auto size = [&](uint64_t bytes) {
+    return names.size ? names.size(bytes) : std::to_string(bytes);
+  };
   if (p.budget_bytes) {
-    const std::string bytes =
-        names.size ? names.size(*p.budget_bytes) : std::to_string(*p.budget_bytes);
-    parts.push_back(fmt::format("{} {} to {}", verb, names.budget, bytes));
+    parts.push_back(fmt::format("{} {} to {}", verb, names.budget, size(*p.budget_bytes)));
+  }
+  if (p.max_budget_bytes) {
+    parts.push_back(fmt::format("{} {} to {}", verb, names.max_budget, size(*p.max_budget_bytes)));
   }
   if (p.budget_share) {
     // Written like a size: as a share of one, or as the tool does in percent.

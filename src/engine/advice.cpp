@@ -34,7 +34,7 @@ class Trial {
 
   bool works(const EngineOptions& options, const PolicyMap& policies, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies);
-    const auto bytes = static_cast<uint64_t>(s.pool.n_pages) * s.pool.geometry.page_bytes();
+    const auto bytes = static_cast<uint64_t>(s.reserved_pages) * s.pool.geometry.page_bytes();
     return s.pool.n_pages <= kMaxPages && bytes <= max_bytes() && s.pool.n_pages >= min_pages(s) &&
            s.longest >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
   }
@@ -44,7 +44,7 @@ class Trial {
   std::optional<Proposal> budget(EngineOptions options, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies());
     const auto page_bytes = static_cast<uint64_t>(s.pool.geometry.page_bytes());
-    const uint64_t now = static_cast<uint64_t>(std::min(s.pool.n_pages, kMaxPages)) * page_bytes;
+    const uint64_t now = static_cast<uint64_t>(std::min(s.reserved_pages, kMaxPages)) * page_bytes;
     const uint64_t before =
         wanted_.running ? static_cast<uint64_t>(setup_.pool.n_pages) * page_bytes : now;
     const bool too_much = now > max_bytes();
@@ -55,10 +55,10 @@ class Trial {
       const uint64_t unit = max_bytes() < (8ULL << 20) ? 1ULL << 10 : 1ULL << 20;
       bytes = std::max(bytes, max_bytes() / unit * unit);
     }
-    options.kv.budget_bytes = bytes;
-    if (!works(options, policies(), positions)) return std::nullopt;
-    proposal.budget_bytes = bytes;
     proposal.lowers = bytes < before;
+    proposal.budget_bytes = bytes;
+    options = with_proposal(options, proposal);
+    if (!works(options, policies(), positions)) return std::nullopt;
     return proposal;
   }
 
@@ -313,9 +313,12 @@ std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetu
 
 EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {
   if (proposal.budget_bytes) {
+    uint64_t& most = options.kv.max_budget_bytes;
+    if (most > 0) most = std::max(proposal.lowers ? 0 : most, *proposal.budget_bytes);
     options.kv.budget_bytes = *proposal.budget_bytes;
     options.kv.budget_share = 0;
   }
+  if (proposal.max_budget_bytes) options.kv.max_budget_bytes = *proposal.max_budget_bytes;
   if (proposal.budget_share) options.kv.budget_share = *proposal.budget_share;
   if (proposal.policy) {
     options.kv.policy = *proposal.policy;

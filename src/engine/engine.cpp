@@ -185,6 +185,11 @@ void Engine::check_kv_policy(std::string_view spec, int64_t positions) const {
   });
 }
 
+void Engine::set_kv_budget(uint64_t bytes) {
+  const bool is_idle = impl_->driving.is_idle();  // else inside a callback, or refused
+  Impl::touch(impl_, "set_kv_budget", [&](Impl& impl) { impl.set_budget(bytes, is_idle); });
+}
+
 int64_t Engine::max_positions() const {
   return Impl::touch(impl_, "max_positions",
                      [](Impl& impl) { return impl.max_positions(nullptr); });

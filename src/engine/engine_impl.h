@@ -59,6 +59,10 @@ struct Engine::Impl {
   /// What would become of the setup with other rules. Error if they cannot hold `positions`.
   EngineSetup with_policy(const EngineOptions& asked, int64_t positions) const;
   void set_policies(EngineSetup next);
+  /// Error if the pool cannot be so, or the rules not work in it.
+  void check_budget(const EngineSetup& next, uint64_t bytes) const;
+  /// `is_idle`: no step is under way.
+  void set_budget(uint64_t bytes, bool is_idle);
   int64_t max_positions(const Session* session) const;
   KvStats stats() const;
   EngineOptions options() const;
@@ -163,7 +167,8 @@ struct Engine::Impl {
                     const std::function<void()>& feed_all);
 
   // ---- making
-  /// Makes the cache's books for a pool of setup.pool.n_pages, and the planner that goes with them.
+  /// Makes the cache's books for a pool of setup.reserved_pages, and the planner that goes with
+  /// them.
   std::unique_ptr<StepPlanner> make_books();
   /// What the engine takes beside weights and pool.
   uint64_t other_bytes(const StepPlanner& planner) const;

@@ -15,7 +15,7 @@ namespace {
 /// Refuses before anything large is taken.
 void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t available,
                   uint64_t weights, uint64_t rest) {
-  const uint64_t pool = setup.options.kv.budget_bytes;
+  const uint64_t pool = setup.reserved_bytes();
   const uint64_t needed = checked_add(checked_add(weights, pool, "memory", ErrorCode::kOutOfMemory),
                                       rest, "memory", ErrorCode::kOutOfMemory);
   if (available == 0 || needed <= available) return;
@@ -28,6 +28,10 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
   if (others >= available) fail(ErrorCode::kOutOfMemory, "{}; take a smaller model", problem);
   // An eighth is left alone: tables grow with the pool, and other processes take memory, too.
   const uint64_t left = available - others;
+  const uint64_t most = (left - left / 8) >> 10 << 10;
+  if (setup.options.kv.budget_bytes < pool && setup.options.kv.budget_bytes <= most) {
+    throw Error(ErrorCode::kOutOfMemory, problem, {{.max_budget_bytes = most, .lowers = true}});
+  }
   throw Error(ErrorCode::kOutOfMemory, problem,
               propose(config, setup, {.max_bytes = left - left / 8}));
 }
@@ -52,7 +56,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const uint64_t packed =
       data.has_weights(key) ? 0 : weights_bytes(data.tensors, backend->weights());
   if (o.kv.budget_share > 0) fit_pool(packed);
-  const uint64_t pool = o.kv.budget_bytes;
+  const uint64_t pool = setup.reserved_bytes();
   // Weights and pool first: making the tables of too large a pool could itself run out of memory.
   check_memory(config, setup, backend->available_bytes(), packed, 0);
   std::unique_ptr<StepPlanner> planner = make_books();
@@ -62,7 +66,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   weights = data.weights(key, [&] { return make_weights(data, backend->weights()); });
   backend->reserve(limits_for(setup, data, *planner));
 #ifdef PADDOCK_POISON
-  for (int32_t page = 0; page < setup.pool.n_pages; ++page) backend->pages().poison_page(page);
+  for (int32_t page = 0; page < setup.reserved_pages; ++page) backend->pages().poison_page(page);
 #endif
   runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
   runner->set_planner(std::move(planner));
@@ -74,6 +78,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, *pins, config.vocab_size,
                                           std::move(on_pressure));
   memory_bytes = weights->bytes + pool + others;
+  cache->set_limit(setup.pool.n_pages);
+  cache->keep_to_limit(0);
   kv_type_ = kv_type_name(o.kv.type);
   shown_ = std::make_shared<const EngineOptions>(o);
   log(LogLevel::kInfo, "engine: {} threads, {} bytes, KV pool of {} pages under '{}'", o.threads,
@@ -87,7 +93,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
       .n_layers = config.n_layers,
       .n_heads = config.n_heads,
       .block_size = o.kv.block_size,
-      .n_pages = static_cast<int32_t>(setup.pool.n_pages),
+      .n_pages = static_cast<int32_t>(setup.reserved_pages),
       .layout = KvLayout::uniform(config.n_layers, setup.pool.geometry,
                                   {setup.pool.kv_type, setup.pool.kv_type}),
       .max_sequences = o.max_sequences,
@@ -98,9 +104,15 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
       .queues_events = static_cast<bool>(o.kv.on_event),
       .keep_blocks = o.kv.reuse,
       .merges_blocks = backend->ops().is_batch_invariant(),
-      .copy_page = [this](int32_t from, int32_t to) { backend->pages().copy_page(from, to); }};
+      .copy_page = [this](int32_t from, int32_t to) { backend->pages().copy_page(from, to); },
+      .on_withheld =
+          [this](int32_t first, int32_t n, bool is_withheld) {
+            is_withheld ? backend->pages().give_back(first, n)
+                        : backend->pages().take_back(first, n);
+          }};
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
+  cache_config.on_withheld = nullptr;  // it stays filled
 #endif
   cache = std::make_unique<CacheManager>(cache_config, setup.policies, make_reclaim(o.kv));
   return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));
@@ -109,7 +121,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
 uint64_t Engine::Impl::other_bytes(const StepPlanner& planner) const {
   const EngineOptions& o = setup.options;
   const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), planner));
-  return reserved - o.kv.budget_bytes +
+  return reserved - setup.reserved_bytes() +
          Llama::activation_bytes(model->data().config, max_step_tokens(o), max_logit_rows(o));
 }
 
@@ -129,6 +141,7 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
     setup.share_bytes = bytes;
     setup.pool.n_pages = static_cast<int64_t>(
         std::min(static_cast<uint64_t>(setup.pool.n_pages), bytes / page_bytes));
+    setup.reserved_pages = setup.pool.n_pages;
     setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;
     if (setup.pool.n_pages >= least) return;
     // A percent more than is needed now: the next engine may find less memory free.

@@ -17,6 +17,29 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n, Request* request) {
   }
 }
 
+void Scheduler::keep_to_budget(const Sequence* fed) {
+  if (cache_.is_within_limit()) return;
+  const auto is_over = [&] { return cache_.available_pages() < 0; };
+  const auto runs = [](const auto& request) { return request->running && !request->finished; };
+  const auto first = std::find_if(requests_.begin(), requests_.end(), runs);
+  const Request* stays = fed != nullptr || first == requests_.end() ? nullptr : first->get();
+  while (is_over() && park_idle()) {
+  }
+  const bool may_fall_later = cache_.is_elastic() && (fed != nullptr || stays != nullptr);
+  while (is_over() && !may_fall_later && park_last(stays)) {
+  }
+  int64_t owed = 0;
+  if (may_fall_later) {
+    for (const auto& request : requests_) {
+      if (runs(request) && request->sequence.is_open()) {
+        owed += pages_owed(request->sequence, request.get(), false);
+      }
+    }
+    if (fed != nullptr && fed->is_open()) owed += pages_owed(*fed, nullptr, false);
+  }
+  cache_.keep_to_limit(owed);
+}
+
 bool Scheduler::make_way(const Request* request) { return park_idle() || park_last(request); }
 
 bool Scheduler::park_idle() {

@@ -65,11 +65,55 @@ void Engine::Impl::set_policies(EngineSetup next) {
     throw;
   }
   setup = std::move(next);
-  memory_bytes = weights->bytes + setup.options.kv.budget_bytes + other_bytes(runner->planner());
+  memory_bytes = weights->bytes + setup.reserved_bytes() + other_bytes(runner->planner());
   {
     const std::lock_guard lock(shown_mutex_);
     shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them
   }
+  deliver_events();
+}
+
+void Engine::Impl::check_budget(const EngineSetup& next, uint64_t bytes) const {
+  const LlamaConfig& config = model->data().config;
+  const uint64_t most = setup.reserved_bytes();
+  if (bytes > most) {
+    std::vector<Proposal> proposals{{.budget_bytes = most, .lowers = true}};
+    const uint64_t limit = pool_limit();
+    if (limit == 0 || bytes <= limit) proposals.push_back({.max_budget_bytes = bytes});
+    throw Error(ErrorCode::kOutOfMemory,
+                fmt::format("a KV budget of {} bytes is more than the {} that were reserved when "
+                            "the engine was made",
+                            bytes, most),
+                proposals);
+  }
+  check_pool(config, next, {.max_bytes = most, .running = true});
+}
+
+void Engine::Impl::set_budget(uint64_t bytes, bool is_idle) {
+  const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
+  EngineSetup next = setup;
+  next.pool.n_pages =
+      static_cast<int64_t>(std::min(bytes / page_bytes, static_cast<uint64_t>(kMaxPages)));
+  next.options.kv.budget_bytes = next.asked.kv.budget_bytes = bytes;
+  next.asked.kv.budget_share = 0;
+  check_budget(next, bytes);
+  next.options.kv.budget_bytes = static_cast<uint64_t>(next.pool.n_pages) * page_bytes;
+  next.options.kv.max_budget_bytes = next.reserved_bytes();
+  auto shown = std::make_shared<const EngineOptions>(next.options);
+  // What else is in there stays where it is: one of the host's functions may be running.
+  setup.pool.n_pages = next.pool.n_pages;
+  setup.options.kv.budget_bytes = next.options.kv.budget_bytes;
+  setup.options.kv.max_budget_bytes = setup.asked.kv.max_budget_bytes = setup.reserved_bytes();
+  setup.asked.kv.budget_bytes = bytes;
+  setup.asked.kv.budget_share = 0;
+  cache->set_limit(setup.pool.n_pages);
+  {
+    const std::lock_guard lock(shown_mutex_);
+    shown_.swap(shown);
+  }
+  if (!is_idle) return;  // who gives way is in the middle of something: the next step
+  scheduler->keep_to_budget();
+  note_requests();
   deliver_events();
 }
 

@@ -60,8 +60,15 @@ int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
   return cache_.pages_ahead(sequence.tables(), std::min(next, last_length(sequence, request)));
 }
 
-int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too) const {
-  int64_t pages = cache_.available_pages();
+int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int64_t enough) const {
+  // Until budgets have fallen there may be more than the limit says, for what is owed.
+  int64_t pages = cache_.available_pages() + (waiting_too ? 0 : cache_.pages_beyond_limit());
+  // No sum over all of them where even the most that each could be owed leaves enough.
+  const auto blocks = static_cast<int64_t>(
+      ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);  // one may be a copy
+  const int64_t least =
+      pages - static_cast<int64_t>(running_.size()) * blocks * cache_.block_pages();
+  if (least >= enough) return least;
   for (const auto& request : requests_) {
     if (!request->running || request->finished || !request->sequence.is_open()) continue;
     if (&request->sequence == &asking) continue;
@@ -105,6 +112,11 @@ bool Scheduler::may_fall(const Request* request) const {
          (request == nullptr || !request->options.lossless);
 }
 
+int64_t Scheduler::pages_it_had(const Sequence& sequence) const {
+  return sequence.peak_pages() > 0 ? sequence.peak_pages()
+                                   : pages_needed(setup_, sequence.reached());
+}
+
 std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {
   std::vector<Member> all;
   const int64_t interval = cache_.interval();
@@ -121,9 +133,12 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
       known = member.held.positions + std::max(ahead, sequence.length() - sequence.computed());
     }
     member.demand = std::min(known, member.budget) + interval;
-    // One that is being read again first has what it had.
-    member.gives = may_fall(its) && sequence.computed() >= sequence.reached();
-    if (sequence.computed() < sequence.reached()) member.pages_before = sequence.peak_pages();
+    // What it had is read again as it was, where there may be so many pages still.
+    const bool comes_back = sequence.comes_back();
+    const bool is_too_much = comes_back && pages_it_had(sequence) > setup_.pool.n_pages;
+    member.gives = may_fall(its) && (!comes_back || is_too_much);
+    if (comes_back) member.pages_before = sequence.peak_pages();
+    if (is_too_much) member.budget = std::min<int64_t>(member.budget, sequence.last_budget());
     all.push_back(member);
   };
   bool is_in = false;
@@ -235,7 +250,7 @@ bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed
   }
   for (size_t i = 0; i < falls.size(); ++i) {
     if (brings[i] == 0) continue;  // others go on to list all of it
-    cache_.plan_fall(falls[i].id, falls[i].budget);
+    if (falls.size() > 1) cache_.plan_fall(falls[i].id, falls[i].budget);
     let_fall(*falling[i]->sequence, falling[i]->request, request);
   }
   return others_will;
@@ -256,7 +271,7 @@ int64_t Scheduler::room_in_context(const Sequence& sequence) const {
 bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
   const int64_t interval = cache_.interval();
   if (room_in_context(sequence) >= interval || sequence.computed() % interval != 0) return false;
-  if (!may_fall(request) || sequence.computed() < sequence.reached()) return false;
+  if (!may_fall(request) || sequence.comes_back()) return false;
   const int32_t budget = cache_.most_budget();
   if (budget >= cache_.budget(sequence.tables())) return false;
   if (cache_.plan_fall(sequence.tables(), budget) == 0) return false;
@@ -279,7 +294,9 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
   bool is_asked = false;
   for (;;) {
     n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // steps end where it decides now
-    const int32_t fit = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
+    const int64_t most = cache_.pages_ahead(sequence.tables(), up_to_multiple(at + n, interval));
+    const int32_t fit =
+        affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true, most));
     if (fit > 0) return fit;
     // Between two decision lengths it has pages for certain, whoever waits.
     const int32_t owed = at % interval == 0

@@ -19,9 +19,10 @@ namespace paddock {
 struct Session {
   explicit Session(CacheManager& cache) : sequence(cache) {}
   Sequence sequence;
-  bool busy = false;      // a request is using it
-  bool fed = false;       // feed() is under way: callbacks may look at it, not close it
-  int64_t last_used = 0;  // the cache's clock when a request or a feed() last ended
+  bool busy = false;         // a request is using it
+  bool fed = false;          // feed() is under way: callbacks may look at it, not close it
+  bool is_new_fork = false;  // it lists what another one had, and has not gone on since
+  int64_t last_used = 0;     // the cache's clock when a request or a feed() last ended
 };
 
 using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
@@ -55,8 +56,8 @@ struct Request {
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
   bool finished = false;
-  // Of the step at hand: the answer that computes the prompt for this one; whether this one computes
-  // it for another.
+  // Of the step at hand: the answer that computes the prompt for this one; whether this one
+  // computes it for another.
   Request* awaits = nullptr;
   bool awaited = false;
   bool discarded = false;        // nobody wants its result

@@ -27,7 +27,7 @@ int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const
 
 uint64_t Engine::Impl::pool_limit() const {
   const uint64_t free = backend->available_bytes();
-  return free == 0 ? 0 : free + setup.options.kv.budget_bytes;
+  return free == 0 ? 0 : free + setup.reserved_bytes();
 }
 
 std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) const {
@@ -75,7 +75,10 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
     answers[static_cast<size_t>(i)] =
         std::make_unique<Request>(next_request_, i, session, prompt, options, *model, *cache);
   }
-  if (session != nullptr) session->busy = true;
+  if (session != nullptr) {
+    session->busy = true;
+    session->is_new_fork = false;
+  }
   for (std::unique_ptr<Request>& answer : answers) scheduler->add(std::move(answer));
   book.update([&](EngineStats& s) { s.requests_waiting += options.n; });
   return std::exchange(next_request_, next_request_ + options.n);

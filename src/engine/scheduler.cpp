@@ -99,6 +99,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   batch.endings.reserve(requests_.size());
   ++step_;
   host_waits_ = false;
+  keep_to_budget();
   admit_waiting(batch);
   running_.clear();
   for (const auto& request : requests_) {

@@ -77,7 +77,14 @@ class Scheduler {
 
   /// Reserves pages for up to `n` tokens more of a sequence that the host feeds. Returns for how
   /// many; 0: the pool holds no more of it.
-  int32_t reserve(Sequence& sequence, int32_t n) { return reserve(sequence, n, nullptr); }
+  int32_t reserve(Sequence& sequence, int32_t n) {
+    keep_to_budget(&sequence);
+    return reserve(sequence, n, nullptr);
+  }
+  /// Where sequences list more pages than there may be by now (Engine::set_kv_budget()), idle ones
+  /// are parked, then requests from the last on; under elastic rules those keep what they are owed
+  /// up to their decision lengths, where budgets fall. Between steps. `fed`: what the host feeds.
+  void keep_to_budget(const Sequence* fed = nullptr);
 
   int64_t step() const { return step_; }  // the last one
   int64_t preemptions() const { return preemptions_; }
@@ -166,11 +173,14 @@ class Scheduler {
   /// Pages that it is still to take up to its next decision length.
   /// `waiting_too`: one that stands at a decision length and waits for pages counts up to the next.
   int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
-  /// Pages that can be had, and are not owed to others.
-  int64_t pages_unclaimed(const Sequence& asking, bool waiting_too) const;
+  /// Pages that can be had, and are not owed to others; perhaps fewer, but not fewer than `enough`.
+  int64_t pages_unclaimed(const Sequence& asking, bool waiting_too,
+                          int64_t enough = kUnlimited) const;
   /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
   int32_t affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
                             int64_t pages) const;
+  /// Pages that it needs to come back as it was before it was parked.
+  int64_t pages_it_had(const Sequence& sequence) const;
   std::vector<Member> members(Sequence& asking, Request* request) const;
   /// Its budget at a level.
   int64_t budget_at(const Member& member, double level) const;

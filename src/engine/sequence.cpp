@@ -22,8 +22,13 @@ void Sequence::park() {
 }
 
 KvBudgetChange Sequence::fall(int64_t request) {
+  const int32_t before = log_.last_budget();
+  if (comes_back()) {
+    cache_.forget_decisions(*tables_, computed());
+    peak_pages_ = 0;
+  }
   peak_pages_ = std::max(peak_pages_, cache_.pages_listed(*tables_));
-  return cache_.fall(*tables_, request);
+  return cache_.fall(*tables_, request, before);
 }
 
 std::optional<KvBudgetChange> Sequence::lift() {

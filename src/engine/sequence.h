@@ -48,7 +48,10 @@ class Sequence {
   /// Pages that it had at most, in all layers, when budgets of elastic rules fell, and now: it will
   /// have as many again when it comes back after it was parked. 0: no budget has fallen.
   int64_t peak_pages() const { return peak_pages_; }
-  /// Its budget falls as CacheManager::plan_fall() said last. `request`: whose need it is.
+  /// The budget that it has or, where it is computed again, will have; kUnlimited: none.
+  int32_t last_budget() const { return log_.last_budget(); }
+  /// Its budget falls as CacheManager::plan_fall() said last. `request`: whose need it is. Where it
+  /// is computed again, what was decided beyond is decided anew.
   KvBudgetChange fall(int64_t request);
   /// Its budget is lifted, if it has one.
   std::optional<KvBudgetChange> lift();
@@ -58,6 +61,8 @@ class Sequence {
   /// How many had them before it was parked, if it was: what lies before is computed again, what
   /// lies after has never been computed.
   int64_t reached() const { return std::max(reached_, computed()); }
+  /// Whether it is computed again, and what rules are to decide next was decided before.
+  bool comes_back() const { return computed() < log_.reaches(); }
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   /// What the next steps have to run.
   std::span<const TokenId> uncomputed() const {

@@ -63,6 +63,12 @@ SessionId Engine::Impl::fork_session(SessionId id) {
   check_place();
   auto fork = std::make_unique<Session>(*cache);
   fork->sequence.copy(from.sequence);
+  if (from.sequence.is_open() && from.sequence.computed() == from.sequence.reached()) {
+    fork->sequence.open();
+    fork->sequence.fork(from.sequence);
+    fork->is_new_fork = true;
+  }
+  fork->last_used = from.last_used;
   sessions.emplace(next_session_, std::move(fork));
   return next_session_++;
 }
@@ -95,6 +101,7 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
                                 const std::function<void()>& feed_all) {
   Sequence& sequence = session.sequence;
   const int64_t before = sequence.length();
+  session.is_new_fork = false;
   struct Feeding {
     bool& fed;
     ~Feeding() { fed = false; }
@@ -155,6 +162,16 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
     fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
          sequence.length(), length);
   }
+  const auto keeps_all = [&] {
+    for (int32_t layer = 0; layer < setup.policies.size(); ++layer) {
+      const LayerRule& rule = setup.policies.layer(layer);
+      if (rule.trims() || rule.bounded()) return false;
+    }
+    return true;
+  };
+  // What has left its origin is there again where it is computed anew.
+  if (target.is_new_fork && sequence.is_open() && !keeps_all()) sequence.park();
+  target.is_new_fork = false;
   sequence.truncate(length);
   deliver_events();
 }

@@ -33,12 +33,6 @@ int64_t least_resident(const PolicyMap& policies, int32_t block_size) {
   return floor + std::max<int64_t>(policies.interval(), floor / 8) + block_size;
 }
 
-/// Positions that a sequence needs in layers of elastic rules, if it gives all up that it may.
-int64_t least_elastic(const EngineSetup& s) {
-  return int64_t{s.policies.floor_budget(s.options.kv.block_size)} + s.policies.interval() +
-         s.options.kv.block_size;
-}
-
 /// Positions that layers without a bound must hold at the very least: what bounded ones need while
 /// they prefill, or else one block (such a sequence may end as "kv_full").
 int64_t min_positions(const EngineSetup& s) {
@@ -47,8 +41,14 @@ int64_t min_positions(const EngineSetup& s) {
     const LayerRule& rule = s.policies.layer(layer);
     if (rule.bounded()) least = std::max<int64_t>(least, rule.max_resident(s.chunk));
   }
-  if (s.policies.is_elastic()) least = std::max<int64_t>(least, least_elastic(s));
+  if (s.policies.is_elastic()) {
+    least = std::max<int64_t>(least, least_resident(s.policies, s.options.kv.block_size));
+  }
   return std::min(least, s.options.context);
+}
+
+int64_t pages_in(uint64_t bytes, uint64_t page_bytes) {
+  return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
 }
 
 /// Pages that were asked for, or that sequences of the whole context need. Not yet whether they
@@ -56,8 +56,7 @@ int64_t min_positions(const EngineSetup& s) {
 int64_t pool_pages(const EngineSetup& s) {
   const EngineOptions& o = s.options;
   if (o.kv.budget_bytes > 0 && o.kv.budget_share == 0) {
-    const uint64_t pages = o.kv.budget_bytes / static_cast<uint64_t>(s.pool.geometry.page_bytes());
-    return static_cast<int64_t>(std::min<uint64_t>(pages, kMaxPages));
+    return pages_in(o.kv.budget_bytes, static_cast<uint64_t>(s.pool.geometry.page_bytes()));
   }
   const int64_t one = std::min(pages_needed(s, o.context), kMaxPages + 1);
   const int64_t all = std::min(one * o.max_sequences, kMaxPages + 1);
@@ -100,8 +99,8 @@ int64_t least_pages_needed(const EngineSetup& s, int64_t positions) {
   if (!s.policies.is_elastic() || s.options.kv.pressure == KvPressure::kPreempt) {
     return pages_needed(s, positions);
   }
-  const int64_t least = std::min(positions, least_elastic(s));
   const int32_t block_size = s.options.kv.block_size;
+  const int64_t least = std::min(positions, least_resident(s.policies, block_size));
   return s.policies.sum_pages(block_size, [&](int32_t layer) {
     const LayerRule& rule = s.policies.layer(layer);
     return rule.max_pages(block_size, rule.is_elastic ? least : positions,
@@ -155,8 +154,17 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                     chunk,
                     {.n_pages = 0, .geometry = geometry, .kv_type = kv_type},
                     0,
+                    0,
                     positions_per_token(config, !options.device.starts_with("cuda"))};
-  setup.pool.n_pages = pool_pages(setup);
+  setup.pool.n_pages = setup.reserved_pages = pool_pages(setup);
+  if (options.kv.max_budget_bytes > 0) {
+    const auto page_bytes = static_cast<uint64_t>(geometry.page_bytes());
+    setup.reserved_pages = pages_in(options.kv.max_budget_bytes, page_bytes);
+    // A budget that is not given is what there is, at most.
+    if (options.kv.budget_bytes == 0) {
+      setup.pool.n_pages = std::min(setup.pool.n_pages, setup.reserved_pages);
+    }
+  }
   return setup;
 }
 
@@ -202,6 +210,16 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
     fail(ErrorCode::kInvalidArgument,
          "kv.budget_share is {} and kv.budget_bytes {}; give one of the two", o.kv.budget_share,
          o.kv.budget_bytes);
+  }
+  if (o.kv.max_budget_bytes > 0 && o.kv.budget_share > 0) {
+    fail(ErrorCode::kInvalidArgument,
+         "kv.max_budget_bytes is {} and kv.budget_share {}; a share is all that is reserved",
+         o.kv.max_budget_bytes, o.kv.budget_share);
+  }
+  if (o.kv.max_budget_bytes > 0 && o.kv.max_budget_bytes < o.kv.budget_bytes) {
+    fail(ErrorCode::kInvalidArgument,
+         "kv.max_budget_bytes is {}; it must be 0, or kv.budget_bytes, {}, or more",
+         o.kv.max_budget_bytes, o.kv.budget_bytes);
   }
   if (o.precision != Precision::kFast && o.precision != Precision::kReference) {
     fail(ErrorCode::kInvalidArgument, "precision is {}; it must be kFast (0) or kReference (1)",
@@ -273,6 +291,8 @@ std::vector<LinearShape> linear_shapes(const LlamaTensors& tensors) {
 BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
                          const StepPlanner& planner) {
   const LlamaConfig& config = model.config;
+  PoolShape pool = setup.pool;
+  pool.n_pages = setup.reserved_pages;
   return {.model = {.n_heads = config.n_heads,
                     .vocab_size = config.vocab_size,
                     .max_cols = std::max({config.hidden_size, config.intermediate_size,
@@ -287,7 +307,7 @@ BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& mode
                    .max_logit_rows = max_logit_rows(setup.options),
                    .max_entries = planner.max_entries(),
                    .max_measured_entries = planner.max_measured_entries()},
-          .pool = setup.pool};
+          .pool = pool};
 }
 
 }  // namespace paddock

@@ -20,9 +20,14 @@ struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
   EngineOptions asked;    // the same options, but context, budget and share as the host gave them
   PolicyMap policies;
-  int64_t longest = 0;       // sequence admitted: the context, where that bounds it
-  int32_t chunk = 0;         // most tokens of one sequence in one step
-  PoolShape pool;            // what backend, cache and advice know of its pages
+  int64_t longest = 0;         // sequence admitted: the context, where that bounds it
+  int32_t chunk = 0;           // most tokens of one sequence in one step
+  PoolShape pool;              // what backend, cache and advice know of its pages; of them so many
+                               // may be in use, as Engine::set_kv_budget() says
+  int64_t reserved_pages = 0;  // so many are there
+  uint64_t reserved_bytes() const {
+    return static_cast<uint64_t>(reserved_pages * pool.geometry.page_bytes());
+  }
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
   /// Positions that a token sees at the price of all else that is computed for it.
   double positions_per_token = 0;

@@ -43,7 +43,10 @@ class AllWantToStop final : public StopCheck {
 }  // namespace
 
 bool Engine::Impl::step() {
-  if (scheduler->requests().empty()) return false;
+  if (scheduler->requests().empty()) {
+    scheduler->keep_to_budget();
+    return false;
+  }
   bool ended = false;
   for (const auto& request : scheduler->requests()) {
     if (!request->wants_to_stop()) continue;

@@ -93,6 +93,8 @@ struct CacheManager::Impl {
   /// from its length on.
   void list_blocks(SequenceId id, int32_t layer, size_t first);
   void note_pool_peak();
+  /// Tells CacheConfig::on_withheld what the pool has withheld, and what has come back.
+  void tell_withheld();
   /// One more table lists a page of the tree.
   void list_kept(int32_t layer, int32_t page);
   /// Whether others can see a page that the sequence would write next.
@@ -215,6 +217,7 @@ struct CacheManager::Impl {
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
+  int32_t limit = 0;  // of pages in use, as it was set; that of the pool is above it for a while
   PrefixTree tree;
   std::vector<int32_t> node_of;  // [n_units] the node that holds a reference to the page, or -1
   // Sum over what is written in it, in kNormUnits, where a rule needs it: like keys and values it

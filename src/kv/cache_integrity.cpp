@@ -186,9 +186,9 @@ void CacheManager::check_integrity() const {
   }
   impl_->tree.check_integrity();
   impl_->pool.check_integrity();
-  if (census.units + impl_->pool.free_units() != config.n_pages) {
-    fail(ErrorCode::kInternal, "{} held and {} free pages do not make {}", census.units,
-         impl_->pool.free_units(), config.n_pages);
+  if (census.units != impl_->pool.used_units() || impl_->pool.limit() < impl_->limit) {
+    fail(ErrorCode::kInternal, "{} pages are held, {} in use, of {} that may be and {} of the pool",
+         census.units, impl_->pool.used_units(), impl_->limit, impl_->pool.limit());
   }
 }
 

@@ -39,6 +39,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
       block_pages(config.layout.class_units().size()),
       wanted(block_pages.size()),
       pool(cache_config.n_pages, config.layout.class_units()),
+      limit(cache_config.n_pages),
       tree(most_kept(map, config), config.block_size, config.n_layers, std::move(reclaim)),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
@@ -285,8 +286,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
 }
 
 void CacheManager::Impl::note_pool_peak() {
-  pool_peak =
-      std::max<int64_t>(pool_peak, config.n_pages - pool.free_units() - pool.reclaimable_units());
+  pool_peak = std::max<int64_t>(pool_peak, int64_t{pool.used_units()} - pool.reclaimable_units());
 }
 
 /// Lists the positions [length, end), with new pages where blocks begin.

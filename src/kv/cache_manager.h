@@ -49,6 +49,9 @@ struct CacheConfig {
   /// Copies a page's bytes where they lie; the books are locked: it must not call the cache. What
   /// it throws, reserve() throws. Null: there are none, only books.
   std::function<void(int32_t from, int32_t to)> copy_page{};
+  /// `n` pages from `first` on are not used any more, or are again; the books are locked: it must
+  /// not call the cache. May be null.
+  std::function<void(int32_t first, int32_t n, bool is_withheld)> on_withheld{};
 };
 
 class CacheManager {
@@ -153,6 +156,8 @@ class CacheManager {
   Holdings holdings(SequenceId id) const;
   /// Positions in the layer of these that has most.
   int64_t most_resident(SequenceId id) const;
+  /// Pages of a block, in all layers.
+  int64_t block_pages() const;
   /// Of a block's pages, those in layers of elastic rules.
   int64_t elastic_pages() const;
   /// Likewise, in layers that have no bound and are not elastic.
@@ -168,12 +173,13 @@ class CacheManager {
   };
   /// Asks what would leave if several budgets fell, one after another. Returns how many pages would
   /// come back. `brings[i]`: whether falls[i] would drop some that come back, at once or, as far as
-  /// those of `later` still list them, when theirs fall.
+  /// those of `later` still list them, when theirs fall. One alone is planned by that.
   int64_t plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
                      std::vector<uint8_t>& brings);
   /// Does what the last plan_fall() asked about, after which nothing has changed. `request`: whose
-  /// need it is. What left stays away; the sequence shares no full blocks any more.
-  KvBudgetChange fall(SequenceId id, int64_t request);
+  /// need it is. What left stays away; the sequence shares no full blocks any more. `was`: what is
+  /// told of its budget before, if it is not the one in force.
+  KvBudgetChange fall(SequenceId id, int64_t request, std::optional<int32_t> was = {});
   /// Takes the limit away from a text, at the length to which it has been computed, in its log and,
   /// where it has tables and has come so far, there: what left stays away. `before`: its budget.
   KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
@@ -230,8 +236,21 @@ class CacheManager {
   static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
   const CacheConfig& config() const;
 
-  int64_t free_pages() const;                 // of n_pages, counted like these
-  int64_t available_pages() const;            // free, or kept and referenced by nobody
+  // ---- how much of the pool may be in use (limit.cpp)
+  /// Pages that may be in use from now on; at most CacheConfig::n_pages, which it is at first. What
+  /// is in use stays: keep_to_limit().
+  void set_limit(int64_t pages);
+  int64_t limit() const;
+  /// Whether no more is in use, and none may be.
+  bool is_within_limit() const;
+  /// Frees kept pages, and withholds what is free, until no more can be in use than the limit says
+  /// or, while tables list more than that, than what they list and `owed` pages beside it.
+  void keep_to_limit(int64_t owed);
+  /// Pages beyond the limit that may be in use all the same, until keep_to_limit() is called again.
+  int64_t pages_beyond_limit() const;
+
+  int64_t free_pages() const;                 // of the limit; below 0: more are in use
+  int64_t available_pages() const;            // free, or kept and referenced by nobody; likewise
   int64_t pages_listed(SequenceId id) const;  // by the sequence's tables
   int64_t pages_active() const;               // by any tables, each counted once
   /// By those of some sequences, each counted once.

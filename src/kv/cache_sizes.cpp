@@ -63,10 +63,12 @@ int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& conf
          1;  // one page may be listed in two parts
 }
 
-int64_t CacheManager::free_pages() const { return impl_->pool.free_units(); }
+int64_t CacheManager::free_pages() const {
+  return int64_t{impl_->limit} - impl_->pool.used_units();
+}
 
 int64_t CacheManager::available_pages() const {
-  return int64_t{impl_->pool.free_units()} + impl_->pool.reclaimable_units();
+  return free_pages() + impl_->pool.reclaimable_units();
 }
 
 int64_t CacheManager::trims(SequenceId id) const { return impl_->at(id).trims; }

@@ -110,9 +110,10 @@ KvStats CacheManager::stats() const {
   KvStats stats;
   stats.block_size = config.block_size;
   stats.page_bytes = config.layout.unit_bytes();
-  stats.pool_pages = config.n_pages;
-  stats.pool_bytes = int64_t{config.n_pages} * config.layout.unit_bytes();
+  stats.pool_max_pages = config.n_pages;
   const std::lock_guard lock(impl_->mutex);
+  stats.pool_pages = impl_->limit;
+  stats.pool_bytes = stats.pool_pages * config.layout.unit_bytes();
   stats.pages_per_block = config.n_layers;
   stats.reservations_refused = impl_->refused;
   stats.budget_falls = impl_->n_falls;
@@ -136,7 +137,7 @@ KvStats CacheManager::stats() const {
     add(stats.total, stats.layers.back());
   }
   stats.total.pages_peak = impl_->pool_peak;
-  stats.pages_free = impl_->pool.free_units();
+  stats.pages_free = std::max<int64_t>(0, free_pages());
   for (SequenceId id = 0; id < config.max_sequences; ++id) {  // pins ask nothing
     const CachedSequence& sequence = impl_->sequences[id];
     if (!sequence.live) continue;

@@ -27,6 +27,8 @@ int32_t CacheManager::most_budget() const {
 }
 int32_t CacheManager::budget(SequenceId id) const { return impl_->at(id).budget; }
 
+int64_t CacheManager::block_pages() const { return impl_->block_units; }
+
 int64_t CacheManager::elastic_pages() const {
   int64_t pages = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -173,7 +175,7 @@ int64_t CacheManager::plan_falls(std::span<const Fall> falls, std::span<const Se
       }
     }
   }
-  cache.plan.sequence = -1;
+  if (falls.size() > 1) cache.plan.sequence = -1;
   int64_t pages = 0;
   for (const Dropping& d : all) {
     if (++cache.droppings[d.page] == cache.listings(d.page)) pages += d.units;
@@ -194,7 +196,7 @@ int64_t CacheManager::plan_falls(std::span<const Fall> falls, std::span<const Se
   return pages;
 }
 
-KvBudgetChange CacheManager::fall(SequenceId id, int64_t request) {
+KvBudgetChange CacheManager::fall(SequenceId id, int64_t request, std::optional<int32_t> was) {
   Impl& cache = *impl_;
   CachedSequence& sequence = cache.at(id);
   if (cache.plan.sequence != id || cache.plan.length != sequence.length) {
@@ -203,7 +205,7 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request) {
   KvBudgetChange fall{.step = cache.steps,
                       .sequence = id,
                       .length = sequence.length,
-                      .before = sequence.budget,
+                      .before = was.value_or(sequence.budget),
                       .after = cache.plan.budget,
                       .request = request,
                       .scored_from = cache.first_scored(sequence),

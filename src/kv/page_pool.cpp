@@ -13,12 +13,13 @@ constexpr int32_t kLargestPerSlab = 8;
 }  // namespace
 
 PagePool::PagePool(int32_t n_units, std::span<const int32_t> class_units)
-    : references_(n_units, 0), reclaimable_(n_units, 0), next_free_(n_units, -1) {
+    : limit_(n_units), references_(n_units, 0), reclaimable_(n_units, 0), next_free_(n_units, -1) {
   const int32_t largest = *std::max_element(class_units.begin(), class_units.end());
   slab_units_ = class_units.size() == 1 ? largest : kLargestPerSlab * largest;
   for (const int32_t units : class_units) classes_.push_back({units, slab_units_ / units});
   slabs_.resize(n_units / slab_units_);
   stock_.reserve(slabs_.size());
+  withheld_.reserve(slabs_.size());
   for (auto slab = static_cast<int32_t>(slabs_.size()); slab-- > 0;) stock_.push_back(slab);
 }
 
@@ -66,10 +67,24 @@ bool PagePool::release(int32_t page) {
     --s.used;
   });
   if (slabs_[slab].used == 0) {
-    slabs_[slab].page_class = -1;
-    stock_.push_back(slab);
+    const bool is_beyond = slabs_beyond_limit() > 0;
+    slabs_[slab].page_class = is_beyond ? kWithheld : kInStock;
+    (is_beyond ? withheld_ : stock_).push_back(slab);
   }
   return true;
+}
+
+void PagePool::set_limit(int32_t n_units) {
+  limit_ = n_units;
+  for (; slabs_beyond_limit() < 0 && !withheld_.empty(); withheld_.pop_back()) {
+    slabs_[withheld_.back()].page_class = kInStock;
+    stock_.insert(stock_.begin(), withheld_.back());
+  }
+  // Those that would be taken last.
+  const auto n = std::min<int64_t>(slabs_to_withhold(), static_cast<int64_t>(stock_.size()));
+  for (int64_t i = 0; i < n; ++i) slabs_[stock_[i]].page_class = kWithheld;
+  withheld_.insert(withheld_.end(), stock_.begin(), stock_.begin() + n);
+  stock_.erase(stock_.begin(), stock_.begin() + n);
 }
 
 void PagePool::set_reclaimable(int32_t page, bool is_reclaimable) {
@@ -85,7 +100,8 @@ bool PagePool::fits(std::span<const int64_t> counts) const {
 }
 
 bool PagePool::fits_after_reclaim(std::span<const int64_t> counts) const {
-  return fits(counts, &Class::free_then, static_cast<int64_t>(stock_.size()) + emptied_);
+  const int64_t emptied = std::max<int64_t>(0, emptied_ - slabs_to_withhold());
+  return fits(counts, &Class::free_then, static_cast<int64_t>(stock_.size()) + emptied);
 }
 
 bool PagePool::fits(std::span<const int64_t> counts, int64_t Class::*free, int64_t stock) const {
@@ -164,8 +180,10 @@ void PagePool::check_integrity() const {
     emptied += used == marked ? 1 : 0;
     if (used != marked) free_then[s.page_class] += its.per_slab - used + marked;
   }
-  bool adds_up = stock == static_cast<int64_t>(stock_.size()) && emptied == emptied_ &&
-                 used_units == used_units_ && marked_units == reclaimable_units_;
+  const auto unused = static_cast<int64_t>(stock_.size() + withheld_.size());
+  const bool is_kept = slabs_beyond_limit() <= 0 || stock_.empty();
+  bool adds_up = is_kept && stock == unused && emptied == emptied_ && used_units == used_units_ &&
+                 marked_units == reclaimable_units_;
   for (size_t c = 0; c < classes_.size(); ++c) {
     adds_up =
         adds_up && free_now[c] == classes_[c].free_now && free_then[c] == classes_[c].free_then;

@@ -7,6 +7,7 @@
 // and ids are 0, 1, 2 and so on.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -28,20 +29,34 @@ class PagePool {
   /// Marks a page that would be released if others were short. Releasing it takes the mark away.
   void set_reclaimable(int32_t page, bool is_reclaimable);
   bool is_reclaimable(int32_t page) const { return reclaimable_[page] != 0; }
+
+  /// So many units may be in use from now on, n_units() at most: slabs beyond them are withheld, at
+  /// once where they are empty, else as soon as they are. Those that were come back.
+  void set_limit(int32_t n_units);
+  int32_t limit() const { return limit_; }
+  /// Slabs in use that are still to be withheld when they are empty.
+  int32_t slabs_to_withhold() const { return std::max(0, slabs_beyond_limit()); }
   /// Whether counts[c] pages of each class c can be allocated, one after another: exactly.
   bool fits(std::span<const int64_t> counts) const;
   /// Whether they could be once every page that is marked were released.
   bool fits_after_reclaim(std::span<const int64_t> counts) const;
 
   int32_t n_units() const { return static_cast<int32_t>(references_.size()); }
-  int32_t free_units() const { return n_units() - used_units_; }  // in no page
+  int32_t used_units() const { return used_units_; }                // in pages
+  int32_t free_units() const { return limit_ - used_units_; }       // below 0: beyond the limit
   int32_t reclaimable_units() const { return reclaimable_units_; }  // of marked pages
+  /// fn(unit, n, is_withheld) for units that have been withheld, or have come back, since the last
+  /// call; neighbours together.
+  template <typename Fn>
+  void tell_withheld(const Fn& fn);
   /// Error kInternal if slabs and sums are not what pages say.
   void check_integrity() const;
 
  private:
+  static constexpr int32_t kInStock = -1, kWithheld = -2;
   struct Slab {
-    int32_t page_class = -1;          // -1: in the stock
+    int32_t page_class = kInStock;    // or kWithheld
+    bool is_told = false;             // tell_withheld() has said that it is withheld
     int32_t used = 0;                 // of its pages
     int32_t reclaimable = 0;          // of the used ones
     int32_t first_free = -1;          // page; more by next_free_
@@ -57,6 +72,10 @@ class PagePool {
   };
   bool fits(std::span<const int64_t> counts, int64_t Class::*free, int64_t stock) const;
   int32_t slab_of(int32_t page) const { return page / slab_units_; }
+  /// Of those that are not withheld; below 0: so many may come back.
+  int32_t slabs_beyond_limit() const {
+    return static_cast<int32_t>(slabs_.size() - withheld_.size()) - limit_ / slab_units_;
+  }
   void open_slab(int32_t slab, int32_t page_class);
   /// Lets `edit` change a slab in use and carries all that depends on it along.
   template <typename Edit>
@@ -66,14 +85,30 @@ class PagePool {
   void unlink(int32_t slab);
 
   int32_t slab_units_ = 1;
-  int32_t used_units_ = 0, reclaimable_units_ = 0;
+  int32_t limit_ = 0, used_units_ = 0, reclaimable_units_ = 0;
   std::vector<int32_t> references_;  // [n_units] at the units where pages begin, like the next two
   std::vector<uint8_t> reclaimable_;
   std::vector<int32_t> next_free_;
   std::vector<Slab> slabs_;
-  std::vector<int32_t> stock_;  // slabs without a class
-  int64_t emptied_ = 0;         // slabs in use of which all that is used is marked
+  std::vector<int32_t> stock_;     // slabs without a class
+  std::vector<int32_t> withheld_;  // likewise, beyond the limit
+  int64_t emptied_ = 0;            // slabs in use of which all that is used is marked
   std::vector<Class> classes_;
 };
+
+template <typename Fn>
+void PagePool::tell_withheld(const Fn& fn) {
+  const auto is_withheld = [&](size_t slab) { return slabs_[slab].page_class == kWithheld; };
+  for (size_t slab = 0; slab < slabs_.size();) {
+    const size_t first = slab;
+    const bool is = is_withheld(first);
+    while (slab < slabs_.size() && is_withheld(slab) == is && slabs_[slab].is_told != is) {
+      slabs_[slab++].is_told = is;
+    }
+    const auto units = static_cast<int32_t>(slab - first) * slab_units_;
+    if (units > 0) fn(static_cast<int32_t>(first) * slab_units_, units, is);
+    if (units == 0) ++slab;
+  }
+}
 
 }  // namespace paddock

@@ -79,8 +79,9 @@ void print_pool(Printer& p, const KvStats& s) {
            s.pages_per_block);
   p.single("reservations_refused_total", "counter",
            "Times that too few pages were free for what a step needed.", s.reservations_refused);
-  p.single("pool_pages", "gauge", "Pages of the whole pool.", s.pool_pages);
-  p.single("pool_bytes", "gauge", "Bytes of the whole pool.", s.pool_bytes);
+  p.single("pool_pages", "gauge", "Pages of the pool that may be in use.", s.pool_pages);
+  p.single("pool_bytes", "gauge", "Bytes of these.", s.pool_bytes);
+  p.single("pool_max_pages", "gauge", "Pages that are reserved.", s.pool_max_pages);
 }
 
 void print_layers(Printer& p, const KvStats& s) {

@@ -122,6 +122,7 @@ std::string to_json(const KvStats& stats) {
               {"page_bytes", stats.page_bytes},
               {"pool_pages", stats.pool_pages},
               {"pool_bytes", stats.pool_bytes},
+              {"pool_max_pages", stats.pool_max_pages},
               {"pages_free", stats.pages_free},
               {"pages_per_block", stats.pages_per_block},
               {"reservations_refused", stats.reservations_refused},
@@ -235,6 +236,10 @@ std::string to_table(const KvStats& stats) {
       "the process holds {:.1f} MiB\n",
       stats.pool_pages, stats.page_bytes, stats.pool_bytes / kMiB, stats.block_size, stats.type,
       stats.pages_free, stats.memory.resident_bytes / kMiB);
+  if (stats.pool_max_pages > stats.pool_pages) {
+    out += fmt::format("{} pages are reserved; the budget admits {} of them\n",
+                       stats.pool_max_pages, stats.pool_pages);
+  }
   if (stats.device.total_bytes > 0) {
     out += fmt::format(
         "{}: {:.1f} MiB reserved by this engine, {:.1f} of {:.1f} MiB free{}\n",

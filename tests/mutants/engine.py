@@ -480,8 +480,8 @@ fault("engine-114", "the pool holds one sequence",
       "const int64_t all = std::min(«one * o.max_sequences», kMaxPages + 1);",
       "one")
 fault("engine-115", "a budget's last page is left out",
-      "const uint64_t pages = «o.kv.budget_bytes / static_cast<uint64_t>(s.pool.geometry.page_bytes())»;",
-      "(o.kv.budget_bytes - 1) / static_cast<uint64_t>(s.pool.geometry.page_bytes())")
+      "return pages_in(«o.kv.budget_bytes», static_cast<uint64_t>(s.pool.geometry.page_bytes()));",
+      "o.kv.budget_bytes - 1")
 fault("engine-116", "a pool beyond all numbers is tried",
       "if («setup.pool.n_pages > kMaxPages») {",
       "false")
@@ -869,3 +869,78 @@ fault("engine-390", "a fall leaves an interval free, however large the budget",
 source("src/engine/answers.cpp", "elastic_test:ElasticSchedules.*")
 fault("engine-391", "an answer that begins as another one does not tell of its falls",
       "«request.result.budget_changes = other.result.budget_changes;»", "")
+
+source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*:ElasticSchedules.* engine_behaviour_test:Pressure.*")
+fault("engine-392", "a budget falls though all that leaves stays with others",
+      "if («brings[i] == 0») continue;", "false")
+fault("engine-393", "of several falls only one is asked about again",
+      "if («falls.size() > 1») cache_.plan_fall(falls[i].id, falls[i].budget);", "false")
+fault("engine-394", "pages that might be owed to others are never there",
+      "if («least >= enough») return least;", "true")
+fault("engine-395", "who may lose nothing gives, too",
+      "return setup_.options.kv.pressure == KvPressure::kTrim && «(request == nullptr || !request->options.lossless)»;",
+      "true")
+fault("engine-396", "budgets fall between decision lengths",
+      "if («cache_.length(id) % interval == 0 && cache_.reserved(id) == 0») {", "true")
+fault("engine-397", "budgets fall below the floor",
+      "return «std::max<int64_t>(static_cast<int64_t>(asked), cache_.least_budget())»;",
+      "static_cast<int64_t>(asked)")
+fault("engine-398", "priorities weigh nothing",
+      "«std::exp2(std::clamp(priority, -kMostLevels, kMostLevels))»", "1.0")
+fault("engine-399", "idle sessions stay while budgets fall",
+      "if («park_idle()») continue; const int64_t needed", "false")
+fault("engine-400", "whoever comes to a decision length takes what others are owed",
+      "pages -= «pages_owed(request->sequence, request.get(), waiting_too)»;", "0")
+fault("engine-401", "who has pages up to its next decision waits with the others",
+      "if («owed > 0») return owed;", "false")
+fault("engine-402", "the end of the context is no pressure",
+      "if («stay_in_context(sequence, request)») continue;", "false")
+fault("engine-403", "the host is asked after budgets have fallen for those who asked once",
+      "if («!std::exchange(is_asked, true) && host_makes_room(sequence, request, needed)») {", "false")
+fault("engine-404", "the result does not tell of falls",
+      "«told.push_back(sequence.fall(asking == nullptr ? 0 : asking->id));»",
+      "sequence.fall(asking == nullptr ? 0 : asking->id);")
+
+source("src/engine/pressure.cpp", "budget_test")
+fault("engine-410", "between decision lengths sequences go by a budget that was lowered",
+      "cache_.available_pages() + «(waiting_too ? 0 : cache_.pages_beyond_limit())»;", "0")
+fault("engine-411", "what is too much by now is read again as it was",
+      "const bool is_too_much = «comes_back && pages_it_had(sequence) > setup_.pool.n_pages»;", "false")
+
+source("src/engine/sequence.cpp", "budget_test")
+fault("engine-412", "after a fall on the way back, what was decided beyond is decided again",
+      "«cache_.forget_decisions(*tables_, computed());» peak_pages_ = 0;", "")
+
+source("src/engine/giving_way.cpp", "budget_test")
+fault("engine-413", "idle sessions keep what a lower budget does not admit",
+      "while («is_over() && park_idle()») {", "false")
+fault("engine-414", "requests keep what a lower budget does not admit",
+      "while («is_over() && !may_fall_later && park_last(stays)») {", "false")
+fault("engine-415", "requests that could fall are parked",
+      "while (is_over() && «!may_fall_later» && park_last(stays)) {", "true")
+
+source("src/engine/policies.cpp", "budget_test engine_test:Hosts*")
+fault("engine-416", "a budget may be more than was reserved",
+      "if («bytes > most») {", "false")
+fault("engine-417", "a budget may be less than rules need",
+      "«check_pool(config, next, {.max_bytes = most, .running = true});»", "")
+fault("engine-418", "the options do not tell of another budget",
+      "«shown_.swap(shown);» } if (!is_idle) return;", "")
+fault("engine-419", "nobody gives way before the next step",
+      "«scheduler->keep_to_budget();» note_requests();", "")
+
+source("src/engine/scheduler.cpp", "budget_test")
+fault("engine-420", "a budget that a callback lowered is not kept",
+      "«keep_to_budget();» admit_waiting(batch);", "")
+
+source("src/engine/setup.cpp", "engine_behaviour_test:Pressure.* budget_test")
+fault("engine-421", "of a large floor an eighth is not counted",
+      "return floor + «std::max<int64_t>(policies.interval(), floor / 8)» + block_size;", "policies.interval()")
+fault("engine-422", "no more than the budget is reserved",
+      "«setup.reserved_pages = pages_in(options.kv.max_budget_bytes, page_bytes);»", "")
+
+source("src/engine/sessions.cpp", "engine_behaviour_test")
+fault("engine-423", "a session that was forked is computed again",
+      "if («from.sequence.is_open() && from.sequence.computed() == from.sequence.reached()») {", "false")
+fault("engine-424", "a new fork cannot go back where its origin has lost something",
+      "if («target.is_new_fork && sequence.is_open() && !keeps_all()») sequence.park();", "false")

@@ -132,11 +132,11 @@ fault("kv-019", "set_prompt() accepts a length that is reached already",
       "if («length <= sequence.length») return; sequence.prompt = length;",
       "false")
 fault("kv-020", "pool_peak never updated",
-      "«pool_peak = std::max<int64_t>(pool_peak, config.n_pages - pool.free_units() - "
+      "«pool_peak = std::max<int64_t>(pool_peak, int64_t{pool.used_units()} - "
       "pool.reclaimable_units());»",
       "")
 fault("kv-230", "pages kept for reuse count for the pool's peak",
-      "config.n_pages - pool.free_units() - «pool.reclaimable_units()»",
+      "int64_t{pool.used_units()} - «pool.reclaimable_units()»",
       "0")
 fault("kv-021", "layer peak never updated in extend()",
       "count.peak = std::max(count.peak, count.active); }",
@@ -1110,3 +1110,48 @@ fault("kv-692", "blocks are published after a fall",
 source("src/kv/rewind.cpp", "elastic_test:ElasticScenes.*")
 fault("kv-693", "going back behind a lift brings the old budget back to who was parked",
       "«sequence.log->append_budget(length, kUnlimited);»", "")
+
+source("src/kv/fall.cpp", "elastic_test:ElasticScenes.*:ElasticBooks.*:ElasticSchedules.* engine_behaviour_test:Pressure.*")
+fault("kv-694", "of one fall that was asked about nothing is known",
+      "if («falls.size() > 1») cache.plan.sequence = -1;", "true")
+fault("kv-695", "a fall counts pages that others list",
+      "planned.pages += «is_own(table.entries[choice.block].page) ? config.layout.page_units(layer) : 0»;",
+      "config.layout.page_units(layer)")
+fault("kv-696", "of what several list each fall counts as if it came back",
+      "if («++cache.droppings[d.page] == cache.listings(d.page)») pages +=",
+      "++cache.droppings[d.page] > 0")
+fault("kv-697", "the log does not know of a fall",
+      "if («sequence.log != nullptr») sequence.log->append_budget(sequence.length, plan.budget);", "false")
+fault("kv-698", "nobody is told of a fall",
+      "«cache.note_change(fall);» cache.carry_out(id);", "")
+fault("kv-699", "falls are not counted",
+      "«++cache.n_falls;»", "")
+fault("kv-700", "where the context is the bound, a budget leaves no room until the next decision",
+      "schedule_for(layer, asked).budget + «room» > most", "0")
+fault("kv-701", "a lift changes no budget",
+      "«sequence.budget = kUnlimited;» for (int32_t layer = 0; layer < config.n_layers; ++layer) { if (policies.layer(layer).is_elastic)",
+      "")
+fault("kv-702", "a lift changes no schedule",
+      "«sequence.layers[layer].schedule = policies.layer(layer).schedule;»", "")
+
+source("src/kv/page_pool.cpp", "cache_test:PagePool*")
+fault("kv-710", "what comes free beyond the limit is used again",
+      "const bool is_beyond = «slabs_beyond_limit() > 0»;", "false")
+fault("kv-711", "a limit that is raised brings nothing back",
+      "for (; «slabs_beyond_limit() < 0 && !withheld_.empty()»; withheld_.pop_back())", "false")
+fault("kv-712", "what is free is not withheld when the limit is lowered",
+      "const auto n = «std::min<int64_t>(slabs_to_withhold(), static_cast<int64_t>(stock_.size()))»;", "int64_t{0}")
+fault("kv-713", "reclaiming brings what is to be withheld then",
+      "const int64_t emptied = «std::max<int64_t>(0, emptied_ - slabs_to_withhold())»;", "emptied_")
+
+source("src/kv/limit.cpp", "budget_test")
+fault("kv-714", "what leaves may be taken again",
+      "const int64_t now = «std::min<int64_t>(cache.pool.limit(), listed + owed)»;", "cache.pool.limit()")
+fault("kv-715", "nothing is owed beyond the limit",
+      "std::min<int64_t>(cache.pool.limit(), «listed + owed»);", "listed")
+fault("kv-716", "kept blocks stay beyond the limit",
+      "while («cache.pool.slabs_to_withhold() > 0 && cache.pool.reclaimable_units() > 0») cache.reclaim();", "false")
+fault("kv-717", "the system gets no memory back",
+      "cache.reclaim(); «cache.tell_withheld();»", "")
+fault("kv-718", "a limit that is raised while more is in use lowers the pool's",
+      "if («impl_->limit <= impl_->pool.limit()») return;", "false")

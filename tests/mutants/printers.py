@@ -98,7 +98,7 @@ fault("printers-031", "prometheus: newline in a label",
       r"""} else if («c.code == '\n'») {""",
       "false")
 fault("printers-032", "prometheus: pool pages and bytes swapped",
-      '"Pages of the whole pool.", «s.pool_pages»);',
+      '"Pages of the pool that may be in use.", «s.pool_pages»);',
       "s.pool_bytes")
 
 # ---- budgets

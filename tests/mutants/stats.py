@@ -24,8 +24,8 @@ fault("stats-007", "total.pages_peak = what is active now",
       "stats.total.pages_peak = impl_->pool_peak;",
       "stats.total.pages_peak = MUT ? stats.total.pages_active : impl_->pool_peak;")
 fault("stats-008", "pages_free counts cached pages as free",
-      "stats.pages_free = impl_->pool.free_units();",
-      "stats.pages_free = impl_->pool.free_units() + (MUT ? stats.total.pages_cached : 0);")
+      "stats.pages_free = std::max<int64_t>(0, free_pages());",
+      "stats.pages_free = std::max<int64_t>(0, free_pages()) + (MUT ? stats.total.pages_cached : 0);")
 fault("stats-009", "blocks(): last_used given though never measured",
       "if (record.last_used_step >= 0) block.last_used",
       "if (MUT || record.last_used_step >= 0) block.last_used")
@@ -114,7 +114,7 @@ fault("stats-038", "blocks(): mass in other units",
       "block.mass = static_cast<double>(record.mass) / «kMassUnit»;",
       "kNormUnit")
 fault("stats-039", "pages_free is that of a pool without the reserved",
-      "stats.pool_bytes = «int64_t{config.n_pages} * config.layout.unit_bytes()»;",
+      "stats.pool_bytes = «stats.pool_pages * config.layout.unit_bytes()»;",
       "config.layout.unit_bytes()")
 
 source("src/kv/event_ring.h", "stats_test cache_test")

@@ -88,6 +88,56 @@ TEST(ElasticScenes, EqualSequencesHaveEqualParts) {
   }
 }
 
+/// n equal requests in a pool that one of them would fill: never further apart than that.
+void expect_equal_parts(const char* policy, size_t n, bool shares) {
+  constexpr size_t kPrompt = 24;
+  constexpr int32_t kTokens = 260;
+  const auto pages = static_cast<int64_t>(kPrompt + kTokens) / kBlock * kLayers;  // of one
+  Scene scene(policy, pages, static_cast<int32_t>(n), shares);
+  std::vector<RequestId> ids;
+  for (size_t i = 0; i < n; ++i) {
+    std::vector<TokenId> prompt = text_at(shares ? 0 : 5 * i, kPrompt);
+    prompt.back() = static_cast<TokenId>(i + 3);
+    ids.push_back(scene.engine->add(prompt, greedy(kTokens)));
+  }
+  const int64_t fair = pages / kLayers * kBlock / static_cast<int64_t>(n);
+  int compared = 0;
+  while (scene.step()) {
+    const bool all = std::all_of(ids.begin(), ids.end(), [&](RequestId id) {
+      return scene.budget(id) >= 0 && scene.budget(id) != kUnlimited;
+    });
+    if (!all) continue;
+    int64_t least = 1000, most = 0;
+    for (const RequestId id : ids) {
+      least = std::min(least, scene.positions(id));
+      most = std::max(most, scene.positions(id));
+      EXPECT_GE(scene.budget(id), scene.inside->cache->least_budget());
+    }
+    EXPECT_LE(most - least, kInterval + kBlock - 1) << "one decision's worth, in whole blocks";
+    EXPECT_LE(most, fair + kBlock + (shares ? static_cast<int64_t>(kPrompt) : 0));
+    ++compared;
+  }
+  EXPECT_GT(compared, 100);
+  for (const RequestId id : ids) {
+    const auto result = scene.engine->take(id);
+    EXPECT_EQ(result->finish_reason, FinishReason::kLength);
+    EXPECT_EQ(result->preemptions, 0);
+    EXPECT_EQ(result->cached_tokens > 0, shares && id != ids[0]);
+  }
+}
+
+TEST(ElasticScenes, InAPoolForOneEqualSequencesDifferByOneDecisionAtMost) {
+  for (const char* policy : {"lru@every:8", "window@every:8"}) {
+    for (const size_t n : {2U, 3U, 8U}) {
+      for (const bool shares : {false, true}) {
+        SCOPED_TRACE(fmt::format("{}, {} sequences, shared {}", policy, n, shares));
+        expect_equal_parts(policy, n, shares);
+        if (HasFailure()) return;
+      }
+    }
+  }
+}
+
 TEST(ElasticScenes, EachLevelOfPriorityWeighsTwice) {
   Scene scene("lru@every:8", 80, 3, false);
   const RequestId low = scene.add(0, 20, 180, -1);
@@ -159,6 +209,23 @@ TEST(ElasticScenes, WhoseTrimsReturnNothingIsPassedOver) {
   const auto result = scene.engine->take(other);
   EXPECT_FALSE(result->budget_changes.empty());
   EXPECT_EQ(result->finish_reason, FinishReason::kLength);
+}
+
+TEST(ElasticScenes, NobodyFallsForNothing) {
+  Scene scene("window@every:8", 76, 3);
+  const std::vector<TokenId> prompt = text_at(0, 48);
+  EXPECT_EQ(scene.engine->generate(prompt, greedy(1)).finish_reason, FinishReason::kLength);
+  scene.engine->pin(prompt);
+  const RequestId pinned = scene.add(0, 49, 70);  // it would give what the pin lists, for long
+  const RequestId other = scene.add(9, 20, 120);
+  while (scene.step()) {
+  }
+  for (const RequestId id : {pinned, other}) {
+    const auto result = scene.engine->take(id);
+    EXPECT_EQ(result->finish_reason, FinishReason::kLength);
+    for (const KvBudgetChange& change : result->budget_changes) EXPECT_GT(change.pages, 0);
+  }
+  EXPECT_GT(scene.falls(), 0);
 }
 
 TEST(ElasticScenes, WhatSeveralListComesBackWhenAllOfThemFall) {

@@ -1,6 +1,7 @@
 // Random schedules under elastic rules, in memories that are too small: until a sequence falls its
 // tokens are those of `full`; whoever was parked comes back as it was; equal orders of calls give
-// equal logs. In every run some; for PADDOCK_FUZZ_SECONDS where that is set.
+// equal logs. In every run some; for PADDOCK_FUZZ_SECONDS, or so many seeds as PADDOCK_SEEDS says,
+// where these are set.
 #include <chrono>
 #include <cstdlib>
 
@@ -58,9 +59,11 @@ TEST(ElasticSchedules, AnyOrderKeepsThePromises) {
   const char* text = std::getenv("PADDOCK_FUZZ_SECONDS");
   const std::chrono::seconds length(text == nullptr ? 0 : std::atoi(text));
   const auto start = std::chrono::steady_clock::now();
+  const char* seeds = std::getenv("PADDOCK_SEEDS");
+  const int n_seeds = seeds == nullptr ? 48 : std::atoi(seeds);
   uint32_t seed = text == nullptr ? 1 : std::random_device{}();
   Sum sum;
-  for (int n = 0; n < 48 || std::chrono::steady_clock::now() - start < length; ++n, ++seed) {
+  for (int n = 0; n < n_seeds || std::chrono::steady_clock::now() - start < length; ++n, ++seed) {
     run_seed(seed, sum);
     if (testing::Test::HasFailure()) {
       ADD_FAILURE() << "seed " << seed;

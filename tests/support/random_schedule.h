@@ -109,8 +109,10 @@ inline int64_t least_pool(const std::string& policy) {
 class RandomSchedule {
  public:
   /// Everything follows from the seed, but the rule where one is given.
-  explicit RandomSchedule(uint32_t seed, std::string policy = {}, int n_acts = 30)
-      : random_(seed), n_acts_(n_acts) {
+  /// `resizes`: the host changes the budget now and then.
+  explicit RandomSchedule(uint32_t seed, std::string policy = {}, int n_acts = 30,
+                          bool resizes = false)
+      : random_(seed), n_acts_(n_acts), resizes_(resizes) {
     if (policy.empty()) {
       const std::vector<RuleExample> rules = rule_examples();
       policy = rules[static_cast<size_t>(draw(0, static_cast<int>(rules.size()) - 1))].policy;
@@ -122,6 +124,10 @@ class RandomSchedule {
     options_.mixed_prefill = draw(1, 12);
     options_.kv.reuse = draw(0, 3) > 0;
     options_.kv.reclaim = draw(0, 1) == 0 ? "lru" : "s3fifo";
+    if (!resizes) return;
+    options_.kv.max_budget_bytes =
+        options_.kv.budget_bytes + options_.kv.budget_bytes * static_cast<uint64_t>(draw(0, 8)) / 4;
+    options_.kv.pressure = draw(0, 5) == 0 ? KvPressure::kPreempt : KvPressure::kTrim;
   }
   const EngineOptions& options() const { return options_; }
 
@@ -181,6 +187,14 @@ class RandomSchedule {
   int64_t lifts() const { return lifts_; }
   /// Sequences that came back after they were parked, with a budget that had fallen.
   int64_t returns() const { return returns_; }
+  /// Budgets of the pool that the host set, and that were refused.
+  int64_t budgets_set() const { return n_set_; }
+  int64_t budgets_refused() const { return n_refused_; }
+  /// Answers that ended because the pool was full.
+  int64_t kv_full() const {
+    return std::count_if(asks_.begin(), asks_.end(),
+                         [](const Ask& ask) { return ask.reason == FinishReason::kKvFull; });
+  }
   /// All that became of it, in order.
   const std::string& log() const { return log_; }
 
@@ -257,7 +271,7 @@ class RandomSchedule {
       } else {
         const int32_t budget = inside_->cache->budget(sequence.tables());
         const std::string tables = tables_of(sequence.tables());
-        if (seen.was_parked && seen.length == at && seen.budget == budget && at > 0) {
+        if (seen.was_parked && seen.length == at && seen.budget == budget && at > 0 && !resizes_) {
           EXPECT_EQ(tables, seen.tables) << "at " << at << ", budget " << budget;
           returns_ += budget == kUnlimited ? 0 : 1;
         }
@@ -280,7 +294,9 @@ class RandomSchedule {
 
   void act(Engine& engine, FailOne& fail) {
     const int what = draw(0, 19);
-    if (what < 6) {
+    if (resizes_ && draw(0, 3) == 0) {
+      resize(engine, fail);
+    } else if (what < 6) {
       add(engine, fail);
     } else if (what < 8 || (is_elastic_ && what > 16)) {
       talk(engine, fail);
@@ -311,7 +327,7 @@ class RandomSchedule {
     asked.priority = draw(-1, 1);
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     RequestId id = 0;
-    if (!fail.call([&] { id = engine.add(text, asked); })) return;
+    if (!fail.call([&] { id = engine.add(text, asked); }, resizes_)) return;
     for (int32_t i = 0; i < asked.n; ++i) {
       Turn own = turn;
       own.seed += static_cast<uint64_t>(i);
@@ -345,7 +361,7 @@ class RandomSchedule {
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     RequestId id = 0;
     const int64_t begin = engine.session_length(known->id) + static_cast<int64_t>(turn.length);
-    if (!fail.call([&] { id = engine.add(known->id, text, asked); })) return;
+    if (!fail.call([&] { id = engine.add(known->id, text, asked); }, resizes_)) return;
     known->busy = true;
     known->turns.push_back(turn);
     asks_.emplace_back().id = id;
@@ -353,6 +369,20 @@ class RandomSchedule {
     asks_.back().is_known = known->is_known;
     asks_.back().begin = begin;
     asks_.back().session = known->id;
+  }
+
+  /// Too little and too much included.
+  void resize(Engine& engine, FailOne& fail) {
+    const int64_t least = is_elastic_ ? least_pool(options_.kv.policy) : 8;
+    const auto most = static_cast<int>(engine.kv_stats().pool_max_pages);
+    const auto pages = draw(static_cast<int>(least) - 4, most + 2);
+    const auto bytes = static_cast<uint64_t>(pages * engine.kv_stats().page_bytes);
+    const bool done = fail.call([&] { engine.set_kv_budget(bytes); }, true);
+    ++(done ? n_set_ : n_refused_);
+    if (done) {
+      EXPECT_EQ(engine.kv_stats().pool_pages, pages);
+    }
+    EXPECT_TRUE(done || pages > most || pages < 60) << pages;
   }
 
   void fork(Engine& engine, FailOne& fail) {
@@ -424,10 +454,12 @@ class RandomSchedule {
 
   std::mt19937 random_;
   int n_acts_;
+  bool resizes_;
   EngineOptions options_;
   std::vector<Ask> asks_;
   std::vector<Talk> talks_;
   int64_t preemptions_ = 0, falls_ = 0, lifts_ = 0, returns_ = 0;
+  int64_t n_set_ = 0, n_refused_ = 0;
   bool is_elastic_ = false;
   const Engine::Impl* inside_ = nullptr;
   std::map<const Sequence*, Seen> seen_;

@@ -72,6 +72,8 @@ const std::vector<Method>& methods() {
       {"session_length", Kind::kBooks,
        [](Engine& e, SessionId idle) { EXPECT_EQ(e.session_length(idle), 20); }},
       {"check_kv_policy", Kind::kBooks, [](Engine& e, SessionId) { e.check_kv_policy("full", 1); }},
+      {"set_kv_budget", Kind::kBooks,
+       [](Engine& e, SessionId) { e.set_kv_budget(e.options().kv.budget_bytes); }},
       {"max_positions", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_GT(e.max_positions(), 0); }},
       {"max_positions(session)", Kind::kBooks,

@@ -240,6 +240,34 @@ TEST(Pressure, ASessionsNextTurnIsLifted) {
   expect_nothing_held(engine);
 }
 
+TEST(Pressure, WhatIsProposedIsEnoughAndAPageLessIsNot) {
+  for (const char* rule :
+       {"lru@every:8", "lru@every:8@min:40", "lru@every:8@min:100", "h2o@every:8@min:200",
+        "sink:4@every:8@min:150", "0=window:16,1=lru@every:8@min:120"}) {
+    SCOPED_TRACE(rule);
+    EngineOptions options = shared_memory(rule, 4, 1);
+    options.context = 400;
+    const uint64_t page = options.kv.budget_bytes / 4;
+    try {
+      Engine(tiny(), options);
+      ADD_FAILURE() << "four pages";
+    } catch (const Error& e) {
+      ASSERT_FALSE(e.proposals().empty()) << e.what();
+      options = with_proposal(options, e.proposals()[0]);
+    }
+    for (const size_t prompt : {20, 330}) {
+      Engine engine(tiny(), options);
+      const auto n = static_cast<int32_t>(390 - prompt);
+      const GenerateResult result = engine.generate(text_at(0, prompt), greedy(n));
+      EXPECT_EQ(result.finish_reason, FinishReason::kLength) << prompt;
+      EXPECT_FALSE(result.budget_changes.empty());
+      EXPECT_EQ(result.preemptions, 0);
+    }
+    options.kv.budget_bytes -= page;
+    EXPECT_THROW(Engine(tiny(), options), Error);
+  }
+}
+
 TEST(Pressure, RefusesWhatIsNoPressure) {
   EngineOptions options = shared_memory(kRule, 0, 1);
   options.kv.pressure = static_cast<KvPressure>(7);

@@ -40,6 +40,7 @@ KvStats distinct_stats() {
   s.page_bytes = 2048;
   s.pool_pages = 5120;
   s.pool_bytes = 10485760;
+  s.pool_max_pages = 6144;
   s.pages_free = 4001;
   s.pages_per_block = 2;
   s.reservations_refused = 11;
@@ -107,6 +108,7 @@ TEST(Printed, TheSnapshotAsJson) {
                                    {"page_bytes", 2048},
                                    {"pool_pages", 5120},
                                    {"pool_bytes", 10485760},
+                                   {"pool_max_pages", 6144},
                                    {"pages_free", 4001},
                                    {"pages_per_block", 2},
                                    {"reservations_refused", 11},
@@ -146,7 +148,8 @@ TEST(Printed, TheSnapshotAsJson) {
 TEST(Printed, TheSnapshotAsATable) {
   const std::string head =
       "KV cache: 5120 pages of 2048 bytes (10.0 MiB, 16 positions of one layer each, bf16), 4001 "
-      "free; the process holds 36.0 MiB\n";
+      "free; the process holds 36.0 MiB\n"
+      "6144 pages are reserved; the budget admits 5120 of them\n";
   const std::string device =
       "cuda:0 (H100): 40.0 MiB reserved by this engine, 42.0 of 43.0 MiB free";
   const std::string columns =
@@ -219,6 +222,8 @@ paddock_kv_reservations_refused_total 11
 paddock_kv_pool_pages 5120
 # TYPE paddock_kv_pool_bytes gauge
 paddock_kv_pool_bytes 10485760
+# TYPE paddock_kv_pool_max_pages gauge
+paddock_kv_pool_max_pages 6144
 # TYPE paddock_kv_pages_pinned gauge
 paddock_kv_pages_pinned{layer="0"} 103
 paddock_kv_pages_pinned{layer="1"} 203
@@ -317,7 +322,7 @@ paddock_kv_device_bytes{device="cuda:0 (H100)",kind="total"} 45088768
               text.substr(name, text.find(' ', name) - name));
     at = name;
   }
-  EXPECT_EQ(types, 37U);
+  EXPECT_EQ(types, 38U);
   stats.layers[0].policy = "a\\b\"c\nd";
   EXPECT_NE(to_prometheus(stats).find("policy=\"a\\\\b\\\"c\\nd\""), std::string::npos);
 }

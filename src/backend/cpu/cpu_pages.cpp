@@ -50,6 +50,14 @@ void CpuPages::copy_page(int32_t from, int32_t to) {
   std::memcpy(view_.page(to), view_.page(from), page_bytes());
 }
 
+void CpuPages::give_back(int32_t first, int32_t n) {
+  pool_.give_back(first * view_.page_bytes(), n * view_.page_bytes());
+}
+
+void CpuPages::take_back(int32_t first, int32_t n) {
+  pool_.take_back(first * view_.page_bytes(), n * view_.page_bytes());
+}
+
 void CpuPages::poison_page(int32_t number) { std::memset(view_.page(number), 0xFF, page_bytes()); }
 
 }  // namespace paddock

@@ -26,6 +26,8 @@ class CpuPages final : public PageStore {
   void wait_for_copies(int64_t) override {}
   void copy_page(int32_t from, int32_t to) override;
   void poison_page(int32_t page) override;
+  void give_back(int32_t first, int32_t n) override;
+  void take_back(int32_t first, int32_t n) override;
 
  private:
   size_t page_bytes() const { return static_cast<size_t>(view_.page_bytes()); }

@@ -1,0 +1,123 @@
+// Several sequences in one memory of a CUDA device: answers that begin as another one, sequences
+// that are parked and computed again, budgets that fall, are changed, and forks.
+#include <string>
+#include <vector>
+
+#include "support/shared_memory.h"
+#include "support/simt/harness.h"
+#if !defined(PADDOCK_GPU_TEST)
+#include "support/simt/simt_runtime.h"
+#endif
+
+namespace paddock::test {
+namespace {
+
+class CudaSharing : public testing::Test {
+ protected:
+  void SetUp() override { look_for_races(false); }  // those of one engine are looked for elsewhere
+  void TearDown() override {
+    look_for_races(true);
+    EXPECT_EQ(simt::take_report_text(), "");
+  }
+
+ private:
+  static void look_for_races([[maybe_unused]] bool on) {
+#if !defined(PADDOCK_GPU_TEST)
+    simt::set_race_checks(on);
+#endif
+  }
+};
+
+EngineOptions on(const char* device, const std::string& policy, int64_t pages, int32_t sequences) {
+  EngineOptions options = shared_memory(policy, pages, sequences);
+  options.device = device;
+  return options;
+}
+
+void finish(Engine& engine) {
+  while (engine.step()) engine.check_integrity();
+}
+
+TEST_F(CudaSharing, AnswersToOnePromptAreWhatEachIsAlone) {
+  for (const char* policy : {"full", "h2o:24@every:8@compact"}) {
+    SCOPED_TRACE(policy);
+    Engine engine(parts(tiny(), on("cuda", policy, 0, 3)));
+    Engine alone(parts(tiny(), on("cuda", policy, 0, 1)));
+    GenerateOptions options = drawn(3, 8, 5);
+    const RequestId first = engine.add(text_at(0, 30), options);
+    finish(engine);
+    options.n = 1;
+    for (int32_t i = 0; i < 3; ++i) {
+      const GenerateResult result = engine.take(first + i).value();
+      options.sampling.seed = static_cast<uint64_t>(5 + i);
+      EXPECT_EQ(result.tokens, alone.generate(text_at(0, 30), options).tokens) << i;
+      EXPECT_EQ(result.cached_tokens, i == 0 ? 0 : 30);
+    }
+    // A session's fork goes on as it would.
+    const SessionId session = alone.open_session();
+    alone.generate(session, text_at(3, 30), greedy(6));
+    const SessionId origin = engine.open_session();
+    engine.generate(origin, text_at(3, 30), greedy(6));
+    const SessionId fork = engine.fork_session(origin);
+    engine.generate(origin, text_at(9, 3), greedy(3));
+    const GenerateResult forked = engine.generate(fork, text_at(20, 3), greedy(6));
+    EXPECT_EQ(forked.tokens, alone.generate(session, text_at(20, 3), greedy(6)).tokens);
+    EXPECT_EQ(forked.recomputed_tokens, 0);
+  }
+}
+
+TEST_F(CudaSharing, WhoWasParkedComesBackAsItWas) {
+  for (const char* policy : {"full", "h2o:24@every:8", "cake:h2o:24@every:8"}) {
+    SCOPED_TRACE(policy);
+    Engine engine(parts(tiny(), on("cuda", policy, 36, 3)));
+    Engine alone(parts(tiny(), on("cuda", policy, 0, 1)));
+    std::vector<RequestId> ids;
+    for (size_t i = 0; i < 3; ++i) ids.push_back(engine.add(text_at(7 * i, 26), greedy(20)));
+    finish(engine);
+    int64_t preemptions = 0;
+    for (size_t i = 0; i < 3; ++i) {
+      const GenerateResult result = engine.take(ids[i]).value();
+      EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+      EXPECT_EQ(result.tokens, alone.generate(text_at(7 * i, 26), greedy(20)).tokens) << i;
+      preemptions += result.preemptions;
+    }
+    EXPECT_GT(preemptions, 0);
+    expect_nothing_held(engine);
+  }
+}
+
+TEST_F(CudaSharing, BudgetsFallAsTheyDoOnTheCpu) {
+  for (const char* policy :
+       {"lru@every:8", "cake:h2o@every:8", "sink:4@every:8", "0=full,1=h2o@every:8@compact"}) {
+    SCOPED_TRACE(policy);
+    std::vector<std::string> told;
+    for (const char* device : {"cuda", "cpu"}) {
+      EngineOptions options = on(device, policy, 60, 3);
+      options.kv.max_budget_bytes = options.kv.budget_bytes * 2;
+      Engine engine(parts(tiny(), options));
+      std::vector<RequestId> ids;
+      for (size_t i = 0; i < 2; ++i) ids.push_back(engine.add(text_at(7 * i, 20), greedy(34)));
+      for (int i = 0; i < 14; ++i) engine.step();
+      engine.set_kv_budget(options.kv.budget_bytes * 2 / 3);
+      for (int i = 0; i < 14; ++i) engine.step();
+      engine.set_kv_budget(options.kv.max_budget_bytes);
+      finish(engine);
+      std::string all;
+      for (const RequestId id : ids) {
+        const GenerateResult result = engine.take(id).value();
+        EXPECT_EQ(result.finish_reason, FinishReason::kLength);
+        for (const TokenId token : result.tokens) all += std::to_string(token) + " ";
+        for (const KvBudgetChange& c : result.budget_changes) all += to_json(c) + "\n";
+      }
+      for (const KvEvent& e : engine.kv_events()) {
+        all += std::to_string(e.layer) + ":" + std::to_string(e.first_position) + " ";
+      }
+      EXPECT_GT(engine.kv_stats().budget_falls, 0);
+      told.push_back(all);
+    }
+    EXPECT_EQ(told[0], told[1]);
+  }
+}
+
+}  // namespace
+}  // namespace paddock::test
