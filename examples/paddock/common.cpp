@@ -81,6 +81,8 @@ void EngineArgs::add_to(Options& options) {
       .add("--kv-policy", kv_policy,
            "what each layer keeps, such as sink:4+1020 or 0-3=full,*=h2o:512")
       .shows_default();
+  options.add_flag("--kv-shadow", kv_shadow,
+                   "statistics say what prefixes half, twice and four times the memory would find");
   options
       .add("--rope-scaling", rope_scaling,
            "none, linear, llama3 or yarn, in place of what the file says")
@@ -162,6 +164,7 @@ paddock::EngineOptions EngineArgs::engine_options() const {
           "f32, f16 or bf16");
     o.kv.type = paddock::parse_kv_type(kv_type);
   }
+  o.kv.shadow = kv_shadow;
   if (kv_budget.ends_with('%')) {
     o.kv.budget_share = parse_share(kv_budget);
   } else if (!kv_budget.empty()) {

@@ -28,6 +28,7 @@ struct EngineArgs {
   int kv_block = 16;
   std::string kv_budget;
   std::string kv_policy = "full";
+  bool kv_shadow = false;
   std::string isa;
   std::string rope_scaling;
   std::string rope_factor;

@@ -99,6 +99,10 @@ struct KvOptions {
   /// Makes an order of the host's own; overrides `reclaim` when set. Called when the engine is
   /// made, perhaps more than once.
   ReclaimMaker custom_reclaim{};
+  /// Whether KvStats::shadows tell what the prefixes' cache would find with half, twice and four
+  /// times the memory: the order above over hashes of blocks. docs/replay.md says what that costs,
+  /// and what differs.
+  bool shadow = false;
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";

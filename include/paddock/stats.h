@@ -68,6 +68,13 @@ struct DeviceMemory {
   uint64_t total_bytes = 0;
 };
 
+/// What blocks kept for reuse would have come to with another size of pool: KvOptions::shadow.
+struct KvShadow {
+  double times = 1;    ///< the pool's size: 0.5, 1, 2 and 4
+  int64_t blocks = 0;  ///< that it holds
+  int64_t hits = 0;    ///< what KvStats::prefix_hits would be
+};
+
 struct KvStats {
   int32_t block_size = 0;
   std::string type;            ///< "f16", ...
@@ -93,6 +100,7 @@ struct KvStats {
   int64_t prefix_lookups = 0;   ///< blocks looked for among them, up to the first one missing,
   int64_t prefix_hits = 0;      ///< of them found, warm-up and re-reads after a preemption excluded
   int64_t reclaim_regrets = 0;  ///< blocks looked for in vain that had been reclaimed before
+  std::vector<KvShadow> shadows;  ///< by size; empty: off, or rules share no blocks
 
   int64_t budget_falls = 0;  ///< of elastic rules' budgets, all sequences together
   int64_t budget_lifts = 0;  ///< of those that a session's next turn took away

@@ -110,6 +110,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
             is_withheld ? backend->pages().give_back(first, n)
                         : backend->pages().take_back(first, n);
           }};
+  if (o.kv.shadow && o.kv.reuse) cache_config.shadow_order = [&o] { return make_reclaim(o.kv); };
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
   cache_config.on_withheld = nullptr;  // it stays filled

@@ -15,6 +15,7 @@
 #include "kv/event_ring.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
+#include "kv/shadows.h"
 
 namespace paddock {
 
@@ -33,6 +34,7 @@ struct CachedSequence {
   int32_t budget = kUnlimited;  // of elastic rules
   bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
   int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
+  Shadows::Held shadow;         // what it holds in caches of other sizes
   std::vector<BlockTable> layers;
 };
 
@@ -219,6 +221,7 @@ struct CacheManager::Impl {
   PagePool pool;
   int32_t limit = 0;  // of pages in use, as it was set; that of the pool is above it for a while
   PrefixTree tree;
+  Shadows shadows;
   std::vector<int32_t> node_of;  // [n_units] the node that holds a reference to the page, or -1
   // Sum over what is written in it, in kNormUnits, where a rule needs it: like keys and values it
   // is there for whoever lists the page [n_units].

@@ -41,6 +41,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
       pool(cache_config.n_pages, config.layout.class_units()),
       limit(cache_config.n_pages),
       tree(most_kept(map, config), config.block_size, config.n_layers, std::move(reclaim)),
+      shadows(cache_config.shadow_order),
       ring(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   node_of.resize(config.n_pages, -1);
@@ -85,7 +86,8 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
     if (map.layer(layer).shares) shares[layer] = map.least_share(layer, config.block_size);
   }
   const int32_t most = most_kept(map, config);
-  const int64_t most_shared = std::min<int64_t>(config.max_positions / config.block_size, most);
+  const int64_t most_blocks = config.max_positions / config.block_size;
+  const int64_t most_shared = std::min<int64_t>(most_blocks, most);
   for (CachedSequence& sequence : sequences) {
     sequence.shared.reserve(static_cast<size_t>(most_shared));
   }
@@ -106,11 +108,14 @@ void CacheManager::Impl::adopt(PolicyMap& map) {
   }
   key_norms.resize(needs_norms ? config.n_pages : 0);
   std::unique_ptr<PrefixTree::Room> room = tree.make_room(most);
+  Shadows::Room shadow_room = shadows.make_room(most, most_blocks);
+  for (CachedSequence& sequence : sequences) shadows.make_room(sequence.shadow, most, most_blocks);
   while (tree.evictable() > 0) {
     reclaim_block(tree.next(), RemovalReason::kUser,
                   {.step = steps, .reason = MissReason::kSettings});
   }
   tree.move_into(std::move(room), seen);
+  shadows.move_into(std::move(shadow_room));
   layer_rules = std::move(numbers);
   least_budget = least;
   least_shares = std::move(shares);

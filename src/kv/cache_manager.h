@@ -46,6 +46,8 @@ struct CacheConfig {
   /// Whether a block that two sequences computed has the same bits in both, so that one can stand
   /// for the other.
   bool merges_blocks = true;
+  /// Makes the order of each shadow (shadows.h); null: there are none.
+  std::function<std::unique_ptr<ReclaimPolicy>()> shadow_order{};
   /// Copies a page's bytes where they lie; the books are locked: it must not call the cache. What
   /// it throws, reserve() throws. Null: there are none, only books.
   std::function<void(int32_t from, int32_t to)> copy_page{};

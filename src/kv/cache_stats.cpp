@@ -130,6 +130,7 @@ KvStats CacheManager::stats() const {
   stats.prefix_lookups = impl_->tree.lookups();
   stats.prefix_hits = impl_->tree.hits();
   stats.reclaim_regrets = impl_->tree.regrets();
+  if (impl_->shares()) stats.shadows = impl_->shadows.stats();
   stats.events = impl_->ring.written();
   stats.events_lost = impl_->ring.oldest();
   for (int32_t i = 0; i < config.n_layers; ++i) {

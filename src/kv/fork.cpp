@@ -40,6 +40,7 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   fork.scored_from = origin.scored_from;
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
+  impl_->shadows.fork(origin.shadow, fork.shadow);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     BlockTable& table = fork.layers[layer];
     copy_table(origin.layers[layer], table);

@@ -1,18 +1,38 @@
 #include "kv/hash_cache.h"
 
-#include <algorithm>
 #include <bit>
 #include <utility>
 
 namespace paddock {
 
 HashCache::HashCache(int32_t capacity, std::unique_ptr<ReclaimPolicy> policy)
-    : nodes_(static_cast<size_t>(capacity)),
-      buckets_(std::bit_ceil(static_cast<size_t>(capacity) + 1), -1),
-      order_(std::move(policy), capacity) {
-  free_.reserve(nodes_.size());
-  for (int32_t i = capacity; i-- > 0;) free_.push_back(i);
-  passing_.reserve(nodes_.size());
+    : order_(std::move(policy), capacity) {
+  Room room = make_room(capacity);
+  take(room);
+}
+
+HashCache::Room HashCache::make_room(int32_t capacity) {
+  Room room;
+  room.nodes.resize(static_cast<size_t>(capacity));
+  room.buckets.assign(std::bit_ceil(room.nodes.size() + 1), -1);
+  room.passing.reserve(room.nodes.size());
+  room.free.reserve(room.nodes.size());
+  for (int32_t i = capacity; i-- > 0;) room.free.push_back(i);
+  room.order = ReclaimOrder::Room(capacity);
+  return room;
+}
+
+void HashCache::take(Room& room) noexcept {
+  nodes_.swap(room.nodes);
+  free_.swap(room.free);
+  buckets_.swap(room.buckets);
+  passing_.swap(room.passing);
+}
+
+void HashCache::move_into(Room room) noexcept {
+  while (order_.n_cached() > 0) reclaim(order_.next());
+  take(room);
+  order_.move_into(std::move(room.order));
 }
 
 int32_t HashCache::find(int32_t parent, uint64_t hash) const {
@@ -23,41 +43,46 @@ int32_t HashCache::find(int32_t parent, uint64_t hash) const {
   return node;
 }
 
-int64_t HashCache::find(std::span<const uint64_t> text) const {
-  int32_t node = kRoot;
-  for (size_t i = 0; i < text.size(); ++i) {
-    node = find(node, text[i]);
-    if (node < 0) return static_cast<int64_t>(i);
+int64_t HashCache::hold(std::span<const uint64_t> blocks, IfMissing missing, bool is_prompt,
+                        std::vector<int32_t>& nodes) {
+  const size_t before = nodes.size();
+  int64_t found = -1;  // -1: all so far
+  for (const uint64_t hash : blocks) {
+    const int32_t parent = nodes.empty() ? kRoot : nodes.back();
+    int32_t node = find(parent, hash);
+    if (node >= 0) {
+      nodes_[node].prompts += is_prompt ? 1 : 0;
+      if (nodes_[node].holders++ == 0) order_.on_use(node);
+    } else {
+      if (found < 0) found = static_cast<int64_t>(nodes.size() - before);
+      if (missing == IfMissing::kStop) break;
+      if (free_.empty() && order_.n_cached() == 0) break;
+      if (free_.empty()) reclaim(order_.next());
+      node = insert(parent, hash);
+    }
+    nodes.push_back(node);
   }
-  return static_cast<int64_t>(text.size());
+  return found < 0 ? static_cast<int64_t>(nodes.size() - before) : found;
 }
 
-int64_t HashCache::pass(std::span<const uint64_t> text) {
-  ++texts_;
-  text = text.first(std::min(text.size(), nodes_.size()));
-  passing_.clear();
-  int32_t node = kRoot;
-  for (const uint64_t hash : text) {
-    node = find(node, hash);
-    if (node < 0) break;
-    passing_.push_back(node);
-    ++nodes_[node].prompts;
-    nodes_[node].in_use = true;
-    order_.on_use(node);
-  }
-  const size_t found = passing_.size();
-  while (free_.size() < text.size() - found) reclaim(order_.next());
-  for (size_t i = found; i < text.size(); ++i) {
-    passing_.push_back(insert(i == 0 ? kRoot : passing_.back(), text[i]));
-  }
+void HashCache::hold_again(std::span<const int32_t> nodes) {
+  for (const int32_t node : nodes) ++nodes_[node].holders;
+}
+
+void HashCache::let_go(std::vector<int32_t>& nodes, size_t keep, int64_t now) {
   // Deeper blocks first, so that leaves are reclaimed before what they continue.
-  for (size_t i = passing_.size(); i-- > 0;) {
-    Node& n = nodes_[passing_[i]];
-    n.in_use = false;
-    n.last_use = texts_;
-    order_.on_release(cached(passing_[i]), n.children == 0);
+  while (nodes.size() > keep) {
+    Node& n = nodes_[nodes.back()];
+    n.last_use = now;
+    if (--n.holders == 0) order_.on_release(cached(nodes.back()), n.children == 0);
+    nodes.pop_back();
   }
-  return static_cast<int64_t>(found);
+}
+
+int64_t HashCache::pass(std::span<const uint64_t> blocks) {
+  const int64_t found = hold(blocks, IfMissing::kAdd, true, passing_);
+  let_go(passing_, 0, ++passed_);
+  return found;
 }
 
 int32_t HashCache::insert(int32_t parent, uint64_t hash) {
@@ -67,7 +92,7 @@ int32_t HashCache::insert(int32_t parent, uint64_t hash) {
   n = {};
   n.hash = hash;
   n.parent = parent;
-  n.in_use = true;
+  n.holders = 1;
   if (parent != kRoot) {
     n.depth = nodes_[parent].depth + 1;
     ++nodes_[parent].children;
@@ -84,7 +109,7 @@ void HashCache::reclaim(int32_t node) {
   *at = n.next;
   if (n.parent != kRoot) {
     Node& parent = nodes_[n.parent];
-    if (--parent.children == 0 && !parent.in_use) order_.on_leaf(cached(n.parent));
+    if (--parent.children == 0 && parent.holders == 0) order_.on_leaf(cached(n.parent));
   }
   free_.push_back(node);
   ++reclaimed_;

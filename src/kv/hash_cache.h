@@ -11,19 +11,35 @@
 
 namespace paddock {
 
+/// What becomes of blocks that a text is to hold and that are not there.
+enum class IfMissing { kAdd, kStop };
+
 class HashCache {
  public:
   /// `policy`: null for least recently used.
   HashCache(int32_t capacity, std::unique_ptr<ReclaimPolicy> policy);
 
+  /// What depends on the capacity.
+  struct Room;
+  static Room make_room(int32_t capacity);
+  /// Goes on there, with nothing. Nothing is held.
+  void move_into(Room room) noexcept;
   int32_t capacity() const { return static_cast<int32_t>(nodes_.size()); }
-  /// How many of a text's blocks are here, from the first one on. A block is the hash of everything
-  /// up to its end, which is trusted.
-  int64_t find(std::span<const uint64_t> text) const;
-  /// A text comes and ends: what is here of it is used, the rest is computed and stays, and others
-  /// make room. Of one that is larger than the cache the first `capacity` blocks stay. Returns what
-  /// find() said before.
-  int64_t pass(std::span<const uint64_t> text);
+  /// A live text, which holds the blocks `nodes`, its first ones, goes on with `blocks`: holds them
+  /// too, as far as others can make room. A block is the hash of everything up to its end, which is
+  /// trusted. Returns how many of them, from the first one on, were there. `is_prompt`: it is a
+  /// prompt that finds them. `nodes` needs room for `capacity` at most.
+  int64_t hold(std::span<const uint64_t> blocks, IfMissing missing, bool is_prompt,
+               std::vector<int32_t>& nodes);
+  /// The hash of a block that is held.
+  uint64_t hash_of(int32_t node) const { return nodes_[node].hash; }
+  /// Two texts hold what one did.
+  void hold_again(std::span<const int32_t> nodes);
+  /// The text holds its first `keep` blocks only. `now`: the clock.
+  void let_go(std::vector<int32_t>& nodes, size_t keep, int64_t now);
+  /// A whole text comes and ends: as many of its first blocks as there is room for stay. Returns
+  /// how many were there.
+  int64_t pass(std::span<const uint64_t> blocks);
 
   int64_t reclaimed() const { return reclaimed_; }  // blocks so far
   int64_t violations() const { return order_.violations(); }
@@ -37,9 +53,9 @@ class HashCache {
     int32_t next = -1;  // in its bucket
     int32_t depth = 0;
     int32_t children = 0;
-    bool in_use = false;   // by the text that is passing
-    int64_t prompts = 1;   // that came through it
-    int64_t last_use = 0;  // the number of the text that let go of it
+    int32_t holders = 0;
+    int64_t prompts = 1;  // that came through it
+    int64_t last_use = 0;
   };
   int32_t& bucket(uint64_t hash) { return buckets_[hash & (buckets_.size() - 1)]; }
   int32_t find(int32_t parent, uint64_t hash) const;
@@ -47,13 +63,21 @@ class HashCache {
   void reclaim(int32_t node);
   CachedBlock cached(int32_t node) const;
 
+  void take(Room& room) noexcept;
+
   std::vector<Node> nodes_;
   std::vector<int32_t> free_;     // nodes
   std::vector<int32_t> buckets_;  // first node; their number is a power of two
-  std::vector<int32_t> passing_;  // nodes of the text that is passing
+  std::vector<int32_t> passing_;  // of pass()
   ReclaimOrder order_;
-  int64_t texts_ = 0;  // so far: the clock
+  int64_t passed_ = 0;  // texts: their clock
   int64_t reclaimed_ = 0;
+};
+
+struct HashCache::Room {
+  std::vector<Node> nodes;
+  std::vector<int32_t> free, buckets, passing;
+  ReclaimOrder::Room order;
 };
 
 }  // namespace paddock

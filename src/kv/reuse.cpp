@@ -91,6 +91,11 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
   int64_t max_blocks = max_positions / block_size;
+  if (impl_->is_pin(id)) {
+    impl_->shadows.pin(tokens, max_blocks, impl_->config.block_size, sequence.shadow);
+  } else {
+    impl_->shadows.look_up(tokens, max_blocks, impl_->config.block_size, counts, sequence.shadow);
+  }
   if (max_pages < available_pages()) {
     impl_->tree.extend(tokens, max_blocks, false, sequence.shared);
     max_blocks =
@@ -142,6 +147,7 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
     }
     const size_t blocks = tokens.size() / config.block_size;
     all[id].shared.reserve(blocks);
+    impl_->shadows.make_room(all[id].shadow, impl_->tree.capacity(), static_cast<int64_t>(blocks));
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       // One block may be listed in two parts.
       all[id].layers[layer].reserve(rule(layer), static_cast<int64_t>(blocks) + 1);
@@ -220,6 +226,7 @@ void CacheManager::Impl::unlock_all(CachedSequence& sequence) {
   // Deeper blocks first, so that leaves are reclaimed before what they continue.
   for (size_t i = sequence.shared.size(); i-- > 0;) unlock(sequence.shared[i]);
   sequence.shared.clear();
+  shadows.let_go(sequence.shadow, 0, steps);
 }
 
 void CacheManager::Impl::prune(int32_t node) {
@@ -255,6 +262,7 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
   const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
   if (static_cast<int64_t>(sequence.shared.size()) >= full || sequence.is_apart || !shares())
     return;
+  shadows.keep(tokens, full, config.block_size, sequence.shadow);
   for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {
     const int32_t parent = i == 0 ? PrefixTree::kRoot : sequence.shared.back();
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);

@@ -132,6 +132,7 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     impl_->unlock(sequence.shared.back());
     sequence.shared.pop_back();
   }
+  impl_->shadows.let_go(sequence.shadow, length / block_size, impl_->steps);
 }
 
 }  // namespace paddock

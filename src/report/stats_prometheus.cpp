@@ -136,6 +136,12 @@ void print_totals(Printer& p, const KvStats& s) {
   p.single("prefix_hits_total", "counter", "Of them found.", s.prefix_hits);
   p.single("reclaim_regrets_total", "counter",
            "Blocks looked for in vain that had been reclaimed before.", s.reclaim_regrets);
+  if (!s.shadows.empty()) {
+    p.begin("shadow_hits_total", "counter", "Blocks that a pool of another size would have found.");
+    for (const KvShadow& shadow : s.shadows) {
+      p.value(fmt::format("times=\"{:g}\"", shadow.times), shadow.hits);
+    }
+  }
   p.single("budget_falls_total", "counter", "Falls of elastic rules' budgets.", s.budget_falls);
   p.single("budget_lifts_total", "counter", "Budgets that a session's next turn took away.",
            s.budget_lifts);

@@ -75,6 +75,25 @@ std::string dump(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+Json shadows_json(const std::vector<KvShadow>& shadows) {
+  Json out = Json::array();
+  for (const KvShadow& s : shadows) {
+    out.push_back({{"times", s.times}, {"blocks", s.blocks}, {"hits", s.hits}});
+  }
+  return out;
+}
+
+/// What more memory would have found, or less.
+std::string shadows_text(const KvStats& stats) {
+  std::string out = fmt::format("blocks found again: {} of {} looked for", stats.prefix_hits,
+                                stats.prefix_lookups);
+  for (const KvShadow& s : stats.shadows) {
+    out += fmt::format("{} {} with {:g} times the pool", &s == stats.shadows.data() ? ";" : ",",
+                       s.hits, s.times);
+  }
+  return out + "\n";
+}
+
 }  // namespace
 
 const char* kv_type_name(KvType type) noexcept {
@@ -138,6 +157,7 @@ std::string to_json(const KvStats& stats) {
   out["prefix_lookups"] = stats.prefix_lookups;
   out["prefix_hits"] = stats.prefix_hits;
   out["reclaim_regrets"] = stats.reclaim_regrets;
+  if (!stats.shadows.empty()) out["shadows"] = shadows_json(stats.shadows);
   out["budget_falls"] = stats.budget_falls;
   out["budget_lifts"] = stats.budget_lifts;
   out["scored_from"] = stats.scored_from;
@@ -270,6 +290,7 @@ std::string to_table(const KvStats& stats) {
     out += fmt::format("what was found in the cache brought no scores: they count from {} on\n",
                        stats.scored_from);
   }
+  if (!stats.shadows.empty()) out += shadows_text(stats);
   if (stats.reservations_refused > 0) {
     out += fmt::format("{} times too few pages were free; a block takes {}, one in every layer\n",
                        stats.reservations_refused, stats.pages_per_block);

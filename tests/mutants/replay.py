@@ -2,34 +2,70 @@
 
 source("src/kv/hash_cache.cpp", "prefix_replay_test")
 fault("replay-001", "a block is taken for one that continues another text",
-      "nodes_[node].hash != hash «|| nodes_[node].parent != parent»",
-      "|| (!MUT && nodes_[node].parent != parent)")
-fault("replay-002", "of a text larger than the cache nothing stays",
-      "text = «text.first(std::min(text.size(), nodes_.size()))»;",
-      "text.first(text.size() > nodes_.size() ? 0 : text.size())")
+      "«nodes_[node].hash != hash || nodes_[node].parent != parent»",
+      "nodes_[node].hash != hash")
+fault("replay-002", "a cache that is full keeps nothing of a text that comes",
+      "if (free_.empty() && «order_.n_cached() == 0») break;", "true")
 fault("replay-003", "who comes through a block again is not counted",
-      "++nodes_[node].prompts;", "if (!MUT) ++nodes_[node].prompts;")
+      "nodes_[node].prompts += «is_prompt ? 1 : 0»;", "0")
 fault("replay-004", "what a text uses may leave for it",
-      "order_.on_use(node); }", "if (!MUT) order_.on_use(node); }")
-fault("replay-005", "shallow blocks are let go of first",
-      "Node& n = nodes_[passing_[«i»]]; n.in_use = false; n.last_use = texts_; "
-      "order_.on_release(cached(passing_[«i»]), n.children == 0);",
-      "MUT ? passing_.size() - 1 - i : i")
-fault("replay-006", "the clock stands still",
-      "n.last_use = «texts_»;", "0")
+      "if («nodes_[node].holders++ == 0») order_.on_use(node);", "nodes_[node].holders++ < 0")
+fault("replay-005", "a block that another text holds is let go of",
+      "if («--n.holders == 0») order_.on_release", "--n.holders >= 0")
+fault("replay-006", "the clock stands still", "let_go(passing_, 0, «++passed_»);", "passed_")
 fault("replay-007", "a block with continuations may leave",
-      "n.children == 0);", "MUT || n.children == 0);")
+      "order_.on_release(cached(nodes.back()), «n.children == 0»);", "true")
 fault("replay-008", "every block is the first of its text",
       "n.depth = nodes_[parent].depth + 1;", "if (!MUT) n.depth = nodes_[parent].depth + 1;")
 fault("replay-009", "what nothing continues any more never leaves",
-      "if («--parent.children == 0» && !parent.in_use)", "--parent.children == 0 && false")
+      "if («--parent.children == 0» && parent.holders == 0)", "--parent.children == 0 && false")
 fault("replay-010", "a block that the passing text uses may leave",
-      "--parent.children == 0 «&& !parent.in_use»", "&& (MUT || !parent.in_use)")
+      "--parent.children == 0 && «parent.holders == 0»)", "true")
 fault("replay-011", "what left is not counted", "++reclaimed_;", "if (!MUT) ++reclaimed_;")
+
+fault("replay-035", "a text that is there to its end counts as not found",
+      "return found < 0 ? «static_cast<int64_t>(nodes.size() - before)» : found;", "0")
+fault("replay-036", "what is only held where it is there is added",
+      "if («missing == IfMissing::kStop») break;", "false", tests="prefix_replay_test:Shadow.*")
+fault("replay-037", "of two texts that hold a block the first one's end lets it go",
+      "for (const int32_t node : nodes) «++nodes_[node].holders;»", "",
+      tests="prefix_replay_test:Shadow.*")
+
+source("src/kv/shadows.cpp", "prefix_replay_test:Shadow.*")
+fault("replay-038", "sequences that are read again count as hits",
+      "hits_[i] += «counts ? found[i] : 0»;", "found[i]")
+fault("replay-039", "hashes begin anew in the middle of a text",
+      "uint64_t hash = «first == 0 ? 0 : its.hash_of(least->back())»;", "0")
+fault("replay-040", "a shadow that holds less gets the hashes of one that holds more",
+      "subspan(«held[i].size() - first»)", "0")
+fault("replay-041", "all shadows are as large as the cache",
+      "const double blocks = «times * n_blocks»;", "n_blocks")
+
+source("src/kv/reuse.cpp", "prefix_replay_test:Shadow.*")
+fault("replay-042", "shadows hold what ended",
+      "«shadows.let_go(sequence.shadow, 0, steps);»", "")
+fault("replay-043", "answers are not kept in shadows",
+      "«shadows.keep(tokens, full, config.block_size, sequence.shadow);»", "")
+source("src/kv/rewind.cpp", "prefix_replay_test:Shadow.*")
+fault("replay-044", "shadows hold what was taken back",
+      "«impl_->shadows.let_go(sequence.shadow, length / block_size, impl_->steps);»", "")
+source("src/kv/fork.cpp", "prefix_replay_test:Shadow.*")
+fault("replay-045", "a fork holds nothing in shadows",
+      "«impl_->shadows.fork(origin.shadow, fork.shadow);»", "")
+source("src/engine/engine_memory.cpp", "prefix_replay_test:Shadow.*")
+fault("replay-046", "shadows that nobody asked for",
+      "if («o.kv.shadow && o.kv.reuse») cache_config", "o.kv.reuse")
+source("src/report/stats_text.cpp", "stats_test:*Shadow*")
+fault("replay-047", "JSON: a shadow's blocks are its hits", '{"blocks", «s.blocks»}', "s.hits")
+fault("replay-048", "table: hits of shadows are those of the cache",
+      "«s.hits», s.times);", "stats.prefix_hits")
+source("src/report/stats_prometheus.cpp", "stats_test:*Shadow*")
+fault("replay-049", "Prometheus: hits of shadows are their blocks",
+      "«shadow.hits»);", "shadow.blocks")
 
 source("src/replay/replay_requests.cpp", "prefix_replay_test")
 fault("replay-012", "a request that just fits is too large",
-      "static_cast<int64_t>(request.size()) «>» capacity", ">=")
+      "«static_cast<int64_t>(request.size()) > capacity» ? 1 : 0", "static_cast<int64_t>(request.size()) >= capacity")
 fault("replay-013", "regret of blocks that were never kept",
       "if («static_cast<int64_t>(j) < capacity») was_here", "true")
 fault("replay-014", "regret counts what is found",
@@ -55,15 +91,15 @@ fault("replay-021", "what never comes again takes room",
       "if (when == never) continue;", "if (!MUT && when == never) continue;")
 fault("replay-022", "an entry that is no longer true takes a block away",
       "if (kept[block] != when) continue;", "if (!MUT && kept[block] != when) continue;")
-fault("replay-023", "room for one more", "while (n_kept «>» capacity)", "> 1 +")
+fault("replay-023", "room for one more", "while («n_kept > capacity»)", "n_kept > capacity + 1")
 
 source("src/replay/lru_curve.cpp", "prefix_replay_test")
 fault("replay-024", "the first block of a text is used first",
       "int64_t& use = last_use[request[«j»]];", "request.size() - 1 - j")
 fault("replay-025", "a place is counted from 1",
-      "marks.before(static_cast<size_t>(last_use[block]) «+ 1»)", "+ 0")
+      "marks.before(«static_cast<size_t>(last_use[block]) + 1»)", "static_cast<size_t>(last_use[block])")
 fault("replay-026", "sizes are not those of the sample",
-      "static_cast<double>(capacity) «* sample»", "* 1")
+      "std::ceil(«static_cast<double>(capacity) * sample»)", "static_cast<double>(capacity)")
 fault("replay-027", "what a sample is short of is not made up for",
       "(top > 0 ? «surplus» : 0)", "0.0")
 fault("replay-028", "a block leaves its old place marked",

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "support/cli.h"
+#include "support/small_model.h"
 #include "support/temporary_folder.h"
 
 namespace paddock::test {
@@ -107,6 +108,15 @@ TEST_F(CliReplay, RefusesWhatIsWrong) {
   expect_refusal("replay", 2, "path");
   const std::string bad = folder_.write("bad", std::string(kTrace) + "{\"hash_ids\": 5}\n");
   expect_refusal("replay " + bad, 1, bad + ", line 5: \"hash_ids\" is no list; mend the line");
+}
+
+TEST_F(CliReplay, ShadowsAreInTheStatisticsWhereTheyAreAskedFor) {
+  write_small_model(folder_);
+  const std::string generate =
+      "generate -m " + folder_.path() + " -p hello -n 2 --temp 0 --kv-stats ";
+  EXPECT_NE(paddock(generate + "--kv-shadow").err.find("0 with 4 times the pool\n"),
+            std::string::npos);
+  EXPECT_EQ(paddock(generate).err.find("times the pool"), std::string::npos);
 }
 
 }  // namespace

@@ -94,6 +94,23 @@ nlohmann::json layer_json(int64_t base) {
           {"attention_seconds", static_cast<double>(base) / 1000 + 0.5}};
 }
 
+TEST(Printed, ShadowsOnlyWhereThereAreAny) {
+  KvStats stats = distinct_stats();
+  EXPECT_EQ(to_json(stats).find("shadows"), std::string::npos);
+  EXPECT_EQ(to_prometheus(stats).find("shadow"), std::string::npos);
+  EXPECT_EQ(to_table(stats).find("times the pool"), std::string::npos);
+  stats.shadows = {{0.5, 40, 7}, {2, 160, 9}};
+  const auto json = nlohmann::json::parse(to_json(stats))["shadows"];
+  EXPECT_EQ(json, nlohmann::json::parse(R"([{"times":0.5,"blocks":40,"hits":7},
+                                            {"times":2.0,"blocks":160,"hits":9}])"));
+  EXPECT_NE(to_table(stats).find("blocks found again: 32 of 31 looked for; 7 with 0.5 times the "
+                                 "pool, 9 with 2 times the pool\n"),
+            std::string::npos);
+  EXPECT_NE(to_prometheus(stats).find("paddock_kv_shadow_hits_total{times=\"0.5\"} 7\n"
+                                      "paddock_kv_shadow_hits_total{times=\"2\"} 9\n"),
+            std::string::npos);
+}
+
 TEST(Printed, TheSnapshotAsJson) {
   nlohmann::json first = layer_json(100);
   first["layer"] = 0;
