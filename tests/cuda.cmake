@@ -98,7 +98,7 @@ else()
   target_compile_definitions(cuda_engine_test PRIVATE PADDOCK_EMULATED_CUDA)
   # Tests of engines that name no device, once more on it. What is slow there, or asks nothing of a
   # device, is left to gpu_engines.
-  foreach(name engine logits policy poison)
+  foreach(name engine logits policy poison own_rules)
     set(tests unit/poison_test.cpp)
     if(TARGET ${name}_test)
       set(tests $<TARGET_OBJECTS:${name}_test>)

@@ -83,6 +83,7 @@ paddock::SettingNames option_names(const std::string& policy, const std::string&
   return {.budget = "--kv-budget",
           .share = "--kv-budget",
           .policy = policy,
+          .others = "for lines with a kv_policy",
           .context = "-c",
           .batch = "-b",
           .sequences = sequences,

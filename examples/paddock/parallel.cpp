@@ -79,7 +79,7 @@ class Line {
     refuse(fmt::format("there is no key \"{}\"; there are {}", json_.begin().key(),
                        "prompt or tokens, n, max_tokens, temperature, top_k, top_p, min_p, "
                        "repeat_penalty, frequency_penalty, presence_penalty, seed, stop, "
-                       "logprobs, ignore_eos, priority"));
+                       "logprobs, ignore_eos, priority, kv_policy"));
   }
 
  private:
@@ -117,6 +117,12 @@ Ask read_ask(Line line, size_t before, const ParallelJob& job, const paddock::Mo
   line.take_integer("n", o.n, 1, paddock::kMaxAnswers);
   line.take_integer("max_tokens", o.max_tokens, 0);
   line.take_integer("priority", o.priority, -paddock::kMaxPriority, paddock::kMaxPriority);
+  const Json rule = line.take("kv_policy");
+  if (!rule.is_null()) {
+    if (!rule.is_string() || rule == "")
+      line.refuse("kv_policy must be a SPEC, such as \"lru:256\"");
+    o.kv_policy = rule.get<std::string>();
+  }
   line.take_float("temperature", o.sampling.temperature);
   line.take_integer("top_k", o.sampling.top_k, 0);
   line.take_float("top_p", o.sampling.top_p);
@@ -137,6 +143,17 @@ Ask read_ask(Line line, size_t before, const ParallelJob& job, const paddock::Mo
   }
   line.check_done();
   return ask;
+}
+
+/// The rules that lines name, beside the engine's own, each once.
+std::vector<std::string> rules_of(const std::vector<Ask>& asks, const std::string& own) {
+  std::vector<std::string> rules;
+  for (const Ask& ask : asks) {
+    const std::string& rule = ask.options.kv_policy;
+    if (rule.empty() || rule == own) continue;
+    if (std::find(rules.begin(), rules.end(), rule) == rules.end()) rules.push_back(rule);
+  }
+  return rules;
 }
 
 std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) {
@@ -247,6 +264,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   int64_t left = 0;  // answers
   for (const Ask& ask : asks) left += ask.options.n;
   engine_options.max_sequences = static_cast<int32_t>(std::min<int64_t>(job.sequences, left));
+  engine_options.kv.other_policies = rules_of(asks, engine_options.kv.policy);
   EventFile events(report.events, engine_options);
   const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
   events.begin(*engine);

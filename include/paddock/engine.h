@@ -85,6 +85,9 @@ struct GenerateOptions {
   /// Under an elastic rule: the budget of its sequence does not fall on its account; where pages
   /// run short others give theirs, or it is parked. One that is alone may then end with kKvFull.
   bool lossless = false;
+  /// The SPEC that its sequence goes by: KvOptions::policy, or one of other_policies. Empty: the
+  /// former, or of a session that which it was opened with, beside which no other is taken.
+  std::string kv_policy{};
   SamplingOptions sampling{};
   /// Answers to one prompt, 1 to kMaxAnswers, of add() alone. The prompt is computed once for those
   /// that find a place (EngineOptions::max_sequences). Each is a request of its own, and what one
@@ -162,6 +165,13 @@ struct PinOptions {
   /// to kMaxPriority.
   int32_t priority = 0;
   int64_t steps = 0;  ///< of step() and generate(), how many it holds; 0: for ever
+  /// Of what is kept for texts under this SPEC: as GenerateOptions::kv_policy.
+  std::string kv_policy{};
+};
+struct SessionOptions {
+  /// The SPEC that its sequence goes by: KvOptions::policy, which empty stands for, or one of
+  /// other_policies.
+  std::string kv_policy{};
 };
 struct Pin {
   PinId id = 0;
@@ -240,11 +250,12 @@ class PADDOCK_API Engine {
   void cancel();
 
   // ---- a conversation: a sequence that outlives one request. It knows its text: 4 bytes a token.
-  SessionId open_session();
-  /// A session of its own with the same text, that goes on as the other would: it lists the same
-  /// blocks, and who writes first to the last one copies it. Of one that is parked the text is
-  /// computed again when the new one is first used. Error
-  /// kInvalidArgument where no sequence is left, or while a request or a feed() uses it.
+  /// Error kInvalidArgument where no sequence is left, or for a SPEC that the engine does not have.
+  SessionId open_session(const SessionOptions& options = {});
+  /// A session of its own with the same text and rules, that goes on as the other would: it lists
+  /// the same blocks, and who writes first to the last one copies it. Of one that is parked the
+  /// text is computed again when the new one is first used. Error kInvalidArgument where no
+  /// sequence is left, or while a request or a feed() uses it.
   SessionId fork_session(SessionId session);
   /// Error kInvalidArgument, and no change, while a request or a feed() uses it.
   void close_session(SessionId session);
@@ -298,10 +309,10 @@ class PADDOCK_API Engine {
       int64_t prompt_tokens = 0);
 
   // ---- what the cache does
-  /// Other rules for every layer from now on, built in or of KvOptions::custom_policies; counters
-  /// go on, and a context that was left at its default becomes theirs where the pool admits it.
-  /// Error kInvalidArgument for a rule that is wrong or while requests or sessions are open,
-  /// kOutOfMemory if the pool cannot hold it.
+  /// Other rules in place of KvOptions::policy from now on, beside the same other_policies: built
+  /// in or of KvOptions::custom_policies; counters go on, and a context that was left at its
+  /// default becomes theirs where the pool admits it. Error kInvalidArgument for a rule that is
+  /// wrong or while requests or sessions are open, kOutOfMemory if the pool cannot hold it.
   void set_kv_policy(std::string_view spec);
   void set_kv_policy(const std::shared_ptr<const EvictionPolicy>& policy);
   /// Another budget for the KV pool from now on, in place of KvOptions::budget_bytes; at most what
@@ -315,8 +326,8 @@ class PADDOCK_API Engine {
   /// Throws what set_kv_policy(spec), or feeding a sequence of `positions` after it, would: so that
   /// a host knows before it closes its sessions. Changes nothing; sessions may be open.
   void check_kv_policy(std::string_view spec, int64_t positions = 0) const;
-  /// The longest sequence that context and pool admit under the rules, if it is alone; one more
-  /// token may be chosen after them, as the newest needs no place in the cache yet.
+  /// The longest sequence that context and pool admit under the engine's own rules, if it is alone;
+  /// one more token may be chosen after them, as the newest needs no place in the cache yet.
   int64_t max_positions() const;
   /// Likewise, of what a session may become from what it holds: pages that its rule has taken are
   /// there for what comes.

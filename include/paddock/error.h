@@ -40,7 +40,9 @@ struct Proposal {
   std::optional<double> budget_share{};        ///< KvOptions::budget_share
   std::optional<std::string> policy{};  ///< KvOptions::policy. Alone, in a refusal of an engine,
                                         ///< its set_kv_policy() takes it too
-  std::optional<int64_t> context{};     ///< 0: leave it at its default
+  /// KvOptions::other_policies, all of them: one is another than was asked for.
+  std::optional<std::vector<std::string>> other_policies{};
+  std::optional<int64_t> context{};  ///< 0: leave it at its default
   std::optional<int32_t> batch_size{};
   std::optional<int32_t> max_sequences{};
   bool lowers = false;  ///< numbers are below what was asked for, not above
@@ -50,6 +52,7 @@ struct Proposal {
 struct SettingNames {
   std::string budget = "kv.budget_bytes", share = "kv.budget_share", policy = "kv.policy";
   std::string max_budget = "kv.max_budget_bytes";
+  std::string others = "kv.other_policies";
   std::string context = "context", batch = "batch_size", sequences = "max_sequences";
   /// How bytes are written; the same or more. Null: as a plain number.
   std::function<std::string(uint64_t bytes)> size{};

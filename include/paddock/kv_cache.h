@@ -29,7 +29,8 @@ enum class MissReason : int32_t {
   kReclaimed,  ///< the block had been kept, and was reclaimed when pages were needed
   kTrimmed,    ///< the block is known, but a rule had let go of pages that are seen behind it, and
                ///< those were reclaimed
-  kSettings,   ///< the block had been kept under rules that have changed since
+  kSettings,   ///< the block is kept for texts under rules by which it has other contents, or had
+               ///< been kept under rules that have changed since (PrefixMiss::step says when)
   kNotShared,  ///< the rules share no blocks, or KvOptions::reuse is off
 };
 /// "none", "first_seen", "differs", "reclaimed", "trimmed", "settings" or "not_shared".
@@ -43,7 +44,7 @@ struct PrefixMiss {
       -1;               ///< with kDiffers: the first position that what is kept has otherwise,
                         ///< or not at all (of blocks with many continuations: among the 256 newest)
   int64_t step = -1;    ///< with kReclaimed, kTrimmed and kSettings: the cache's clock when it left
-                        ///< (-1, with kTrimmed: not known),
+                        ///< (-1: not known, or with kSettings it is there),
   int64_t request = 0;  ///< and with the first two: whose need it was; 0: not that of a request
 };
 /// As one line of JSON, without a newline: fields as above, "reason" by name, what is unknown left
@@ -106,6 +107,11 @@ struct KvOptions {
   /// What each layer keeps: one RULE, or comma-separated LAYERS=RULE ("0-3=full,*=sink:4+1020").
   /// docs/policies.md lists the rules.
   std::string policy = "full";
+  /// SPECs, beside `policy`, that requests, sessions and pins may name (GenerateOptions::kv_policy
+  /// and kin), whose sequences then go by them in place of `policy`. The pool is one for all;
+  /// tables, and where budget_bytes is 0 the pool, are as large as any of them needs. Each is
+  /// checked when the engine is made, as `policy` is.
+  std::vector<std::string> other_policies{};
   /// Of elastic rules, those without a budget.
   KvPressure pressure = KvPressure::kTrim;
   /// Called before budgets fall for want of pages, on the thread that drives the engine: the host

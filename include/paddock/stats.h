@@ -27,13 +27,13 @@ PADDOCK_API const char* removal_reason_name(RemovalReason reason) noexcept;
 
 /// One layer, or the total of all. Counters count since the engine was made.
 struct KvLayerStats {
-  int32_t layer = -1;           ///< -1: total
-  std::string policy;           ///< the layer's rule
-  int64_t pages_active = 0;     ///< pages that some sequence's table lists
-  int64_t pages_cached = 0;     ///< pages kept for reuse that no table lists
-  int64_t pages_pinned = 0;     ///< of the tables' entries, those that the rule may not name (sinks,
-                                ///< newest): a page counts for each sequence that lists it
-  int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
+  int32_t layer = -1;        ///< -1: total
+  std::string policy;        ///< the engine's own rule of the layer, whatever others go by
+  int64_t pages_active = 0;  ///< pages that some sequence's table lists
+  int64_t pages_cached = 0;  ///< pages kept for reuse that no table lists
+  int64_t pages_pinned = 0;  ///< of the tables' entries, those that the rule may not name (sinks,
+                             ///< newest): a page counts for each sequence that lists it
+  int64_t pages_peak = 0;    ///< most pages active at once (for the total: of the pool)
   int64_t tokens_resident = 0;  ///< positions in view of the tables, likewise for each sequence
   int64_t tokens_peak = 0;  ///< most positions that one query of a sequence now live has met, its
                             ///< own included (for the total: in any layer)
@@ -138,7 +138,8 @@ struct KvEvent {
   int32_t left_together = 0;        ///< which were so many blocks of this layer,
   int64_t sufficient_budget = 0;  ///< and the smallest budget of this layer from which on it would
                                   ///< have stayed then, under the same ranking
-  std::string policy;             ///< the layer's rule
+  std::string policy;             ///< the layer's rule by which the sequence goes; of a block that
+                                  ///< nobody listed, one that it was kept under
 };
 
 /// A sequence under an elastic rule that had to give pages up, or its budget that was taken away.

@@ -58,9 +58,11 @@ std::string describe(const Proposal& p, const SettingNames& names) {
     parts.push_back(fmt::format("{} {} to {}", verb, names.sequences, *p.max_sequences));
   }
   const std::string text = fmt::format("{}", fmt::join(parts, " and "));
-  if (!p.policy) return text;
-  return text.empty() ? fmt::format("{} {} fits now", names.policy, *p.policy)
-                      : fmt::format("{} with {} {}", text, names.policy, *p.policy);
+  if (!p.policy && !p.other_policies) return text;
+  const std::string rules =
+      p.policy ? fmt::format("{} {}", names.policy, *p.policy)
+               : fmt::format("{} {}", names.others, fmt::join(*p.other_policies, " "));
+  return text.empty() ? rules + " fits now" : fmt::format("{} with {}", text, rules);
 }
 
 std::string joined(const std::string& problem, std::span<const Proposal> proposals) {

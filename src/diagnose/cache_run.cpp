@@ -120,7 +120,7 @@ struct Heat {
 
 void observe(CacheManager& cache, SequenceId id, int32_t layer, int32_t n, uint64_t seed,
              Dice& dice) {
-  const LayerRule& rule = cache.rule(layer);
+  const LayerRule& rule = cache.policies().layer(layer);
   const std::span<const BlockEntry> entries = cache.table(id, layer);
   const Heat heat{seed, id, layer};
   const CacheConfig& config = cache.config();
@@ -158,7 +158,7 @@ void observe(CacheManager& cache, SequenceId id, int32_t layer, int32_t n, uint6
 /// length of its last decision.
 std::set<int64_t> old_blocks(const CacheManager& cache, SequenceId id, int32_t layer,
                              int64_t decided) {
-  const LayerRule& rule = cache.rule(layer);
+  const LayerRule& rule = cache.policies().layer(layer);
   const TrimSchedule& s = rule.schedule;
   // Younger ones may merely not have had their turn.
   const int64_t age = s.every == 0 ? 0 : int64_t{2} * s.budget + int64_t{8} * s.every;
@@ -178,9 +178,9 @@ void report_stayed(const CacheManager& cache, const std::vector<SequenceId>& ids
   std::set<int64_t> stayed;
   int64_t tables = 0;
   for (int32_t layer = 0; layer < cache.config().n_layers; ++layer) {
-    if (!cache.rule(layer).trims()) continue;
+    if (!cache.policies().layer(layer).trims()) continue;
     for (size_t i = 0; i < ids.size(); ++i) {
-      const bool once = cache.rule(layer).schedule.every == 0;
+      const bool once = cache.policies().layer(layer).schedule.every == 0;
       std::set<int64_t> old =
           old_blocks(cache, ids[i], layer, once ? prompts[i] : cache.length(ids[i]));
       if (tables++ == 0) {

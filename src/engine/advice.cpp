@@ -300,6 +300,44 @@ std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setu
   return out;
 }
 
+std::vector<Proposal> as_others(std::vector<Proposal> proposals,
+                                const std::vector<std::string>& specs, size_t i) {
+  for (Proposal& proposal : proposals) {
+    if (!proposal.policy) continue;
+    proposal.other_policies = specs;
+    (*proposal.other_policies)[i] = *proposal.policy;
+    proposal.policy.reset();
+  }
+  return proposals;
+}
+
+std::vector<Proposal> propose_for(const LlamaConfig& config, const EngineSetup& setup,
+                                  RulesId rules, const Wanted& wanted) {
+  std::vector<Proposal> out = propose(config, setup.of(rules), wanted);
+  if (setup.others.empty()) return out;
+  if (rules > 0) {
+    const auto i = static_cast<size_t>(rules) - 1;
+    out = as_others(std::move(out), setup.asked.kv.other_policies, i);
+  }
+  if (wanted.running) return out;  // the pool stands
+  std::erase_if(out, [&](const Proposal& proposal) {
+    for (RulesId other = 0; other < setup.n_rules(); ++other) {
+      if (other == rules) continue;
+      const EngineSetup& s = setup.of(other);
+      EngineOptions options = with_proposal(s.asked, proposal);
+      options.kv.policy = s.asked.kv.policy;
+      if (options.kv.budget_share > 0) {
+        options.kv.budget_share = 0;
+        options.kv.budget_bytes = setup.share_bytes;
+      }
+      const EngineSetup laid = lay_out(config, options, s.policies);
+      if (laid.pool.n_pages > kMaxPages || laid.pool.n_pages < min_pages(laid)) return true;
+    }
+    return false;
+  });
+  return out;
+}
+
 std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetup& setup,
                                      const Wanted& wanted) {
   const Trial trial(config, setup, wanted);
@@ -324,6 +362,7 @@ EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {
     options.kv.policy = *proposal.policy;
     options.kv.custom_policy = nullptr;
   }
+  if (proposal.other_policies) options.kv.other_policies = *proposal.other_policies;
   if (proposal.context) options.context = *proposal.context;
   if (proposal.batch_size) options.batch_size = *proposal.batch_size;
   if (proposal.max_sequences) options.max_sequences = *proposal.max_sequences;

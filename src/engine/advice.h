@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +23,14 @@ struct Wanted {
 /// Settings under which `wanted` works, the least change first. `setup` is what does not.
 std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setup,
                               const Wanted& wanted);
+
+/// Likewise for sequences under one of the setup's rules. What it proposes in place of others than
+/// the engine's own is KvOptions::other_policies; none of it is refused for other rules' sake.
+std::vector<Proposal> propose_for(const LlamaConfig& config, const EngineSetup& setup,
+                                  RulesId rules, const Wanted& wanted);
+/// SPECs in proposals for the i-th of these.
+std::vector<Proposal> as_others(std::vector<Proposal> proposals,
+                                const std::vector<std::string>& specs, size_t i);
 
 /// A SPEC for this model in place of one that is wrong: what it seems to mean, if that works, else
 /// the best rule that does. `setup.policies` may be empty, `setup.asked.kv.policy` is what is

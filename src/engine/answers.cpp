@@ -73,9 +73,10 @@ void Scheduler::suspend_awaiting(const Request& request) {
   }
 }
 
-int64_t Scheduler::pages_beside() const {
+int64_t Scheduler::pages_beside(const Sequence& sequence) const {
+  const EngineSetup& setup = setup_of(sequence);
   return pages_needed(
-      setup_, std::min<int64_t>(setup_.options.context, 2 * int64_t{setup_.options.kv.block_size}));
+      setup, std::min<int64_t>(setup.options.context, 2 * int64_t{setup.options.kv.block_size}));
 }
 
 }  // namespace paddock

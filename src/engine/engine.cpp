@@ -104,8 +104,8 @@ void Engine::discard(RequestId id) {
 void Engine::cancel(RequestId id) { impl_->cancel(id); }
 void Engine::cancel() { impl_->cancel(std::nullopt); }
 
-SessionId Engine::open_session() {
-  return Impl::touch(impl_, "open_session", [](Impl& impl) { return impl.open_session(); });
+SessionId Engine::open_session(const SessionOptions& options) {
+  return Impl::touch(impl_, "open_session", [&](Impl& impl) { return impl.open_session(options); });
 }
 
 Pin Engine::pin(std::span<const TokenId> tokens, const PinOptions& options) {

@@ -44,7 +44,7 @@ struct Engine::Impl {
   RequestId add(std::span<const TokenId> prompt, const GenerateOptions& options, Session* session);
   bool step();
   Session& session(SessionId id);
-  SessionId open_session();
+  SessionId open_session(const SessionOptions& options);
   SessionId fork_session(SessionId id);
   void close_session(SessionId id);
   Pin pin(std::span<const TokenId> tokens, const PinOptions& options);
@@ -96,16 +96,22 @@ struct Engine::Impl {
   Driving driving;
 
  private:
+  // ---- rules
+  /// Error kInvalidArgument if the engine has none of this name. Empty: its own.
+  RulesId rules_named(const std::string& spec) const;
+  /// Likewise; of a session, its own, beside which no others are taken.
+  RulesId rules_for(const Session* session, const std::string& spec) const;
+
   // ---- requests
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
   /// Pages that a sequence needs to have `positions`: a new one, or that of a session.
-  int64_t pages_for(const Session* session, int64_t positions) const;
+  int64_t pages_for(const Session* session, RulesId rules, int64_t positions) const;
   /// Bytes that a pool could have in place of this one; 0: unknown.
   uint64_t pool_limit() const;
   /// What would hold `positions`, or else `least`.
-  std::vector<Proposal> proposals(int64_t positions, int64_t least) const;
+  std::vector<Proposal> proposals(RulesId rules, int64_t positions, int64_t least) const;
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
-  void check_prompt(const Session* session, int64_t total, int32_t max_tokens) const;
+  void check_prompt(const Session* session, RulesId rules, int64_t total, int32_t max_tokens) const;
 
   // ---- a step (step.cpp)
   /// Runs a batch of requests and takes the tokens that come of it.

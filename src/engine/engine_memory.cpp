@@ -33,7 +33,7 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
     throw Error(ErrorCode::kOutOfMemory, problem, {{.max_budget_bytes = most, .lowers = true}});
   }
   throw Error(ErrorCode::kOutOfMemory, problem,
-              propose(config, setup, {.max_bytes = left - left / 8}));
+              propose_for(config, setup, 0, {.max_bytes = left - left / 8}));
 }
 
 std::unique_ptr<ReclaimPolicy> make_reclaim(const KvOptions& kv) {
@@ -89,6 +89,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   const EngineOptions& o = setup.options;
   const LlamaConfig& config = model->data().config;
+  int32_t chunk = 0;
+  setup.for_each([&](const EngineSetup& s) { chunk = std::max(chunk, s.chunk); });
   CacheConfig cache_config{
       .n_layers = config.n_layers,
       .n_heads = config.n_heads,
@@ -98,7 +100,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
                                   {setup.pool.kv_type, setup.pool.kv_type}),
       .max_sequences = o.max_sequences,
       .max_positions = setup.longest,
-      .max_chunk = setup.chunk,
+      .max_chunk = chunk,
       .max_resident = o.context,
       .event_capacity = o.kv.event_capacity,
       .queues_events = static_cast<bool>(o.kv.on_event),
@@ -115,7 +117,7 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
   cache_config.on_withheld = nullptr;  // it stays filled
 #endif
-  cache = std::make_unique<CacheManager>(cache_config, setup.policies, make_reclaim(o.kv));
+  cache = std::make_unique<CacheManager>(cache_config, sequence_rules(setup), make_reclaim(o.kv));
   return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));
 }
 
@@ -136,14 +138,14 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
   const auto allowed =
       static_cast<uint64_t>(setup.options.kv.budget_share * static_cast<double>(available));
   const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
-  const int64_t least = min_pages(setup);
+  const EngineSetup& largest = setup.of(most_needing(setup));
+  const int64_t least = min_pages(largest);
   const auto shrink_beside = [&](uint64_t others) {
     const uint64_t bytes = allowed - std::min(allowed, others);
     setup.share_bytes = bytes;
-    setup.pool.n_pages = static_cast<int64_t>(
-        std::min(static_cast<uint64_t>(setup.pool.n_pages), bytes / page_bytes));
-    setup.reserved_pages = setup.pool.n_pages;
-    setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;
+    setup.set_pages(static_cast<int64_t>(
+        std::min(static_cast<uint64_t>(setup.pool.n_pages), bytes / page_bytes)));
+    setup.for_each([](EngineSetup& s) { s.reserved_pages = s.pool.n_pages; });
     if (setup.pool.n_pages >= least) return;
     // A percent more than is needed now: the next engine may find less memory free.
     const double share = std::ceil(static_cast<double>(others + least * page_bytes) /
@@ -156,7 +158,7 @@ void Engine::Impl::fit_pool(uint64_t weights_bytes) {
                 fmt::format("{} of {} free bytes are allowed (kv.budget_share {}), but weights, "
                             "activations and tables need {} and policy '{}' {} more{}",
                             allowed, available, setup.options.kv.budget_share, others,
-                            setup.options.kv.policy, least * page_bytes,
+                            largest.options.kv.policy, least * page_bytes,
                             proposals.empty() ? "; take a smaller model" : ""),
                 proposals);
   };

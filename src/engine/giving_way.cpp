@@ -25,7 +25,13 @@ void Scheduler::keep_to_budget(const Sequence* fed) {
   const Request* stays = fed != nullptr || first == requests_.end() ? nullptr : first->get();
   while (is_over() && park_idle()) {
   }
-  const bool may_fall_later = cache_.is_elastic() && (fed != nullptr || stays != nullptr);
+  const auto is_elastic = [&](const Sequence& sequence) {
+    return setup_of(sequence).policies.is_elastic();
+  };
+  const bool may_fall_later = (fed != nullptr && is_elastic(*fed)) ||
+                              std::any_of(requests_.begin(), requests_.end(), [&](const auto& r) {
+                                return runs(r) && is_elastic(r->sequence);
+                              });
   while (is_over() && !may_fall_later && park_last(stays)) {
   }
   int64_t owed = 0;

@@ -8,20 +8,21 @@
 
 namespace paddock {
 
-Pin Pins::add(std::span<const TokenId> tokens, const PinOptions& options, int64_t step) {
+Pin Pins::add(std::span<const TokenId> tokens, const PinOptions& options, int64_t step,
+              RulesId rules) {
   if (options.steps < 0) {
     fail(ErrorCode::kInvalidArgument, "steps is {}; it must be 0, for ever, or more",
          options.steps);
   }
   check_range("priority", options.priority, -kMaxPriority, kMaxPriority);
-  if (!cache_.shares_blocks()) {
+  if (!cache_.keeps_blocks(rules)) {
     fail(ErrorCode::kInvalidArgument,
          "there is nothing to pin: under these rules, or without KvOptions::reuse, no blocks are "
          "kept; open a session with the text, and keep it");
   }
   pins_.reserve(pins_.size() + 1);
   std::vector<TokenId> text(tokens.begin(), tokens.end());
-  const std::optional<SequenceId> tables = cache_.pin(tokens);
+  const std::optional<SequenceId> tables = cache_.pin(tokens, rules);
   if (!tables) {
     fail(ErrorCode::kInvalidArgument,
          "there is nothing to pin: no full block of {} tokens that the text begins with is kept; "

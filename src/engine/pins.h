@@ -19,8 +19,9 @@ class Pins {
   Pins(const Pins&) = delete;
   Pins& operator=(const Pins&) = delete;
 
-  /// `step`: the present one. Error kInvalidArgument if nothing of the text is kept.
-  Pin add(std::span<const TokenId> tokens, const PinOptions& options, int64_t step);
+  /// Of what is kept for texts under `rules`. `step`: the present one. Error kInvalidArgument if
+  /// nothing of the text is.
+  Pin add(std::span<const TokenId> tokens, const PinOptions& options, int64_t step, RulesId rules);
   /// Whether it was there still.
   bool remove(PinId id);
   /// Lets go of those whose time is over with this step.

@@ -51,16 +51,16 @@ void Engine::Impl::set_policies(EngineSetup next) {
          next.options.kv.policy, n_requests, sessions.size());
   }
   auto shown = std::make_shared<const EngineOptions>(next.options);
-  PolicyMap before = setup.policies;
+  std::vector<SequenceRules> before = sequence_rules(setup);
   pins->clear();
   note_requests();
-  cache->set_policies(next.policies, next.longest, next.options.context);
+  cache->set_rules(sequence_rules(next));
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
     backend->reserve(limits_for(next, model->data(), *fresh));
     runner->set_planner(std::move(fresh));
   } catch (...) {
-    cache->set_policies(std::move(before), setup.longest, setup.options.context);
+    cache->set_rules(std::move(before));
     backend->reserve(limits_for(setup, model->data(), runner->planner()));
     throw;
   }
@@ -92,20 +92,24 @@ void Engine::Impl::check_budget(const EngineSetup& next, uint64_t bytes) const {
 void Engine::Impl::set_budget(uint64_t bytes, bool is_idle) {
   const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
   EngineSetup next = setup;
-  next.pool.n_pages =
+  const auto pages =
       static_cast<int64_t>(std::min(bytes / page_bytes, static_cast<uint64_t>(kMaxPages)));
-  next.options.kv.budget_bytes = next.asked.kv.budget_bytes = bytes;
-  next.asked.kv.budget_share = 0;
+  next.for_each([&](EngineSetup& s) {
+    s.pool.n_pages = pages;
+    s.options.kv.budget_bytes = s.asked.kv.budget_bytes = bytes;
+    s.asked.kv.budget_share = 0;
+  });
   check_budget(next, bytes);
   next.options.kv.budget_bytes = static_cast<uint64_t>(next.pool.n_pages) * page_bytes;
   next.options.kv.max_budget_bytes = next.reserved_bytes();
   auto shown = std::make_shared<const EngineOptions>(next.options);
   // What else is in there stays where it is: one of the host's functions may be running.
-  setup.pool.n_pages = next.pool.n_pages;
-  setup.options.kv.budget_bytes = next.options.kv.budget_bytes;
-  setup.options.kv.max_budget_bytes = setup.asked.kv.max_budget_bytes = setup.reserved_bytes();
-  setup.asked.kv.budget_bytes = bytes;
-  setup.asked.kv.budget_share = 0;
+  setup.set_pages(pages);
+  setup.for_each([&](EngineSetup& s) {
+    s.options.kv.max_budget_bytes = s.asked.kv.max_budget_bytes = s.reserved_bytes();
+    s.asked.kv.budget_bytes = bytes;
+    s.asked.kv.budget_share = 0;
+  });
   cache->set_limit(setup.pool.n_pages);
   {
     const std::lock_guard lock(shown_mutex_);
@@ -115,6 +119,31 @@ void Engine::Impl::set_budget(uint64_t bytes, bool is_idle) {
   scheduler->keep_to_budget();
   note_requests();
   deliver_events();
+}
+
+RulesId Engine::Impl::rules_named(const std::string& spec) const {
+  if (spec.empty()) return 0;
+  std::string known;
+  for (RulesId rules = 0; rules < setup.n_rules(); ++rules) {
+    const std::string& its = setup.of(rules).options.kv.policy;
+    if (its == spec) return rules;
+    known += fmt::format("{}'{}'", rules == 0 ? "" : ", ", its);
+  }
+  fail(ErrorCode::kInvalidArgument,
+       "kv_policy is '{}', but this engine has the rules {}; name one of these, or make it with "
+       "that in kv.other_policies",
+       spec, known);
+}
+
+RulesId Engine::Impl::rules_for(const Session* session, const std::string& spec) const {
+  const RulesId named = rules_named(spec);
+  if (session == nullptr) return named;
+  const RulesId its = session->sequence.rules();
+  if (spec.empty() || named == its) return its;
+  fail(ErrorCode::kInvalidArgument,
+       "kv_policy is '{}', but the session goes by '{}', which it was opened with; leave kv_policy "
+       "empty, or open another session",
+       spec, setup.of(its).options.kv.policy);
 }
 
 EngineOptions Engine::Impl::options() const {
@@ -127,9 +156,10 @@ EngineOptions Engine::Impl::options() const {
 }
 
 int64_t Engine::Impl::max_positions(const Session* session) const {
-  const int64_t context = setup.longest;
+  const RulesId rules = session == nullptr ? 0 : session->sequence.rules();
+  const int64_t context = setup.of(rules).longest;
   const auto fits = [&](int64_t positions) {
-    return pages_for(session, positions) <= setup.pool.n_pages;
+    return pages_for(session, rules, positions) <= setup.pool.n_pages;
   };
   return fits(context) ? context : largest(0, context - 1, fits);
 }

@@ -8,6 +8,9 @@
 // need until their next decisions, and max(interval, budget / 8) positions more where they give.
 // Budgets fall only where lengths are decision lengths: whoever asks waits, a step or more, until
 // those above the level come to theirs.
+//
+// A sequence under rules without an elastic layer gives nothing and asks by the block: it takes
+// part as one whose interval is a block, so that nothing is owed to it between two.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -41,8 +44,13 @@ struct Scheduler::Member {
   bool gives;            // it may be asked for some
 };
 
+int64_t Scheduler::interval_of(const Sequence& sequence) const {
+  const EngineSetup& setup = setup_of(sequence);
+  return setup.policies.is_elastic() ? setup.policies.interval() : setup.options.kv.block_size;
+}
+
 int64_t Scheduler::last_length(const Sequence& sequence, const Request* request) const {
-  const int64_t context = setup_.longest;
+  const int64_t context = setup_of(sequence).longest;
   // What a host feeds, and a session, may go on from any length: only decision lengths have ways.
   if (request == nullptr || request->session != nullptr) return context;
   const int64_t made = sequence.length() - request->prompt_end;
@@ -53,7 +61,7 @@ int64_t Scheduler::last_length(const Sequence& sequence, const Request* request)
 int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
                               bool waiting_too) const {
   const int64_t at = sequence.computed() + cache_.reserved(sequence.tables());
-  const int64_t interval = cache_.interval();
+  const int64_t interval = interval_of(sequence);
   // Whoever waits at a decision length comes before others that stand at one.
   const bool waits = waiting_too && request != nullptr && request->waits_for_pages;
   const int64_t next = at % interval == 0 && waits ? at + interval : up_to_multiple(at, interval);
@@ -64,8 +72,12 @@ int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int
   // Until budgets have fallen there may be more than the limit says, for what is owed.
   int64_t pages = cache_.available_pages() + (waiting_too ? 0 : cache_.pages_beyond_limit());
   // No sum over all of them where even the most that each could be owed leaves enough.
-  const auto blocks = static_cast<int64_t>(
-      ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);  // one may be a copy
+  int64_t interval = 0;
+  for (RulesId rules = 0; rules < setup_.n_rules(); ++rules) {
+    interval = std::max<int64_t>(interval, setup_.of(rules).policies.interval());
+  }
+  const auto blocks = static_cast<int64_t>(ceil_div(interval, setup_.options.kv.block_size) +
+                                           1);  // one may be a copy
   const int64_t least =
       pages - static_cast<int64_t>(running_.size()) * blocks * cache_.block_pages();
   if (least >= enough) return least;
@@ -79,11 +91,11 @@ int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int
 
 int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
                                      int64_t pages) const {
-  const int64_t interval = cache_.interval();
+  const int64_t interval = interval_of(sequence);
   const int64_t at = sequence.computed();
   const int64_t room = room_in_context(sequence);
   // One whose budget may not fall runs to the end of the context.
-  const bool falls = may_fall(request) && at % interval == 0;
+  const bool falls = may_fall(sequence, request) && at % interval == 0;
   const int64_t last = std::min(last_length(sequence, request),
                                 falls || room == kUnlimited ? kUnlimited : at + room);
   const auto observed = [&](int64_t tokens) {
@@ -107,20 +119,21 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   return observed(std::min<int64_t>(n, first + (most - 1) * interval - at));
 }
 
-bool Scheduler::may_fall(const Request* request) const {
-  return setup_.options.kv.pressure == KvPressure::kTrim &&
+bool Scheduler::may_fall(const Sequence& sequence, const Request* request) const {
+  return setup_of(sequence).policies.is_elastic() &&
+         setup_.options.kv.pressure == KvPressure::kTrim &&
          (request == nullptr || !request->options.lossless);
 }
 
 int64_t Scheduler::pages_it_had(const Sequence& sequence) const {
   return sequence.peak_pages() > 0 ? sequence.peak_pages()
-                                   : pages_needed(setup_, sequence.reached());
+                                   : pages_needed(setup_of(sequence), sequence.reached());
 }
 
 std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {
   std::vector<Member> all;
-  const int64_t interval = cache_.interval();
   const auto add = [&](Sequence& sequence, Request* its) {
+    const int64_t interval = interval_of(sequence);
     const int32_t priority = its == nullptr ? 0 : its->options.priority;
     Member member{&sequence, its, std::exp2(std::clamp(priority, -kMostLevels, kMostLevels)),
                   {},        0,   kUnlimited,
@@ -136,7 +149,7 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
     // What it had is read again as it was, where there may be so many pages still.
     const bool comes_back = sequence.comes_back();
     const bool is_too_much = comes_back && pages_it_had(sequence) > setup_.pool.n_pages;
-    member.gives = may_fall(its) && (!comes_back || is_too_much);
+    member.gives = may_fall(sequence, its) && (!comes_back || is_too_much);
     if (comes_back) member.pages_before = sequence.peak_pages();
     if (is_too_much) member.budget = std::min<int64_t>(member.budget, sequence.last_budget());
     all.push_back(member);
@@ -154,18 +167,18 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
 
 int64_t Scheduler::budget_at(const Member& member, double level) const {
   const double asked = std::min(level * member.weight, static_cast<double>(member.budget));
-  return std::max<int64_t>(static_cast<int64_t>(asked), cache_.least_budget());
+  return std::max<int64_t>(static_cast<int64_t>(asked),
+                           cache_.least_budget(member.sequence->rules()));
 }
 
 std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int64_t pages) const {
-  const int64_t interval = cache_.interval();
   const int64_t block = setup_.options.kv.block_size;
-  const int64_t per_block = cache_.elastic_pages();
-  const auto pages_for = [&](int64_t positions) {
-    return (static_cast<int64_t>(ceil_div(positions, block)) + 1) * per_block;
-  };
   // Of pages that several list each needs its part alone.
   const auto pages_beside = [&](const Member& member, int64_t positions) {
+    const int64_t per_block = cache_.elastic_pages(member.sequence->rules());
+    const auto pages_for = [&](int64_t n) {
+      return (static_cast<int64_t>(ceil_div(n, block)) + 1) * per_block;
+    };
     if (member.held.pages == 0) return pages_for(positions);
     const double part = member.held.fair_pages / static_cast<double>(member.held.pages);
     const int64_t kept = std::min(positions, member.held.positions);
@@ -179,6 +192,7 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
       int64_t positions = member.demand;
       if (member.gives) {
         const int64_t budget = budget_at(member, level);
+        const int64_t interval = interval_of(*member.sequence);
         positions = std::min(positions, budget + std::max(interval, budget / 8));
       }
       const int64_t own = pages_beside(member, positions);
@@ -190,7 +204,12 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
   };
   double low = 0;
   if (!fits(low)) return std::nullopt;
-  double high = static_cast<double>(setup_.options.context) * std::exp2(kMostLevels);
+  double high = 0;
+  for (const Member& member : all) {
+    if (!member.gives) continue;
+    high = std::max(high, static_cast<double>(setup_of(*member.sequence).options.context));
+  }
+  high *= std::exp2(kMostLevels);
   while (high - low > 0.5 / (1 << kMostLevels)) {
     const double middle = (low + high) / 2;
     (fits(middle) ? low : high) = middle;
@@ -200,22 +219,23 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
 
 int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
   double pages = static_cast<double>(cache_.available_pages());
-  const auto blocks =
-      static_cast<int64_t>(ceil_div(cache_.interval(), setup_.options.kv.block_size) + 1);
   for (const Member& member : all) {
-    pages += member.held.fair_pages - static_cast<double>(blocks * cache_.growing_pages());
+    const auto interval = static_cast<uint64_t>(interval_of(*member.sequence));
+    const auto blocks = static_cast<int64_t>(ceil_div(interval, setup_.options.kv.block_size) + 1);
+    pages += member.held.fair_pages -
+             static_cast<double>(blocks * cache_.growing_pages(member.sequence->rules()));
   }
   return static_cast<int64_t>(pages);
 }
 
 bool Scheduler::has_share(Request& newcomer) const {
-  if (!cache_.is_elastic()) return false;
+  // Who gives nothing up has no floor to come down to: it comes when what it needs can be had.
+  if (!setup_of(newcomer.sequence).policies.is_elastic()) return false;
   const std::vector<Member> all = members(newcomer.sequence, &newcomer);
   return find_level(all, pages_shared_out(all)).has_value();
 }
 
 bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed) {
-  const int64_t interval = cache_.interval();
   const int64_t before = pages_unclaimed(asking, true);
   std::vector<Member> all = members(asking, request);
   std::vector<Member*> falling;
@@ -235,7 +255,7 @@ bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed
       const int64_t budget = budget_at(member, *level);
       if (!member.gives || member.held.positions <= budget) continue;
       const SequenceId id = member.sequence->tables();
-      if (cache_.length(id) % interval == 0 && cache_.reserved(id) == 0) {
+      if (cache_.length(id) % interval_of(*member.sequence) == 0 && cache_.reserved(id) == 0) {
         falling.push_back(&member);
         falls.push_back({id, static_cast<int32_t>(budget)});
       } else if (member.sequence != &asking) {
@@ -264,15 +284,16 @@ void Scheduler::let_fall(Sequence& sequence, Request* request, const Request* as
 }
 
 int64_t Scheduler::room_in_context(const Sequence& sequence) const {
-  if (setup_.longest == setup_.options.context) return kUnlimited;
-  return setup_.options.context - cache_.most_resident(sequence.tables());
+  const EngineSetup& setup = setup_of(sequence);
+  if (setup.longest == setup.options.context) return kUnlimited;
+  return setup.options.context - cache_.most_resident(sequence.tables());
 }
 
 bool Scheduler::stay_in_context(Sequence& sequence, Request* request) {
-  const int64_t interval = cache_.interval();
+  const int64_t interval = interval_of(sequence);
   if (room_in_context(sequence) >= interval || sequence.computed() % interval != 0) return false;
-  if (!may_fall(request) || sequence.comes_back()) return false;
-  const int32_t budget = cache_.most_budget();
+  if (!may_fall(sequence, request) || sequence.comes_back()) return false;
+  const int32_t budget = cache_.most_budget(sequence.rules());
   if (budget >= cache_.budget(sequence.tables())) return false;
   if (cache_.plan_fall(sequence.tables(), budget) == 0) return false;
   let_fall(sequence, request, request);
@@ -287,7 +308,7 @@ bool Scheduler::host_makes_room(const Sequence& sequence, const Request* request
 }
 
 int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
-  const int64_t interval = cache_.interval();
+  const int64_t interval = interval_of(sequence);
   const int64_t at = sequence.computed();
   const int64_t end = std::min(next_multiple(at, interval), last_length(sequence, request));
   const auto least = static_cast<int32_t>(std::clamp<int64_t>(end - at, 1, n));

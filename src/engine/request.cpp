@@ -62,14 +62,14 @@ bool Request::overdue() const {
   return options.deadline && std::chrono::steady_clock::now() >= *options.deadline;
 }
 
-Request::Request(RequestId first, int32_t answer, Session* continued,
+Request::Request(RequestId first, int32_t answer, Session* continued, RulesId rules,
                  std::span<const TokenId> prompt, const GenerateOptions& asked, const Model& model,
                  CacheManager& cache)
     : id(first + answer),
       first_answer(first),
       options(options_of(asked, answer)),
       session(continued),
-      own(continued == nullptr ? std::make_unique<Sequence>(cache) : nullptr),
+      own(continued == nullptr ? std::make_unique<Sequence>(cache, rules) : nullptr),
       sequence(continued == nullptr ? *own : continued->sequence),
       prompt_end(sequence.length() + static_cast<int64_t>(prompt.size())),
       text(model.data().tokenizer, options.stop),

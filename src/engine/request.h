@@ -17,7 +17,7 @@ namespace paddock {
 
 /// A sequence that outlives its requests. What the cache does not hold yet of it is pending.
 struct Session {
-  explicit Session(CacheManager& cache) : sequence(cache) {}
+  Session(CacheManager& cache, RulesId rules) : sequence(cache, rules) {}
   Sequence sequence;
   bool busy = false;         // a request is using it
   bool fed = false;          // feed() is under way: callbacks may look at it, not close it
@@ -30,8 +30,10 @@ using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
 struct Request {
   /// Its prompt continues the session's text, or begins one of its own. If it throws the session is
   /// as before. `answer`: which of GenerateOptions::n it is, the first one's number is `first`.
-  Request(RequestId first, int32_t answer, Session* session, std::span<const TokenId> prompt,
-          const GenerateOptions& options, const Model& model, CacheManager& cache);
+  /// `rules`: of a text of its own.
+  Request(RequestId first, int32_t answer, Session* session, RulesId rules,
+          std::span<const TokenId> prompt, const GenerateOptions& options, const Model& model,
+          CacheManager& cache);
 
   RequestId id;
   RequestId first_answer;  // to the same prompt

@@ -19,9 +19,10 @@ void Engine::Impl::check_tokens(std::span<const TokenId> tokens, const char* wha
   }
 }
 
-int64_t Engine::Impl::pages_for(const Session* session, int64_t positions) const {
-  return session == nullptr || !session->sequence.is_open() || setup.policies.is_elastic()
-             ? least_pages_needed(setup, positions)
+int64_t Engine::Impl::pages_for(const Session* session, RulesId rules, int64_t positions) const {
+  const EngineSetup& s = setup.of(rules);
+  return session == nullptr || !session->sequence.is_open() || s.policies.is_elastic()
+             ? least_pages_needed(s, positions)
              : cache->pages_to_reach(session->sequence.tables(), positions);
 }
 
@@ -30,29 +31,31 @@ uint64_t Engine::Impl::pool_limit() const {
   return free == 0 ? 0 : free + setup.reserved_bytes();
 }
 
-std::vector<Proposal> Engine::Impl::proposals(int64_t positions, int64_t least) const {
-  return propose(
-      model->data().config, setup,
+std::vector<Proposal> Engine::Impl::proposals(RulesId rules, int64_t positions,
+                                              int64_t least) const {
+  return propose_for(
+      model->data().config, setup, rules,
       {.positions = positions, .least = least, .max_bytes = pool_limit(), .running = true});
 }
 
-void Engine::Impl::check_prompt(const Session* session, int64_t total, int32_t max_tokens) const {
-  const int64_t context = setup.longest;
+void Engine::Impl::check_prompt(const Session* session, RulesId rules, int64_t total,
+                                int32_t max_tokens) const {
+  const int64_t context = setup.of(rules).longest;
   const int64_t wanted = total + std::max(0, max_tokens);
   if (total > context) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("the prompt ends at position {} but the context admits {} positions",
                             total, context),
-                proposals(wanted, total + 1));
+                proposals(rules, wanted, total + 1));
   }
-  const int64_t prompt_pages = pages_for(session, total);
+  const int64_t prompt_pages = pages_for(session, rules, total);
   if (prompt_pages > setup.pool.n_pages) {
     throw Error(ErrorCode::kOutOfMemory,
                 fmt::format("the prompt needs {} pages ({} bytes) of KV cache but the pool has {} "
                             "({} bytes)",
                             prompt_pages, prompt_pages * setup.pool.geometry.page_bytes(),
                             setup.pool.n_pages, setup.options.kv.budget_bytes),
-                proposals(std::min(wanted, context), total));
+                proposals(rules, std::min(wanted, context), total));
   }
 }
 
@@ -62,7 +65,8 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   const bool is_pending = session != nullptr && session->sequence.reached() < before;
   if (!prompt.empty() || !is_pending) check_tokens(prompt, "prompt");
   const int64_t total = before + static_cast<int64_t>(prompt.size());
-  check_prompt(session, total, options.max_tokens);
+  const RulesId rules = rules_for(session, options.kv_policy);
+  check_prompt(session, rules, total, options.max_tokens);
   check_options(options, model->info().vocab_size);
   if (options.n > 1 && session != nullptr) {
     fail(ErrorCode::kInvalidArgument,
@@ -72,8 +76,8 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
   scheduler->make_room(options.n);
   std::vector<std::unique_ptr<Request>> answers(static_cast<size_t>(options.n));
   for (int32_t i = 0; i < options.n; ++i) {
-    answers[static_cast<size_t>(i)] =
-        std::make_unique<Request>(next_request_, i, session, prompt, options, *model, *cache);
+    answers[static_cast<size_t>(i)] = std::make_unique<Request>(next_request_, i, session, rules,
+                                                                prompt, options, *model, *cache);
   }
   if (session != nullptr) {
     session->busy = true;
@@ -104,7 +108,8 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string_vie
     const int64_t now = request.sequence.length();
     const auto made = static_cast<int64_t>(request.result.tokens.size());
     try {
-      request.result.proposals = proposals(now - made + request.options.max_tokens, now + 1);
+      request.result.proposals =
+          proposals(request.sequence.rules(), now - made + request.options.max_tokens, now + 1);
     } catch (...) {  // no memory, or a rule of the host's own that throws when it is tried
       // It ends all the same, without advice.
     }

@@ -141,8 +141,8 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
   for (size_t i = 0; i < requests_.size(); ++i) {
     const Request& request = *requests_[i];
     if (!request.running || request.finished) continue;
-    left -=
-        reader.serves(request) ? pages_beside() : pages_due(request.sequence) - pages_followed(i);
+    left -= reader.serves(request) ? pages_beside(request.sequence)
+                                   : pages_due(request.sequence) - pages_followed(i);
     reader.note(request);
   }
   reader = {};
@@ -162,7 +162,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
     }
     const auto place = static_cast<size_t>(at - requests_.begin());
     const int64_t pages = reader.serves(request)
-                              ? pages_beside()
+                              ? pages_beside(sequence)
                               : pages_due(sequence) + pages_apart(sequence) - pages_followed(place);
     if (any && pages > left && (blocked > 0 || !has_share(request))) {
       if (request.times_passed >= kMaxPassed) return;
@@ -195,21 +195,22 @@ void Scheduler::start(Request& request, ScheduledBatch& batch) {
 
 int64_t Scheduler::pages_due(const Sequence& sequence) const {
   // A block more, or up to the next decision length.
-  const int64_t block = setup_.options.kv.block_size;
-  const int64_t interval = cache_.is_elastic() ? cache_.interval() : 0;
+  const EngineSetup& setup = setup_of(sequence);
+  const int64_t block = setup.options.kv.block_size;
+  const int64_t interval = setup.policies.interval();
   const int64_t ahead =
       interval == 0 ? block : std::max(block, interval - sequence.length() % interval);
-  const int64_t positions = std::min<int64_t>(setup_.options.context, sequence.length() + ahead);
+  const int64_t positions = std::min<int64_t>(setup.options.context, sequence.length() + ahead);
   if (!sequence.is_open()) {
-    const int64_t all = pages_needed(setup_, positions);
+    const int64_t all = pages_needed(setup, positions);
     return sequence.peak_pages() > 0 ? std::min(all, sequence.peak_pages()) : all;
   }
   return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
 }
 
 int64_t Scheduler::pages_followed(size_t at) const {
-  if (!cache_.shares_blocks()) return 0;
   const Sequence& sequence = requests_[at]->sequence;
+  if (!cache_.keeps_blocks(sequence.rules())) return 0;
   const int64_t block = setup_.options.kv.block_size;
   const int64_t known = sequence.computed() / block;
   const int64_t full = (sequence.length() - 1) / block;  // the last token runs in any case
@@ -222,15 +223,19 @@ int64_t Scheduler::pages_followed(size_t at) const {
   };
   for (size_t i = 0; i < at && most < full; ++i) {
     const Request& other = *requests_[i];
-    if (other.running && !other.finished && cache_.shares_blocks(other.sequence.tables())) {
+    if (other.running && !other.finished &&
+        cache_.shares_blocks(other.sequence.tables(), sequence.rules())) {
       look_at(other.sequence.tokens);
     }
   }
-  pins_.for_each([&](SequenceId, std::span<const TokenId> text) { look_at(text); });
+  pins_.for_each([&](SequenceId pin, std::span<const TokenId> text) {
+    if (cache_.shares_blocks(pin, sequence.rules())) look_at(text);
+  });
   // What windows see of them is bounded anyway.
   int64_t layers = 0;
-  for (int32_t layer = 0; layer < setup_.policies.size(); ++layer) {
-    layers += setup_.policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
+  const PolicyMap& policies = setup_of(sequence).policies;
+  for (int32_t layer = 0; layer < policies.size(); ++layer) {
+    layers += policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
   }
   return (most - known) * layers;
 }
@@ -284,8 +289,8 @@ void Scheduler::share_tokens() {
   const int64_t room = max_step_tokens(setup_.options) - n_decoding;
   // While others decode, work is counted, so that their next tokens do not wait for long.
   const bool mixed = n_decoding > 0;
-  const auto cost = [&](int64_t first, int64_t n) {
-    return mixed ? work(first, n) : static_cast<double>(n);
+  const auto cost = [&](const Sequence& sequence, int64_t n) {
+    return mixed ? work(sequence, sequence.computed(), n) : static_cast<double>(n);
   };
   const auto most =
       static_cast<double>(mixed ? std::min<int64_t>(room, setup_.options.mixed_prefill) : room);
@@ -298,8 +303,9 @@ void Scheduler::share_tokens() {
     for (size_t i = 0; i < running_.size(); ++i) {
       if (shares_[i] != 0) continue;
       const Sequence& sequence = running_[i]->sequence;
-      const int64_t rest = std::min<int64_t>(sequence.length() - sequence.computed(), setup_.chunk);
-      const double all = cost(sequence.computed(), rest);
+      const int64_t rest =
+          std::min<int64_t>(sequence.length() - sequence.computed(), setup_of(sequence).chunk);
+      const double all = cost(sequence, rest);
       if (all > share) continue;
       shares_[i] = rest;
       budget -= all;
@@ -310,7 +316,7 @@ void Scheduler::share_tokens() {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (shares_[i] != 0) continue;
     const double share = budget / static_cast<double>(unsettled);
-    shares_[i] = mixed ? affordable(running_[i]->sequence.computed(), setup_.chunk, share)
+    shares_[i] = mixed ? affordable(running_[i]->sequence, share)
                        : std::max<int64_t>(1, static_cast<int64_t>(share));
   }
   if (mixed) take_turns(most);
@@ -322,15 +328,16 @@ void Scheduler::take_turns(double budget) {
   for (size_t k = 0; k < n; ++k) {
     const size_t i = (static_cast<size_t>(step_) + k) % n;
     if (running_[i]->decoding() || shares_[i] == kFollows) continue;
-    budget -= work(running_[i]->sequence.computed(), shares_[i]);
+    const Sequence& sequence = running_[i]->sequence;
+    budget -= work(sequence, sequence.computed(), shares_[i]);
     if (any && budget < -kRounding) shares_[i] = 0;
     any = true;
   }
 }
 
 bool Scheduler::follows(size_t i) const {
-  if (!cache_.shares_blocks()) return false;
   const Sequence& sequence = running_[i]->sequence;
+  if (!cache_.keeps_blocks(sequence.rules())) return false;
   const int64_t computed = sequence.computed();
   const int64_t block = setup_.options.kv.block_size;
   const int64_t end = (computed / block + 1) * block;
@@ -339,25 +346,29 @@ bool Scheduler::follows(size_t i) const {
       running_.begin(), running_.begin() + static_cast<int64_t>(i), [&](const Request* other) {
         const std::vector<TokenId>& its = other->sequence.tokens;
         const int64_t its_computed = other->sequence.computed();
-        return other->awaits == nullptr && cache_.shares_blocks(other->sequence.tables()) &&
+        return other->awaits == nullptr &&
+               cache_.shares_blocks(other->sequence.tables(), sequence.rules()) &&
                its_computed >= computed && its_computed < end && other->sequence.length() >= end &&
                std::equal(its.begin(), its.begin() + end, sequence.tokens.begin());
       });
 }
 
-double Scheduler::work(int64_t first, int64_t n) const {
+double Scheduler::work(const Sequence& sequence, int64_t first, int64_t n) const {
+  const PolicyMap& policies = setup_of(sequence).policies;
   const double middle = static_cast<double>(first) + static_cast<double>(n) / 2;
   double seen = 0;
-  for (int32_t layer = 0; layer < setup_.policies.size(); ++layer) {
-    const auto max = static_cast<double>(setup_.policies.layer(layer).max_resident(1));
+  for (int32_t layer = 0; layer < policies.size(); ++layer) {
+    const auto max = static_cast<double>(policies.layer(layer).max_resident(1));
     seen += std::min(middle, max);
   }
-  seen /= setup_.policies.size();
+  seen /= policies.size();
   return static_cast<double>(n) * (1 + seen / setup_.positions_per_token);
 }
 
-int64_t Scheduler::affordable(int64_t first, int64_t n, double budget) const {
-  return largest(1, n, [&](int64_t tokens) { return work(first, tokens) <= budget; });
+int64_t Scheduler::affordable(const Sequence& sequence, double budget) const {
+  return largest(1, setup_of(sequence).chunk, [&](int64_t tokens) {
+    return work(sequence, sequence.computed(), tokens) <= budget;
+  });
 }
 
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {

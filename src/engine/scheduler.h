@@ -91,6 +91,10 @@ class Scheduler {
   int64_t sessions_parked() const { return sessions_parked_; }
 
  private:
+  /// The setup, as it is for the rules that the sequence goes by.
+  const EngineSetup& setup_of(const Sequence& sequence) const {
+    return setup_.of(sequence.rules());
+  }
   // ---- who is let in
   void admit_waiting(ScheduledBatch& batch);
   /// Takes a request in that is given its place.
@@ -99,7 +103,7 @@ class Scheduler {
   int64_t pages_due(const Sequence& sequence) const;
   /// Pages that an answer needs which gets its prompt from another one: a block that is a copy of
   /// the prompt's last one, and the next.
-  int64_t pages_beside() const;
+  int64_t pages_beside(const Sequence& sequence) const;
   /// Of pages_due() of requests_[at], those it need not have for itself: blocks that a request
   /// before it has computed, or is going to compute, and that it will list.
   int64_t pages_followed(size_t at) const;
@@ -122,11 +126,12 @@ class Scheduler {
   /// Whether one that comes before running_[i] computes the very block that it needs next: then it
   /// waits for that, and lists it.
   bool follows(size_t i) const;
-  /// What the tokens [first, first + n) of a prompt cost: each 1, and the positions that it sees, on
-  /// average over the layers, over EngineSetup::positions_per_token.
-  double work(int64_t first, int64_t n) const;
-  /// Most of `n` tokens from `first` on that cost no more than `budget`; at least 1.
-  int64_t affordable(int64_t first, int64_t n, double budget) const;
+  /// What the tokens [first, first + n) of a prompt cost: each 1, and the positions that it sees,
+  /// on average over the layers, over EngineSetup::positions_per_token.
+  double work(const Sequence& sequence, int64_t first, int64_t n) const;
+  /// Most of a chunk's tokens, from the first that is not computed on, that cost no more than
+  /// `budget`; at least 1.
+  int64_t affordable(const Sequence& sequence, double budget) const;
   void place(Request& request, int64_t n, ScheduledBatch& batch);
 
   // ---- when pages run short (giving_way.cpp)
@@ -156,13 +161,16 @@ class Scheduler {
   /// they are short budgets fall, then sequences are parked. Returns for how many tokens; 0: it
   /// waits for others to come to their decision lengths.
   int32_t relieve(Sequence& sequence, int32_t n, Request* request);
-  /// Whether its sequence's budget may fall at all. Null: the host's own.
-  bool may_fall(const Request* request) const;
+  /// Whether the sequence's budget may fall at all. `request`: null for the host's own.
+  bool may_fall(const Sequence& sequence, const Request* request) const;
+  /// Lengths at which it asks for pages, up to the next one: where its budget may fall. One that
+  /// has none asks by the block.
+  int64_t interval_of(const Sequence& sequence) const;
   /// Does what was planned last, for `asking`; the result of the sequence's own request tells of
   /// it.
   void let_fall(Sequence& sequence, Request* request, const Request* asking);
-  /// How many positions more it may have before some elastic layer would hold more than the context;
-  /// kUnlimited where the context bounds its length.
+  /// How many positions more it may have before some elastic layer would hold more than the
+  /// context; kUnlimited where the context bounds its length.
   int64_t room_in_context(const Sequence& sequence) const;
   /// Its budget falls where the context leaves no room for an interval. True if there is some now.
   bool stay_in_context(Sequence& sequence, Request* request);

@@ -9,7 +9,7 @@ constexpr int64_t kReservedBytes = 1 << 20;
 }  // namespace
 
 void Sequence::open() {
-  tables_ = cache_.open(&log_);
+  tables_ = cache_.open(&log_, rules_);
   n_told_ = 0;
 }
 
@@ -55,12 +55,12 @@ void Sequence::fork(const Sequence& other) {
 void Sequence::make_room(int64_t length) {
   tokens.reserve(static_cast<size_t>(length));
   const int64_t entries =
-      std::min(cache_.max_logged(length), kReservedBytes / int64_t{sizeof(DecisionEntry)});
+      std::min(cache_.max_logged(rules_, length), kReservedBytes / int64_t{sizeof(DecisionEntry)});
   log_.make_room(std::max<int64_t>(0, entries - log_.n_entries()));
 }
 
 void Sequence::set_prompt(int64_t end) {
-  if (end > reached() && cache_.heeds_prompts()) prompt_ends_.push_back({reached(), end});
+  if (end > reached() && cache_.heeds_prompts(rules_)) prompt_ends_.push_back({reached(), end});
 }
 
 int64_t Sequence::max_next() {

@@ -21,13 +21,15 @@ namespace paddock {
 /// decide, so it comes back as it was, whatever rules would answer now.
 class Sequence {
  public:
-  explicit Sequence(CacheManager& cache) : cache_(cache) {}
+  /// `rules`: of the cache's, those that it goes by, parked or not.
+  explicit Sequence(CacheManager& cache, RulesId rules = 0) : cache_(cache), rules_(rules) {}
   ~Sequence() {
     if (tables_) cache_.close(*tables_, tokens);
   }
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
+  RulesId rules() const { return rules_; }
   /// Takes its place in the cache; without one it waits, or is parked. Error kInvalidArgument if
   /// all are taken.
   void open();
@@ -36,7 +38,8 @@ class Sequence {
   SequenceId tables() const { return *tables_; }
   /// Gives its pages up. It is open, and no step is under way.
   void park();
-  /// Takes over the text of another one, as if it had been parked where that is. It is new.
+  /// Takes over the text of another one, as if it had been parked where that is. It is new, and
+  /// goes by the same rules, here and with fork().
   void copy(const Sequence& other);
 
   /// Begins with what the cache holds of another one, whose text is the beginning of this one's;
@@ -89,6 +92,7 @@ class Sequence {
   };
 
   CacheManager& cache_;
+  RulesId rules_;
   std::optional<SequenceId> tables_;
   int64_t reached_ = 0;  // when it was parked
   int64_t trims_ = 0;    // likewise

@@ -46,9 +46,10 @@ void Engine::Impl::check_place() const {
        setup.options.max_sequences);
 }
 
-SessionId Engine::Impl::open_session() {
+SessionId Engine::Impl::open_session(const SessionOptions& options) {
+  const RulesId rules = rules_named(options.kv_policy);
   check_place();
-  auto session = std::make_unique<Session>(*cache);
+  auto session = std::make_unique<Session>(*cache, rules);
   session->sequence.open();
   sessions.emplace(next_session_, std::move(session));
   return next_session_++;
@@ -61,7 +62,7 @@ SessionId Engine::Impl::fork_session(SessionId id) {
          id);
   }
   check_place();
-  auto fork = std::make_unique<Session>(*cache);
+  auto fork = std::make_unique<Session>(*cache, from.sequence.rules());
   fork->sequence.copy(from.sequence);
   if (from.sequence.is_open() && from.sequence.computed() == from.sequence.reached()) {
     fork->sequence.open();
@@ -84,7 +85,7 @@ void Engine::Impl::close_session(SessionId id) {
 
 Pin Engine::Impl::pin(std::span<const TokenId> tokens, const PinOptions& options) {
   check_tokens(tokens, "text");
-  const Pin pin = pins->add(tokens, options, scheduler->step());
+  const Pin pin = pins->add(tokens, options, scheduler->step(), rules_named(options.kv_policy));
   note_requests();
   return pin;
 }
@@ -163,8 +164,9 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
          sequence.length(), length);
   }
   const auto keeps_all = [&] {
-    for (int32_t layer = 0; layer < setup.policies.size(); ++layer) {
-      const LayerRule& rule = setup.policies.layer(layer);
+    const PolicyMap& policies = setup.of(sequence.rules()).policies;
+    for (int32_t layer = 0; layer < policies.size(); ++layer) {
+      const LayerRule& rule = policies.layer(layer);
       if (rule.trims() || rule.bounded()) return false;
     }
     return true;
@@ -232,11 +234,12 @@ void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
 void Engine::Impl::check_context(const Sequence& sequence, size_t more) const {
   const int64_t start = sequence.reached();
   const int64_t end = sequence.length() + static_cast<int64_t>(more);
-  if (end <= setup.longest) return;
+  const int64_t longest = setup.of(sequence.rules()).longest;
+  if (end <= longest) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("{} tokens after position {} exceed the context of {} positions",
-                          end - start, start, setup.longest),
-              proposals(end, end));
+                          end - start, start, longest),
+              proposals(sequence.rules(), end, end));
 }
 
 void Engine::Impl::feed_sequence(
@@ -251,7 +254,7 @@ void Engine::Impl::feed_sequence(
       throw Error(
           ErrorCode::kOutOfMemory,
           fmt::format("the KV pool of {} pages is full at position {}", setup.pool.n_pages, first),
-          proposals(end, end));
+          proposals(sequence.rules(), end, end));
     }
     const BatchPart part{
         .sequence = &sequence, .n_tokens = n, .wants_logits = wants_logits && first + n == end};

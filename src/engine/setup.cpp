@@ -118,7 +118,33 @@ int64_t min_pages(const EngineSetup& s) {
   });
 }
 
-void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) {
+void EngineSetup::set_pages(int64_t n) {
+  for_each([n](EngineSetup& s) {
+    s.pool.n_pages = n;
+    s.options.kv.budget_bytes = static_cast<uint64_t>(n) * s.pool.geometry.page_bytes();
+  });
+}
+
+RulesId most_needing(const EngineSetup& setup) {
+  RulesId most = 0;
+  for (RulesId rules = 1; rules < setup.n_rules(); ++rules) {
+    if (min_pages(setup.of(rules)) > min_pages(setup.of(most))) most = rules;
+  }
+  return most;
+}
+
+std::vector<SequenceRules> sequence_rules(const EngineSetup& setup) {
+  std::vector<SequenceRules> all;
+  for (RulesId rules = 0; rules < setup.n_rules(); ++rules) {
+    const EngineSetup& s = setup.of(rules);
+    all.push_back({s.policies, s.longest, s.options.context});
+  }
+  return all;
+}
+
+void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted) {
+  const RulesId rules = most_needing(setup);
+  const EngineSetup& s = setup.of(rules);
   const int64_t least = min_pages(s);
   if (s.pool.n_pages >= least) return;
   wanted.least = std::max<int64_t>(wanted.positions, 1);
@@ -131,7 +157,7 @@ void check_pool(const LlamaConfig& config, const EngineSetup& s, Wanted wanted) 
                   "{} pages ({} bytes, prefill chunks of {} tokens included)",
                   s.options.kv.budget_bytes, s.pool.n_pages, s.options.kv.policy, least,
                   least * page_bytes, s.chunk),
-      propose(config, s, wanted));
+      propose_for(config, setup, rules, wanted));
 }
 
 EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, PolicyMap policies) {
@@ -190,6 +216,36 @@ PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup,
   }
 }
 
+namespace {
+
+/// Lays out what requests and sessions may have in place of the engine's own rules.
+void outline_others(const LlamaConfig& config, EngineSetup& setup) {
+  const std::vector<std::string>& specs = setup.asked.kv.other_policies;
+  int64_t pages = setup.pool.n_pages, reserved = setup.reserved_pages;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    EngineSetup other;
+    other.asked = setup.asked;
+    other.asked.kv.policy = specs[i];
+    other.asked.kv.custom_policy = nullptr;
+    other.asked.kv.other_policies.clear();
+    try {
+      PolicyMap policies = parse_policies(config, other, {});
+      setup.others.push_back(lay_out(config, other.asked, std::move(policies)));
+    } catch (const Error& e) {
+      throw Error(e.code(), fmt::format("kv.other_policies[{}]: {}", i, e.problem()),
+                  as_others({e.proposals().begin(), e.proposals().end()}, specs, i));
+    }
+    pages = std::max(pages, setup.others.back().pool.n_pages);
+    reserved = std::max(reserved, setup.others.back().reserved_pages);
+  }
+  setup.for_each([&](EngineSetup& s) {
+    s.pool.n_pages = pages;
+    s.reserved_pages = reserved;
+  });
+}
+
+}  // namespace
+
 EngineSetup outline(const Model& model, const EngineOptions& options) {
   const LlamaConfig& config = model.data().config;
   EngineOptions o = options;
@@ -239,7 +295,9 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
   asked.asked = o;
   PolicyMap policies = parse_policies(config, asked, {});
   if (o.kv.custom_policy != nullptr) o.kv.policy = policies.layer(0).name;
-  return lay_out(config, o, std::move(policies));
+  EngineSetup setup = lay_out(config, o, std::move(policies));
+  outline_others(config, setup);
+  return setup;
 }
 
 EngineSetup resolve(const Model& model, const EngineOptions& options) {
@@ -247,24 +305,30 @@ EngineSetup resolve(const Model& model, const EngineOptions& options) {
   EngineSetup setup = outline(model, options);
   const EngineOptions& o = setup.asked;
   const int64_t page_bytes = setup.pool.geometry.page_bytes();
-  if (setup.pool.n_pages > kMaxPages) {
-    const int64_t pages = pages_needed(setup, setup.options.context);
+  for (RulesId rules = 0; rules < setup.n_rules() && setup.pool.n_pages > kMaxPages; ++rules) {
+    const EngineSetup& s = setup.of(rules);
+    const int64_t pages = pages_needed(s, s.options.context);
+    if (std::min(pages, kMaxPages) * o.max_sequences <= kMaxPages) continue;
     throw Error(
         ErrorCode::kOutOfMemory,
         fmt::format(
-            "a context of {} positions needs {} pages of {} bytes{}", setup.options.context, pages,
+            "a context of {} positions needs {} pages of {} bytes{}", s.options.context, pages,
             page_bytes,
             o.max_sequences > 1 ? fmt::format(", for each of {} sequences", o.max_sequences) : ""),
-        propose(config, setup, {.max_bytes = available_memory() / 2}));
+        propose_for(config, setup, rules, {.max_bytes = available_memory() / 2}));
   }
   if (o.kv.budget_share == 0) check_pool(config, setup, {});
-  if (o.context > 0 && reaches_beyond(setup.policies, setup.options, config.context_length)) {
+  bool is_far = false;
+  setup.for_each([&](const EngineSetup& s) {
+    is_far |= reaches_beyond(s.policies, s.options, config.context_length);
+  });
+  if (o.context > 0 && is_far) {
     log(LogLevel::kWarning,
         "the context of {} positions is longer than the {} that the model was trained for; beyond "
         "those its answers degrade",
         o.context, config.context_length);
   }
-  setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;
+  setup.set_pages(setup.pool.n_pages);
   return setup;
 }
 

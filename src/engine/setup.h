@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 #include "backend/backend.h"
+#include "kv/cache_manager.h"
 #include "kv/policy_map.h"
 #include "model/model_data.h"
 #include "paddock/engine.h"
@@ -31,6 +33,23 @@ struct EngineSetup {
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
   /// Positions that a token sees at the price of all else that is computed for it.
   double positions_per_token = 0;
+  /// What it would be with each of KvOptions::other_policies as the policy; none of these has
+  /// others. The pool is one for all, and large enough for each.
+  std::vector<EngineSetup> others{};
+
+  /// For sequences that go by these rules.
+  const EngineSetup& of(RulesId rules) const {
+    return rules == 0 ? *this : others[static_cast<size_t>(rules) - 1];
+  }
+  RulesId n_rules() const { return static_cast<RulesId>(others.size()) + 1; }
+  /// Calls fn(setup) for each.
+  template <typename Fn>
+  void for_each(const Fn& fn) {
+    fn(*this);
+    for (EngineSetup& other : others) fn(other);
+  }
+  /// A pool of so many pages, with the bytes that they are.
+  void set_pages(int64_t n);
 };
 
 inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
@@ -51,8 +70,12 @@ int64_t pages_needed(const EngineSetup& setup, int64_t positions);
 int64_t least_pages_needed(const EngineSetup& setup, int64_t positions);
 /// Pages without which the rules cannot work at all.
 int64_t min_pages(const EngineSetup& setup);
-/// Error kOutOfMemory if the pool has fewer, with what works.
+/// Those that need most without which they cannot work.
+RulesId most_needing(const EngineSetup& setup);
+/// Error kOutOfMemory if the pool has fewer than some rules need, with what works.
 void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
+/// All rules that sequences may go by.
+std::vector<SequenceRules> sequence_rules(const EngineSetup& setup);
 
 /// Rows of logits computed at a time when every position's are wanted.
 inline constexpr int32_t kLogitTile = 32;

@@ -181,7 +181,7 @@ void Engine::Impl::take_token(Request& request, TokenId id, std::span<const floa
     reason = FinishReason::kStop;
   } else if (static_cast<int64_t>(result.tokens.size()) >= request.options.max_tokens) {
     reason = FinishReason::kLength;
-  } else if (request.sequence.length() >= setup.longest) {
+  } else if (request.sequence.length() >= setup.of(request.sequence.rules()).longest) {
     reason = FinishReason::kContext;
   }
   if (reason) request.text.finish();

@@ -25,33 +25,23 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
   key_norms_.resize(n_layers_);
   layers_.resize(n_layers_);
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
-    const LayerRule& rule = cache.rule(layer);
+    const PolicyNeeds needs = cache.needs(layer);
     layer_group_.push_back(group_of(layer));
     destinations_[layer].reserve(max_tokens);
     views_[layer].reserve(n_sequences);
-    measures_ |= rule.needs.attention || rule.needs.key_norms;
-    if (rule.needs.key_norms) key_norms_[layer].resize(max_tokens);
-    if (!rule.needs.attention) continue;
-    const int64_t entries = CacheManager::max_entries(rule, config);
-    uses_[layer].resize(n_sequences * entries);
-    max_measured_entries_ = std::max(max_measured_entries_, entries);
+    measures_ |= needs.attention || needs.key_norms;
+    if (needs.key_norms) key_norms_[layer].resize(max_tokens);
+    int64_t measured = 0;
+    for (RulesId rules = 0; rules < cache.n_rules(); ++rules) {
+      if (!cache.policies(rules).layer(layer).needs.attention) continue;
+      measured = std::max(measured, cache.max_entries(rules, layer));
+    }
+    uses_[layer].resize(n_sequences * measured);
+    max_measured_entries_ = std::max(max_measured_entries_, measured);
   }
   int64_t rows = 0;
   for (RotationGroup& group : groups_) {
-    const LayerRule& rule = cache.rule(group.layer);
-    int64_t own = 0;
-    if (rule.is_elastic && rule.moves_queries()) {
-      // A table has one rotation until its budget falls, and steps of it are then so small that it
-      // has no more rows than it may have entries.
-      own = max_tokens + CacheManager::max_entries(rule, config) * config.max_sequences;
-    } else if (rule.moves_queries()) {
-      // Steps end where the rule decides, so a sequence brings few tokens at once.
-      const int64_t max = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
-      own = CacheManager::max_entries(rule, config) *
-            std::min<int64_t>(max_tokens, max * config.max_sequences);
-    } else {
-      own = static_cast<int64_t>(rule.rotations.size()) * max_tokens;
-    }
+    const int64_t own = most_rows(group.layer, max_tokens);
     group.rows.reserve(own);
     group.offsets.reserve(n_sequences);
     rows += own;
@@ -63,23 +53,58 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
   angle_table_.resize(std::bit_ceil(2 * static_cast<size_t>(max_angle_rows_)));
 }
 
-int32_t StepPlanner::group_of(int32_t layer) {
-  const LayerRule& rule = cache_.rule(layer);
-  for (size_t i = 0; i < groups_.size() && !rule.moves_queries(); ++i) {
-    const LayerRule& other = cache_.rule(groups_[i].layer);
-    if (!other.moves_queries() && equal(other.rotations, rule.rotations)) {
-      return static_cast<int32_t>(i);
+// A step may bring tokens of sequences under all rules: rows that come by the sequence add up, of
+// those that come by the token each token has at most the most.
+int64_t StepPlanner::most_rows(int32_t layer, int32_t max_tokens) const {
+  const CacheConfig& config = cache_.config();
+  int64_t by_sequence = 0, per_token = 0;
+  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
+    const LayerRule& rule = cache_.policies(rules).layer(layer);
+    const int64_t entries = cache_.max_entries(rules, layer);
+    if (rule.is_elastic && rule.moves_queries()) {
+      // A table has one rotation until its budget falls, and steps of it are then so small that it
+      // has no more rows than it may have entries.
+      by_sequence += entries * config.max_sequences;
+      per_token = std::max<int64_t>(per_token, 1);
+    } else if (rule.moves_queries()) {
+      // Steps end where the rule decides, so a sequence brings few tokens at once.
+      const int64_t max = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
+      by_sequence += entries * std::min<int64_t>(max_tokens, max * config.max_sequences);
+    } else {
+      per_token = std::max(per_token, static_cast<int64_t>(rule.rotations.size()));
     }
+  }
+  return by_sequence + per_token * max_tokens;
+}
+
+bool StepPlanner::turn_alike(int32_t layer, int32_t other) const {
+  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
+    const LayerRule& a = cache_.policies(rules).layer(layer);
+    const LayerRule& b = cache_.policies(rules).layer(other);
+    if (a.moves_queries() || b.moves_queries() || !equal(a.rotations, b.rotations)) return false;
+  }
+  return true;
+}
+
+int32_t StepPlanner::group_of(int32_t layer) {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (turn_alike(layer, groups_[i].layer)) return static_cast<int32_t>(i);
   }
   groups_.push_back({layer, {}, {}});
   return static_cast<int32_t>(groups_.size()) - 1;
 }
 
+int64_t StepPlanner::max_entries_of(int32_t layer) const {
+  int64_t most = 0;
+  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
+    most = std::max(most, cache_.max_entries(rules, layer));
+  }
+  return most;
+}
+
 std::vector<int64_t> StepPlanner::max_entries() const {
   std::vector<int64_t> entries(n_layers_);
-  for (int32_t layer = 0; layer < n_layers_; ++layer) {
-    entries[layer] = CacheManager::max_entries(cache_.rule(layer), cache_.config());
-  }
+  for (int32_t layer = 0; layer < n_layers_; ++layer) entries[layer] = max_entries_of(layer);
   return entries;
 }
 
@@ -108,25 +133,25 @@ const StepPlan& StepPlanner::build() {
 
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
     const RotationGroup& group = groups_[layer_group_[layer]];
-    const LayerRule& rule = cache_.rule(layer);
     std::vector<SequenceView>& views = views_[layer];
     std::vector<KvDestination>& destinations = destinations_[layer];
     views.clear();
     destinations.resize(tokens_.size());
-    BlockUse* uses = rule.needs.attention ? uses_[layer].data() : nullptr;
+    BlockUse* uses = uses_[layer].data();
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Part& part = parts_[i];
+      const LayerRule& rule = cache_.rule(part.sequence, layer);
       cache_.destinations(part.sequence, layer,
                           std::span(destinations).subspan(part.first_token, part.n_tokens));
       const std::span<const BlockEntry> entries = cache_.table(part.sequence, layer);
       const auto n_rotations = static_cast<int32_t>(cache_.rotations(part.sequence, layer).size());
       views.push_back({part.sequence, part.first_token, part.n_tokens, part.first_position, entries,
                        &cache_.changes(part.sequence, layer), group.rows.data() + group.offsets[i],
-                       n_rotations, rule.visibility, uses});
-      if (uses != nullptr) uses += entries.size();
+                       n_rotations, rule.visibility, rule.needs.attention ? uses : nullptr});
+      if (rule.needs.attention) uses += entries.size();
     }
-    layers_[layer] = {destinations, views,
-                      rule.needs.key_norms ? key_norms_[layer].data() : nullptr,
+    std::vector<int64_t>& norms = key_norms_[layer];
+    layers_[layer] = {destinations, views, norms.empty() ? nullptr : norms.data(),
                       layer_group_[layer]};
   }
   plan_ = {tokens_, angle_positions_, layers_};
@@ -163,10 +188,10 @@ int32_t StepPlanner::angle_row(int32_t position, int32_t token) {
 
 void StepPlanner::report(CacheManager& cache) const {
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
-    const PolicyNeeds needs = cache.rule(layer).needs;
-    if (!needs.attention && !needs.key_norms) continue;
     for (size_t i = 0; i < parts_.size(); ++i) {
       const Part& part = parts_[i];
+      const PolicyNeeds needs = cache.needs(part.sequence, layer);
+      if (!needs.attention && !needs.key_norms) continue;
       const SequenceView& view = views_[layer][i];
       std::span<const BlockUse> uses;
       std::span<const int64_t> norms;

@@ -39,8 +39,8 @@ class StepPlanner {
     int32_t n_tokens;
     int32_t first_position;
   };
-  /// Layers whose tables use equal rotations share their angle rows; a layer whose rule moves
-  /// queries by what each table lost has a group of its own.
+  /// Layers whose tables use equal rotations, whatever rules a sequence goes by, share their angle
+  /// rows; a layer where some rule moves queries by what each table lost has a group of its own.
   struct RotationGroup {
     int32_t layer;                 // one that belongs to it
     std::vector<int32_t> rows;     // per part: [n_rotations, n_tokens of the part]
@@ -53,6 +53,10 @@ class StepPlanner {
   };
 
   int32_t group_of(int32_t layer);
+  bool turn_alike(int32_t layer, int32_t other) const;
+  /// Most rows of a layer's group in one step.
+  int64_t most_rows(int32_t layer, int32_t max_tokens) const;
+  int64_t max_entries_of(int32_t layer) const;
   void add_angle_rows(RotationGroup& group);
   int32_t angle_row(int32_t position, int32_t token);
 

@@ -19,8 +19,28 @@
 
 namespace paddock {
 
+/// Rules that sequences may go by, and what follows from them.
+struct RuleSet : SequenceRules {
+  explicit RuleSet(SequenceRules rules) : SequenceRules(std::move(rules)) {}
+  const LayerRule& layer(int32_t layer) const { return policies.layer(layer); }
+  int64_t interval() const { return policies.interval(); }
+
+  int32_t number = 0;
+  bool shares = false;  // blocks: what layers see depends on positions alone
+  int32_t root = 0;     // of the tree, then: sequences whose layers see the same have one in common
+  std::vector<uint8_t> norms;  // [n_layers] whether key norms are measured: for these rules, or for
+                               // elastic ones that have the root in common
+  bool keeps_norms = false;    // they are for elastic ones: a block's sum is never taken back
+  int32_t least_budget = 0;    // that elastic rules are given
+  std::vector<int32_t> least_shares;  // [n_layers] of those that share by need
+  std::vector<int32_t> names;         // [n_layers] index of the rule's among rule_names
+};
+
 /// What the cache knows of one of its sequences.
 struct CachedSequence {
+  const LayerRule& rule(int32_t layer) const { return rules->layer(layer); }
+
+  const RuleSet* rules = nullptr;  // that it goes by while it is live, or some
   bool live = false;
   int64_t length = 0;           // committed positions
   int32_t reserved = 0;         // positions after them that reserve() found room for
@@ -39,7 +59,8 @@ struct CachedSequence {
 };
 
 struct CacheManager::Impl {
-  Impl(const CacheConfig& config, PolicyMap policies, std::unique_ptr<ReclaimPolicy> reclaim);
+  Impl(const CacheConfig& config, std::vector<SequenceRules> rules,
+       std::unique_ptr<ReclaimPolicy> reclaim);
 
   const CachedSequence& at(SequenceId id) const {
     if (id < 0 || id >= static_cast<SequenceId>(sequences.size()) || !sequences[id].live) {
@@ -51,14 +72,19 @@ struct CacheManager::Impl {
     return const_cast<CachedSequence&>(std::as_const(*this).at(id));
   }
 
-  /// Takes the rules over; `map` has the old ones afterwards, for the caller to let go of where no
-  /// lock is held: policies are the host's, and may look at the cache in their destructors.
-  void adopt(PolicyMap& map);
+  /// Takes the rules over; `rules` has the old ones afterwards, for the caller to let go of where
+  /// no lock is held: policies are the host's, and may look at the cache in their destructors.
+  void adopt(std::vector<RuleSet>& rules);
+  /// What follows from rules that are not those of the cache yet.
+  void complete(std::vector<RuleSet>& rules);
+  /// Takes memory for tables and decisions under them.
+  void make_room(const std::vector<RuleSet>& rules);
+  const RuleSet& rules(RulesId id) const { return rule_sets[static_cast<size_t>(id)]; }
   /// Makes it an empty sequence, which is open.
-  void begin(CachedSequence& sequence, DecisionLog* log);
+  void begin(CachedSequence& sequence, DecisionLog* log, const RuleSet& rules);
   bool is_pin(SequenceId id) const { return id >= config.max_sequences; }
   int64_t new_blocks(const CachedSequence& sequence, int64_t n) const;
-  void extend(BlockTable& table, int32_t layer, int64_t length, int64_t end);
+  void extend(CachedSequence& sequence, int32_t layer, int64_t n);
   /// True if nobody references the page any more.
   bool release_page(int32_t page);
   /// Frees kept pages until every layer can have so many. False, and nothing is freed, where all
@@ -80,9 +106,11 @@ struct CacheManager::Impl {
   void prune(int32_t node);
   void unlock_all(CachedSequence& sequence);
   /// Whether blocks can be shared: what layers see depends on positions alone.
-  bool shares() const;
+  static bool shares(const PolicyMap& policies, const CacheConfig& config);
   /// Nodes that the tree has room for under these rules.
   static int32_t most_kept(const PolicyMap& policies, const CacheConfig& config);
+  /// Entries that a table of the layer has at most, under one.
+  static int64_t max_entries(const RuleSet& rules, int32_t layer, const CacheConfig& config);
   /// Puts full blocks of a sequence into the tree.
   void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens, bool is_ending);
   int32_t insert(int32_t parent, std::span<const int32_t> tokens);
@@ -148,8 +176,8 @@ struct CacheManager::Impl {
   /// more than they may in all: what the log says, or what they want now.
   void share_by_need(SequenceId id);
   /// Whether they do so at this length, each having `n` positions more than now.
-  bool is_over(const CachedSequence& sequence, const PolicyMap::Sharers& group, int64_t length,
-               int64_t n) const;
+  static bool is_over(const CachedSequence& sequence, const PolicyMap::Sharers& group,
+                      int64_t length, int64_t n);
   /// What they may keep on average.
   static int32_t budget_of(const CachedSequence& sequence, const PolicyMap::Sharers& group) {
     return group.budget == kUnlimited ? sequence.budget : group.budget;
@@ -180,12 +208,12 @@ struct CacheManager::Impl {
   // ---- elastic rules (fall.cpp)
   /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
   /// taken.
-  TrimSchedule schedule_for(int32_t layer, int32_t budget);
+  TrimSchedule schedule_for(const RuleSet& rules, int32_t layer, int32_t budget);
   /// How many of the tree's nodes in `shared`, from `first` on, list no more than `max_pages` pages
   /// that could be had.
   int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
   /// Most tokens that a step may bring under an elastic rule.
-  int64_t max_elastic(const LayerRule& rule, const BlockTable& table) const;
+  int64_t max_elastic(const CachedSequence& sequence, int32_t layer) const;
   /// What plan_fall() asks, into `plan`.
   void ask_layers(SequenceId id, int32_t budget);
   /// Drops what was planned, and goes by the schedules of the plan from now on.
@@ -193,7 +221,7 @@ struct CacheManager::Impl {
   /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
   /// has this budget; schedules are the caller's.
   void begin_fall(CachedSequence& sequence, int32_t budget);
-  void lift(CachedSequence& sequence);
+  void lift(CachedSequence& sequence) const;
   void note_change(const KvBudgetChange& change);
   /// Whether the sequence's table alone lists the page: dropped, it would be free, or kept and
   /// referenced by nobody.
@@ -210,11 +238,8 @@ struct CacheManager::Impl {
   KvEvent event(uint64_t number, const RemovalEvent& raw) const;
 
   CacheConfig config;
-  PolicyMap policies;
+  std::vector<RuleSet> rule_sets;       // by their numbers; changed where no sequence is live
   std::vector<std::string> rule_names;  // of all rules so far, for events that outlive them
-  std::vector<int32_t> layer_rules;     // [n_layers] index of the name of its rule
-  int32_t least_budget = 0;             // that elastic rules are given
-  std::vector<int32_t> least_shares;    // [n_layers] of those that share by need
   int32_t block_units = 0;              // of a block's pages in all layers
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()

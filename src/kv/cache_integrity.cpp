@@ -81,8 +81,11 @@ void check_sequence(const CachedSequence& sequence, const Listed& listed, const 
 void check_shared(const CacheManager::Impl& cache, const CachedSequence& sequence, int32_t layer) {
   const BlockTable& table = sequence.layers[layer];
   const int64_t block_size = cache.config.block_size;
-  const Visibility& v = cache.policies.layer(layer).visibility;
+  const Visibility& v = sequence.rule(layer).visibility;
   for (size_t i = 0; i < (sequence.live ? sequence.shared.size() : 0); ++i) {
+    if (cache.tree.root_of(sequence.shared[i]) != sequence.rules->root) {
+      fail(ErrorCode::kInternal, "a sequence shares block {} with others that see otherwise", i);
+    }
     const int64_t first = static_cast<int64_t>(i) * block_size;
     const int64_t entry = table.entry_of(first);
     const bool is_listed = entry < table.n_entries() &&
@@ -118,10 +121,10 @@ void check_log(const CachedSequence& sequence) {
 
 void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census) {
   const CacheManager::Impl::Counters& count = cache.counters[layer];
-  const LayerRule& rule = cache.policies.layer(layer);
   int64_t tokens = 0;
   int64_t pages = 0;
   for (const CachedSequence& sequence : cache.sequences) {
+    const LayerRule& rule = sequence.rule(layer);
     const Listed listed = take_census(sequence.layers[layer], rule, layer, cache.config, census);
     check_sequence(sequence, listed, rule, layer);
     check_shared(cache, sequence, layer);

@@ -2,7 +2,6 @@
 #include "kv/cache_manager.h"
 
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "core/checked.h"
@@ -22,134 +21,12 @@ int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
   return ramp(first, turn) + (first + n - turn) * max;
 }
 
-int32_t units_of_block(const CacheConfig& config) {
-  int32_t units = 0;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    units += config.layout.page_units(layer);
-  }
-  return units;
-}
-
 }  // namespace
-
-CacheManager::Impl::Impl(const CacheConfig& cache_config, PolicyMap map,
-                         std::unique_ptr<ReclaimPolicy> reclaim)
-    : config(cache_config),
-      block_units(units_of_block(config)),
-      block_pages(config.layout.class_units().size()),
-      wanted(block_pages.size()),
-      pool(cache_config.n_pages, config.layout.class_units()),
-      limit(cache_config.n_pages),
-      tree(most_kept(map, config), config.block_size, config.n_layers, std::move(reclaim)),
-      shadows(cache_config.shadow_order),
-      ring(cache_config.event_capacity) {
-  counters.resize(config.n_layers);
-  node_of.resize(config.n_pages, -1);
-  passed.reserve(config.n_pages);
-  passed_at.resize(config.n_pages);
-  marked.resize(config.n_pages);
-  own_pages.reserve(config.n_layers);
-  needs.reserve(config.n_layers);
-  bounds.reserve(config.n_layers);
-  shared_out.reserve(config.n_layers);
-  shares_of.resize(config.n_layers);
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    ++block_pages[config.layout.group(layer).page_class];
-  }
-  if (config.queues_events) queue.reserve(config.n_pages);
-  sequences.resize(config.max_sequences);
-  for (CachedSequence& sequence : sequences) sequence.layers.resize(config.n_layers);
-  adopt(map);
-}
-
-/// Reserves what tables and decisions will need under the new rules, and lets go of what was kept
-/// under the old ones. What can fail comes first.
-void CacheManager::Impl::adopt(PolicyMap& map) {
-  map.check_block_size(config.block_size);
-  sequences.resize(config.max_sequences);  // the memory of pins goes
-  int64_t longest = 0;                     // table of a rule that trims
-  std::vector<int32_t> numbers;
-  std::vector<Visibility> seen;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const LayerRule& rule = map.layer(layer);
-    const auto known = std::find(rule_names.begin(), rule_names.end(), rule.name);
-    numbers.push_back(static_cast<int32_t>(known - rule_names.begin()));
-    seen.push_back(rule.visibility);
-    if (known == rule_names.end()) rule_names.push_back(rule.name);
-    const int64_t entries = max_entries(rule, config);
-    for (CachedSequence& sequence : sequences) sequence.layers[layer].reserve(rule, entries);
-    if (rule.trims()) longest = std::max(longest, entries);
-  }
-  const int32_t least = map.floor_budget(config.block_size);
-  std::vector<int32_t> shares(static_cast<size_t>(config.n_layers));
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (map.layer(layer).shares) shares[layer] = map.least_share(layer, config.block_size);
-  }
-  const int32_t most = most_kept(map, config);
-  const int64_t most_blocks = config.max_positions / config.block_size;
-  const int64_t most_shared = std::min<int64_t>(most_blocks, most);
-  for (CachedSequence& sequence : sequences) {
-    sequence.shared.reserve(static_cast<size_t>(most_shared));
-  }
-  view.reserve(longest);
-  victims.reserve(longest);
-  choices.reserve(longest);
-  spared.reserve(longest);
-  named.reserve(longest);
-  plan.layers.assign(map.is_elastic() ? config.n_layers : 0, {});
-  droppings.assign(map.is_elastic() ? config.n_pages : 0, 0);
-  for (int32_t layer = 0; layer < config.n_layers && map.is_elastic(); ++layer) {
-    const LayerRule& rule = map.layer(layer);
-    if (rule.is_elastic) plan.layers[layer].choices.reserve(max_entries(rule, config));
-  }
-  bool needs_norms = false;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    needs_norms |= map.layer(layer).needs.key_norms;
-  }
-  key_norms.resize(needs_norms ? config.n_pages : 0);
-  std::unique_ptr<PrefixTree::Room> room = tree.make_room(most);
-  Shadows::Room shadow_room = shadows.make_room(most, most_blocks);
-  for (CachedSequence& sequence : sequences) shadows.make_room(sequence.shadow, most, most_blocks);
-  while (tree.evictable() > 0) {
-    reclaim_block(tree.next(), RemovalReason::kUser,
-                  {.step = steps, .reason = MissReason::kSettings});
-  }
-  tree.move_into(std::move(room), seen);
-  shadows.move_into(std::move(shadow_room));
-  layer_rules = std::move(numbers);
-  least_budget = least;
-  least_shares = std::move(shares);
-  std::swap(policies, map);
-}
-
-CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
-                           std::unique_ptr<ReclaimPolicy> reclaim)
-    : impl_(std::make_unique<Impl>(config, std::move(policies), std::move(reclaim))) {}
-CacheManager::~CacheManager() = default;
-
-void CacheManager::set_policies(PolicyMap policies, int64_t max_positions, int64_t max_resident) {
-  if (impl_->live + impl_->pinned > 0) {
-    fail(ErrorCode::kInvalidArgument,
-         "the policy cannot change while {} sequences are open; finish requests and close sessions "
-         "first",
-         impl_->live + impl_->pinned);
-  }
-  const std::lock_guard lock(impl_->mutex);
-  const CacheConfig& config = impl_->config;
-  const auto before = std::pair(config.max_positions, config.max_resident);
-  if (max_positions > 0) impl_->config.max_positions = max_positions;
-  impl_->config.max_resident = max_resident;
-  try {
-    impl_->adopt(policies);
-  } catch (...) {
-    std::tie(impl_->config.max_positions, impl_->config.max_resident) = before;
-    throw;
-  }
-}
 
 // ---- sequences
 
-void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log) {
+void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log, const RuleSet& rules) {
+  sequence.rules = &rules;
   sequence.live = true;
   sequence.length = 0;
   sequence.reserved = 0;
@@ -164,16 +41,16 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log) {
   sequence.has_fallen = false;
   sequence.scored_from = 0;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    sequence.layers[layer].clear(policies.layer(layer));
+    sequence.layers[layer].clear(rules.layer(layer));
   }
 }
 
-SequenceId CacheManager::open(DecisionLog* log) {
+SequenceId CacheManager::open(DecisionLog* log, RulesId rules) {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
     CachedSequence& sequence = impl_->sequences[id];
     if (sequence.live) continue;
     const std::lock_guard lock(impl_->mutex);
-    impl_->begin(sequence, log);
+    impl_->begin(sequence, log, impl_->rules(rules));
     ++impl_->live;
     return id;
   }
@@ -198,7 +75,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
       }
       impl_->drop_page(layer, table.entries[i].page, reason);
     }
-    table.clear(rule(layer));
+    table.clear(sequence.rule(layer));
   }
   sequence.live = false;
   sequence.log = nullptr;
@@ -211,14 +88,15 @@ void CacheManager::set_prompt(SequenceId id, int64_t length) {
   if (length <= sequence.length) return;
   sequence.prompt = length;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {  // it may be time to observe
-    if (!rule(layer).observes_from(sequence.length, length)) continue;
+    if (!sequence.rule(layer).observes_from(sequence.length, length)) continue;
     sequence.layers[layer].is_recent_over = true;
   }
 }
 
-bool CacheManager::heeds_prompts() const {
+bool CacheManager::heeds_prompts(RulesId rules) const {
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    if (rule(layer).trims() && rule(layer).schedule.every == 0) return true;
+    const LayerRule& rule = impl_->rules(rules).layer(layer);
+    if (rule.trims() && rule.schedule.every == 0) return true;
   }
   return false;
 }
@@ -232,17 +110,16 @@ void CacheManager::restore_prompt(SequenceId id, int64_t length) {
 int64_t CacheManager::max_next(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   int64_t max = impl_->config.max_chunk;
-  if (sequence.log != nullptr && is_elastic()) {
+  if (sequence.log != nullptr && sequence.rules->policies.is_elastic()) {
     max = std::min(max, sequence.log->next_budget_length() - sequence.length);
     if (max <= 0) max = impl_->config.max_chunk;
   }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
+    const LayerRule& rule = sequence.rule(layer);
     const int64_t split =
-        rule(layer).next_split(sequence.layers[layer].schedule, sequence.length, sequence.prompt);
+        rule.next_split(sequence.layers[layer].schedule, sequence.length, sequence.prompt);
     max = std::min(max, split - sequence.length);
-    if (rule(layer).is_elastic) {
-      max = std::min(max, impl_->max_elastic(rule(layer), sequence.layers[layer]));
-    }
+    if (rule.is_elastic) max = std::min(max, impl_->max_elastic(sequence, layer));
   }
   return max;
 }
@@ -270,9 +147,9 @@ bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
   CachedSequence& sequence = impl_->at(id);
   const CacheConfig& config = impl_->config;
   if (sequence.reserved != 0 || n < 1 || n > max_next(id) ||
-      sequence.length + n > config.max_positions) {
+      sequence.length + n > sequence.rules->max_positions) {
     fail(ErrorCode::kInternal, "cannot reserve {} positions after {} (limits {} and {})", n,
-         sequence.length, max_next(id), config.max_positions);
+         sequence.length, max_next(id), sequence.rules->max_positions);
   }
   const int64_t blocks = impl_->new_blocks(sequence, n);
   const std::lock_guard lock(impl_->mutex);
@@ -283,7 +160,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
     return false;
   }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    impl_->extend(sequence.layers[layer], layer, sequence.length, sequence.length + n);
+    impl_->extend(sequence, layer, n);
   }
   sequence.reserved = n;
   impl_->note_pool_peak();
@@ -294,8 +171,11 @@ void CacheManager::Impl::note_pool_peak() {
   pool_peak = std::max<int64_t>(pool_peak, int64_t{pool.used_units()} - pool.reclaimable_units());
 }
 
-/// Lists the positions [length, end), with new pages where blocks begin.
-void CacheManager::Impl::extend(BlockTable& table, int32_t layer, int64_t length, int64_t end) {
+/// Lists `n` positions more, with new pages where blocks begin.
+void CacheManager::Impl::extend(CachedSequence& sequence, int32_t layer, int64_t n) {
+  BlockTable& table = sequence.layers[layer];
+  const int64_t length = sequence.length;
+  const int64_t end = length + n;
   const int64_t block = config.block_size;
   Counters& count = counters[layer];
   table.changes.note(table.n_entries() - (length % block == 0 ? 0 : 1));
@@ -312,7 +192,7 @@ void CacheManager::Impl::extend(BlockTable& table, int32_t layer, int64_t length
     } else {
       page = table.entries.back().page;
     }
-    table.append_part(policies.layer(layer), page, first, begin, stop, steps);
+    table.append_part(sequence.rule(layer), page, first, begin, stop, steps);
     count.tokens += stop - begin;
     at = first + stop;
   }
@@ -350,7 +230,7 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   const int64_t n = sequence.reserved;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     Impl::Counters& count = impl_->counters[layer];
-    const LayerRule& layer_rule = rule(layer);
+    const LayerRule& layer_rule = sequence.rule(layer);
     // Under a rule that trims, every query sees all that the table lists up to itself.
     const int64_t held = sequence.layers[layer].tokens - n;
     const Visibility& v = layer_rule.visibility;
@@ -366,7 +246,7 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   sequence.reserved = 0;
   sequence.deciding = true;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& layer_rule = rule(layer);
+    const LayerRule& layer_rule = sequence.rule(layer);
     if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
       sequence.layers[layer].split_sinks(layer_rule);
     }
@@ -392,9 +272,9 @@ int64_t CacheManager::steps() const { return impl_->steps; }
 
 /// Drops what no query at the sequence's length or later can see.
 void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
-  const Visibility& v = policies.layer(layer).visibility;
-  if (v.window == kUnlimited) return;
   const CachedSequence& sequence = at(id);
+  const Visibility& v = sequence.rule(layer).visibility;
+  if (v.window == kUnlimited) return;
   BlockTable& table = sequences[id].layers[layer];
   const auto is_window = [&](const BlockEntry& e) {
     return int64_t{e.first_position} + e.slot_begin >= v.sinks;
@@ -430,11 +310,37 @@ const ChangeLog& CacheManager::changes(SequenceId id, int32_t layer) const {
 }
 
 std::span<const Rotation> CacheManager::rotations(SequenceId id, int32_t layer) const {
-  const LayerRule& layer_rule = rule(layer);
+  const LayerRule& layer_rule = rule(id, layer);
   return layer_rule.moves_queries() ? impl_->at(id).layers[layer].rotations : layer_rule.rotations;
 }
 
-const LayerRule& CacheManager::rule(int32_t layer) const { return impl_->policies.layer(layer); }
+RulesId CacheManager::rules_of(SequenceId id) const { return impl_->at(id).rules->number; }
+const LayerRule& CacheManager::rule(SequenceId id, int32_t layer) const {
+  return impl_->at(id).rule(layer);
+}
+const PolicyMap& CacheManager::policies(RulesId rules) const {
+  return impl_->rules(rules).policies;
+}
+int64_t CacheManager::max_positions(RulesId rules) const {
+  return impl_->rules(rules).max_positions;
+}
+int32_t CacheManager::n_rules() const { return static_cast<int32_t>(impl_->rule_sets.size()); }
+
+PolicyNeeds CacheManager::needs(SequenceId id, int32_t layer) const {
+  const CachedSequence& sequence = impl_->at(id);
+  return {.attention = sequence.rule(layer).needs.attention,
+          .key_norms = sequence.rules->norms[layer] != 0};
+}
+
+PolicyNeeds CacheManager::needs(int32_t layer) const {
+  PolicyNeeds needs;
+  for (const RuleSet& rules : impl_->rule_sets) {
+    needs.attention |= rules.layer(layer).needs.attention;
+    needs.key_norms |= rules.layer(layer).needs.key_norms;
+  }
+  return needs;
+}
+
 const CacheConfig& CacheManager::config() const { return impl_->config; }
 
 void CacheManager::destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const {

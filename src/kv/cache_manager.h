@@ -27,6 +27,15 @@ namespace paddock {
 class DecisionLog;
 
 using SequenceId = int32_t;
+/// Which of a cache's SequenceRules a sequence goes by, from 0 on.
+using RulesId = int32_t;
+
+/// Rules that sequences may go by, and how long those may become.
+struct SequenceRules {
+  PolicyMap policies;
+  int64_t max_positions;              // longest sequence admitted
+  int64_t max_resident = kUnlimited;  // of its positions, in a layer of an elastic rule
+};
 
 struct CacheConfig {
   int32_t n_layers;
@@ -35,9 +44,9 @@ struct CacheConfig {
   int32_t n_pages;  // of the pool, counted in units of the layout: with one size of pages, pages
   KvLayout layout;
   int32_t max_sequences;              // tables are reserved for this many
-  int64_t max_positions;              // longest sequence admitted
+  int64_t max_positions;              // of SequenceRules, where there are one's alone
   int32_t max_chunk;                  // most tokens of one sequence in one step
-  int64_t max_resident = kUnlimited;  // of its positions, in a layer of an elastic rule
+  int64_t max_resident = kUnlimited;  // likewise
   int32_t event_capacity = 4096;
   bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds, poisons it; the books
@@ -58,39 +67,46 @@ struct CacheConfig {
 
 class CacheManager {
  public:
-  /// `reclaim`: the order in which kept blocks leave; null: least recently used.
+  /// Each sequence goes by one of `rules`; tables have room for whichever needs most. `reclaim`:
+  /// the order in which kept blocks leave; null: least recently used.
+  CacheManager(const CacheConfig& config, std::vector<SequenceRules> rules,
+               std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
+  /// All go by one, as long as the configuration says.
   CacheManager(const CacheConfig& config, PolicyMap policies,
                std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
   ~CacheManager();
 
-  /// Other rules from now on, and sequences of up to `max_positions` (0: as before); counters go on
-  /// counting. Error kInvalidArgument while a sequence is open. If it throws nothing has changed.
+  /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
+  /// open. If it throws nothing has changed.
+  void set_rules(std::vector<SequenceRules> rules);
+  /// One in place of all, with sequences of up to `max_positions` (0: as those of the first).
   void set_policies(PolicyMap policies, int64_t max_positions = 0,
                     int64_t max_resident = kUnlimited);
 
-  /// Opens an empty sequence. Error kInvalidArgument beyond max_sequences. Allocates nothing.
-  /// `log`, which outlives it: what rules decided of its text before is decided again, whatever
-  /// they would say now, and what they decide beyond is appended. Null: they are always asked.
-  SequenceId open(DecisionLog* log = nullptr);
+  /// Opens an empty sequence under one of the rules. Error kInvalidArgument beyond max_sequences.
+  /// Allocates nothing. `log`, which outlives it: what rules decided of its text before is decided
+  /// again, whatever they would say now, and what they decide beyond is appended. Null: they are
+  /// always asked.
+  SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0);
   /// Ends a sequence: drops all its pages. Full blocks that `tokens` reach, those of the sequence
   /// from its first position on, are kept for reuse like those of commit(), and also below what
   /// others computed. `reason`: what the log says of the other pages.
   void close(SequenceId id, std::span<const int32_t> tokens = {},
              RemovalReason reason = RemovalReason::kSequenceEnd);
-  /// Makes the empty sequence `to` begin as `from` is: the pages of that are listed by both, and
-  /// who writes first to one that is partly filled gets a copy of its own. No step is under way in
-  /// either. Allocates nothing.
+  /// Makes the empty sequence `to`, which goes by the same rules, begin as `from` is: the pages of
+  /// that are listed by both, and who writes first to one that is partly filled gets a copy of its
+  /// own. No step is under way in either. Allocates nothing.
   void fork(SequenceId from, SequenceId to);
   /// Holds on to the kept blocks of `tokens`, from the first on: a sequence beside max_sequences,
   /// which lists what it would see at its end, never grows, and is let go of with close(). Nothing
-  /// if no block of them is kept, or rules share none. Allocates.
-  std::optional<SequenceId> pin(std::span<const int32_t> tokens);
+  /// if no block of them is kept, or the rules share none. Allocates.
+  std::optional<SequenceId> pin(std::span<const int32_t> tokens, RulesId rules = 0);
   /// Says where the sequence's prompt ends, for rules that decide there: in a conversation, that of
   /// the turn at hand. A length that is reached already says nothing.
   void set_prompt(SequenceId id, int64_t length);
 
-  /// Whether any rule decides where a prompt ends.
-  bool heeds_prompts() const;
+  /// Whether one of the rules decides where a prompt ends.
+  bool heeds_prompts(RulesId rules) const;
   /// Goes by another end of the prompt from now on, without looking back: what was said later is
   /// void. 0, or one that is reached: none.
   void restore_prompt(SequenceId id, int64_t length);
@@ -98,7 +114,7 @@ class CacheManager {
   void forget_decisions(SequenceId id, int64_t length);
   /// Entries that the log of a text of so many positions comes to, but for later turns of rules
   /// that decide where prompts end.
-  int64_t max_logged(int64_t positions) const;
+  int64_t max_logged(RulesId rules, int64_t positions) const;
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
   int64_t max_next(SequenceId id) const;
@@ -114,7 +130,7 @@ class CacheManager {
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);
   /// What the reserved tokens' attention gave to each entry of table(), and their key norms (in
-  /// kNormUnits, summed over KV heads). Before commit(), for layers whose rule needs them.
+  /// kNormUnits, summed over KV heads). Before commit(), what needs() asks for.
   void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                std::span<const int64_t> key_norms);
   /// The reserved tokens are written: length grows, what the rules say leaves. Where
@@ -128,24 +144,23 @@ class CacheManager {
   int64_t steps() const;  // forward passes so far
   /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
   /// a prompt that would have ended there is void. Under elastic rules what the later positions
-  /// gave others in attention stays counted, and where they measure key norms it goes back to the
-  /// end of the last full block. Error kInvalidArgument, and no change, where a rule has dropped or
-  /// measured what that forbids.
+  /// gave others in attention stays counted, and where such measure key norms, its own or others
+  /// that share its blocks, it goes back to the end of the last full block. Error kInvalidArgument,
+  /// and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)
+  /// Whether any sequence may go by some.
   bool is_elastic() const;
-  /// Budgets fall where the length is a multiple of this.
-  int64_t interval() const;
   /// Most of `n` tokens more. While nothing has fallen steps may end anywhere; but one that ends at
   /// a length where the budget may fall, or shortly before, would end there with more queries
   /// counted than the rule observes: it ends where those begin, and another one brings them.
   int32_t max_observed(SequenceId id, int32_t n) const;
   /// The least budget that may be given.
-  int32_t least_budget() const;
-  /// The largest budget under which no layer comes to hold more than CacheConfig::max_resident.
-  int32_t most_budget() const;
+  int32_t least_budget(RulesId rules) const;
+  /// The largest budget under which no layer comes to hold more than SequenceRules::max_resident.
+  int32_t most_budget(RulesId rules) const;
   /// The sequence's; kUnlimited: nothing has fallen, or it was lifted.
   int32_t budget(SequenceId id) const;
   /// What a sequence has in the layers of elastic rules.
@@ -161,12 +176,12 @@ class CacheManager {
   /// Pages of a block, in all layers.
   int64_t block_pages() const;
   /// Of a block's pages, those in layers of elastic rules.
-  int64_t elastic_pages() const;
+  int64_t elastic_pages(RulesId rules) const;
   /// Likewise, in layers that have no bound and are not elastic.
-  int64_t growing_pages() const;
+  int64_t growing_pages(RulesId rules) const;
   /// Asks the rules what would leave under a smaller budget. Returns how many pages would come
-  /// back: be free, or kept and referenced by nobody. Its length is a multiple of interval(), and
-  /// nothing of it reserved.
+  /// back: be free, or kept and referenced by nobody. Its length is a multiple of
+  /// PolicyMap::interval(), and nothing of it reserved.
   int64_t plan_fall(SequenceId id, int32_t budget);
   /// A budget that may fall.
   struct Fall {
@@ -195,9 +210,10 @@ class CacheManager {
   /// `max_positions`, and the tables that it would have if it had computed them.
   /// Returns by how much it grew: 0 where full blocks of the sequence are its own alone. Positions
   /// after its last full block give way to a kept block that has them, too.
-  /// Blocks are compared by their token ids: whatever else decides their contents is the same for
-  /// all of a manager. Hits are counted if `counts`: not for warm-up, not for reading a parked
-  /// sequence again. Of pages that could be had, no more than `max_pages` are listed.
+  /// Blocks are compared by their token ids, and found where all layers of both sequences see the
+  /// same: whatever else decides their contents is the same for all of a manager. Hits are counted
+  /// if `counts`: not for warm-up, not for reading a parked sequence again. Of pages that could be
+  /// had, no more than `max_pages` are listed.
   int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                       bool counts, int64_t max_pages = kUnlimited);
   /// Why the next block, in full before `max_positions`, is to be computed; counted as a miss, so
@@ -208,10 +224,11 @@ class CacheManager {
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                        bool counts = true);
 
-  /// Whether full blocks are kept, and listed by others whose tokens begin alike.
-  bool shares_blocks() const;
-  /// Whether those of this sequence are.
-  bool shares_blocks(SequenceId id) const;
+  /// Whether full blocks of sequences under these rules are kept, and listed by others whose tokens
+  /// begin alike.
+  bool keeps_blocks(RulesId rules) const;
+  /// Whether those of this sequence are, as far as sequences under these rules are concerned.
+  bool shares_blocks(SequenceId id, RulesId with) const;
 
   int64_t length(SequenceId id) const;    // committed positions
   int32_t reserved(SequenceId id) const;  // positions after them
@@ -221,7 +238,17 @@ class CacheManager {
   /// twice, whatever sequences use it.
   const ChangeLog& changes(SequenceId id, int32_t layer) const;
   std::span<const Rotation> rotations(SequenceId id, int32_t layer) const;
-  const LayerRule& rule(int32_t layer) const;
+  /// The rules that it goes by.
+  RulesId rules_of(SequenceId id) const;
+  const LayerRule& rule(SequenceId id, int32_t layer) const;
+  /// What observe() wants of it in this layer: for its own rule and, of key norms, for those of
+  /// others that may come to list its blocks.
+  PolicyNeeds needs(SequenceId id, int32_t layer) const;
+  /// And of any sequence.
+  PolicyNeeds needs(int32_t layer) const;
+  const PolicyMap& policies(RulesId rules = 0) const;
+  int64_t max_positions(RulesId rules) const;
+  int32_t n_rules() const;
   /// Page and slot of each reserved token; `out` has as many elements as were reserved.
   void destinations(SequenceId id, int32_t layer, std::span<KvDestination> out) const;
 
@@ -234,8 +261,8 @@ class CacheManager {
   int64_t pages_to_reach(SequenceId id, int64_t positions) const;
   /// Pages that it needs beside those it lists, reserved ones included, until it has `positions`.
   int64_t pages_ahead(SequenceId id, int64_t positions) const;
-  /// Most entries that a table of this layer has at once, in a pool of n_pages.
-  static int64_t max_entries(const LayerRule& rule, const CacheConfig& config);
+  /// Most entries that a table of this layer has at once, in a pool of n_pages, under these rules.
+  int64_t max_entries(RulesId rules, int32_t layer) const;
   const CacheConfig& config() const;
 
   // ---- how much of the pool may be in use (limit.cpp)

@@ -32,8 +32,9 @@ int64_t CacheManager::pages_to_reach(SequenceId id, int64_t positions) const {
   const CachedSequence& sequence = impl_->at(id);
   const int64_t target = std::max(positions, sequence.length);
   const int64_t fresh = impl_->new_blocks(sequence, target - sequence.length);
-  return sum_pages(impl_->policies, impl_->config.block_size, target, impl_->config.max_chunk,
-                   fresh, [&](int32_t layer) { return sequence.layers[layer].n_pages(); });
+  return sum_pages(sequence.rules->policies, impl_->config.block_size, target,
+                   impl_->config.max_chunk, fresh,
+                   [&](int32_t layer) { return sequence.layers[layer].n_pages(); });
 }
 
 int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
@@ -45,7 +46,7 @@ int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
   const int64_t copy = sequence.reserved == 0 && impl_->shares_tail(sequence) ? 1 : 0;
   int64_t pages = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& rule = impl_->policies.layer(layer);
+    const LayerRule& rule = sequence.rule(layer);
     const BlockTable& table = sequence.layers[layer];
     const int64_t held = rule.is_elastic ? table.n_entries() : table.n_pages();
     const int64_t max = rule.max_pages(block, positions, impl_->config.max_chunk);
@@ -54,13 +55,19 @@ int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
   return pages;
 }
 
-int64_t CacheManager::max_entries(const LayerRule& rule, const CacheConfig& config) {
+int64_t CacheManager::Impl::max_entries(const RuleSet& rules, int32_t layer,
+                                        const CacheConfig& config) {
+  const LayerRule& rule = rules.layer(layer);
   // An elastic rule may have a bound that is not its own: a page more, where a block is cut.
   const int64_t positions =
-      rule.is_elastic ? std::min(config.max_positions, config.max_resident) : config.max_positions;
+      rule.is_elastic ? std::min(rules.max_positions, rules.max_resident) : rules.max_positions;
   const int64_t pages = rule.max_pages(config.block_size, positions, config.max_chunk);
   return std::min<int64_t>(pages + (rule.is_elastic ? 1 : 0), config.n_pages) +
          1;  // one page may be listed in two parts
+}
+
+int64_t CacheManager::max_entries(RulesId rules, int32_t layer) const {
+  return Impl::max_entries(impl_->rules(rules), layer, impl_->config);
 }
 
 int64_t CacheManager::free_pages() const {

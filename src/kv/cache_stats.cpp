@@ -15,7 +15,7 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
   event.step = steps;
   event.reason = reason;
   event.layer = layer;
-  event.rule = layer_rules[layer];
+  event.rule = sequence.rules->names[layer];
   event.sequence = id;
   event.first_position = e.first_position + e.slot_begin;
   event.n_tokens = e.slot_end - e.slot_begin;
@@ -130,7 +130,9 @@ KvStats CacheManager::stats() const {
   stats.prefix_lookups = impl_->tree.lookups();
   stats.prefix_hits = impl_->tree.hits();
   stats.reclaim_regrets = impl_->tree.regrets();
-  if (impl_->shares()) stats.shadows = impl_->shadows.stats();
+  const auto shares = [](const RuleSet& rules) { return rules.shares; };
+  if (std::any_of(impl_->rule_sets.begin(), impl_->rule_sets.end(), shares))
+    stats.shadows = impl_->shadows.stats();
   stats.events = impl_->ring.written();
   stats.events_lost = impl_->ring.oldest();
   for (int32_t i = 0; i < config.n_layers; ++i) {
@@ -149,17 +151,16 @@ KvStats CacheManager::stats() const {
 
 int64_t CacheManager::Impl::first_scored(const CachedSequence& sequence) const {
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (policies.layer(layer).needs.attention) return sequence.scored_from;
+    if (sequence.rule(layer).needs.attention) return sequence.scored_from;
   }
   return 0;
 }
 
 KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
   const Counters& count = counters[i];
-  const LayerRule& rule = policies.layer(i);
   KvLayerStats layer;
   layer.layer = i;
-  layer.policy = rule.name;
+  layer.policy = rule_sets[0].layer(i).name;
   layer.pages_active = count.active;
   layer.pages_cached = count.cached;
   layer.pages_peak = count.peak;
@@ -173,6 +174,7 @@ KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
   layer.trim_decisions = count.decisions;
   for (const CachedSequence& sequence : sequences) {
     if (!sequence.live) continue;
+    const LayerRule& rule = sequence.rule(i);
     layer.tokens_peak = std::max(layer.tokens_peak, sequence.layers[i].max_seen);
     const int32_t budget = sequence.layers[i].schedule.budget;
     if (budget != kUnlimited && (layer.budget == 0 || budget < layer.budget)) layer.budget = budget;
@@ -196,12 +198,12 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
          config.n_layers - 1);
   }
   const std::lock_guard lock(impl_->mutex);
-  const LayerRule& rule = impl_->policies.layer(layer);
   std::vector<KvBlock> blocks;
   for (SequenceId id = 0; id < static_cast<SequenceId>(impl_->sequences.size()); ++id) {
     const CachedSequence& sequence = impl_->sequences[id];
     if (!sequence.live) continue;
     const BlockTable& table = sequence.layers[layer];
+    const LayerRule& rule = sequence.rule(layer);
     const std::vector<Rotation>& rotations =
         rule.moves_queries() ? table.rotations : rule.rotations;
     for (size_t i = 0; i < table.entries.size(); ++i) {

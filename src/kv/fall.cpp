@@ -9,38 +9,42 @@
 
 namespace paddock {
 
-bool CacheManager::is_elastic() const { return impl_->policies.is_elastic(); }
-int64_t CacheManager::interval() const { return impl_->policies.interval(); }
-int32_t CacheManager::least_budget() const { return impl_->least_budget; }
-int32_t CacheManager::most_budget() const {
-  const int64_t most = impl_->config.max_resident;
+bool CacheManager::is_elastic() const {
+  return std::any_of(impl_->rule_sets.begin(), impl_->rule_sets.end(),
+                     [](const RuleSet& rules) { return rules.policies.is_elastic(); });
+}
+int32_t CacheManager::least_budget(RulesId rules) const { return impl_->rules(rules).least_budget; }
+int32_t CacheManager::most_budget(RulesId rules_id) const {
+  const RuleSet& rules = impl_->rules(rules_id);
+  const int64_t most = rules.max_resident;
   const auto fits = [&](int64_t budget) {
-    const int64_t room = std::max(interval(), budget / 8);
+    const int64_t room = std::max(rules.interval(), budget / 8);
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      if (!rule(layer).is_elastic) continue;
+      if (!rules.layer(layer).is_elastic) continue;
       const auto asked = static_cast<int32_t>(budget);
-      if (impl_->schedule_for(layer, asked).budget + room > most) return false;
+      if (impl_->schedule_for(rules, layer, asked).budget + room > most) return false;
     }
     return true;
   };
-  return static_cast<int32_t>(largest(least_budget(), most - 1, fits));
+  return static_cast<int32_t>(largest(rules.least_budget, most - 1, fits));
 }
 int32_t CacheManager::budget(SequenceId id) const { return impl_->at(id).budget; }
 
 int64_t CacheManager::block_pages() const { return impl_->block_units; }
 
-int64_t CacheManager::elastic_pages() const {
+int64_t CacheManager::elastic_pages(RulesId rules) const {
   int64_t pages = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    if (rule(layer).is_elastic) pages += impl_->config.layout.page_units(layer);
+    if (policies(rules).layer(layer).is_elastic) pages += impl_->config.layout.page_units(layer);
   }
   return pages;
 }
 
-int64_t CacheManager::growing_pages() const {
+int64_t CacheManager::growing_pages(RulesId rules) const {
   int64_t pages = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const bool grows = !rule(layer).is_elastic && !rule(layer).bounded();
+    const LayerRule& rule = policies(rules).layer(layer);
+    const bool grows = !rule.is_elastic && !rule.bounded();
     pages += grows ? impl_->config.layout.page_units(layer) : 0;
   }
   return pages;
@@ -50,7 +54,7 @@ int64_t CacheManager::most_resident(SequenceId id) const {
   const CachedSequence& sequence = impl_->at(id);
   int64_t most = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    if (rule(layer).is_elastic) most = std::max(most, sequence.layers[layer].tokens);
+    if (sequence.rule(layer).is_elastic) most = std::max(most, sequence.layers[layer].tokens);
   }
   return most;
 }
@@ -60,7 +64,7 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
   Holdings held;
   int64_t layers = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    if (!rule(layer).is_elastic) continue;
+    if (!sequence.rule(layer).is_elastic) continue;
     const int32_t units = impl_->config.layout.page_units(layer);
     const BlockTable& table = sequence.layers[layer];
     held.positions += table.tokens;
@@ -75,11 +79,11 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
   return held;
 }
 
-int64_t CacheManager::Impl::max_elastic(const LayerRule& rule, const BlockTable& table) const {
+int64_t CacheManager::Impl::max_elastic(const CachedSequence& sequence, int32_t layer) const {
   // Each rotation of a table has a row of angles per token, of which there are so many.
-  const auto n_rotations = static_cast<int64_t>(table.rotations.size());
+  const auto n_rotations = static_cast<int64_t>(sequence.layers[layer].rotations.size());
   if (n_rotations <= 1) return config.max_chunk;
-  return std::max<int64_t>(1, max_entries(rule, config) / n_rotations);
+  return std::max<int64_t>(1, max_entries(*sequence.rules, layer, config) / n_rotations);
 }
 
 int32_t CacheManager::max_observed(SequenceId id, int32_t n) const {
@@ -87,19 +91,20 @@ int32_t CacheManager::max_observed(SequenceId id, int32_t n) const {
   for (int32_t before = 0; before != n;) {
     before = n;
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-      const int64_t every = rule(layer).schedule.every;
+      const LayerRule& rule = sequence.rule(layer);
+      const int64_t every = rule.schedule.every;
       const bool is_free = sequence.layers[layer].schedule.budget == kUnlimited;
-      if (!rule(layer).is_elastic || rule(layer).schedule.observe == 0 || !is_free) continue;
+      if (!rule.is_elastic || rule.schedule.observe == 0 || !is_free) continue;
       const auto next = static_cast<int64_t>(ceil_div(sequence.length + n, every)) * every;
-      const int64_t from = next - rule(layer).schedule.observe - sequence.length;
+      const int64_t from = next - rule.schedule.observe - sequence.length;
       if (from > 0 && from < n) n = static_cast<int32_t>(from);
     }
   }
   return n;
 }
 
-TrimSchedule CacheManager::Impl::schedule_for(int32_t layer, int32_t budget) {
-  const LayerRule& rule = policies.layer(layer);
+TrimSchedule CacheManager::Impl::schedule_for(const RuleSet& rules, int32_t layer, int32_t budget) {
+  const LayerRule& rule = rules.layer(layer);
   if (budget == kUnlimited) return rule.schedule;
   try {
     return rule.schedule_with(budget, layer, config.n_layers);
@@ -115,7 +120,9 @@ TrimSchedule CacheManager::Impl::schedule_for(int32_t layer, int32_t budget) {
 int64_t CacheManager::plan_fall(SequenceId id, int32_t budget) {
   Impl& cache = *impl_;
   const CachedSequence& sequence = cache.at(id);
-  if (sequence.reserved != 0 || sequence.length % interval() != 0 || budget > sequence.budget) {
+  const int64_t interval = sequence.rules->interval();
+  if (interval == 0 || sequence.reserved != 0 || sequence.length % interval != 0 ||
+      budget > sequence.budget) {
     fail(ErrorCode::kInternal, "the budget of {} positions, {} reserved, cannot fall from {} to {}",
          sequence.length, sequence.reserved, sequence.budget, budget);
   }
@@ -130,18 +137,18 @@ void CacheManager::Impl::ask_layers(SequenceId id, int32_t budget) {
   plan.sequence = id;
   plan.length = sequence.length;
   plan.budget = budget;
-  for (const PolicyMap::Sharers& group : policies.sharers()) {
+  for (const PolicyMap::Sharers& group : sequence.rules->policies.sharers()) {
     if (group.budget == kUnlimited) work_out_shares(sequence, group, budget);
   }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const LayerRule& rule = policies.layer(layer);
-    if (!rule.is_elastic) continue;
+    const LayerRule& rule = sequence.rule(layer);
     Plan::Layer& planned = plan.layers[layer];
-    const BlockTable& table = sequence.layers[layer];
-    planned.share = rule.shares ? shares_of[layer] : budget;
-    planned.schedule = schedule_for(layer, planned.share);
     planned.choices.clear();
     planned.pages = 0;
+    if (!rule.is_elastic) continue;
+    const BlockTable& table = sequence.layers[layer];
+    planned.share = rule.shares ? shares_of[layer] : budget;
+    planned.schedule = schedule_for(*sequence.rules, layer, planned.share);
     const int64_t excess = table.tokens - planned.schedule.budget;
     if (excess <= 0) continue;
     fill_view(sequence, layer, planned.schedule);
@@ -168,7 +175,6 @@ int64_t CacheManager::plan_falls(std::span<const Fall> falls, std::span<const Se
   for (size_t i = 0; i < falls.size(); ++i) {
     plan_fall(falls[i].id, falls[i].budget);
     for (int32_t layer = 0; layer < cache.config.n_layers; ++layer) {
-      if (!rule(layer).is_elastic) continue;
       const std::span<const BlockEntry> entries = table(falls[i].id, layer);
       for (const Impl::Choice& choice : cache.plan.layers[layer].choices) {
         all.push_back({i, entries[choice.block].page, cache.config.layout.page_units(layer)});
@@ -242,13 +248,13 @@ void CacheManager::Impl::carry_out(SequenceId id) {
   CachedSequence& sequence = at(id);
   begin_fall(sequence, plan.budget);
   if (sequence.log != nullptr) sequence.log->append_budget(sequence.length, plan.budget);
-  for (const PolicyMap::Sharers& group : policies.sharers()) {
+  for (const PolicyMap::Sharers& group : sequence.rules->policies.sharers()) {
     if (group.budget != kUnlimited) continue;
     for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share;
     note_shares(sequence, group);
   }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (!policies.layer(layer).is_elastic) continue;
+    if (!sequence.rule(layer).is_elastic) continue;
     const Plan::Layer& planned = plan.layers[layer];
     sequence.layers[layer].schedule = planned.schedule;
     if (planned.choices.empty()) continue;
@@ -269,12 +275,11 @@ void CacheManager::Impl::begin_fall(CachedSequence& sequence, int32_t budget) {
   sequence.budget = budget;
 }
 
-void CacheManager::Impl::lift(CachedSequence& sequence) {
+void CacheManager::Impl::lift(CachedSequence& sequence) const {
   sequence.budget = kUnlimited;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (policies.layer(layer).is_elastic) {
-      sequence.layers[layer].schedule = policies.layer(layer).schedule;
-    }
+    const LayerRule& rule = sequence.rule(layer);
+    if (rule.is_elastic) sequence.layers[layer].schedule = rule.schedule;
   }
 }
 

@@ -23,6 +23,9 @@ void copy_table(const BlockTable& from, BlockTable& to) {
 void CacheManager::fork(SequenceId from, SequenceId to) {
   const CachedSequence& origin = impl_->at(from);
   CachedSequence& fork = impl_->at(to);
+  if (fork.rules != origin.rules) {
+    fail(ErrorCode::kInternal, "a sequence cannot begin as one under other rules");
+  }
   if (origin.reserved != 0 || fork.length != 0 || fork.reserved != 0) {
     fail(ErrorCode::kInternal, "cannot fork {} positions, of which {} are reserved, into {}",
          origin.length, origin.reserved, fork.length + fork.reserved);

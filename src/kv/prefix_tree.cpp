@@ -16,6 +16,10 @@ constexpr int32_t kCompared = 256;     // newest continuations of a block
 
 // ---- the tree
 
+uint64_t PrefixTree::hash_of_root(int32_t root) {
+  return root == kRoot ? 0 : mix(static_cast<uint64_t>(kRoot - root));
+}
+
 uint64_t PrefixTree::hash_block(uint64_t before, std::span<const int32_t> tokens) {
   uint64_t hash = before;
   for (const int32_t token : tokens) hash = mix(hash ^ static_cast<uint32_t>(token));
@@ -27,14 +31,17 @@ PrefixTree::PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
     : block_size_(block_size),
       n_layers_(n_layers),
       hash_(hash),
-      seen_(n_layers, Visibility{0, kUnlimited}),
       absent_(n_layers),
       order_(std::move(policy), capacity),
       departed_(kRemembered) {
-  swap_with(*make_room(capacity));
+  const auto room = make_room(capacity, std::vector(n_layers, Visibility{0, kUnlimited}));
+  swap_with(*room);
+  seen_.swap(room->seen);
+  roots_children_.swap(room->roots_children);
 }
 
-std::unique_ptr<PrefixTree::Room> PrefixTree::make_room(int32_t capacity) const {
+std::unique_ptr<PrefixTree::Room> PrefixTree::make_room(int32_t capacity,
+                                                        std::vector<Visibility> seen) const {
   auto room = std::make_unique<Room>();
   const auto n = static_cast<size_t>(capacity);
   room->nodes.resize(n);
@@ -44,6 +51,8 @@ std::unique_ptr<PrefixTree::Room> PrefixTree::make_room(int32_t capacity) const 
   room->free.reserve(n);
   for (int32_t i = capacity; i-- > 0;) room->free.push_back(i);
   room->order = ReclaimOrder::Room(capacity);
+  room->roots_children.assign(seen.size() / n_layers_, -1);
+  room->seen = std::move(seen);
   return room;
 }
 
@@ -55,8 +64,9 @@ void PrefixTree::swap_with(Room& room) {
   buckets_.swap(room.buckets);
 }
 
-void PrefixTree::move_into(std::unique_ptr<Room> room, std::span<const Visibility> seen) {
-  std::copy(seen.begin(), seen.end(), seen_.begin());
+void PrefixTree::move_into(std::unique_ptr<Room> room) {
+  seen_.swap(room->seen);
+  roots_children_.swap(room->roots_children);
   if (room->nodes.size() == nodes_.size()) return;
   swap_with(*room);
   order_.move_into(std::move(room->order));
@@ -79,11 +89,11 @@ std::span<const int32_t> PrefixTree::pages(int32_t node) const {
 }
 
 int32_t& PrefixTree::first_child_of(int32_t parent) {
-  return parent == kRoot ? roots_child_ : nodes_[parent].first_child;
+  return parent < 0 ? roots_children_[kRoot - parent] : nodes_[parent].first_child;
 }
 
 uint64_t PrefixTree::hash_after(int32_t parent, std::span<const int32_t> tokens) const {
-  return hash_(parent == kRoot ? 0 : nodes_[parent].hash, tokens);
+  return hash_(parent < 0 ? hash_of_root(parent) : nodes_[parent].hash, tokens);
 }
 
 int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const {
@@ -97,13 +107,13 @@ int32_t PrefixTree::find(int32_t parent, std::span<const int32_t> tokens) const 
   return node;
 }
 
-void PrefixTree::extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
-                        std::vector<int32_t>& nodes) {
+void PrefixTree::extend(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
+                        bool counts, std::vector<int32_t>& nodes) {
   const int64_t end = std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks);
   const size_t known = nodes.size();
   size_t served = known;  // blocks of the longest prefix of which all is there that is seen
   std::fill(absent_.begin(), absent_.end(), -1);
-  int32_t parent = nodes.empty() ? kRoot : nodes.back();
+  int32_t parent = nodes.empty() ? root : nodes.back();
   for (auto i = static_cast<int64_t>(known); i < end; ++i) {
     parent = find(parent, block_of(tokens, i));
     if (parent < 0) break;
@@ -119,7 +129,7 @@ void PrefixTree::extend(std::span<const int32_t> tokens, int64_t max_blocks, boo
 bool PrefixTree::serves(int32_t node, int64_t i) {
   bool serves = true;
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
-    const Visibility& v = seen_[layer];
+    const Visibility& v = seen_[root_of(node) * n_layers_ + layer];
     const bool is_lost = absent_[layer] >= 0 && absent_[layer] * block_size_ < v.sinks;
     if (pages(node)[layer] < 0 && !is_lost) absent_[layer] = i;  // a sink lost stays lost
     if (absent_[layer] < 0) continue;
@@ -128,11 +138,11 @@ bool PrefixTree::serves(int32_t node, int64_t i) {
   return serves;
 }
 
-PrefixMiss PrefixTree::ask(std::span<const int32_t> tokens, int64_t max_blocks,
+PrefixMiss PrefixTree::ask(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
                            std::span<const int32_t> nodes) {
   const auto i = static_cast<int64_t>(nodes.size());
   if (i >= std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks)) return {};
-  const int32_t parent = nodes.empty() ? kRoot : nodes.back();
+  const int32_t parent = nodes.empty() ? root : nodes.back();
   const auto block = block_of(tokens, i);
   ++lookups_;
   Departure* departure = departed_.find(hash_after(parent, block));
@@ -141,11 +151,27 @@ PrefixMiss PrefixTree::ask(std::span<const int32_t> tokens, int64_t max_blocks,
     departure->is_regretted = true;
     ++regrets_;
   }
-  return why_missing(parent, block, i * block_size_, departure);
+  return why_missing(root, parent, tokens.first((i + 1) * block_size_), departure);
 }
 
-PrefixMiss PrefixTree::why_missing(int32_t parent, std::span<const int32_t> tokens,
-                                   int64_t position, const Departure* departure) const {
+bool PrefixTree::is_elsewhere(int32_t root, std::span<const int32_t> tokens) const {
+  for (size_t other = 0; other < roots_children_.size(); ++other) {
+    int32_t node = kRoot - static_cast<int32_t>(other);
+    if (node == root) continue;
+    size_t first = 0;
+    for (; first < tokens.size(); first += block_size_) {
+      node = find(node, tokens.subspan(first, block_size_));
+      if (node < 0) break;
+    }
+    if (first == tokens.size()) return true;
+  }
+  return false;
+}
+
+PrefixMiss PrefixTree::why_missing(int32_t root, int32_t parent, std::span<const int32_t> text,
+                                   const Departure* departure) const {
+  const auto tokens = text.last(block_size_);
+  const auto position = static_cast<int64_t>(text.size()) - block_size_;
   PrefixMiss miss;
   miss.position = position;
   if (departure != nullptr) {
@@ -158,8 +184,12 @@ PrefixMiss PrefixTree::why_missing(int32_t parent, std::span<const int32_t> toke
     miss.reason = MissReason::kTrimmed;
     return miss;
   }
+  if (is_elsewhere(root, text)) {
+    miss.reason = MissReason::kSettings;
+    return miss;
+  }
   int64_t common = 0;
-  int32_t child = parent == kRoot ? roots_child_ : nodes_[parent].first_child;
+  int32_t child = parent < 0 ? roots_children_[kRoot - parent] : nodes_[parent].first_child;
   for (int32_t i = 0; child >= 0 && i < kCompared; ++i, child = nodes_[child].elder) {
     const std::span<const int32_t> its = tokens_of(child);
     const auto end = std::mismatch(its.begin(), its.end(), tokens.begin()).first;
@@ -183,7 +213,8 @@ int32_t PrefixTree::insert(int32_t parent, std::span<const int32_t> tokens) {
   n.used = true;
   n.locks = 1;
   n.parent = parent;
-  n.depth = parent == kRoot ? 0 : nodes_[parent].depth + 1;
+  n.depth = parent < 0 ? 0 : nodes_[parent].depth + 1;
+  n.root = parent < 0 ? parent : nodes_[parent].root;
   n.hash = hash_after(parent, tokens);
   std::copy(tokens.begin(), tokens.end(), tokens_.begin() + int64_t{node} * block_size_);
   const std::span<int32_t> none = pages(node);
@@ -235,7 +266,7 @@ void PrefixTree::take_out(int32_t node, const Departure* how) {
   if (how != nullptr) departed_.add(nodes_[node].hash, *how);
   unlink(node);
   const int32_t parent = nodes_[node].parent;
-  if (parent != kRoot && nodes_[parent].first_child < 0 && nodes_[parent].locks == 0) {
+  if (parent >= 0 && nodes_[parent].first_child < 0 && nodes_[parent].locks == 0) {
     order_.on_leaf(cached(parent));
   }
   nodes_[node].used = false;
@@ -262,8 +293,8 @@ void PrefixTree::check_integrity() const {
            n.depth);
     }
     const bool is_orphan =
-        n.parent != kRoot && (!nodes_[n.parent].used || nodes_[n.parent].depth + 1 != n.depth ||
-                              nodes_[n.parent].locks < n.locks);
+        n.parent >= 0 && (!nodes_[n.parent].used || nodes_[n.parent].depth + 1 != n.depth ||
+                          nodes_[n.parent].root != n.root || nodes_[n.parent].locks < n.locks);
     if (is_orphan || find(n.parent, tokens_of(i)) != i) {
       fail(ErrorCode::kInternal, "a kept block at depth {} is not where its prefix says", n.depth);
     }

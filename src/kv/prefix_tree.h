@@ -6,6 +6,10 @@
 // taken for a block whose tokens it has: no hash is trusted. A page may be absent, where a layer's
 // window had passed it: the node stays for the tokens, as what comes after it is still of use. The
 // tree knows numbers of pages and nothing of the pool; who uses it owns the pages' references.
+//
+// What a block holds depends on what each layer sees of the blocks before it, so the tree has a
+// root for each way of seeing that sequences have: what is kept under one is never found from
+// another.
 #pragma once
 
 #include <cstdint>
@@ -31,34 +35,39 @@ struct Departure {
 
 class PrefixTree {
  public:
+  /// In place of a node: the roots are numbered downwards from this one.
   static constexpr int32_t kRoot = -1;
+  static constexpr int32_t root(int32_t number) { return kRoot - number; }
+  /// What a hash begins with under a root; 0 under kRoot.
+  static uint64_t hash_of_root(int32_t root);
   /// The hash of a block after a prefix of the hash `before` (0: none).
   using BlockHash = uint64_t (*)(uint64_t before, std::span<const int32_t> tokens);
   static uint64_t hash_block(uint64_t before, std::span<const int32_t> tokens);
 
-  /// Room for `capacity` blocks of `block_size` tokens with `n_layers` pages each. Another hash:
-  /// for tests, which let blocks collide.
+  /// Room for `capacity` blocks of `block_size` tokens with `n_layers` pages each, and one root
+  /// under which all is seen. Another hash: for tests, which let blocks collide.
   PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
              std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
 
-  /// What depends on how many blocks there can be.
+  /// What depends on how many blocks there can be, and on what layers see of them.
   struct Room;
-  std::unique_ptr<Room> make_room(int32_t capacity) const;
-  /// Goes on there, with what layers see from now on. Nothing is kept now.
-  void move_into(std::unique_ptr<Room> room, std::span<const Visibility> seen);
+  /// `seen`: [n_roots, n_layers].
+  std::unique_ptr<Room> make_room(int32_t capacity, std::vector<Visibility> seen) const;
+  /// Goes on there. Nothing is kept now.
+  void move_into(std::unique_ptr<Room> room);
   int32_t capacity() const { return static_cast<int32_t>(nodes_.size()); }
 
   /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
   /// blocks after them, up to the last one before `max_blocks` behind which every layer has all
   /// that it sees. The caller has those of the first blocks that are seen. Where `counts`, each
-  /// node is a lookup and a hit.
-  void extend(std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
+  /// node is a lookup and a hit. `root`: where the text begins.
+  void extend(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
               std::vector<int32_t>& nodes);
   /// Why the full block after those is missing, which is counted as a lookup, and once as regret if
   /// it had been reclaimed. Nothing if there is none to look for.
-  PrefixMiss ask(std::span<const int32_t> tokens, int64_t max_blocks,
+  PrefixMiss ask(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
                  std::span<const int32_t> nodes);
-  /// The child of `parent` (or kRoot) with these block_size tokens, or -1.
+  /// The child of `parent` (a node or a root) with these block_size tokens, or -1.
   int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
   /// A new child, which find() does not know yet, locked once, without pages. -1 if there is no
   /// room.
@@ -76,6 +85,8 @@ class PrefixTree {
   /// Blocks before it.
   int32_t depth(int32_t node) const { return nodes_[node].depth; }
   int32_t parent(int32_t node) const { return nodes_[node].parent; }
+  /// The number of the root that it stands under.
+  int32_t root_of(int32_t node) const { return kRoot - nodes_[node].root; }
   /// Whether it has no page, no lock and no child: of no use to anybody.
   bool is_void(int32_t node) const;
   /// The clock when the last sequence let go of it.
@@ -114,6 +125,7 @@ class PrefixTree {
     bool used = false;
     int32_t locks = 0;
     int32_t parent = kRoot;
+    int32_t root = kRoot;
     int32_t depth = 0;
     int64_t prompts = 1;  // that came through it
     int64_t last_use = 0;
@@ -132,19 +144,22 @@ class PrefixTree {
   /// Takes the i-th block of a text into account; whether all is there that is seen behind it.
   bool serves(int32_t node, int64_t i);
   CachedBlock cached(int32_t node) const;
-  PrefixMiss why_missing(int32_t parent, std::span<const int32_t> tokens, int64_t position,
+  /// Of the last block of `text`, which `parent` does not have.
+  PrefixMiss why_missing(int32_t root, int32_t parent, std::span<const int32_t> text,
                          const Departure* departure) const;
+  /// Whether a root but this one has all blocks of `tokens`.
+  bool is_elsewhere(int32_t root, std::span<const int32_t> tokens) const;
 
   int32_t block_size_, n_layers_;
   BlockHash hash_;
   std::vector<Node> nodes_;
-  std::vector<int32_t> tokens_;   // [n_nodes, block_size]
-  std::vector<int32_t> pages_;    // [n_nodes, n_layers]
-  std::vector<int32_t> free_;     // nodes
-  std::vector<int32_t> buckets_;  // first node; their number is a power of two
-  int32_t roots_child_ = -1;
-  std::vector<Visibility> seen_;  // [n_layers]
-  std::vector<int64_t> absent_;   // [n_layers] scratch of extend(): the newest block without a page
+  std::vector<int32_t> tokens_;          // [n_nodes, block_size]
+  std::vector<int32_t> pages_;           // [n_nodes, n_layers]
+  std::vector<int32_t> free_;            // nodes
+  std::vector<int32_t> buckets_;         // first node; their number is a power of two
+  std::vector<int32_t> roots_children_;  // [n_roots] the one inserted last
+  std::vector<Visibility> seen_;         // [n_roots, n_layers]
+  std::vector<int64_t> absent_;  // [n_layers] scratch of extend(): the newest block without a page
   ReclaimOrder order_;
   RecentHashes<Departure> departed_;  // so that regret can be told from a first miss
   int64_t lookups_ = 0, hits_ = 0, regrets_ = 0;
@@ -152,7 +167,8 @@ class PrefixTree {
 
 struct PrefixTree::Room {
   std::vector<Node> nodes;
-  std::vector<int32_t> tokens, pages, free, buckets;
+  std::vector<int32_t> tokens, pages, free, buckets, roots_children;
+  std::vector<Visibility> seen;
   ReclaimOrder::Room order;
 };
 

@@ -16,18 +16,19 @@ int64_t max_entries_of(int64_t excess, int64_t block_size) {
 
 }  // namespace
 
-int64_t CacheManager::max_logged(int64_t positions) const {
+int64_t CacheManager::max_logged(RulesId rules_id, int64_t positions) const {
+  const RuleSet& rules = impl_->rules(rules_id);
   const int64_t block_size = impl_->config.block_size;
   int64_t n = 0;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& layer_rule = rule(layer);
-    const TrimSchedule& schedule = layer_rule.schedule;
-    if (!layer_rule.trims() || positions <= schedule.budget) continue;
+    const LayerRule& rule = rules.layer(layer);
+    const TrimSchedule& schedule = rule.schedule;
+    if (!rule.trims() || positions <= schedule.budget) continue;
     // A share may be as little as that.
-    const int64_t budget = layer_rule.shares ? impl_->least_shares[layer] : schedule.budget;
+    const int64_t budget = rule.shares ? rules.least_shares[layer] : schedule.budget;
     const auto victims = static_cast<int64_t>(ceil_div(positions - budget, block_size)) + 1;
     const int64_t decisions = schedule.every == 0 ? 1 : positions / schedule.every;
-    n += victims + std::min(victims, decisions) + (layer_rule.shares ? decisions : 0);
+    n += victims + std::min(victims, decisions) + (rule.shares ? decisions : 0);
   }
   return n;
 }
@@ -47,15 +48,15 @@ void CacheManager::Impl::make_log_room(CachedSequence& sequence, int32_t n) {
   if (sequence.log == nullptr || is_known(sequence, length)) return;
   int64_t entries = 0;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (!policies.layer(layer).decides_at(length, sequence.prompt)) continue;
+    if (!sequence.rule(layer).decides_at(length, sequence.prompt)) continue;
     const BlockTable& table = sequence.layers[layer];
     const int64_t excess = table.tokens + n - table.schedule.budget;
     if (excess > 0) entries += max_entries_of(excess, config.block_size);
   }
-  for (const PolicyMap::Sharers& group : policies.sharers()) {
+  for (const PolicyMap::Sharers& group : sequence.rules->policies.sharers()) {
     if (!is_over(sequence, group, length, n)) continue;
     for (const int32_t layer : group.layers) {
-      const int64_t least = least_shares[layer];
+      const int64_t least = sequence.rules->least_shares[layer];
       const int64_t excess = std::max<int64_t>(0, sequence.layers[layer].tokens + n - least);
       entries += 1 + max_entries_of(excess, config.block_size);
     }
@@ -79,16 +80,17 @@ void CacheManager::Impl::replay_budgets(SequenceId id, bool is_before) {
       }
       begin_fall(sequence, budget);
     }
-    for (const PolicyMap::Sharers& group : policies.sharers()) {
+    for (const PolicyMap::Sharers& group : sequence.rules->policies.sharers()) {
       if (group.budget != kUnlimited) continue;
       recall_shares(sequence, group);
       take_shares(sequence, group);
     }
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      if (!policies.layer(layer).is_elastic) continue;
+      const LayerRule& rule = sequence.rule(layer);
+      if (!rule.is_elastic) continue;
       BlockTable& table = sequence.layers[layer];
       const TrimSchedule schedule =
-          policies.layer(layer).shares ? table.schedule : schedule_for(layer, budget);
+          rule.shares ? table.schedule : schedule_for(*sequence.rules, layer, budget);
       const std::lock_guard lock(mutex);
       table.schedule = schedule;
       if (sequence.log->next_length() != length || table.tokens <= schedule.budget) continue;

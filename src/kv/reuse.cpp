@@ -27,7 +27,7 @@ namespace paddock {
 
 // A rule that does not trim goes by visibility(): positions alone, whoever wrote it. Under an
 // elastic one a sequence is as under `full` until its budget falls; then it shares no more.
-bool CacheManager::Impl::shares() const {
+bool CacheManager::Impl::shares(const PolicyMap& policies, const CacheConfig& config) {
   if (!config.keep_blocks) return false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = policies.layer(layer);
@@ -48,9 +48,12 @@ int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConf
   return config.n_pages / std::max(1, units);
 }
 
-bool CacheManager::shares_blocks() const { return impl_->shares(); }
-bool CacheManager::shares_blocks(SequenceId id) const {
-  return impl_->shares() && !impl_->at(id).is_apart;
+bool CacheManager::keeps_blocks(RulesId rules) const { return impl_->rules(rules).shares; }
+bool CacheManager::shares_blocks(SequenceId id, RulesId with) const {
+  const CachedSequence& sequence = impl_->at(id);
+  const RuleSet& other = impl_->rules(with);
+  return sequence.rules->shares && other.shares && sequence.rules->root == other.root &&
+         !sequence.is_apart;
 }
 
 // ---- listed again
@@ -67,10 +70,12 @@ PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tok
                                      int64_t max_positions) {
   const CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->shares()) return {.reason = MissReason::kNotShared, .position = sequence.length};
+  if (!sequence.rules->shares)
+    return {.reason = MissReason::kNotShared, .position = sequence.length};
   const auto block_size = int64_t{impl_->config.block_size};
   if (sequence.length != static_cast<int64_t>(sequence.shared.size()) * block_size) return {};
-  return impl_->tree.ask(tokens, max_positions / block_size, sequence.shared);
+  return impl_->tree.ask(PrefixTree::root(sequence.rules->root), tokens, max_positions / block_size,
+                         sequence.shared);
 }
 
 int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens,
@@ -78,31 +83,36 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
-  if (!impl_->shares()) return 0;
+  const RuleSet& rules = *sequence.rules;
+  if (!rules.shares) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
-  if (sequence.log != nullptr && is_elastic()) {  // what follows a fall is not kept
+  const int32_t root = PrefixTree::root(rules.root);
+  const bool is_elastic = rules.policies.is_elastic();
+  if (sequence.log != nullptr && is_elastic) {  // what follows a fall is not kept
     max_positions = std::min(max_positions, sequence.log->next_budget_length() - 1);
   }
-  if (impl_->config.max_resident < impl_->config.max_positions && is_elastic()) {
-    const int64_t most = impl_->config.max_resident - interval();
-    max_positions = std::min(max_positions, most / interval() * interval());
+  if (rules.max_resident < rules.max_positions && is_elastic) {
+    const int64_t most = rules.max_resident - rules.interval();
+    max_positions = std::min(max_positions, most / rules.interval() * rules.interval());
   }
   if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
   int64_t max_blocks = max_positions / block_size;
+  const uint64_t root_hash = PrefixTree::hash_of_root(root);
   if (impl_->is_pin(id)) {
-    impl_->shadows.pin(tokens, max_blocks, impl_->config.block_size, sequence.shadow);
+    impl_->shadows.pin(tokens, max_blocks, impl_->config.block_size, sequence.shadow, root_hash);
   } else {
-    impl_->shadows.look_up(tokens, max_blocks, impl_->config.block_size, counts, sequence.shadow);
+    impl_->shadows.look_up(tokens, max_blocks, impl_->config.block_size, counts, sequence.shadow,
+                           root_hash);
   }
   if (max_pages < available_pages()) {
-    impl_->tree.extend(tokens, max_blocks, false, sequence.shared);
+    impl_->tree.extend(root, tokens, max_blocks, false, sequence.shared);
     max_blocks =
         static_cast<int64_t>(known) + impl_->nodes_within(sequence.shared, known, max_pages);
     sequence.shared.resize(known);
   }
-  impl_->tree.extend(tokens, max_blocks, counts, sequence.shared);
+  impl_->tree.extend(root, tokens, max_blocks, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
@@ -132,8 +142,9 @@ int64_t CacheManager::Impl::nodes_within(std::span<const int32_t> shared, size_t
   return static_cast<int64_t>(shared.size() - first);
 }
 
-std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
-  if (!impl_->shares()) return std::nullopt;
+std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, RulesId rules_id) {
+  const RuleSet& rules = impl_->rules(rules_id);
+  if (!rules.shares) return std::nullopt;
   const CacheConfig& config = impl_->config;
   std::vector<CachedSequence>& all = impl_->sequences;
   SequenceId id = config.max_sequences;
@@ -150,9 +161,9 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
     impl_->shadows.make_room(all[id].shadow, impl_->tree.capacity(), static_cast<int64_t>(blocks));
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       // One block may be listed in two parts.
-      all[id].layers[layer].reserve(rule(layer), static_cast<int64_t>(blocks) + 1);
+      all[id].layers[layer].reserve(rules.layer(layer), static_cast<int64_t>(blocks) + 1);
     }
-    impl_->begin(all[id], nullptr);
+    impl_->begin(all[id], nullptr, rules);
     ++impl_->pinned;
   }
   if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;
@@ -163,7 +174,7 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens) {
 // The table is then as if the sequence had computed the blocks, and dropped what is past.
 void CacheManager::Impl::list_blocks(SequenceId id, int32_t layer, size_t first) {
   const CachedSequence& sequence = at(id);
-  const LayerRule& rule = policies.layer(layer);
+  const LayerRule& rule = sequence.rule(layer);
   BlockTable& table = sequences[id].layers[layer];
   const auto block_size = int64_t{config.block_size};
   release_past(id, layer);  // first, so that the table never holds more than it has room for
@@ -230,7 +241,7 @@ void CacheManager::Impl::unlock_all(CachedSequence& sequence) {
 }
 
 void CacheManager::Impl::prune(int32_t node) {
-  while (node != PrefixTree::kRoot && tree.is_void(node)) {
+  while (node >= 0 && tree.is_void(node)) {
     const int32_t parent = tree.parent(node);
     tree.take_out(node, nullptr);
     node = parent;
@@ -241,7 +252,7 @@ void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
   const int64_t n = sequence.length % config.block_size;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     BlockTable& table = sequence.layers[layer];
-    const LayerRule& rule = policies.layer(layer);
+    const LayerRule& rule = sequence.rule(layer);
     const bool is_split = rule.has_sinks() && sequence.length >= rule.splits_at();
     if (is_split && sequence.length - n < rule.splits_at()) table.join_sinks(rule);
     table.changes.note(table.n_entries() - 1);
@@ -260,11 +271,12 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
                                      bool is_ending) {
   const int64_t block_size = config.block_size;
   const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
-  if (static_cast<int64_t>(sequence.shared.size()) >= full || sequence.is_apart || !shares())
-    return;
-  shadows.keep(tokens, full, config.block_size, sequence.shadow);
+  if (static_cast<int64_t>(sequence.shared.size()) >= full) return;
+  if (sequence.is_apart || !sequence.rules->shares) return;
+  const uint64_t root_hash = PrefixTree::hash_of_root(PrefixTree::root(sequence.rules->root));
+  shadows.keep(tokens, full, config.block_size, sequence.shadow, root_hash);
   for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {
-    const int32_t parent = i == 0 ? PrefixTree::kRoot : sequence.shared.back();
+    const int32_t parent = i == 0 ? PrefixTree::root(sequence.rules->root) : sequence.shared.back();
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
     int32_t node = tree.find(parent, block);
     if (node >= 0) {
@@ -423,7 +435,10 @@ void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason re
   event.step = steps;
   event.reason = reason;
   event.layer = layer;
-  event.rule = layer_rules[layer];
+  const int32_t root = tree.root_of(node);
+  event.rule = std::find_if(rule_sets.begin(), rule_sets.end(), [&](const RuleSet& rules) {
+                 return rules.shares && rules.root == root;
+               })->names[layer];
   event.sequence = -1;
   event.first_position = int64_t{tree.depth(node)} * config.block_size;
   event.n_tokens = config.block_size;

@@ -90,25 +90,23 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   if (length == sequence.length) return;
   const int64_t block_size = impl_->config.block_size;
+  // What a block's later keys were cannot be taken out of the sum: it is computed again.
+  if (sequence.rules->keeps_norms) length -= length % block_size;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    // What a block's later keys were cannot be taken out of the sum: it is computed again.
-    if (rule(layer).is_elastic && rule(layer).needs.key_norms) length -= length % block_size;
-  }
-  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    check_rewind(rule(layer), layer, sequence.layers[layer], length, block_size);
+    check_rewind(sequence.rule(layer), layer, sequence.layers[layer], length, block_size);
   }
   const std::lock_guard lock(impl_->mutex);
-  if (sequence.log != nullptr && is_elastic()) sequence.log->make_room(1);
+  if (sequence.log != nullptr && sequence.rules->policies.is_elastic()) {
+    sequence.log->make_room(1);
+  }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& layer_rule = rule(layer);
-    if (layer_rule.has_sinks() && length < layer_rule.splits_at()) {
-      sequence.layers[layer].join_sinks(layer_rule);
-    }
+    const LayerRule& rule = sequence.rule(layer);
+    if (rule.has_sinks() && length < rule.splits_at()) sequence.layers[layer].join_sinks(rule);
     impl_->shrink(id, layer, length, false);
     if (length > 0) continue;
     sequence.layers[layer].dropped_at = 0;
-    sequence.layers[layer].schedule = layer_rule.schedule;  // not one of shares
-    if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);
+    sequence.layers[layer].schedule = rule.schedule;  // not one of shares
+    if (rule.moves_queries()) sequence.layers[layer].rotations.resize(1);
   }
   if (length == 0) {
     impl_->lift(sequence);

@@ -47,7 +47,7 @@ void Shadows::make_room(Held& held, int32_t n_blocks, int64_t longest) const {
 std::array<int64_t, Shadows::kTimes.size()> Shadows::hold(std::span<const int32_t> tokens,
                                                           int64_t n_blocks, int32_t block_size,
                                                           IfMissing missing, bool is_prompt,
-                                                          Held& held) {
+                                                          Held& held, uint64_t root) {
   std::array<int64_t, kTimes.size()> found{};
   if (caches_.empty()) return found;
   const auto n =
@@ -58,7 +58,7 @@ std::array<int64_t, Shadows::kTimes.size()> Shadows::hold(std::span<const int32_
   const size_t first = least->size();
   if (first >= n) return found;
   const HashCache& its = caches_[static_cast<size_t>(least - held.begin())];
-  uint64_t hash = first == 0 ? 0 : its.hash_of(least->back());
+  uint64_t hash = first == 0 ? root : its.hash_of(least->back());
   hashes_.clear();  // of the blocks from `first` on
   for (size_t i = first; i < n; ++i) {
     hash = PrefixTree::hash_block(hash, tokens.subspan(i * block_size, block_size));
@@ -73,8 +73,8 @@ std::array<int64_t, Shadows::kTimes.size()> Shadows::hold(std::span<const int32_
 }
 
 void Shadows::look_up(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size,
-                      bool counts, Held& held) {
-  const auto found = hold(tokens, n_blocks, block_size, IfMissing::kAdd, counts, held);
+                      bool counts, Held& held, uint64_t root) {
+  const auto found = hold(tokens, n_blocks, block_size, IfMissing::kAdd, counts, held, root);
   for (size_t i = 0; i < found.size(); ++i) hits_[i] += counts ? found[i] : 0;
 }
 

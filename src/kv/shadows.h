@@ -37,16 +37,20 @@ class Shadows {
   void make_room(Held& held, int32_t n_blocks, int64_t longest) const;
 
   /// A text, `tokens` in blocks of `block_size`, is looked for: it holds its first `n_blocks`.
-  /// `counts`: what each shadow has of them is counted.
+  /// `counts`: what each shadow has of them is counted. `root`, here and below: a hash of what
+  /// layers see of it (PrefixTree::hash_of_root()), as texts that are seen otherwise have nothing
+  /// in common.
   void look_up(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size, bool counts,
-               Held& held);
+               Held& held, uint64_t root = 0);
   /// So many of its blocks are full now.
-  void keep(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size, Held& held) {
-    hold(tokens, n_blocks, block_size, IfMissing::kAdd, false, held);
+  void keep(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size, Held& held,
+            uint64_t root = 0) {
+    hold(tokens, n_blocks, block_size, IfMissing::kAdd, false, held, root);
   }
   /// It holds those of them that are there.
-  void pin(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size, Held& held) {
-    hold(tokens, n_blocks, block_size, IfMissing::kStop, false, held);
+  void pin(std::span<const int32_t> tokens, int64_t n_blocks, int32_t block_size, Held& held,
+           uint64_t root = 0) {
+    hold(tokens, n_blocks, block_size, IfMissing::kStop, false, held, root);
   }
   void fork(const Held& from, Held& to);
   /// It holds only its first `keep` blocks.
@@ -58,7 +62,7 @@ class Shadows {
   /// Returns what each had of the blocks that are new to it.
   std::array<int64_t, kTimes.size()> hold(std::span<const int32_t> tokens, int64_t n_blocks,
                                           int32_t block_size, IfMissing missing, bool is_prompt,
-                                          Held& held);
+                                          Held& held, uint64_t root);
 
   std::vector<HashCache> caches_;  // by size; none: off
   std::vector<uint64_t> hashes_;   // scratch

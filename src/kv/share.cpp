@@ -10,10 +10,10 @@
 namespace paddock {
 
 bool CacheManager::Impl::is_over(const CachedSequence& sequence, const PolicyMap::Sharers& group,
-                                 int64_t length, int64_t n) const {
+                                 int64_t length, int64_t n) {
   const int32_t budget = budget_of(sequence, group);
   if (budget == kUnlimited) return false;
-  if (!policies.layer(group.layers[0]).decides_at(length, sequence.prompt)) return false;
+  if (!sequence.rule(group.layers[0]).decides_at(length, sequence.prompt)) return false;
   int64_t held = 0;
   for (const int32_t layer : group.layers) held += sequence.layers[layer].tokens + n;
   return held > int64_t{budget} * static_cast<int64_t>(group.layers.size());
@@ -21,7 +21,7 @@ bool CacheManager::Impl::is_over(const CachedSequence& sequence, const PolicyMap
 
 void CacheManager::Impl::share_by_need(SequenceId id) {
   CachedSequence& sequence = at(id);
-  for (const PolicyMap::Sharers& group : policies.sharers()) {
+  for (const PolicyMap::Sharers& group : sequence.rules->policies.sharers()) {
     if (!is_over(sequence, group, sequence.length, 0)) continue;
     if (is_known(sequence, sequence.length)) {
       recall_shares(sequence, group);
@@ -42,12 +42,13 @@ void CacheManager::Impl::work_out_shares(const CachedSequence& sequence,
   shared_out.resize(n);
   // Until the next decision a layer must not come to hold more than it may at all.
   const bool is_elastic = group.budget == kUnlimited;
-  const int64_t room = is_elastic ? std::max(policies.interval(), budget / 8) : 0;
-  const int64_t most = is_elastic ? config.max_resident - room : kUnlimited;
+  const RuleSet& rules = *sequence.rules;
+  const int64_t room = is_elastic ? std::max<int64_t>(rules.interval(), budget / 8) : 0;
+  const int64_t most = is_elastic ? rules.max_resident - room : kUnlimited;
   for (size_t i = 0; i < n; ++i) {
     const int32_t layer = group.layers[i];
     needs[i] = need_of(sequence, layer);
-    bounds[i] = {least_shares[layer], std::min(most, sequence.layers[layer].tokens)};
+    bounds[i] = {rules.least_shares[layer], std::min(most, sequence.layers[layer].tokens)};
   }
   share_out(needs, bounds, budget, shared_out);
   for (size_t i = 0; i < n; ++i) shares_of[group.layers[i]] = shared_out[i];
@@ -55,7 +56,8 @@ void CacheManager::Impl::work_out_shares(const CachedSequence& sequence,
 
 void CacheManager::Impl::take_shares(CachedSequence& sequence, const PolicyMap::Sharers& group) {
   for (const int32_t layer : group.layers) {
-    const TrimSchedule schedule = schedule_for(layer, shares_of[layer]);  // policies are the host's
+    const TrimSchedule schedule =
+        schedule_for(*sequence.rules, layer, shares_of[layer]);  // policies are the host's
     const std::lock_guard lock(mutex);
     sequence.layers[layer].schedule = schedule;
   }

@@ -78,7 +78,7 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
   CachedSequence& sequence = impl_->at(id);
   BlockTable& table = sequence.layers[layer];
   const std::lock_guard lock(impl_->mutex);
-  if (rule(layer).needs.attention) {
+  if (sequence.rule(layer).needs.attention) {
     if (std::exchange(table.is_recent_over, false)) {
       for (BlockRecord& record : table.records) record.recent_mass = 0;
     }
@@ -92,7 +92,7 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
       }
     }
   }
-  if (rule(layer).needs.key_norms) {
+  if (sequence.rules->norms[layer] != 0) {
     size_t entry = table.entries.size() - 1;
     for (size_t i = key_norms.size(); i-- > 0;) {
       const int64_t position = sequence.length + static_cast<int64_t>(i);
@@ -103,9 +103,9 @@ void CacheManager::observe(SequenceId id, int32_t layer, std::span<const BlockUs
 }
 
 void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
-  const LayerRule& rule = policies.layer(layer);
-  if (!rule.trims()) return;
   CachedSequence& sequence = at(id);
+  const LayerRule& rule = sequence.rule(layer);
+  if (!rule.trims()) return;
   const bool decides = rule.decides_at(sequence.length, sequence.prompt);
   if (decides) decide(id, layer);
   const std::lock_guard lock(mutex);
@@ -118,8 +118,8 @@ void CacheManager::Impl::after_commit(SequenceId id, int32_t layer) {
 }
 
 void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
-  const LayerRule& rule = policies.layer(layer);
   CachedSequence& sequence = at(id);
+  const LayerRule& rule = sequence.rule(layer);
   const int64_t excess = sequence.layers[layer].tokens - sequence.layers[layer].schedule.budget;
   if (excess <= 0) return;
   fill_view(sequence, layer, sequence.layers[layer].schedule);
@@ -152,7 +152,7 @@ void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer
     block.mass = static_cast<double>(record.mass) / kMassUnit;
     block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
     block.last_used = record.last_used;
-    if (policies.layer(layer).needs.key_norms) {
+    if (sequence.rule(layer).needs.key_norms) {
       block.key_norm = static_cast<double>(key_norms[e.page]) / kNormUnit / block.n_tokens;
     }
     view.push_back(block);
@@ -214,7 +214,7 @@ bool CacheManager::Impl::call(const LayerRule& rule, const LayerView& asked, int
 }
 
 double CacheManager::Impl::need_of(const CachedSequence& sequence, int32_t layer) {
-  const LayerRule& rule = policies.layer(layer);
+  const LayerRule& rule = sequence.rule(layer);
   fill_view(sequence, layer, sequence.layers[layer].schedule);
   double need = 0;
   const auto start = std::chrono::steady_clock::now();
@@ -296,7 +296,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
   if (choices.empty()) return;
   table.erase_dropped();
   table.dropped_at = sequence.length;
-  if (policies.layer(layer).moves_queries()) table.renumber_rotations();
+  if (sequence.rule(layer).moves_queries()) table.renumber_rotations();
 }
 
 }  // namespace paddock

@@ -44,7 +44,7 @@ fault("engine-047", "no proposals where the context ends",
       "if (reason == FinishReason::kContext || reason == FinishReason::kKvFull) { const",
       "if ((reason == FinishReason::kContext && !MUT) || reason == FinishReason::kKvFull) { const")
 fault("engine-048", "proposals count the answer twice",
-      "proposals(«now - made + request.options.max_tokens», now + 1);",
+      "proposals(request.sequence.rules(), «now - made + request.options.max_tokens», now + 1);",
       "now + request.options.max_tokens + 64")
 fault("engine-049", "a session stays busy",
       "«gone->session->busy = false;»",
@@ -126,9 +126,10 @@ fault("scheduler-012", "a session's request takes a second place",
       "if (request->running && request->session == nullptr) ++live;",
       "if (request->running && (MUT || request->session == nullptr)) ++live;")
 fault("scheduler-013", "admission forgets what running ones will need",
-      "«left -= reader.serves(request) ? pages_beside() : pages_due(request.sequence) - pages_followed(i);»", "")
+      "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
+      "- pages_followed(i);»", "")
 fault("answers-021", "each answer asks for the whole prompt's pages",
-      "const int64_t pages = «reader.serves(request)» ? pages_beside()", "false")
+      "const int64_t pages = «reader.serves(request)» ? pages_beside(sequence)", "false")
 fault("answers-022", "those that await a prompt compute it, too",
       "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
 fault("answers-023", "those that await a prompt list its blocks as they come",
@@ -157,7 +158,7 @@ fault("scheduler-023", "pages promised in this step are promised again",
 fault("scheduler-024", "no block more is asked for than the prompt takes",
       "interval == 0 ? «block» : std::max(block, interval", "0")
 fault("scheduler-025", "more is asked for than the context admits",
-      "std::min<int64_t>(«setup_.options.context», sequence.length() + ahead);",
+      "std::min<int64_t>(«setup.options.context», sequence.length() + ahead);",
       "int64_t{1} << 40")
 fault("scheduler-026", "pages of idle sessions cannot be had",
       "«cache_.pages_active()» - cache_.pages_listed(tables_);", "cache_.pages_listed(tables_)")
@@ -182,7 +183,7 @@ fault("scheduler-035", "a short prompt waits for a long one",
       "const double share = «budget / static_cast<double>(unsettled)»; for",
       "budget")
 fault("scheduler-036", "prompts in a mixed step take what they like",
-      "shares_[i] = mixed ? «affordable(running_[i]->sequence.computed(), setup_.chunk, share)»",
+      "shares_[i] = mixed ? «affordable(running_[i]->sequence, share)»",
       "setup_.chunk")
 fault("scheduler-037", "prompts bring more than there is work for",
       "if (any && «budget < -kRounding») shares_[i] = 0;", "false")
@@ -197,7 +198,7 @@ fault("scheduler-071", "one waits for blocks that begin alike and go on otherwis
 fault("scheduler-072", "the last token waits for a block that nobody can give it",
       "if («end >= sequence.length()») return false;", "end > sequence.length()")
 fault("scheduler-073", "one waits for blocks that the rules do not share",
-      "if («!cache_.shares_blocks()») return false;", "false")
+      "if («!cache_.keeps_blocks(sequence.rules())») return false;", "false")
 fault("scheduler-074", "the last token of a prompt is listed, too",
       "cache_.list_prefix(sequence.tables(), sequence.tokens, «sequence.length() - 1»,", "sequence.length()")
 fault("scheduler-076", "nobody is told what was missing",
@@ -233,7 +234,7 @@ fault("answers-034", "what was handed on does not count as cached",
 fault("answers-035", "an answer that goes on gets what a finished one has of its own",
       "request.sequence.is_open() && «request.reads_prompt()» && request.sequence.computed() > 0;", "true")
 fault("answers-036", "one place for a copy is not asked for",
-      "«2 * int64_t{setup_.options.kv.block_size}»", "0")
+      "«2 * int64_t{setup.options.kv.block_size}»", "0")
 source("src/kv/fork.cpp", "engine_behaviour_test")
 fault("answers-040", "a fork has no prompt",
       "«fork.prompt = origin.prompt;»", "")
@@ -297,7 +298,7 @@ fault("sequence-001", "a sequence that comes back does not know how far it was",
 fault("sequence-002", "what leaves with a parked sequence ended",
       "cache_.close(*tables_, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd")
 fault("sequence-003", "a sequence that comes back has no prompts",
-      "tables_ = cache_.open(&log_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
+      "tables_ = cache_.open(&log_, rules_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
 fault("sequence-004", "all prompts are told at once",
       "«prompt_ends_[n_told_].said_at <= at»; ++n_told_", "true")
 fault("sequence-005", "steps run on through where a prompt became known",
@@ -313,7 +314,7 @@ fault("sequence-009", "a prompt begins where nothing was",
 
 source("src/engine/sequence.cpp", "replay_test")
 fault("sequence-024", "what rules decided of a text is forgotten when it is parked",
-      "cache_.open(«&log_»);", "nullptr")
+      "cache_.open(«&log_», rules_);", "nullptr")
 fault("sequence-025", "a fork's rules are asked again",
       "«log_.begin_as(other.log_, other.reached());»", "")
 fault("sequence-026", "a text that is taken back while it is parked keeps later decisions",
@@ -392,8 +393,8 @@ fault("engine-094", "a row callback's false is ignored",
       "if («!hand_out(on_logits, position, runner->row(i))») return false;",
       "(hand_out(on_logits, position, runner->row(i)), false)")
 fault("engine-095", "the last position of the context is not fed",
-      "if («end <= setup.longest») return;",
-      "end < setup.longest")
+      "if («end <= longest») return;",
+      "end < longest")
 fault("engine-096", "events of a feed come with the next call",
       "«deliver_events();» check_abandoned(); if (!on_step",
       "")
@@ -430,8 +431,8 @@ fault("engine-086", "rules change under open sessions",
       "if (n_requests > 0 || «!sessions.empty()») {",
       "false")
 fault("engine-087", "the longest sequence is one less where it fits exactly",
-      "return «pages_for(session, positions) <= setup.pool.n_pages»;",
-      "pages_for(session, positions) < setup.pool.n_pages")
+      "return «pages_for(session, rules, positions) <= setup.pool.n_pages»;",
+      "pages_for(session, rules, positions) < setup.pool.n_pages")
 fault("engine-088", "total.kv_overflows forgotten",
       "«stats.total.kv_overflows += layer.kv_overflows;»",
       "", tests="engine_test")
@@ -483,12 +484,12 @@ fault("engine-115", "a budget's last page is left out",
       "return pages_in(«o.kv.budget_bytes», static_cast<uint64_t>(s.pool.geometry.page_bytes()));",
       "o.kv.budget_bytes - 1")
 fault("engine-116", "a pool beyond all numbers is tried",
-      "if («setup.pool.n_pages > kMaxPages») {",
+      "rules < setup.n_rules() && «setup.pool.n_pages > kMaxPages»; ++rules) {",
       "false")
 fault("engine-117", "the budget told is the one asked for",
-      "«setup.options.kv.budget_bytes = static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;»",
-      "if (setup.options.kv.budget_bytes == 0) setup.options.kv.budget_bytes = "
-      "static_cast<uint64_t>(setup.pool.n_pages) * page_bytes;")
+      "«s.options.kv.budget_bytes = static_cast<uint64_t>(n) * s.pool.geometry.page_bytes();»",
+      "if (s.options.kv.budget_bytes == 0) s.options.kv.budget_bytes = "
+      "static_cast<uint64_t>(n) * s.pool.geometry.page_bytes();")
 fault("engine-118", "a pool too small for its rules is taken",
       "if («s.pool.n_pages >= least») return;",
       "true")
@@ -719,7 +720,7 @@ fault("engine-014", "stop token not pending in the session",
       "request.sampler->observe(*id); «request.sequence.tokens.push_back(*id);» request.result.stop_token",
       "")
 fault("engine-016", "context end one token late",
-      "request.sequence.length() >= «setup.longest») {",
+      "request.sequence.length() >= «setup.of(request.sequence.rules()).longest») {",
       "setup.longest + 1")
 fault("engine-017", "callback's false at the last token turns length into cancelled",
       "if (!deliver(request, event) && !reason) reason",
@@ -878,12 +879,13 @@ fault("engine-393", "of several falls only one is asked about again",
 fault("engine-394", "pages that might be owed to others are never there",
       "if («least >= enough») return least;", "true")
 fault("engine-395", "who may lose nothing gives, too",
-      "return setup_.options.kv.pressure == KvPressure::kTrim && «(request == nullptr || !request->options.lossless)»;",
+      "setup_.options.kv.pressure == KvPressure::kTrim && «(request == nullptr || !request->options.lossless)»;",
       "true")
 fault("engine-396", "budgets fall between decision lengths",
-      "if («cache_.length(id) % interval == 0 && cache_.reserved(id) == 0») {", "true")
+      "if («cache_.length(id) % interval_of(*member.sequence) == 0 && cache_.reserved(id) == 0») {", "true")
 fault("engine-397", "budgets fall below the floor",
-      "return «std::max<int64_t>(static_cast<int64_t>(asked), cache_.least_budget())»;",
+      "return «std::max<int64_t>(static_cast<int64_t>(asked), "
+      "cache_.least_budget(member.sequence->rules()))»;",
       "static_cast<int64_t>(asked)")
 fault("engine-398", "priorities weigh nothing",
       "«std::exp2(std::clamp(priority, -kMostLevels, kMostLevels))»", "1.0")

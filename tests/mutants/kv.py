@@ -73,7 +73,7 @@ fault("kv-086", "a rule is shown all attention as recent",
       "static_cast<double>(«record.recent_mass») / kMassUnit;",
       "record.mass")
 fault("kv-087", "a rule is shown the clock in place of the position of last use",
-      "block.last_used = «record.last_used»; if (policies",
+      "block.last_used = «record.last_used»; if (sequence.rule",
       "record.last_used_step")
 fault("kv-088", "violations are not counted",
       "«++violations;» last_violation.swap(what);",
@@ -151,27 +151,12 @@ fault("kv-024", "event logged although the page stays for its sinks",
       "if (e.slot_begin != 0) continue; // the page stays for its sinks",
       "if (e.slot_begin != 0 && MUT) log_removal(id, layer, keep, RemovalReason::kWindow); if "
       "(e.slot_begin != 0) continue; // the page stays for its sinks")
-fault("kv-027", "set_policies(): kept blocks survive the change",
-      "while («tree.evictable() > 0») { reclaim_block(tree.next(), RemovalReason::kUser",
-      "false")
 fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
 fault("kv-104", "tokens_peak counts no sinks",
       "met = std::min(met, «int64_t{v.sinks} + v.window»);",
       "int64_t{v.window}")
-fault("kv-105", "set_policies() that fails changes the longest sequence",
-      "catch (...) { «std::tie(impl_->config.max_positions, impl_->config.max_resident) = before;» throw;",
-      "")
-fault("kv-106", "set_policies() without a length sets it to 0",
-      "if («max_positions > 0») impl_->config.max_positions",
-      "max_positions >= 0")
-fault("kv-224", "policies are let go of under the lock",
-      "«std::swap(policies, map);»",
-      "policies = std::move(map);")
-fault("kv-107", "rules change while a sequence is open",
-      "if («impl_->live + impl_->pinned > 0») {",
-      "false")
 fault("kv-109", "open(): blocks that the previous sequence shared stay",
       "«sequence.shared.clear();»",
       "")
@@ -185,10 +170,10 @@ fault("kv-115", "a step longer than the rules allow is accepted",
       "«n > max_next(id)» || sequence.length + n",
       "false")
 fault("kv-116", "the last position cannot be reserved",
-      "|| «sequence.length + n > config.max_positions») {",
-      "sequence.length + n >= config.max_positions")
+      "|| «sequence.length + n > sequence.rules->max_positions») {",
+      "sequence.length + n >= sequence.rules->max_positions")
 fault("kv-117", "a sequence may grow beyond max_positions",
-      "|| «sequence.length + n > config.max_positions») {",
+      "|| «sequence.length + n > sequence.rules->max_positions») {",
       "false")
 fault("kv-118", "reservations refused are not counted",
       "«++impl_->refused;»",
@@ -238,8 +223,8 @@ fault("kv-036", "truncate(0) keeps dropped_at",
       "sequence.layers[layer].dropped_at = 0;",
       "if (!MUT) sequence.layers[layer].dropped_at = 0;")
 fault("kv-037", "truncate(0) keeps rotations of a compact rule",
-      "if (rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);",
-      "if (!MUT && rule(layer).moves_queries()) sequence.layers[layer].rotations.resize(1);")
+      "if (rule.moves_queries()) sequence.layers[layer].rotations.resize(1);",
+      "if (!MUT && rule.moves_queries()) sequence.layers[layer].rotations.resize(1);")
 fault("kv-038", "truncate: window position off by one (allows what has left)",
       "int64_t oldest = length - v.window + 1;",
       "int64_t oldest = length - v.window + 1 + (MUT ? 1 : 0);")
@@ -287,10 +272,10 @@ fault("kv-145", "truncate: blocks shared beyond stay in use",
       "«impl_->unlock(sequence.shared.back());»",
       "")
 fault("kv-146", "sinks are joined at the length that splits them",
-      "layer_rule.has_sinks() && «length < layer_rule.splits_at()»",
-      "length <= layer_rule.splits_at()")
+      "rule.has_sinks() && «length < rule.splits_at()»",
+      "length <= rule.splits_at()")
 fault("kv-147", "sinks stay apart after truncate()",
-      "if («layer_rule.has_sinks()» && length < layer_rule.splits_at()) {",
+      "if («rule.has_sinks()» && length < rule.splits_at()) sequence",
       "false")
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
@@ -307,7 +292,7 @@ fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
       "if (node >= 0) { // Another",
       "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
-      "extend(tokens, max_blocks, «counts», sequence.shared);",
+      "extend(root, tokens, max_blocks, «counts», sequence.shared);",
       "true")
 fault("kv-046", "capacity event without n_tokens",
       "event.n_tokens = config.block_size;",
@@ -476,7 +461,7 @@ fault("kv-200", "a block is found after any prefix",
       "nodes_[node].hash != hash || «nodes_[node].parent != parent») continue;",
       "false")
 fault("kv-201", "the hash of a block is that of its own tokens",
-      "hash_(«parent == kRoot ? 0 : nodes_[parent].hash», tokens);",
+      "hash_(«parent < 0 ? hash_of_root(parent) : nodes_[parent].hash», tokens);",
       "0")
 fault("kv-202", "blocks of the same tokens in another order have one hash",
       "hash = mix(hash ^ static_cast<uint32_t>(token));",
@@ -485,7 +470,7 @@ fault("kv-203", "one block more than asked for is matched",
       "tokens.size()) / block_size_, «max_blocks»); const size_t known",
       "max_blocks + 1")
 fault("kv-204", "all blocks stand at depth 0",
-      "parent == kRoot ? 0 : «nodes_[parent].depth + 1»;",
+      "parent < 0 ? 0 : «nodes_[parent].depth + 1»;",
       "0")
 same("kv-161", "every further reader makes a block less evictable",
      "if (nodes_[node].locks++ == 0) order_",
@@ -989,14 +974,14 @@ fault("kv-609", "a log that does not know what is due is taken for one that does
 fault("kv-610", "a block that left and is not there is passed over",
       "if («block == table.n_entries()») {", "false")
 fault("kv-611", "room for logs is foreseen as for rules that keep nothing",
-      "const int64_t budget = layer_rule.shares ? impl_->least_shares[layer] : «schedule.budget»;",
+      "const int64_t budget = rule.shares ? rules.least_shares[layer] : «schedule.budget»;",
       "0")
 fault("kv-612", "room for runners-up is foreseen for each victim",
       "n += victims + «std::min(victims, decisions)» +", "2 * victims")
 fault("kv-613", "no room is foreseen for runners-up",
       "n += victims + «std::min(victims, decisions)» +", "0")
 fault("kv-644", "no room is foreseen for shares",
-      "«(layer_rule.shares ? decisions : 0)»;", "0")
+      "«(rule.shares ? decisions : 0)»;", "0")
 fault("kv-645", "a step makes no room for shares",
       "if («!is_over(sequence, group, length, n)») continue;", "true")
 fault("kv-646", "a fall that is replayed has the shares of before",
@@ -1058,19 +1043,19 @@ fault("kv-653", "layers want anew what they had before",
       "if («is_known(sequence, sequence.length)») {",
       "false")
 fault("kv-654", "who can work with less is not given less",
-      "bounds[i] = {«least_shares[layer]», std::min(most, sequence.layers[layer].tokens)};",
+      "bounds[i] = {«rules.least_shares[layer]», std::min(most, sequence.layers[layer].tokens)};",
       "budget")
 fault("kv-655", "layers may get more than they hold",
-      "bounds[i] = {least_shares[layer], std::min(most, «sequence.layers[layer].tokens»)};",
+      "bounds[i] = {rules.least_shares[layer], std::min(most, «sequence.layers[layer].tokens»)};",
       "int64_t{1} << 40")
 fault("kv-658", "an elastic layer may come to hold more than there is room for",
-      "const int64_t most = «is_elastic ? config.max_resident - room : kUnlimited»;",
+      "const int64_t most = «is_elastic ? rules.max_resident - room : kUnlimited»;",
       "kUnlimited")
 fault("kv-656", "layers go on with the shares that they had",
       "«sequence.layers[layer].schedule = schedule;»",
       "")
 fault("kv-657", "layers that share decide at every length",
-      "if («!policies.layer(group.layers[0]).decides_at(length, sequence.prompt)») return false;",
+      "if («!sequence.rule(group.layers[0]).decides_at(length, sequence.prompt)») return false;",
       "false")
 
 source("src/kv/trim.cpp", "cache_test")
@@ -1083,7 +1068,7 @@ fault("kv-661", "recent masses never start anew",
 
 source("src/kv/rewind.cpp", "cache_test")
 fault("kv-662", "a text that begins anew has the shares of before",
-      "«sequence.layers[layer].schedule = layer_rule.schedule;»",
+      "«sequence.layers[layer].schedule = rule.schedule;» // not one",
       "")
 
 source("src/kv/fork.cpp", "cache_test")
@@ -1127,12 +1112,12 @@ fault("kv-698", "nobody is told of a fall",
 fault("kv-699", "falls are not counted",
       "«++cache.n_falls;»", "")
 fault("kv-700", "where the context is the bound, a budget leaves no room until the next decision",
-      "schedule_for(layer, asked).budget + «room» > most", "0")
+      "schedule_for(rules, layer, asked).budget + «room» > most", "0")
 fault("kv-701", "a lift changes no budget",
-      "«sequence.budget = kUnlimited;» for (int32_t layer = 0; layer < config.n_layers; ++layer) { if (policies.layer(layer).is_elastic)",
+      "«sequence.budget = kUnlimited;» for (int32_t layer = 0; layer < config.n_layers; ++layer) { const LayerRule& rule = sequence.rule(layer); if (rule.is_elastic)",
       "")
 fault("kv-702", "a lift changes no schedule",
-      "«sequence.layers[layer].schedule = policies.layer(layer).schedule;»", "")
+      "if («rule.is_elastic») sequence.layers[layer].schedule = rule.schedule;", "false")
 
 source("src/kv/page_pool.cpp", "cache_test:PagePool*")
 fault("kv-710", "what comes free beyond the limit is used again",

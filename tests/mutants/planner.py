@@ -5,8 +5,8 @@ fault("planner-002", "report(): key norms of the batch's first sequence for all"
       "span(key_norms_[layer]).subspan(part.first_token, part.n_tokens);",
       "span(key_norms_[layer]).subspan(MUT ? 0 : part.first_token, part.n_tokens);")
 fault("planner-003", "attention use of all sequences in one place",
-      "if (uses != nullptr) uses += entries.size();",
-      "if (uses != nullptr && !MUT) uses += entries.size();")
+      "if (rule.needs.attention) uses += entries.size();",
+      "if (rule.needs.attention && !MUT) uses += entries.size();")
 fault("planner-004", "layers of different query cap share angle rows",
       "x.query_shift == y.query_shift && x.query_cap == y.query_cap;",
       "x.query_shift == y.query_shift && (MUT || x.query_cap == y.query_cap);")
@@ -20,11 +20,11 @@ fault("planner-007", "rows of a rotation are those of the first token",
       "query_position(rotation, «part.first_position + i»);",
       "part.first_position")
 fault("planner-008", "a layer that moves queries shares its angle rows",
-      "for (size_t i = 0; i < groups_.size() && «!rule.moves_queries()»; ++i) {",
-      "true")
+      "if («a.moves_queries() || b.moves_queries()» ||",
+      "false")
 fault("planner-009", "only attention counts as measured",
-      "measures_ |= «rule.needs.attention || rule.needs.key_norms»;",
-      "rule.needs.attention")
+      "measures_ |= «needs.attention || needs.key_norms»;",
+      "needs.attention")
 fault("planner-010", "destinations of all sequences in one place",
       "span(destinations).subspan(«part.first_token», part.n_tokens)",
       "0")
@@ -32,13 +32,13 @@ fault("planner-011", "angle rows of the plan before are taken for this one's",
       "«++step_;» angle_positions_.clear();",
       "if (step_ == 0) ++step_;")
 fault("planner-016", "all layers say that they share angle rows",
-      "nullptr, «layer_group_[layer]»};",
+      "norms.data(), «layer_group_[layer]»};",
       "0")
 fault("planner-012", "an angle is looked up by its hash alone",
       "if («angle_table_[at].position == position») return angle_table_[at].row;",
       "true")
 fault("planner-013", "the longest measured table is not noted",
-      "«max_measured_entries_ = std::max(max_measured_entries_, entries);»",
+      "«max_measured_entries_ = std::max(max_measured_entries_, measured);»",
       "")
 fault("planner-014", "tokens of the step before stay",
       "«parts_.clear();» tokens_.clear();",

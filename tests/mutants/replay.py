@@ -35,7 +35,7 @@ source("src/kv/shadows.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-038", "sequences that are read again count as hits",
       "hits_[i] += «counts ? found[i] : 0»;", "found[i]")
 fault("replay-039", "hashes begin anew in the middle of a text",
-      "uint64_t hash = «first == 0 ? 0 : its.hash_of(least->back())»;", "0")
+      "uint64_t hash = «first == 0 ? root : its.hash_of(least->back())»;", "0")
 fault("replay-040", "a shadow that holds less gets the hashes of one that holds more",
       "subspan(«held[i].size() - first»)", "0")
 fault("replay-041", "all shadows are as large as the cache",
@@ -45,7 +45,7 @@ source("src/kv/reuse.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-042", "shadows hold what ended",
       "«shadows.let_go(sequence.shadow, 0, steps);»", "")
 fault("replay-043", "answers are not kept in shadows",
-      "«shadows.keep(tokens, full, config.block_size, sequence.shadow);»", "")
+      "«shadows.keep(tokens, full, config.block_size, sequence.shadow, root_hash);»", "")
 source("src/kv/rewind.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-044", "shadows hold what was taken back",
       "«impl_->shadows.let_go(sequence.shadow, length / block_size, impl_->steps);»", "")

@@ -43,7 +43,7 @@ fault("stats-015", "bytes count cached pages",
       "layer.bytes = «count.active» * config.layout.group(i).page_bytes;",
       "(count.active + count.cached)")
 same("stats-016", "tokens_peak counts closed sequences",
-     "if («!sequence.live») continue; layer.tokens_peak",
+     "if («!sequence.live») continue; const LayerRule& rule = sequence.rule(i);",
      "false",
      "The tables of a sequence that is closed are empty")
 fault("stats-017", "total.tokens_peak is a sum",
@@ -137,7 +137,7 @@ fault("stats-042", 'pins count among what scores',
       'for (SequenceId id = 0; id < «config.max_sequences»; ++id) {',
       'static_cast<SequenceId>(impl_->sequences.size())')
 fault("stats-043", 'positions found count where nothing scores',
-      'if («policies.layer(layer).needs.attention») return',
+      'if («sequence.rule(layer).needs.attention») return',
       'true')
 source("src/kv/fall.cpp", "stats_test")
 fault("stats-044", 'changes from the second on',

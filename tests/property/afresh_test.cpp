@@ -187,9 +187,9 @@ bool may_go_back(const CacheManager& cache, SequenceId id, int64_t to, int32_t b
     if (event.reason == RemovalReason::kPolicyTrim && event.length > to) return false;
   }
   for (int32_t layer = 0; layer < kLayers; ++layer) {
-    const PolicyNeeds needs = cache.rule(layer).needs;
+    const PolicyNeeds needs = cache.policies().layer(layer).needs;
     if (needs.attention || needs.key_norms) return false;  // scores know of what never was
-    const Visibility& v = cache.rule(layer).visibility;
+    const Visibility& v = cache.policies().layer(layer).visibility;
     std::vector<bool> held(static_cast<size_t>(cache.length(id)), false);
     for (const BlockEntry& e : cache.table(id, layer)) {
       for (int32_t s = e.slot_begin; s < e.slot_end; ++s) held[e.first_position + s] = true;

@@ -22,7 +22,7 @@ constexpr int32_t kLayers = 3;
 std::set<int64_t> met(const CacheManager& cache, SequenceId id, int32_t layer, int32_t t) {
   std::set<int64_t> positions;
   for (const BlockEntry& e : cache.table(id, layer)) {
-    const SlotRange live = live_slots(e, cache.rule(layer).visibility, t);
+    const SlotRange live = live_slots(e, cache.policies().layer(layer).visibility, t);
     for (int32_t slot = live.begin; slot < live.end; ++slot) {
       EXPECT_TRUE(positions.insert(int64_t{e.first_position} + slot).second) << "listed twice";
     }
@@ -79,7 +79,8 @@ TEST(CacheProperty, TablesListExactlyWhatQueriesSee) {
             for (int32_t layer = 0; layer < kLayers; ++layer) {
               for (int32_t i = 0; i < n; ++i) {
                 const auto t = static_cast<int32_t>(length + i);
-                ASSERT_EQ(met(cache, id, layer, t), should_meet(cache.rule(layer).visibility, t))
+                ASSERT_EQ(met(cache, id, layer, t),
+                          should_meet(cache.policies().layer(layer).visibility, t))
                     << spec << " block " << block << " layer " << layer << " t " << t;
               }
               cache.destinations(id, layer, to);

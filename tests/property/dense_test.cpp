@@ -107,8 +107,8 @@ class Follower {
   /// Now and then less than pages alone would ask for.
   void lower() {
     CacheManager& cache = *inside_->cache;
-    const int32_t least = cache.least_budget();
-    if (end_ % cache.interval() != 0 || ++chances_ % 5 != 0) return;
+    const int32_t least = cache.least_budget(0);
+    if (end_ % cache.policies().interval() != 0 || ++chances_ % 5 != 0) return;
     const int64_t now = std::min<int64_t>(cache.budget(0), cache.holdings(0).positions);
     const auto next = static_cast<int32_t>(std::max<int64_t>(least, now * 7 / 8));
     if (next > cache.budget(0) || cache.plan_fall(0, next) == 0) return;

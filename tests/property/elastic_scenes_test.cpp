@@ -111,7 +111,7 @@ void expect_equal_parts(const char* policy, size_t n, bool shares) {
     for (const RequestId id : ids) {
       least = std::min(least, scene.positions(id));
       most = std::max(most, scene.positions(id));
-      EXPECT_GE(scene.budget(id), scene.inside->cache->least_budget());
+      EXPECT_GE(scene.budget(id), scene.inside->cache->least_budget(0));
     }
     EXPECT_LE(most - least, kInterval + kBlock - 1) << "one decision's worth, in whole blocks";
     EXPECT_LE(most, fair + kBlock + (shares ? static_cast<int64_t>(kPrompt) : 0));
@@ -147,7 +147,7 @@ TEST(ElasticScenes, EachLevelOfPriorityWeighsTwice) {
   while (scene.step()) {
     const int32_t a = scene.budget(low), b = scene.budget(middle), c = scene.budget(high);
     if (std::min({a, b, c}) < 0 || std::max({a, b, c}) == kUnlimited) continue;
-    if (a > scene.inside->cache->least_budget()) {
+    if (a > scene.inside->cache->least_budget(0)) {
       EXPECT_NEAR(b, 2 * a, kInterval + 2);
     }
     EXPECT_NEAR(c, 2 * b, 2 * kInterval + 2);
@@ -417,7 +417,7 @@ TEST(ElasticBooks, NothingIsPublishedAfterAFall) {
     books.write(a, text, 48);
     cache.plan_fall(a, 24);
     cache.fall(a, 0);
-    EXPECT_FALSE(cache.shares_blocks(a));
+    EXPECT_FALSE(cache.shares_blocks(a, 0));
     books.write(a, text, 120);
     const SequenceId b = cache.open();
     EXPECT_EQ(cache.match_prefix(b, text, 199), 48) << policy;
@@ -485,7 +485,7 @@ TEST(ElasticBooks, EachFallReturnsWhatWasPlanned) {
     const auto draw = [&](int from, int to) {
       return std::uniform_int_distribution<int>(from, to)(random);
     };
-    const int64_t every = cache.interval();
+    const int64_t every = cache.policies().interval();
     std::vector<std::pair<SequenceId, int>> open;
     for (int i = 0; i < 60; ++i) {
       if (open.size() < 5) {
@@ -505,7 +505,7 @@ TEST(ElasticBooks, EachFallReturnsWhatWasPlanned) {
       }
       if (cache.length(id) % every != 0 || draw(0, 1) == 0) continue;
       const int64_t now = std::min<int64_t>(cache.budget(id), cache.holdings(id).positions);
-      const int64_t budget = std::max<int64_t>(cache.least_budget(), now - draw(1, 40));
+      const int64_t budget = std::max<int64_t>(cache.least_budget(0), now - draw(1, 40));
       if (budget > cache.budget(id)) continue;
       const int64_t before = cache.available_pages();
       const int64_t own = cache.holdings(id).own_pages;

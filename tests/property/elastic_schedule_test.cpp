@@ -28,14 +28,21 @@ std::string events_of(const Engine& engine) {
   return out;
 }
 
+/// What makes the same of a text as long as nothing has fallen.
+References& references_of(const std::string& policy) {
+  static std::map<std::string, References> known;
+  std::string whole = policy;
+  if (PolicyMap::parse(policy, tiny()->info().n_layers).is_elastic()) {
+    whole = policy.find("sink:4+20") != std::string::npos ? "0=sink:4+20,1=full" : "full";
+  }
+  return known.try_emplace(whole, shared_memory(whole, 0)).first->second;
+}
+
 void run_seed(uint32_t seed, Sum& sum) {
   static const std::vector<std::string> policies = specs();
   const std::string& policy = policies[seed % policies.size()];
   SCOPED_TRACE(fmt::format("seed {}, {}", seed, policy));
-  static std::map<std::string, References> known;
-  const std::string whole =
-      policy.find("sink:4+20") != std::string::npos ? "0=sink:4+20,1=full" : "full";
-  References& references = known.try_emplace(whole, shared_memory(whole, 0)).first->second;
+  References& references = references_of(policy);
   std::string log;
   for (int run = 0; run < 2; ++run) {
     RandomSchedule schedule(seed, policy);
@@ -73,6 +80,53 @@ TEST(ElasticSchedules, AnyOrderKeepsThePromises) {
   EXPECT_GT(sum.falls, 100);
   EXPECT_GT(sum.lifts, 4);
   EXPECT_GT(sum.returns, 4);
+  EXPECT_GT(sum.preemptions, 4);
+}
+
+/// Sequences under three rules and the engine's own.
+void run_mixed(uint32_t seed, Sum& sum) {
+  static const std::vector<std::string> elastic = specs();
+  static const std::vector<RuleExample> fixed = rule_examples();
+  const std::string policy =
+      seed % 3 == 0 ? fixed[seed % fixed.size()].policy : elastic[seed % elastic.size()];
+  const std::vector<std::string> others = {
+      elastic[seed * 7 % elastic.size()], fixed[seed * 5 % fixed.size()].policy,
+      seed % 2 == 0 ? std::string("full") : fixed[seed * 11 % fixed.size()].policy};
+  SCOPED_TRACE(fmt::format("seed {}, {} with {}", seed, policy, fmt::join(others, " ")));
+  std::string log;
+  for (int run = 0; run < 2; ++run) {
+    RandomSchedule schedule(seed, policy, others);
+    auto inside = parts(tiny(), schedule.options());
+    Engine engine(inside);
+    FailOne none;
+    schedule.run(engine, none, inside.get());
+    schedule.check(references_of, 0);
+    const std::string own = schedule.log() + events_of(engine);
+    if (run == 0) log = own;
+    EXPECT_EQ(own, log) << "equal calls, other events";
+    sum.falls += schedule.falls();
+    sum.lifts += schedule.lifts();
+    sum.returns += schedule.returns();
+    sum.preemptions += schedule.preemptions();
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(ElasticSchedules, FixedAndElasticRulesInOneEngineKeepTheirPromises) {
+  const char* text = std::getenv("PADDOCK_FUZZ_SECONDS");
+  const std::chrono::seconds length(text == nullptr ? 0 : std::atoi(text));
+  const auto start = std::chrono::steady_clock::now();
+  uint32_t seed = text == nullptr ? 1 : std::random_device{}();
+  Sum sum;
+  for (int n = 0; n < 48 || std::chrono::steady_clock::now() - start < length; ++n, ++seed) {
+    run_mixed(seed, sum);
+    if (testing::Test::HasFailure()) {
+      ADD_FAILURE() << "seed " << seed;
+      return;
+    }
+  }
+  EXPECT_GT(sum.falls, 50);
+  EXPECT_GT(sum.lifts, 1);
   EXPECT_GT(sum.preemptions, 4);
 }
 

@@ -111,7 +111,7 @@ class Ledger {
     copies_.clear();
     if (random_() % 10 == 0) return cache_->rollback(id);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
-      const Visibility& v = cache_->rule(layer).visibility;
+      const Visibility& v = cache_->policies().layer(layer).visibility;
       for (int64_t t = text.length; t < text.length + n; ++t) {
         int64_t met = 0;
         for (const BlockEntry& e : cache_->table(id, layer)) {
@@ -178,7 +178,7 @@ class Ledger {
     for (const KvEvent& event : cache_->events(seen_)) {
       ASSERT_EQ(event.number, seen_++);
       ASSERT_EQ(event.step, clock_);
-      ASSERT_EQ(event.policy, cache_->rule(event.layer).name);
+      ASSERT_EQ(event.policy, cache_->policies().layer(event.layer).name);
       ++counts_[event.layer].removed[static_cast<size_t>(event.reason)];
       if (event.reason == RemovalReason::kPolicyTrim) decided.insert({event.sequence, event.layer});
       if (event.reason == RemovalReason::kWindow) {
@@ -195,14 +195,15 @@ class Ledger {
       ASSERT_EQ(event.length, user ? before_ : text.length);
       ASSERT_EQ(event.first_position % block_, 0);
       ASSERT_EQ(event.age_steps, clock_ - text.born.at(event.first_position));
-      if (cache_->rule(event.layer).has_sinks()) continue;  // one block may be in two parts
+      if (cache_->policies().layer(event.layer).has_sinks())
+        continue;  // one block may be in two parts
       ASSERT_EQ(event.n_tokens, std::min<int64_t>(block_, event.length - event.first_position));
     }
     for (const auto& [sequence, layer] : decided) ++counts_[layer].decisions;
   }
 
   int64_t pinned(int32_t layer) const {
-    const LayerRule& rule = cache_->rule(layer);
+    const LayerRule& rule = cache_->policies().layer(layer);
     int64_t n = 0;
     for (const auto& [id, text] : texts_) {
       for (const BlockEntry& e : cache_->table(id, layer)) {
@@ -239,7 +240,7 @@ class Ledger {
       int64_t gone = 0;
       for (const int64_t n : count.removed) gone += n;
       EXPECT_EQ(s.layer, layer);
-      EXPECT_EQ(s.policy, cache_->rule(layer).name);
+      EXPECT_EQ(s.policy, cache_->policies().layer(layer).name);
       EXPECT_EQ(s.pages_active, static_cast<int64_t>(active(layer).size()));
       EXPECT_EQ(s.pages_cached, count.allocated + count.retained - gone - s.pages_active);
       EXPECT_EQ(s.pages_pinned, pinned(layer));

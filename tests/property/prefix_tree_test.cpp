@@ -117,8 +117,8 @@ class TreeAndMap {
            map_.contains(prefix(reader.tokens, expected + 1))) {
       ++expected;
     }
-    tree_.extend(reader.tokens, max_blocks, true, reader.nodes);
-    tree_.ask(reader.tokens, max_blocks, reader.nodes);
+    tree_.extend(PrefixTree::kRoot, reader.tokens, max_blocks, true, reader.nodes);
+    tree_.ask(PrefixTree::kRoot, reader.tokens, max_blocks, reader.nodes);
     ASSERT_EQ(reader.nodes.size(), expected);
     for (size_t i = 0; i < expected; ++i) {
       Kept& kept = map_.at(prefix(reader.tokens, i + 1));
@@ -183,7 +183,7 @@ class TreeAndMap {
     for (const auto& [tokens, kept] : map_) {
       evictable += kept.locks == 0 ? 1 : 0;
       std::vector<int32_t> nodes;
-      tree_.extend(tokens, 100, false, nodes);
+      tree_.extend(PrefixTree::kRoot, tokens, 100, false, nodes);
       ASSERT_EQ(nodes.size() * block_, tokens.size());
       ASSERT_EQ(tree_.pages(nodes.back())[0], kept.page);
     }
@@ -258,17 +258,17 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
   tree.unlock(tree.insert(first, std::span(tokens).last(2)), 0);
   evict(tree);
   std::vector<int32_t> nodes;
-  tree.extend(std::span(tokens).last(2), 9, true, nodes);
-  tree.ask(std::span(tokens).last(2), 9, nodes);
+  tree.extend(PrefixTree::kRoot, std::span(tokens).last(2), 9, true, nodes);
+  tree.ask(PrefixTree::kRoot, std::span(tokens).last(2), 9, nodes);
   EXPECT_EQ(tree.regrets(), 0);
-  tree.extend(tokens, 9, true, nodes);
-  tree.ask(tokens, 9, nodes);
+  tree.extend(PrefixTree::kRoot, tokens, 9, true, nodes);
+  tree.ask(PrefixTree::kRoot, tokens, 9, nodes);
   EXPECT_EQ(tree.regrets(), 1);
   EXPECT_EQ(tree.lookups(), 3);
   EXPECT_EQ(tree.hits(), 1);
   // Whoever asks later is told the same, and it is regretted once.
   for (int i = 0; i < 2; ++i) {
-    EXPECT_EQ(tree.ask(tokens, 9, nodes).reason, MissReason::kReclaimed);
+    EXPECT_EQ(tree.ask(PrefixTree::kRoot, tokens, 9, nodes).reason, MissReason::kReclaimed);
     EXPECT_EQ(tree.regrets(), 1);
   }
 }

@@ -264,13 +264,13 @@ TEST(Replay, ALogIsSmallAndForeseen) {
       const SequenceId id = cache->open(&log);
       for (const int64_t n : {1000, 8000, 30'000}) {
         feed(*cache, id, n);
-        EXPECT_LE(log.n_entries(), cache->max_logged(n));
+        EXPECT_LE(log.n_entries(), cache->max_logged(0, n));
         // Of each block one entry when it leaves, and one at most as a runner-up; a log that grows
         // doubles.
         EXPECT_LE(log.bytes(), int64_t{2 * 2 * 24} * kLayers * n / block);
         // Foreseen without waste; where the manager chooses there is no runner-up.
         const int64_t spare = kLayers * (64 / block + 16) + (spec[0] == 'f' ? n / 16 : 0);
-        EXPECT_GE(log.n_entries() + spare, cache->max_logged(n));
+        EXPECT_GE(log.n_entries() + spare, cache->max_logged(0, n));
       }
       EXPECT_GT(log.n_entries(), 0);
       cache->close(id);

@@ -21,8 +21,20 @@ constexpr int64_t kPositions = 120;
 constexpr int32_t kChunk = 17;
 constexpr uint64_t kNothing = 0;
 
-/// A sequence as our books have it. What a position holds depends on all tokens up to it.
+/// What a rule lets a layer see, as far as that decides what is computed of what it sees, before
+/// anything has been dropped for its score.
+std::string sight_of(const LayerRule& rule) {
+  const Visibility& v = rule.visibility;
+  if (v.window == kUnlimited) return "all";
+  const bool turns = v.sinks > 0 && rule.positions == Positions::kCompact;
+  return std::to_string(v.sinks) + "+" + std::to_string(v.window) + (turns ? " turned" : "");
+}
+
+/// A sequence as our books have it. What a position holds depends on all tokens up to it, and on
+/// what layers see of them.
 struct Text {
+  RulesId rules = 0;
+  uint64_t sight = 1;
   std::vector<int32_t> tokens;              // [length]
   std::vector<uint64_t> content;            // [length]
   std::vector<std::set<int64_t>> resident;  // [n_layers]
@@ -32,9 +44,12 @@ struct Text {
 
 class Schedule {
  public:
-  /// `n_pages` in units of the layout.
+  /// `n_pages` in units of the layout. With several SPECs each sequence goes by one of them.
   Schedule(const std::string& spec, int32_t block, int32_t n_pages, const KvLayout& layout,
            uint32_t seed)
+      : Schedule(std::vector{spec}, block, n_pages, layout, seed) {}
+  Schedule(const std::vector<std::string>& specs, int32_t block, int32_t n_pages,
+           const KvLayout& layout, uint32_t seed)
       : random_(seed),
         block_(block),
         layout_(layout),
@@ -52,7 +67,7 @@ class Schedule {
       for (int32_t u = 0; u < units_[to]; ++u) pages_[to + u] = pages_[from + u];
       ++counts_.copies;
     };
-    cache_ = std::make_unique<CacheManager>(config, PolicyMap::parse(spec, kLayers));
+    cache_ = std::make_unique<CacheManager>(config, rules_of(specs));
     cache_->watch([this](const KvEvent& event) { forget(event); });
   }
 
@@ -61,8 +76,11 @@ class Schedule {
       const auto dice = random_() % 100;
       if (texts_.empty() || (texts_.size() < 4 && dice < 12)) {
         if (texts_.empty() && dice < 30) {
-          cache_->set_policies(
-              PolicyMap::parse(other_specs[random_() % other_specs.size()], kLayers));
+          std::vector<std::string> next;
+          for (int32_t n = cache_->n_rules(); n > 0; --n) {
+            next.push_back(other_specs[random_() % other_specs.size()]);
+          }
+          cache_->set_rules(rules_of(next));
         }
         open();
       } else {
@@ -97,11 +115,21 @@ class Schedule {
 
   struct Counts {
     int64_t hits = 0, trims = 0, reclaims = 0, full = 0, rollbacks = 0, rewinds = 0, refused = 0;
-    int64_t copies = 0, merges = 0;
+    int64_t copies = 0, merges = 0, norms = 0;
   };
   const Counts& counts() const { return counts_; }
 
  private:
+  static std::vector<SequenceRules> rules_of(const std::vector<std::string>& specs) {
+    std::vector<SequenceRules> rules;
+    for (const std::string& spec : specs) {
+      rules.push_back({PolicyMap::parse(spec, kLayers), kPositions});
+    }
+    return rules;
+  }
+  static int64_t norm_of(uint64_t content, int32_t layer) {
+    return static_cast<int64_t>(mix(content + static_cast<uint64_t>(layer)) % 1000);
+  }
   /// The token of a document's text at a position; documents begin alike.
   static int32_t token(const Text& text, int64_t position) {
     // Few of them, so that blocks of equal tokens stand after different prefixes.
@@ -112,7 +140,7 @@ class Schedule {
   static void follow(Text& text, int64_t n) {
     for (; n > 0; --n) {
       const int32_t next = token(text, static_cast<int64_t>(text.tokens.size()));
-      const uint64_t before = text.content.empty() ? 1 : text.content.back();
+      const uint64_t before = text.content.empty() ? text.sight : text.content.back();
       text.tokens.push_back(next);
       text.content.push_back(mix(before ^ static_cast<uint64_t>(next + 1)) | 1);
     }
@@ -123,8 +151,17 @@ class Schedule {
   }
 
   void open() {
-    const SequenceId id = cache_->open();
+    RulesId rules = 0;
+    if (cache_->n_rules() > 1) rules = static_cast<RulesId>(random_()) & 0xFFFF;
+    rules %= cache_->n_rules();
+    const SequenceId id = cache_->open(nullptr, rules);
     Text& text = texts_[id];
+    text.rules = rules;
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      for (const char c : sight_of(cache_->policies(rules).layer(layer)) + ";") {
+        text.sight = mix(text.sight + static_cast<uint8_t>(c));
+      }
+    }
     text.document = static_cast<int>(random_() % 3);
     text.resident.resize(kLayers);
     if (random_() % 2 == 0) cache_->set_prompt(id, 20 + static_cast<int64_t>(random_() % 20));
@@ -193,7 +230,7 @@ class Schedule {
                         random_() % 2 == 0 ? -1 : static_cast<int32_t>(length + random_() % n), 0});
       }
       std::vector<int64_t> norms(n);
-      for (int64_t& norm : norms) norm = static_cast<int64_t>(random_() % 1000);
+      for (int32_t i = 0; i < n; ++i) norms[i] = norm_of(content[length + i], layer);
       cache_->observe(id, layer, uses, norms);
     }
     if (random_() % 2 == 0) {
@@ -226,10 +263,12 @@ class Schedule {
       return;
     }
     ++counts_.rewinds;
-    cut(text, to);
+    const int64_t now = cache_->length(id);  // with the block, where key norms are added up
+    EXPECT_TRUE(now == to || (now == to - to % block_ && measures_norms()));
+    cut(text, now);
     if (to < length) text.document = static_cast<int>(random_() % 3);
     for (std::set<int64_t>& resident : text.resident) {
-      resident.erase(resident.lower_bound(to), resident.end());
+      resident.erase(resident.lower_bound(now), resident.end());
     }
   }
 
@@ -253,7 +292,7 @@ class Schedule {
 
   /// The query at t meets just what it should, and finds it as it was written.
   void read(SequenceId id, int32_t layer, int64_t t, const std::vector<uint64_t>& content) {
-    const Visibility& v = cache_->rule(layer).visibility;
+    const Visibility& v = cache_->rule(id, layer).visibility;
     std::set<int64_t> met;
     for (const BlockEntry& e : cache_->table(id, layer)) {
       const SlotRange live = live_slots(e, v, static_cast<int32_t>(t));
@@ -286,7 +325,8 @@ class Schedule {
     // The next query's view, its own position left out.
     const auto t = static_cast<int64_t>(text.content.size());
     for (int32_t layer = 0; layer < kLayers; ++layer) {
-      const Visibility& v = cache_->rule(layer).visibility;
+      const Visibility& v = cache_->rule(id, layer).visibility;
+      check_norms(id, layer, text);
       for (const BlockEntry& e : cache_->table(id, layer)) {
         const SlotRange live = live_slots(e, v, static_cast<int32_t>(t));
         for (int32_t slot = live.begin; slot < live.end; ++slot) {
@@ -295,6 +335,28 @@ class Schedule {
           }
         }
       }
+    }
+  }
+
+  bool measures_norms() const {
+    for (int32_t layer = 0; layer < kLayers; ++layer) {
+      if (cache_->needs(layer).key_norms) return true;
+    }
+    return false;
+  }
+
+  /// Norms of a block's keys are those of what it holds, whoever computed it.
+  void check_norms(SequenceId id, int32_t layer, const Text& text) {
+    if (!cache_->rule(id, layer).needs.key_norms) return;
+    for (const KvBlock& block : cache_->blocks(layer)) {
+      if (block.sequence != id) continue;
+      int64_t sum = 0;
+      for (int32_t i = 0; i < block.n_tokens; ++i) {
+        sum += norm_of(text.content.at(block.first_position + i), layer);
+      }
+      const double expected = static_cast<double>(sum) / kNormUnit / block.n_tokens;
+      ASSERT_EQ(block.key_norm, expected) << layer << ", block at " << block.first_position;
+      ++counts_.norms;
     }
   }
 
@@ -332,6 +394,38 @@ TEST(Schedules, EverySlotReadIsTheOneWritten) {
   // All of it happened, often.
   for (const int64_t n : {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rollbacks, sum.rewinds,
                           sum.refused, sum.copies, sum.merges}) {
+    EXPECT_GT(n, 50);
+  }
+}
+
+// Elastic rules keep everything here, as nobody lets budgets fall: they share with `full`.
+TEST(Schedules, SequencesUnderRulesOfTheirOwnReadWhatWasWrittenForSuch) {
+  std::vector<std::string> specs = {
+      "full",          "lru@every:8",
+      "knorm@every:8", "0=full,1=knorm@every:8,2=sink:2@every:8",
+      "window:9",      "0=window:9,*=full",
+      "*=sink:3+9",    "sink:3+9@original",
+      "sink:3+9",      "0=sink:3+9,1=random:20@every:5@compact,*=snapkv:24"};
+  for (const RuleExample& example : rule_examples()) specs.push_back(example.policy);
+  std::mt19937 random(7);
+  Schedule::Counts sum;
+  for (uint32_t seed = 1; seed <= 60; ++seed) {
+    std::vector<std::string> some;
+    for (int n = 0; n < 4; ++n) some.push_back(specs[random() % (n < 3 ? 9 : specs.size())]);
+    const auto block = static_cast<int32_t>(1 + seed % 4);
+    const auto pages = static_cast<int32_t>((2 + seed % 4) * kLayers * (kPositions / block + 1));
+    SCOPED_TRACE(some[0] + " and " + some[1] + " and " + some[2] + " and " + some[3] +
+                 " blocks of " + std::to_string(block));
+    Schedule schedule(some, block, pages / 2, KvLayout(64), seed);
+    schedule.run(500, specs);
+    if (HasFailure()) return;
+    const Schedule::Counts& c = schedule.counts();
+    sum.hits += c.hits, sum.trims += c.trims, sum.reclaims += c.reclaims, sum.full += c.full;
+    sum.rewinds += c.rewinds, sum.copies += c.copies, sum.merges += c.merges;
+    sum.norms += c.norms;
+  }
+  for (const int64_t n : {sum.hits, sum.trims, sum.reclaims, sum.full, sum.rewinds, sum.copies,
+                          sum.merges, sum.norms}) {
     EXPECT_GT(n, 50);
   }
 }

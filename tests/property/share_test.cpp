@@ -324,7 +324,7 @@ TEST(Share, NoLayerComesToHoldMoreThanThereIsRoomFor) {
   int64_t most = 0;
   while (cache.length(id) < 200) {
     if (cache.length(id) == 56) {
-      EXPECT_EQ(cache.most_budget(), 56);
+      EXPECT_EQ(cache.most_budget(0), 56);
       EXPECT_GT(cache.plan_fall(id, 40), 0);
       cache.fall(id, 0);
     }

@@ -20,12 +20,14 @@ struct Turn {
   size_t begin = 0, length = 0;  // of text_at()
   int32_t n_tokens = 0;
   uint64_t seed = 0;
+  std::string policy{};  // that its text goes by; empty: the engine's own
   auto operator<=>(const Turn&) const = default;
 
   GenerateOptions options() const {
     GenerateOptions o = greedy(n_tokens);
     o.sampling.temperature = 1.1F;
     o.sampling.seed = seed;
+    o.kv_policy = policy;
     return o;
   }
 };
@@ -42,8 +44,9 @@ class References {
     const auto [at, is_new] = known_.try_emplace(turns);
     if (!is_new) return at->second;
     const SessionId session = engine_->open_session();
-    for (const Turn& turn : turns) {
+    for (Turn turn : turns) {
       const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+      turn.policy.clear();  // these are what the engine has
       if (turn.n_tokens < 0) {
         engine_->feed(session, text);
       } else {
@@ -117,17 +120,13 @@ class RandomSchedule {
       const std::vector<RuleExample> rules = rule_examples();
       policy = rules[static_cast<size_t>(draw(0, static_cast<int>(rules.size()) - 1))].policy;
     }
-    is_elastic_ = PolicyMap::parse(policy, tiny()->info().n_layers).is_elastic();
-    const int64_t least = is_elastic_ ? least_pool(policy) + draw(0, 8) : tight_pool(policy);
-    options_ = shared_memory(policy, least + draw(0, 8), draw(2, 5));
-    options_.batch_size = draw(1, 24);
-    options_.mixed_prefill = draw(1, 12);
-    options_.kv.reuse = draw(0, 3) > 0;
-    options_.kv.reclaim = draw(0, 1) == 0 ? "lru" : "s3fifo";
-    if (!resizes) return;
-    options_.kv.max_budget_bytes =
-        options_.kv.budget_bytes + options_.kv.budget_bytes * static_cast<uint64_t>(draw(0, 8)) / 4;
-    options_.kv.pressure = draw(0, 5) == 0 ? KvPressure::kPreempt : KvPressure::kTrim;
+    begin(policy, {});
+  }
+  /// Sequences go by one or another of several rules.
+  RandomSchedule(uint32_t seed, const std::string& policy, std::vector<std::string> others,
+                 int n_acts = 30, bool resizes = false)
+      : random_(seed), n_acts_(n_acts), resizes_(resizes), others_(std::move(others)) {
+    begin(policy, others_);
   }
   const EngineOptions& options() const { return options_; }
 
@@ -154,6 +153,11 @@ class RandomSchedule {
 
   /// Compares what came of it. Answers that found no memory may be as many as `may_fail`.
   void check(References& references, int may_fail) const {
+    check([&](const std::string&) -> References& { return references; }, may_fail);
+  }
+  /// With references for each rule, by references_of(SPEC).
+  void check(const std::function<References&(const std::string&)>& references_of,
+             int may_fail) const {
     int failed = 0;
     for (const Ask& ask : asks_) {
       ASSERT_TRUE(ask.ended) << "request " << ask.id;
@@ -163,7 +167,8 @@ class RandomSchedule {
       }
       check_changes(ask);
       if (!ask.is_known) continue;
-      const std::vector<TokenId>& expected = references.of(ask.turns);
+      const std::vector<TokenId>& expected =
+          references_of(policy_of(ask.turns[0].policy)).of(ask.turns);
       if (ask.n_before_falls < ask.tokens.size()) {  // it loses something on the way
         EXPECT_TRUE(std::equal(ask.tokens.begin(),
                                ask.tokens.begin() + static_cast<int64_t>(ask.n_before_falls),
@@ -199,9 +204,47 @@ class RandomSchedule {
   const std::string& log() const { return log_; }
 
  private:
+  static bool is_elastic(const std::string& policy) {
+    return PolicyMap::parse(policy, tiny()->info().n_layers).is_elastic();
+  }
+  static int64_t least_of(const std::string& policy) {
+    return is_elastic(policy) ? least_pool(policy) : tight_pool(policy);
+  }
+  const std::string& policy_of(const std::string& named) const {
+    return named.empty() ? options_.kv.policy : named;
+  }
+
+  void begin(const std::string& policy, const std::vector<std::string>& others) {
+    int64_t least = least_of(policy);
+    is_elastic_ = is_elastic(policy);
+    for (const std::string& other : others) {
+      is_elastic_ |= is_elastic(other);
+      least = std::max(least, least_of(other));
+    }
+    least_ = least;
+    if (is_elastic_) least += draw(0, 8);
+    options_ = shared_memory(policy, least + draw(0, 8), draw(2, 5));
+    options_.kv.other_policies = others;
+    options_.batch_size = draw(1, 24);
+    options_.mixed_prefill = draw(1, 12);
+    options_.kv.reuse = draw(0, 3) > 0;
+    options_.kv.reclaim = draw(0, 1) == 0 ? "lru" : "s3fifo";
+    if (!resizes_) return;
+    options_.kv.max_budget_bytes =
+        options_.kv.budget_bytes + options_.kv.budget_bytes * static_cast<uint64_t>(draw(0, 8)) / 4;
+    options_.kv.pressure = draw(0, 5) == 0 ? KvPressure::kPreempt : KvPressure::kTrim;
+  }
+  /// One of those that there are; empty: the engine's own.
+  std::string draw_policy() {
+    if (others_.empty()) return {};
+    const int at = draw(0, static_cast<int>(others_.size()));
+    return at == 0 ? std::string() : others_[static_cast<size_t>(at) - 1];
+  }
+
   /// A session, and what was said in it.
   struct Talk {
     SessionId id = 0;
+    std::string policy;
     std::vector<Turn> turns;
     bool is_known = true;  // no turn of it was cut off
     bool busy = false;
@@ -241,7 +284,10 @@ class RandomSchedule {
       }
       EXPECT_LE(c.after, c.before);
       EXPECT_GE(c.pages, 0);
-      EXPECT_EQ(c.length % inside_->cache->interval(), 0);
+      const PolicyMap policies =
+          PolicyMap::parse(policy_of(ask.turns[0].policy), tiny()->info().n_layers);
+      ASSERT_GT(policies.interval(), 0) << "its rule has no budget that falls";
+      EXPECT_EQ(c.length % policies.interval(), 0);
     }
   }
 
@@ -288,8 +334,11 @@ class RandomSchedule {
 
   int draw(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
   Turn draw_turn(int most) {
-    return {static_cast<size_t>(draw(0, 3)), static_cast<size_t>(draw(1, most)),
-            draw(1, is_elastic_ ? 40 : 14), static_cast<uint64_t>(draw(0, 3))};
+    return {static_cast<size_t>(draw(0, 3)),
+            static_cast<size_t>(draw(1, most)),
+            draw(1, is_elastic_ ? 40 : 14),
+            static_cast<uint64_t>(draw(0, 3)),
+            {}};
   }
 
   void act(Engine& engine, FailOne& fail) {
@@ -321,7 +370,8 @@ class RandomSchedule {
   }
 
   void add(Engine& engine, FailOne& fail) {
-    const Turn turn = draw_turn(50);
+    Turn turn = draw_turn(50);
+    turn.policy = draw_policy();
     GenerateOptions asked = turn.options();
     asked.n = std::max(1, draw(-2, 4));
     asked.priority = draw(-1, 1);
@@ -351,11 +401,13 @@ class RandomSchedule {
       // One place stays for the others.
       if (static_cast<int32_t>(talks_.size()) + 1 >= options_.max_sequences) return;
       SessionId id = 0;
-      fail.call([&] { id = engine.open_session(); }, true);
-      if (id != 0) talks_.push_back({id, {}, true, false, 0});
+      const std::string policy = draw_policy();
+      fail.call([&] { id = engine.open_session({.kv_policy = policy}); }, true);
+      if (id != 0) talks_.push_back({id, policy, {}, true, false, 0});
       return;
     }
-    const Turn turn = draw_turn(16);
+    Turn turn = draw_turn(16);
+    turn.policy = known->policy;
     GenerateOptions asked = turn.options();
     asked.priority = draw(-1, 1);
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
@@ -373,7 +425,7 @@ class RandomSchedule {
 
   /// Too little and too much included.
   void resize(Engine& engine, FailOne& fail) {
-    const int64_t least = is_elastic_ ? least_pool(options_.kv.policy) : 8;
+    const int64_t least = is_elastic_ ? least_ : 8;
     const auto most = static_cast<int>(engine.kv_stats().pool_max_pages);
     const auto pages = draw(static_cast<int>(least) - 4, most + 2);
     const auto bytes = static_cast<uint64_t>(pages * engine.kv_stats().page_bytes);
@@ -398,6 +450,7 @@ class RandomSchedule {
     if (to == nullptr || to->length > 60) return;
     Turn turn = draw_turn(16);
     turn.n_tokens = -1;
+    turn.policy = to->policy;
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     to->turns.push_back(turn);
     const int64_t falls = engine.kv_stats().budget_falls;
@@ -455,6 +508,8 @@ class RandomSchedule {
   std::mt19937 random_;
   int n_acts_;
   bool resizes_;
+  int64_t least_ = 8;  // pages that all rules need
+  std::vector<std::string> others_;
   EngineOptions options_;
   std::vector<Ask> asks_;
   std::vector<Talk> talks_;

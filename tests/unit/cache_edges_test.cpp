@@ -265,7 +265,7 @@ TEST(CacheEdges, ATableMayBeOneEntryLongerThanItsPages) {
   const SequenceId id = cache.open();
   grow(cache, id, 20);
   ASSERT_EQ(cache.table(id, 0).size(), 2U) << "one page, listed for its sinks and for the rest";
-  EXPECT_EQ(CacheManager::max_entries(cache.rule(0), config), 2);
+  EXPECT_EQ(cache.max_entries(0, 0), 2);
 }
 
 /// Looks at the cache when it goes.
@@ -324,12 +324,12 @@ TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
   cache.close(id);
   // Rules that cannot work change nothing, the longest sequence included.
   EXPECT_THROW(cache.set_policies(PolicyMap::parse("lru:3", 2), 9000), Error);
-  EXPECT_EQ(cache.rule(0).name, "full");
-  EXPECT_EQ(cache.config().max_positions, 4000);
+  EXPECT_EQ(cache.policies().layer(0).name, "full");
+  EXPECT_EQ(cache.max_positions(0), 4000);
   cache.set_policies(PolicyMap::parse("window:8", 2), 9000);
-  EXPECT_EQ(cache.config().max_positions, 9000);
+  EXPECT_EQ(cache.max_positions(0), 9000);
   cache.set_policies(PolicyMap::parse("window:9", 2));
-  EXPECT_EQ(cache.config().max_positions, 9000);
+  EXPECT_EQ(cache.max_positions(0), 9000);
 }
 
 TEST(CacheEdges, ChecksTheBlocksOfEveryLayer) {

@@ -97,6 +97,25 @@ TEST_F(CliParallel, ShorterAnswersComeFirst) {
   EXPECT_EQ(Json::parse(o.out.substr(0, o.out.find('\n'))).at("index"), 1);
 }
 
+TEST_F(CliParallel, ALineMayHaveARuleOfItsOwn) {
+  const std::string prompt = R"("prompt": "abcdefghijkl", "max_tokens": 9, "n": 1)";
+  const auto found = answers(fmt::format(R"({{{0}}}
+{{{0}, "kv_policy": "window:4"}}
+{{{0}, "kv_policy": "lru:8@every:4"}}
+{{{0}, "kv_policy": "window:4"}}
+)",
+                                         prompt),
+                             "--kv-block-size 2 --sequences 3");
+  ASSERT_EQ(found.size(), 4U);
+  EXPECT_EQ(found.at({0, 0}).at("trims"), 0);
+  EXPECT_EQ(found.at({1, 0}).at("trims"), 0);
+  EXPECT_GT(found.at({2, 0}).at("trims"), 0);
+  EXPECT_EQ(found.at({2, 0}).at("miss").at("reason"), "not_shared");
+  EXPECT_EQ(found.at({3, 0}).at("cached_tokens"), 12) << "those of the other with such a window";
+  expect_refused(R"({"prompt": "a", "kv_policy": 3})", "kv_policy must be");
+  expect_refused(R"({"prompt": "a", "kv_policy": "lruu"})", "lruu");
+}
+
 TEST_F(CliParallel, WhatTheEngineRefusesIsOneLinesTrouble) {
   const std::string ids = Json(std::vector<int>(200, 'a')).dump();
   const auto found = answers(fmt::format(R"({{"tokens": {}}}

@@ -68,7 +68,7 @@ class Plans {
     const std::vector<int64_t> longest = planner_.max_entries();
     int64_t expected_uses = 0;
     for (int32_t layer = 0; layer < n_layers_; ++layer) {
-      const LayerRule& rule = cache_.rule(layer);
+      const LayerRule& rule = cache_.policies().layer(layer);
       const LayerPlan& its = plan.layers[layer];
       ASSERT_EQ(its.sequences.size(), parts.size());
       for (int32_t other = 0; other < layer;
@@ -120,9 +120,9 @@ class Plans {
     ASSERT_EQ(view.first_token, first);
     ASSERT_EQ(view.n_tokens, n);
     ASSERT_EQ(view.first_position, length);
-    ASSERT_EQ(view.visibility.sinks, cache_.rule(layer).visibility.sinks);
-    ASSERT_EQ(view.visibility.window, cache_.rule(layer).visibility.window);
-    ASSERT_EQ(view.uses != nullptr, cache_.rule(layer).needs.attention);
+    ASSERT_EQ(view.visibility.sinks, cache_.policies().layer(layer).visibility.sinks);
+    ASSERT_EQ(view.visibility.window, cache_.policies().layer(layer).visibility.window);
+    ASSERT_EQ(view.uses != nullptr, cache_.policies().layer(layer).needs.attention);
     const auto table = cache_.table(id, layer);
     ASSERT_EQ(view.entries.data(), table.data());
     ASSERT_EQ(view.entries.size(), table.size());
@@ -148,7 +148,7 @@ class Plans {
     const int64_t unchanged = std::min(view.changes->first_changed_since(before.versions[layer]),
                                        static_cast<int64_t>(table.size()));
     ASSERT_LE(unchanged, static_cast<int64_t>(before.tables[layer].size()));
-    if (cache_.rule(layer).name == "full" && !before.tables[layer].empty()) {
+    if (cache_.policies().layer(layer).name == "full" && !before.tables[layer].empty()) {
       ++grown_;
       kept_ += unchanged > 0 ? 1 : 0;
     }

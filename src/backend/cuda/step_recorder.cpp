@@ -6,6 +6,7 @@
 #include "core/checked.h"
 #include "core/fail.h"
 #include "core/log.h"
+#include "core/mix.h"
 
 namespace paddock::cuda {
 namespace {
@@ -30,19 +31,24 @@ int32_t round_up_tokens(int32_t n) {
 ShapeChoice choose_shape(const StepPlan& plan, const BackendLimits& limits, int32_t prefill_least) {
   int32_t most = 0;
   bool single = true;
+  uint64_t measured = 0;  // sequences under other rules may have other layers measured
   for (const LayerPlan& layer : plan.layers) {
+    bool asks = false;
     for (const SequenceView& s : layer.sequences) {
       most = std::max(most, static_cast<int32_t>(s.entries.size()));
       single &= s.n_tokens == 1;
+      asks |= s.uses != nullptr;
     }
+    measured = mix(measured + (asks ? 1 : 0));
   }
   const int32_t n = plan.n_tokens();
-  if (!single || n > kMostTokens) return {{n, most, prefill_least}, false};
+  if (!single || n > kMostTokens) return {{n, most, prefill_least, 0}, false};
   const auto least =
       static_cast<int32_t>(ceil_div(kLeastPositions, limits.pool.geometry.block_size));
   const int32_t entries = std::max(most, least);
   return {{std::min(round_up_tokens(n), limits.step.max_tokens),
-           static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(entries))), prefill_least},
+           static_cast<int32_t>(std::bit_ceil(static_cast<uint32_t>(entries))), prefill_least,
+           measured},
           true};
 }
 

@@ -17,6 +17,7 @@ struct StepShape {
   int32_t n_tokens = 0;       // those of the plan, then ones that nobody asked for
   int32_t most_entries = 0;   // no table has more
   int32_t prefill_least = 0;  // sequences with as many tokens go to prefill tiles
+  uint64_t measured = 0;      // a hash of which layers have something measured
   bool operator==(const StepShape&) const = default;
 };
 
