@@ -4,7 +4,7 @@
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/packages.sh"
-need_packages g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
+need_packages g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev zlib1g-dev libcli11-dev \
   libspdlog-dev python3 python3-pip ca-certificates || exit 1
 build=$root/build/release
 log=$(mktemp) || { echo "error: cannot write a temporary file (is the disk full?)" >&2; exit 1; }

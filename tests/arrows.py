@@ -12,11 +12,12 @@ MAY = {
     "text": (["io"], ["chat", "tokenizer", "engine"]),  # of engine.h one plain struct: an answer
     "eviction": ([], ["eviction"]),
     "report": ([], ["engine", "engine_stats", "kv_cache", "stats"]),
-    "kv": (["eviction", "kernels"], ["eviction", "kv_cache", "reclaim", "stats"]),
+    "trace": ([], ["engine", "eviction", "kv_cache", "stats", "trace"]),
+    "kv": (["eviction", "kernels", "trace/observer.h"], ["eviction", "kv_cache", "reclaim", "stats"]),
     "backend": (["kernels"], ["stats"]),
     "model": (["backend", "io", "text", "kernels"], ["model"]),
-    "engine": (["model", "backend", "kv", "kernels"], "*"),
     "replay": (["kv", "io"], ["reclaim", "replay"]),
+    "engine": (["model", "backend", "kv", "kernels", "trace"], "*"),
     "diagnose": (["engine", "kv", "eviction"], "*"),
     "kernels": ([], []),
 }
@@ -60,7 +61,7 @@ def main():
                         header = other.split("/")[1].removesuffix(".h")
                         if headers == "*" or header in headers or header in ("error", "export", "log"):
                             continue
-                    if target == room or target in rooms or (target == "kernels" and other == "dtype.h"):
+                    if target == room or target in rooms or other in rooms or (target == "kernels" and other == "dtype.h"):
                         continue
                     wrong.append(f"{path} includes {other}: {room} may not know {target}")
     print("\n".join(wrong) if wrong else f"{files} files: no include runs up")

@@ -7,7 +7,7 @@
 set -u
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/examples/packages.sh"
-need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev libcli11-dev \
+need_packages g++ clang cmake ninja-build libfmt-dev nlohmann-json3-dev libpcre2-dev zlib1g-dev libcli11-dev \
   libspdlog-dev libgtest-dev libgmock-dev python3 python3-pip ca-certificates git || exit 1
 
 full=${CI:-} long='' whole=''

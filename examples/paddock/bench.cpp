@@ -20,6 +20,7 @@ struct Args {
   std::string output = "md";
   std::vector<int> parallel;
   int beside = 0;
+  TraceArgs trace;
 };
 
 struct Row {
@@ -132,11 +133,13 @@ int run(Args args) {
     if (args.prompt.size() > 1 || args.generate.size() > 1 || args.depth != std::vector{0}) {
       throw UsageError("with --parallel -p and -n take one number each, and -d none");
     }
-    return run_parallel_bench(
-        {args.parallel, args.prompt.empty() ? 128 : args.prompt[0],
-         args.generate.empty() ? 32 : args.generate[0], args.beside, args.repetitions, format},
-        args.engine);
+    return run_parallel_bench({args.parallel, args.prompt.empty() ? 128 : args.prompt[0],
+                               args.generate.empty() ? 32 : args.generate[0], args.beside,
+                               args.repetitions, format, args.trace},
+                              args.engine);
   }
+  if (!args.trace.file.empty()) throw UsageError("--kv-trace goes with --parallel");
+  args.trace.check();
   for (const auto* list : {&args.prompt, &args.generate, &args.depth}) {
     for (const int n : *list) {
       if (n < 0) throw UsageError(fmt::format("-p, -n and -d must be 0 or more, not {}", n));
@@ -182,6 +185,7 @@ void add_bench(CommandLine& tool) {
       .add("--beside", args->beside,
            "with --parallel: tokens of one more prompt, read while they decode")
       .shows_default();
+  args->trace.add_to(command);
   command.runs([args] { return run(*args); });
 }
 

@@ -137,7 +137,9 @@ Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
   if (options.context == 0) {
     options.context = std::max(bench.prompt + bench.generate, bench.beside + 1);
   }
+  TraceFile trace(bench.trace, options);
   const auto engine = make_engine(model, options);
+  trace.begin();
   const InterruptGuard guard(*engine);
   Row row;
   row.parallel = parallel;
@@ -157,6 +159,7 @@ Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
   row.gap_p50 = 1e3 * percentile(gaps, 0.5);
   row.gap_p99 = 1e3 * percentile(gaps, 0.99);
   row.pages_peak = engine->kv_stats().total.pages_peak;
+  trace.check();
   return row;
 }
 
@@ -206,6 +209,9 @@ int run_parallel_bench(const ParallelBench& bench, const EngineArgs& args) {
     throw UsageError(fmt::format(
         "with --parallel -p is {} and -n {}: both must be 1 or more, and --beside 0 or more",
         bench.prompt, bench.generate));
+  }
+  if (!bench.trace.file.empty() && bench.parallel.size() > 1) {
+    throw UsageError("--kv-trace: records one engine; give --parallel one number");
   }
   const auto model = args.load_model();
   std::vector<Row> rows;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common.h"
+#include "kv_trace.h"
 
 namespace cli {
 
@@ -14,6 +15,7 @@ struct ParallelBench {
   int beside = 0;  // tokens of one more prompt that comes when all others decode; 0: none
   int repetitions = 5;
   std::string format;  // md, json or csv
+  TraceArgs trace;
 };
 
 /// One row for each number of sequences. The exit code.

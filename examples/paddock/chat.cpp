@@ -331,8 +331,10 @@ int run(const Args& args) {
   }
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
+  TraceFile trace(args.report.trace, engine_options);
   const auto engine = make_engine(model, engine_options);
   events.begin(*engine);
+  trace.begin();
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   if (!args.engine.json) {
@@ -367,6 +369,7 @@ int run(const Args& args) {
   all_taken &= chat->all_taken();
   watch.reset();
   events.close();
+  trace.check();
   if (args.report.stats) note(fmt::format("\n{}", stats_text(*engine)));
   return all_taken ? 0 : 1;
 }

@@ -130,5 +130,7 @@ void add_perplexity(CommandLine& tool);
 void add_inspect(CommandLine& tool);
 void add_bench(CommandLine& tool);
 void add_replay(CommandLine& tool);
+void add_trace(CommandLine& tool);
+void add_explain(CommandLine& tool);
 
 }  // namespace cli

@@ -68,8 +68,10 @@ int run(const Args& args) {
       encode(*model->tokenizer(), args.prompt, args.file,
              {.add_bos = true, .parse_special = !args.no_special});
   EventFile events(args.report.events, engine_options);
+  TraceFile trace(args.report.trace, engine_options);
   const auto engine = make_engine(model, engine_options);
   events.begin(*engine);
+  trace.begin();
   args.sampling.report_seed(options.sampling);
   const InterruptGuard guard(*engine);
   options.deadline = deadline_in(args.timeout);
@@ -93,6 +95,7 @@ int run(const Args& args) {
     print("\n");
   }
   events.close();
+  trace.check();
   if (args.report.stats) note(fmt::format("\n{}", stats_text(*engine)));
   if (result.finish_reason == paddock::FinishReason::kError) {
     complain(fmt::format("error: {}", result.error));

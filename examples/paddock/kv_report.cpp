@@ -18,6 +18,7 @@ void KvReportArgs::add_to(Options& options) {
            "write every removal and every budget change to this file, as JSON lines")
       .output_file();
   options.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
+  trace.add_to(options);
 }
 
 std::string stats_text(const paddock::Engine& engine) {

@@ -8,12 +8,14 @@
 #include <thread>
 
 #include "common.h"
+#include "kv_trace.h"
 
 namespace cli {
 
 struct KvReportArgs {
   bool stats = false, watch = false;
   std::string events;
+  TraceArgs trace;
 
   void add_to(Options& options);
 };

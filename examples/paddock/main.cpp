@@ -45,6 +45,8 @@ int main(int argc, char** argv) {
   cli::add_inspect(tool);
   cli::add_bench(tool);
   cli::add_replay(tool);
+  cli::add_trace(tool);
+  cli::add_explain(tool);
   cli::Log log;
   for (cli::Command& command : tool.commands()) {
     log.add_to(command);

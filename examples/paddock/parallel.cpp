@@ -266,8 +266,10 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   engine_options.max_sequences = static_cast<int32_t>(std::min<int64_t>(job.sequences, left));
   engine_options.kv.other_policies = rules_of(asks, engine_options.kv.policy);
   EventFile events(report.events, engine_options);
+  TraceFile trace(report.trace, engine_options);
   const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
   events.begin(*engine);
+  trace.begin();
   sampling.report_seed(job.defaults.sampling);
   const InterruptGuard guard(*engine);
   std::optional<Watch> watch;
@@ -295,6 +297,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   runner.shutdown(paddock::EngineRunner::Shutdown::kDrain);
   watch.reset();
   events.close();
+  trace.check();
   if (report.stats) note(fmt::format("\n{}", stats_text(*engine)));
   if (falls.answers > 0) note(fmt::format("paddock: {}\n", falls.text()));
   return all_good ? 0 : 1;

@@ -9,6 +9,7 @@
 
 #include "advice.h"
 #include "common.h"
+#include "kv_trace.h"
 #include "lengths.h"
 #include "quality_plot.h"
 
@@ -23,6 +24,7 @@ struct Args {
   std::optional<int64_t> first;
   std::optional<int> facts;
   std::string lengths;
+  TraceArgs trace;
 };
 
 /// What was measured, ready to print.
@@ -300,6 +302,9 @@ int run_by_length(const Args& args) {
 
 int run(const Args& args) {
   check_usage(args);
+  if (!args.lengths.empty() && !args.trace.file.empty()) {
+    throw UsageError("--kv-trace: records one engine; leave --lengths out");
+  }
   if (!args.lengths.empty()) return run_by_length(args);
   paddock::QualityOptions options;
   options.engine = args.engine.engine_options();
@@ -313,7 +318,9 @@ int run(const Args& args) {
   if (args.facts) options.positions += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
   // One sequence: where a layer sees everything, the context must hold the text.
   if (options.engine.context == 0) options.engine.context = options.positions;
+  TraceFile trace(args.trace, options.engine);
   const auto meter = make_meter(args, model, options);
+  trace.begin();
   std::optional<PositionFile> positions;
   std::optional<OutputFile> svg;
   if (!args.per_position.empty()) {
@@ -341,6 +348,7 @@ int run(const Args& args) {
     throw;
   }
   note_idle_rules(args, *meter, 1 + options.contenders.size());
+  trace.check();
   if (positions) positions->finish();
   if (svg) {
     svg->write(plot(args, options.engine, outcome.quality));
@@ -393,6 +401,7 @@ void add_perplexity(CommandLine& tool) {
   command.add("--per-position", args->per_position, "write every token's figures to this CSV file")
       .output_file()
       .excludes(lengths);
+  args->trace.add_to(command);
   command.runs([args] { return run(*args); });
 }
 

@@ -69,6 +69,20 @@ enum class KvRelief {
   kWait,  ///< it has done something, or will: nothing falls for it in this step, which it sits out
 };
 
+/// A trace of all that the cache and its requests do, for later: `paddock trace`, `paddock
+/// explain`, and paddock/trace.h, which reads it. docs/trace-format.md describes the bytes.
+struct KvTrace {
+  /// Gets the bytes, in order: trace_file() makes one that writes a file. Called on the thread that
+  /// drives the engine when a step (or a call) is done and no lock is held, as on_event is, and a
+  /// last time when the engine goes. If it throws, that is counted (KvStats::hook_failures), and
+  /// nothing more is recorded. Null: nothing is recorded.
+  std::function<void(std::string_view bytes)> sink{};
+  bool tokens = false;  ///< the ids of the texts, and what they stand for; else hashes of blocks
+  bool scores = false;  ///< all blocks among which a rule chose, not only those that left; the rule
+                        ///< is then asked twice: for the trace, how it ranks the others
+  bool times = true;    ///< how long steps took; without, equal runs give equal bytes
+};
+
 struct KvOptions {
   /// Bytes of the whole page pool. 0: what sequences of the admitted length need under the
   /// policy, a prefill chunk each included: as many of them as EngineOptions::max_sequences. A pool
@@ -132,6 +146,8 @@ struct KvOptions {
   /// the call) that removed it is done and no lock is held; docs/hosts.md says which methods it may
   /// call. If it throws, that is counted (KvStats::hook_failures) and it is not called again.
   std::function<void(const KvEvent&)> on_event{};
+  /// What is recorded of it all.
+  KvTrace trace{};
 };
 
 }  // namespace paddock

@@ -208,6 +208,7 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
   engine.kv.reuse = false;  // every position is measured, so every position is computed
   impl_->runners.push_back({engine.kv.policy, engine, nullptr});
   engine.kv.custom_policy = nullptr;
+  engine.kv.trace = {};  // is that of the baseline
   for (const std::string& policy : options.contenders) {
     engine.kv.policy = policy;
     impl_->runners.push_back({policy, engine, nullptr});

@@ -23,6 +23,7 @@
 #include "kv/cache_manager.h"
 #include "paddock/engine.h"
 #include "paddock/error.h"
+#include "trace/recorder.h"
 
 namespace paddock {
 
@@ -83,7 +84,8 @@ struct Engine::Impl {
   EngineSetup setup;
   std::unique_ptr<Backend> backend;
   std::shared_ptr<const LlamaWeights> weights;
-  std::unique_ptr<CacheManager> cache;  // outlives all sequences
+  std::unique_ptr<TraceRecorder> trace;  // null: nothing is recorded. Outlives the cache
+  std::unique_ptr<CacheManager> cache;   // outlives all sequences
   std::unique_ptr<StepRunner> runner;
   std::unique_ptr<Pins> pins;
   std::unique_ptr<Scheduler> scheduler;
@@ -116,6 +118,8 @@ struct Engine::Impl {
   // ---- a step (step.cpp)
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
+  /// One pass, of which the trace is told.
+  StepResult run_step(std::span<const BatchPart> parts, StopCheck& stop);
   /// Takes the next token of a request from what its step gave; where there is no memory for it
   /// the request ends.
   void accept(Request& request, const PartResult& step);
@@ -142,6 +146,8 @@ struct Engine::Impl {
   // ---- callbacks
   /// Tells the host of what has left the cache. No lock is held, no step half done.
   void deliver_events();
+  /// Hands over what the trace has recorded. As deliver_events().
+  void deliver_trace();
   /// Tells the host that budgets are about to fall.
   KvRelief ask_for_room(const KvShortage& shortage);
   /// Logits to the host's callback; false: stop.
@@ -176,6 +182,10 @@ struct Engine::Impl {
   /// Makes the cache's books for a pool of setup.reserved_pages, and the planner that goes with
   /// them.
   std::unique_ptr<StepPlanner> make_books();
+  void make_trace();
+  /// What a trace says of it first.
+  TraceHeader trace_header() const;
+  void trace_rules();
   /// What the engine takes beside weights and pool.
   uint64_t other_bytes(const StepPlanner& planner) const;
   /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.
@@ -195,7 +205,8 @@ struct Engine::Impl {
   std::atomic<bool> abandoned_{false};
   RequestId own_request_ = 0;  // of the generate() under way; not to be taken by a callback
   std::atomic<int64_t> hook_failures_{0};      // times that on_event threw
-  std::atomic<int64_t> pressure_failures_{0};  // and on_pressure
+  std::atomic<int64_t> pressure_failures_{0};  // and on_pressure,
+  std::atomic<int64_t> trace_failures_{0};     // and the trace's sink
   std::string kv_type_;                        // its name
   RequestId next_request_ = 1;
   SessionId next_session_ = 1;

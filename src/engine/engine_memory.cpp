@@ -59,6 +59,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   const uint64_t pool = setup.reserved_bytes();
   // Weights and pool first: making the tables of too large a pool could itself run out of memory.
   check_memory(config, setup, backend->available_bytes(), packed, 0);
+  if (o.kv.trace.sink) make_trace();
   std::unique_ptr<StepPlanner> planner = make_books();
   const uint64_t others = other_bytes(*planner);
   check_memory(config, setup, backend->available_bytes(), packed, others);
@@ -77,6 +78,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   }
   scheduler = std::make_unique<Scheduler>(*cache, setup, sessions, *pins, config.vocab_size,
                                           std::move(on_pressure));
+  trace_rules();
   memory_bytes = weights->bytes + pool + others;
   cache->set_limit(setup.pool.n_pages);
   cache->keep_to_limit(0);
@@ -111,7 +113,8 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
           [this](int32_t first, int32_t n, bool is_withheld) {
             is_withheld ? backend->pages().give_back(first, n)
                         : backend->pages().take_back(first, n);
-          }};
+          },
+      .observer = trace.get()};
   if (o.kv.shadow && o.kv.reuse) cache_config.shadow_order = [&o] { return make_reclaim(o.kv); };
 #ifdef PADDOCK_POISON  // by the build
   cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };

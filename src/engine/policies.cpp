@@ -70,7 +70,9 @@ void Engine::Impl::set_policies(EngineSetup next) {
     const std::lock_guard lock(shown_mutex_);
     shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them
   }
+  trace_rules();
   deliver_events();
+  deliver_trace();
 }
 
 void Engine::Impl::check_budget(const EngineSetup& next, uint64_t bytes) const {
@@ -167,8 +169,8 @@ int64_t Engine::Impl::max_positions(const Session* session) const {
 KvStats Engine::Impl::stats() const {
   KvStats stats = cache->stats();
   stats.type = kv_type_;
-  stats.hook_failures =
-      hook_failures_ + pressure_failures_ + static_cast<int64_t>(log_hook_failures());
+  stats.hook_failures = hook_failures_ + pressure_failures_ + trace_failures_ +
+                        static_cast<int64_t>(log_hook_failures());
   for (KvLayerStats& layer : stats.layers) {
     layer.attention_seconds =
         static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;

@@ -83,6 +83,17 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
     session->busy = true;
     session->is_new_fork = false;
   }
+  if (trace != nullptr) {
+    for (const auto& answer : answers) {
+      trace->requested({.request = answer->id,
+                        .session = answer->sequence.session,
+                        .answer = answer->result.answer,
+                        .begin = before,
+                        .prompt_tokens = answer->prompt_end,
+                        .priority = options.priority,
+                        .max_tokens = options.max_tokens});
+    }
+  }
   for (std::unique_ptr<Request>& answer : answers) scheduler->add(std::move(answer));
   book.update([&](EngineStats& s) { s.requests_waiting += options.n; });
   return std::exchange(next_request_, next_request_ + options.n);
@@ -129,6 +140,15 @@ void Engine::Impl::retire() noexcept {
     if (gone->session != nullptr) {
       gone->session->last_used = cache->steps();
       gone->session->busy = false;
+    }
+    if (trace != nullptr) {
+      const GenerateResult& result = gone->result;
+      trace->finished({.request = gone->id,
+                       .reason = result.finish_reason,
+                       .made_tokens = static_cast<int64_t>(result.tokens.size()),
+                       .cached_tokens = result.cached_tokens,
+                       .recomputed_tokens = result.recomputed_tokens,
+                       .preemptions = result.preemptions});
     }
     gone->own = nullptr;
     note_queue(*gone);

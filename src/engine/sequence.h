@@ -83,6 +83,7 @@ class Sequence {
   /// before.
   void truncate(int64_t length);
 
+  int64_t session = 0;          // the number of the session that it is of; 0: of none
   std::vector<TokenId> tokens;  // its text, from its first token to the last one chosen or fed
 
  private:

@@ -51,6 +51,7 @@ SessionId Engine::Impl::open_session(const SessionOptions& options) {
   check_place();
   auto session = std::make_unique<Session>(*cache, rules);
   session->sequence.open();
+  session->sequence.session = next_session_;
   sessions.emplace(next_session_, std::move(session));
   return next_session_++;
 }
@@ -70,6 +71,7 @@ SessionId Engine::Impl::fork_session(SessionId id) {
     fork->is_new_fork = true;
   }
   fork->last_used = from.last_used;
+  fork->sequence.session = next_session_;
   sessions.emplace(next_session_, std::move(fork));
   return next_session_++;
 }
@@ -81,6 +83,7 @@ void Engine::Impl::close_session(SessionId id) {
   }
   sessions.erase(id);
   deliver_events();
+  deliver_trace();
 }
 
 Pin Engine::Impl::pin(std::span<const TokenId> tokens, const PinOptions& options) {
@@ -176,6 +179,7 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
   target.is_new_fork = false;
   sequence.truncate(length);
   deliver_events();
+  deliver_trace();
 }
 
 void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,
@@ -258,9 +262,10 @@ void Engine::Impl::feed_sequence(
     }
     const BatchPart part{
         .sequence = &sequence, .n_tokens = n, .wants_logits = wants_logits && first + n == end};
-    const StepResult step = runner->run({&part, 1}, stop);
+    const StepResult step = run_step({&part, 1}, stop);
     if (!step.completed) fail(ErrorCode::kCancelled, "cancelled at position {}", first);
     deliver_events();
+    deliver_trace();
     check_abandoned();
     if (!on_step(first, step, n)) return;
   }

@@ -74,12 +74,13 @@ bool Engine::Impl::step() {
   pins->expire(scheduler->step());
   note_requests();
   deliver_events();
+  deliver_trace();
   return true;
 }
 
 void Engine::Impl::run_batch() {
   AllWantToStop stop(batch_.parts, *scheduler);
-  const StepResult step = runner->run(batch_.parts, stop);
+  const StepResult step = run_step(batch_.parts, stop);
   if (!step.completed) return;  // all have asked to stop, and are ended by the next step
   deliver_events();
   for (size_t i = 0; i < batch_.parts.size(); ++i) {

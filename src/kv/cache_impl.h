@@ -16,6 +16,7 @@
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
 #include "kv/shadows.h"
+#include "trace/observer.h"
 
 namespace paddock {
 
@@ -55,6 +56,8 @@ struct CachedSequence {
   bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
   int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
   Shadows::Held shadow;         // what it holds in caches of other sizes
+  int64_t told_blocks = 0;      // full ones whose hashes the observer knows
+  uint64_t told_hash = 0;       // of the last of them
   std::vector<BlockTable> layers;
 };
 
@@ -97,7 +100,7 @@ struct CacheManager::Impl {
   void reclaim();
   void reclaim_block(int32_t leaf, RemovalReason reason, const Departure& how);
   /// Takes the node's page from the tree.
-  void free_page(int32_t node, int32_t layer, RemovalReason reason);
+  void free_page(int32_t node, int32_t layer, RemovalReason reason, int64_t request);
   /// A page that only the tree holds, or does so no longer.
   void count_cached(int32_t layer, int32_t page, bool is_cached);
   void lock(int32_t node, bool is_prompt);
@@ -125,6 +128,8 @@ struct CacheManager::Impl {
   void note_pool_peak();
   /// Tells CacheConfig::on_withheld what the pool has withheld, and what has come back.
   void tell_withheld();
+  /// A page of the sequence's own was freed, as another one had computed the same.
+  void note_merge(const CachedSequence& sequence, int32_t layer);
   /// One more table lists a page of the tree.
   void list_kept(int32_t layer, int32_t page);
   /// Whether others can see a page that the sequence would write next.
@@ -144,6 +149,18 @@ struct CacheManager::Impl {
   void release_past(SequenceId id, int32_t layer);
   void log_removal(SequenceId id, int32_t layer, size_t entry, RemovalReason reason,
                    const RemovalEvent& details = {});
+  // ---- what an observer is told (telling.cpp)
+  bool is_observed() const { return config.observer != nullptr; }
+  SequenceId id_of(const CachedSequence& sequence) const {
+    return static_cast<SequenceId>(&sequence - sequences.data());
+  }
+  /// Hashes of blocks that are full now.
+  void tell_blocks(SequenceId id, std::span<const int32_t> tokens);
+  /// The victims that were chosen, before they go.
+  void tell_decision(SequenceId id, int32_t layer);
+  /// What is in view, in the order of which the rule is asked for the observer alone; empty where
+  /// that does not want it. No lock is held.
+  void rank_all(const CachedSequence& sequence, int32_t layer, std::vector<CandidateFacts>& all);
 
   // ---- trims (trim.cpp)
   void after_commit(SequenceId id, int32_t layer);
@@ -218,6 +235,8 @@ struct CacheManager::Impl {
   void ask_layers(SequenceId id, int32_t budget);
   /// Drops what was planned, and goes by the schedules of the plan from now on.
   void carry_out(SequenceId id);
+  /// rank_all() for each layer of the plan.
+  void rank_plan(const CachedSequence& sequence);
   /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
   /// has this budget; schedules are the caller's.
   void begin_fall(CachedSequence& sequence, int32_t budget);
@@ -285,7 +304,8 @@ struct CacheManager::Impl {
       std::vector<Choice> choices;
       int32_t runner_up = -1;
       double runner_up_score = 0;
-      int64_t pages = 0;  // that come back
+      int64_t pages = 0;                       // that come back
+      std::vector<CandidateFacts> candidates;  // for the observer
     };
     SequenceId sequence = -1;
     int64_t length = 0;
@@ -294,6 +314,8 @@ struct CacheManager::Impl {
   };
   Plan plan;
   std::vector<int32_t> droppings;  // [n_units] scratch of plan_falls(): how often it would leave
+  std::vector<CandidateFacts> candidates;  // of the decision at hand, for the observer
+  std::vector<Victim> ranking;             // scratch of rank_all()
 
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of

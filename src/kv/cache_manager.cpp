@@ -40,6 +40,8 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log, const
   sequence.budget = kUnlimited;
   sequence.has_fallen = false;
   sequence.scored_from = 0;
+  sequence.told_blocks = 0;
+  sequence.told_hash = PrefixTree::hash_of_root(PrefixTree::root(rules.root));
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     sequence.layers[layer].clear(rules.layer(layer));
   }
@@ -52,6 +54,7 @@ SequenceId CacheManager::open(DecisionLog* log, RulesId rules) {
     const std::lock_guard lock(impl_->mutex);
     impl_->begin(sequence, log, impl_->rules(rules));
     ++impl_->live;
+    if (impl_->is_observed()) impl_->config.observer->opened(id, false, rules);
     return id;
   }
   fail(ErrorCode::kInvalidArgument,
@@ -77,6 +80,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
     }
     table.clear(sequence.rule(layer));
   }
+  if (impl_->is_observed()) impl_->config.observer->closed(id, reason);
   sequence.live = false;
   sequence.log = nullptr;
   --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
@@ -157,6 +161,7 @@ bool CacheManager::reserve(SequenceId id, int32_t n, int64_t request) {
   impl_->needing = request;
   if (!impl_->find_room(sequence, blocks)) {
     ++impl_->refused;
+    if (impl_->is_observed()) impl_->config.observer->refused(id, n);
     return false;
   }
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
@@ -245,6 +250,14 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
   sequence.length += n;
   sequence.reserved = 0;
   sequence.deciding = true;
+  if (impl_->is_observed()) {
+    const bool is_known = static_cast<int64_t>(tokens.size()) >= sequence.length;
+    impl_->config.observer->committed(
+        id, static_cast<int32_t>(n), blocks,
+        is_known ? tokens.subspan(static_cast<size_t>(sequence.length - n), static_cast<size_t>(n))
+                 : std::span<const int32_t>());
+    impl_->tell_blocks(id, tokens);
+  }
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& layer_rule = sequence.rule(layer);
     if (layer_rule.has_sinks() && sequence.length == layer_rule.splits_at()) {
@@ -266,6 +279,10 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
 void CacheManager::tick() {
   const std::lock_guard lock(impl_->mutex);
   ++impl_->steps;
+  if (impl_->is_observed()) {
+    impl_->config.observer->ticked(std::max<int64_t>(0, free_pages()),
+                                   impl_->pool.reclaimable_units());
+  }
 }
 
 int64_t CacheManager::steps() const { return impl_->steps; }
@@ -289,7 +306,10 @@ void CacheManager::Impl::release_past(SequenceId id, int32_t layer) {
     if (!is_past(v, sequence.length, begin, end - begin)) break;
     table.tokens -= e.slot_end - e.slot_begin;
     counters[layer].tokens -= e.slot_end - e.slot_begin;
-    if (e.slot_begin != 0) continue;  // the page stays for its sinks
+    if (e.slot_begin != 0) {  // the page stays for its sinks
+      if (is_observed()) config.observer->passed(id, layer, begin, e.slot_end - e.slot_begin);
+      continue;
+    }
     log_removal(id, layer, keep, RemovalReason::kWindow);
     drop_from_view(layer, e.page, RemovalReason::kWindow);
   }

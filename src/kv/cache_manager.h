@@ -24,6 +24,7 @@
 
 namespace paddock {
 
+class CacheObserver;
 class DecisionLog;
 
 using SequenceId = int32_t;
@@ -63,6 +64,7 @@ struct CacheConfig {
   /// `n` pages from `first` on are not used any more, or are again; the books are locked: it must
   /// not call the cache. May be null.
   std::function<void(int32_t first, int32_t n, bool is_withheld)> on_withheld{};
+  CacheObserver* observer = nullptr;  // is told of everything; outlives the cache
 };
 
 class CacheManager {

@@ -145,6 +145,10 @@ void CacheManager::Impl::make_room(const std::vector<RuleSet>& next) {
   choices.reserve(longest);
   spared.reserve(longest);
   named.reserve(longest);
+  if (is_observed() && config.observer->wants_candidates()) {
+    candidates.reserve(longest);
+    ranking.reserve(longest);
+  }
   key_norms.resize(needs_norms ? config.n_pages : 0);
 }
 

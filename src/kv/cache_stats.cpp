@@ -16,18 +16,25 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
   event.reason = reason;
   event.layer = layer;
   event.rule = sequence.rules->names[layer];
+  event.rules = sequence.rules->number;
   event.sequence = id;
   event.first_position = e.first_position + e.slot_begin;
   event.n_tokens = e.slot_end - e.slot_begin;
   event.length = sequence.length;
   event.age_steps = steps - record.born_step;
   if (record.last_used_step >= 0) event.idle_steps = steps - record.last_used_step;
+  const bool leaves_view = reason == RemovalReason::kWindow || reason == RemovalReason::kPolicyTrim;
+  event.retained = leaves_view && pool.references(e.page) > 1;
+  event.measured = sequence.rule(layer).needs.attention;
+  event.mass = record.mass;
+  if (record.last_used_step >= 0) event.last_used = record.last_used;
   push_event(event);
 }
 
 void CacheManager::Impl::push_event(const RemovalEvent& event) {
   const uint64_t number = ring.written();
   ring.push(event);
+  if (is_observed()) config.observer->removed(event);
   if (watcher) watcher(this->event(number, event));
   if (!config.queues_events) return;
   try {

@@ -4,30 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "paddock/stats.h"
+#include "trace/observer.h"
 
 namespace paddock {
-
-/// KvEvent without its strings.
-struct RemovalEvent {
-  int64_t step = 0;
-  RemovalReason reason = RemovalReason::kWindow;
-  int32_t layer = 0;
-  int32_t sequence = 0;
-  int32_t rule = 0;  // index of its layer's rule among the names of all that ever ruled
-  int32_t n_tokens = 0;
-  int64_t first_position = 0;
-  int64_t length = 0;
-  int64_t age_steps = 0;
-  int64_t idle_steps = -1;
-  double score = 0;
-  double runner_up_score = 0;
-  int64_t runner_up_position = -1;
-  int32_t rank = -1;
-  int32_t left_together = 0;
-  int64_t sufficient_budget = 0;
-  bool overruled = false;
-};
 
 /// Not synchronized. Allocates in the constructor only.
 class EventRing {

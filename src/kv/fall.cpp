@@ -221,6 +221,7 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request, std::optional<
     fall.pages += layer.pages;
   }
   const int64_t before = available_pages();
+  cache.rank_plan(sequence);
   {
     const std::lock_guard lock(cache.mutex);
     if (sequence.log != nullptr) {
@@ -232,6 +233,7 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request, std::optional<
     }
     fall.number = cache.n_changes;
     cache.note_change(fall);
+    if (cache.is_observed()) cache.config.observer->budget_changed(fall);
     cache.carry_out(id);
     ++cache.n_changes;
     ++cache.n_falls;
@@ -242,6 +244,17 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request, std::optional<
          fall.after, returned, fall.pages);
   }
   return fall;
+}
+
+void CacheManager::Impl::rank_plan(const CachedSequence& sequence) {
+  if (!is_observed() || !config.observer->wants_candidates()) return;
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    Plan::Layer& planned = plan.layers[layer];
+    planned.candidates.clear();
+    if (!sequence.rule(layer).is_elastic || planned.choices.empty()) continue;
+    fill_view(sequence, layer, planned.schedule);
+    rank_all(sequence, layer, planned.candidates);
+  }
 }
 
 void CacheManager::Impl::carry_out(SequenceId id) {
@@ -262,6 +275,7 @@ void CacheManager::Impl::carry_out(SequenceId id) {
     choices.assign(planned.choices.begin(), planned.choices.end());
     runner_up = planned.runner_up;
     runner_up_score = planned.runner_up_score;
+    candidates.assign(planned.candidates.begin(), planned.candidates.end());
     note_choices(sequence, layer);
     ++counters[layer].decisions;
     remove_victims(id, layer);
@@ -302,6 +316,7 @@ KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t befo
                         .after = kUnlimited,
                         .first_event = impl_->ring.written()};
   impl_->note_change(change);
+  if (impl_->is_observed()) impl_->config.observer->budget_changed(change);
   log.append_budget(length, kUnlimited);
   if (id && impl_->at(*id).length == length) impl_->lift(impl_->at(*id));
   ++impl_->n_changes;

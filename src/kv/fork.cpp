@@ -41,6 +41,9 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
   fork.budget = origin.budget;
   fork.has_fallen = origin.has_fallen;
   fork.scored_from = origin.scored_from;
+  fork.told_blocks = origin.told_blocks;
+  fork.told_hash = origin.told_hash;
+  if (impl_->is_observed()) impl_->config.observer->forked(from, to);
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);
   impl_->shadows.fork(origin.shadow, fork.shadow);

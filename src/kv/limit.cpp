@@ -13,6 +13,7 @@ namespace paddock {
 void CacheManager::set_limit(int64_t pages) {
   const std::lock_guard lock(impl_->mutex);
   impl_->limit = static_cast<int32_t>(std::clamp<int64_t>(pages, 0, impl_->config.n_pages));
+  if (impl_->is_observed()) impl_->config.observer->limited(impl_->limit);
   if (impl_->limit <= impl_->pool.limit()) return;
   impl_->pool.set_limit(impl_->limit);
   impl_->tell_withheld();

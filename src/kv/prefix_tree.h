@@ -87,6 +87,8 @@ class PrefixTree {
   int32_t parent(int32_t node) const { return nodes_[node].parent; }
   /// The number of the root that it stands under.
   int32_t root_of(int32_t node) const { return kRoot - nodes_[node].root; }
+  /// Of everything up to its end.
+  uint64_t hash_of(int32_t node) const { return nodes_[node].hash; }
   /// Whether it has no page, no lock and no child: of no use to anybody.
   bool is_void(int32_t node) const;
   /// The clock when the last sequence let go of it.

@@ -96,6 +96,7 @@ void CacheManager::Impl::replay_budgets(SequenceId id, bool is_before) {
       if (sequence.log->next_length() != length || table.tokens <= schedule.budget) continue;
       fill_view(sequence, layer, schedule);
       recall(sequence, layer);
+      candidates.clear();
       ++counters[layer].decisions;
       remove_victims(id, layer);
     }

@@ -70,12 +70,20 @@ PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tok
                                      int64_t max_positions) {
   const CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
-  if (!sequence.rules->shares)
-    return {.reason = MissReason::kNotShared, .position = sequence.length};
+  const int64_t lookups = impl_->tree.lookups(), regrets = impl_->tree.regrets();
   const auto block_size = int64_t{impl_->config.block_size};
-  if (sequence.length != static_cast<int64_t>(sequence.shared.size()) * block_size) return {};
-  return impl_->tree.ask(PrefixTree::root(sequence.rules->root), tokens, max_positions / block_size,
-                         sequence.shared);
+  PrefixMiss miss;
+  if (!sequence.rules->shares) {
+    miss = {.reason = MissReason::kNotShared, .position = sequence.length};
+  } else if (sequence.length == static_cast<int64_t>(sequence.shared.size()) * block_size) {
+    miss = impl_->tree.ask(PrefixTree::root(sequence.rules->root), tokens,
+                           max_positions / block_size, sequence.shared);
+  }
+  if (impl_->is_observed()) {
+    impl_->config.observer->missed(id, miss, impl_->tree.lookups() - lookups,
+                                   impl_->tree.regrets() - regrets);
+  }
+  return miss;
 }
 
 int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens,
@@ -112,11 +120,23 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
         static_cast<int64_t>(known) + impl_->nodes_within(sequence.shared, known, max_pages);
     sequence.shared.resize(known);
   }
+  const int64_t lookups = impl_->tree.lookups(), hits = impl_->tree.hits();
   impl_->tree.extend(root, tokens, max_blocks, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
   if (before % block_size != 0) impl_->drop_tail(sequence);
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
   sequence.scored_from = sequence.length;
+  if (impl_->is_observed()) {
+    const int64_t from = static_cast<int64_t>(known) * block_size;
+    impl_->config.observer->found(
+        {.sequence = id,
+         .from = from,
+         .to = sequence.length,
+         .lookups = impl_->tree.lookups() - lookups,
+         .hits = impl_->tree.hits() - hits},
+        tokens.subspan(static_cast<size_t>(from), static_cast<size_t>(sequence.length - from)));
+    impl_->tell_blocks(id, tokens);
+  }
   if (sequence.log != nullptr)
     sequence.log->reach(sequence.length);  // rules that share drop nothing
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
@@ -165,6 +185,7 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, Rul
     }
     impl_->begin(all[id], nullptr, rules);
     ++impl_->pinned;
+    if (impl_->is_observed()) impl_->config.observer->opened(id, true, rules_id);
   }
   if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;
   close(id);
@@ -179,14 +200,25 @@ void CacheManager::Impl::list_blocks(SequenceId id, int32_t layer, size_t first)
   const auto block_size = int64_t{config.block_size};
   release_past(id, layer);  // first, so that the table never holds more than it has room for
   table.changes.note(table.n_entries());
+  int64_t told_from = static_cast<int64_t>(first), told_to = told_from;
+  const auto tell = [&] {
+    if (!is_observed() || told_to == told_from) return;
+    config.observer->listed(id, layer, told_from, told_to - told_from);
+  };
   for (size_t i = first; i < sequence.shared.size(); ++i) {
     const int64_t position = static_cast<int64_t>(i) * block_size;
     if (is_past(rule.visibility, sequence.length, position, block_size)) continue;
+    if (static_cast<int64_t>(i) != told_to) {
+      tell();
+      told_from = static_cast<int64_t>(i);
+    }
+    told_to = static_cast<int64_t>(i) + 1;
     const int32_t page = tree.pages(sequence.shared[i])[layer];
     list_kept(layer, page);
     table.append_part(rule, page, position, 0, config.block_size, steps);
     counters[layer].tokens += block_size;
   }
+  tell();
   const int64_t before = static_cast<int64_t>(first) * block_size;
   if (!rule.has_sinks() || before >= rule.splits_at()) return;
   if (sequence.length < rule.splits_at()) return;
@@ -256,13 +288,14 @@ void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
     const bool is_split = rule.has_sinks() && sequence.length >= rule.splits_at();
     if (is_split && sequence.length - n < rule.splits_at()) table.join_sinks(rule);
     table.changes.note(table.n_entries() - 1);
-    if (unlist_page(layer, table.entries.back().page)) ++counters[layer].merged;
+    if (unlist_page(layer, table.entries.back().page)) note_merge(sequence, layer);
     table.entries.pop_back();
     table.records.pop_back();
     table.tokens -= n;
     counters[layer].tokens -= n;
   }
   sequence.length -= n;
+  if (is_observed()) config.observer->cut(id_of(sequence), sequence.length);
 }
 
 // ---- kept
@@ -324,7 +357,7 @@ void CacheManager::Impl::merge(CachedSequence& sequence, int64_t i, int32_t node
     } else if (page != own && !is_ending) {
       list_kept(layer, page);
       table.replace_page(entry, page);
-      if (unlist_page(layer, own)) ++counters[layer].merged;
+      if (unlist_page(layer, own)) note_merge(sequence, layer);
     }
   }
   if (is_back) tree.note_page_back(node);
@@ -394,6 +427,7 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
     table.replace_page(table.entry_of(table.entries.back().first_position), own_pages[layer]);
     ++count.active;
     ++count.allocated;
+    if (is_observed()) config.observer->copied(id_of(sequence), layer);
     unlist_page(layer, shared);
     count.peak = std::max(count.peak, count.active);
   }
@@ -412,18 +446,21 @@ void CacheManager::Impl::reclaim() {
   const int32_t node = node_of[page];
   const std::span<const int32_t> its = tree.pages(node);
   const auto layer = std::find(its.begin(), its.end(), page) - its.begin();
-  free_page(node, static_cast<int32_t>(layer), RemovalReason::kCapacity);
+  free_page(node, static_cast<int32_t>(layer), RemovalReason::kCapacity, how.request);
   tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});
 }
 
 void CacheManager::Impl::reclaim_block(int32_t leaf, RemovalReason reason, const Departure& how) {
   const int32_t parent = tree.parent(leaf);
   tree.take_out(leaf, &how);
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) free_page(leaf, layer, reason);
+  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+    free_page(leaf, layer, reason, how.request);
+  }
   prune(parent);
 }
 
-void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason reason) {
+void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason reason,
+                                   int64_t request) {
   const int32_t page = std::exchange(tree.pages(node)[layer], -1);
   if (page < 0) return;
   if (pool.references(page) > 1) {  // a sequence lists it, or the beginning of it
@@ -436,12 +473,16 @@ void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason re
   event.reason = reason;
   event.layer = layer;
   const int32_t root = tree.root_of(node);
-  event.rule = std::find_if(rule_sets.begin(), rule_sets.end(), [&](const RuleSet& rules) {
-                 return rules.shares && rules.root == root;
-               })->names[layer];
+  const auto its = std::find_if(rule_sets.begin(), rule_sets.end(), [&](const RuleSet& rules) {
+    return rules.shares && rules.root == root;
+  });
+  event.rule = its->names[layer];
+  event.rules = its->number;
   event.sequence = -1;
   event.first_position = int64_t{tree.depth(node)} * config.block_size;
   event.n_tokens = config.block_size;
+  event.request = request;
+  event.hash = tree.hash_of(node);
   push_event(event);
   count_cached(layer, page, false);
   node_of[page] = -1;

@@ -113,6 +113,11 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
     sequence.has_fallen = sequence.is_apart = false;
   }
   sequence.length = length;
+  if (sequence.told_blocks * block_size > length) sequence.told_blocks = 0;  // all are told again
+  if (sequence.told_blocks == 0) {
+    sequence.told_hash = PrefixTree::hash_of_root(PrefixTree::root(sequence.rules->root));
+  }
+  if (impl_->is_observed()) impl_->config.observer->cut(id, length);
   sequence.scored_from = std::min(sequence.scored_from, length);
   if (length < sequence.prompt) sequence.prompt = 0;
   if (sequence.log != nullptr) {

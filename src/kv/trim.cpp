@@ -127,6 +127,7 @@ void CacheManager::Impl::decide(SequenceId id, int32_t layer) {
   if (!known) {
     ask(rule, view_of(sequence, layer), excess);
   }
+  rank_all(sequence, layer, candidates);
   const std::lock_guard lock(mutex);
   if (known) {
     recall(sequence, layer);
@@ -171,6 +172,7 @@ void CacheManager::Impl::violation(const LayerRule& rule, fmt::format_string<Arg
   log(LogLevel::kWarning, "{}; it is overruled", what);
   const std::lock_guard lock(mutex);
   ++violations;
+  if (is_observed()) config.observer->violated(what);
   last_violation.swap(what);
 }
 
@@ -198,7 +200,9 @@ void CacheManager::Impl::ask(const LayerRule& rule, const LayerView& asked, int6
   const std::lock_guard lock(mutex);
   policy_nanoseconds += spent;
   if (spent > kSlowNanoseconds) ++slow;
-  if (too_few) ++shortfalls;
+  if (!too_few) return;
+  ++shortfalls;
+  if (is_observed()) config.observer->fell_short();
 }
 
 bool CacheManager::Impl::call(const LayerRule& rule, const LayerView& asked, int64_t excess) {
@@ -276,6 +280,7 @@ void CacheManager::Impl::remove_victims(SequenceId id, int32_t layer) {
   RemovalEvent details;
   details.left_together = static_cast<int32_t>(choices.size());
   SufficientBudget sufficient(table.schedule, sequence.length, table.tokens, spared);
+  if (is_observed()) tell_decision(id, layer);
   for (const Choice& choice : choices) {
     BlockEntry& e = table.entries[choice.block];
     ++details.rank;

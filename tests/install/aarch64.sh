@@ -30,7 +30,7 @@ fetch_sysroot() {
   done
   (
     cd "$apt/packages" && apt-get "${options[@]}" update &&
-      apt-get "${options[@]}" download libfmt-dev libfmt9 libpcre2-dev libpcre2-8-0 nlohmann-json3-dev
+      apt-get "${options[@]}" download libfmt-dev libfmt9 libpcre2-dev libpcre2-8-0 zlib1g-dev zlib1g nlohmann-json3-dev
   ) >>"$log" 2>&1 || return 1
   for name in "$apt"/packages/*.deb; do
     dpkg -x "$name" "$sysroot" >>"$log" 2>&1 || return 1
@@ -56,7 +56,7 @@ libraries=$sysroot/usr/lib/aarch64-linux-gnu
 smoke=$work/aarch64_smoke
 $compiler -std=c++20 -O1 -Wall -Wextra -Wpedantic -Werror -DPADDOCK_STATIC -I"$work/prefix/include" \
   -I"$root/tests" "$root/tests/install/aarch64_smoke.cpp" -o "$smoke" -L"$work/prefix/lib" -lpaddock \
-  -L"$libraries" -lfmt -lpcre2-8 -pthread >"$log" 2>&1 || fail "the smoke test does not build"
+  -L"$libraries" -lfmt -lpcre2-8 -lz -pthread >"$log" 2>&1 || fail "the smoke test does not build"
 qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$libraries" "$smoke" \
   "$root/tests/data/golden" >"$log" 2>&1 || {
   cat "$log" >&2

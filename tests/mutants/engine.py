@@ -396,7 +396,7 @@ fault("engine-095", "the last position of the context is not fed",
       "if («end <= longest») return;",
       "end < longest")
 fault("engine-096", "events of a feed come with the next call",
-      "«deliver_events();» check_abandoned(); if (!on_step",
+      "«deliver_events();» deliver_trace(); check_abandoned(); if (!on_step",
       "")
 fault("engine-133", "a session is closed while it is fed",
       "if («session(id).fed») {",
@@ -411,7 +411,7 @@ fault("engine-135", "a feed that is refused has said where the prompt ends",
       "target.sequence.set_prompt(prompt_tokens); cancel_feed_ = false; if (MUT) "
       "check_context(target.sequence, tokens.size()); feed_session(target, tokens, [&] { feed_rows")
 fault("engine-136", "an engine that was destroyed hands out logits all the same",
-      "deliver_events(); «check_abandoned();» if (!on_step",
+      "deliver_trace(); «check_abandoned();» if (!on_step",
       "")
 fault("engine-097", "a feed names the wrong position",
       "fail(ErrorCode::kCancelled, \"cancelled at position {}\", «first»);",
@@ -747,7 +747,7 @@ fault("engine-053", "an overdue request in the queue waits",
 fault("engine-190", "what has ended keeps its pages until the step is done",
       "if («ended») {", "false")
 fault("engine-054", "events of a request's end come with the next call",
-      "note_requests(); «deliver_events();» return true;",
+      "note_requests(); «deliver_events();» deliver_trace(); return true;",
       "")
 fault("engine-058", "seconds of answers count as the prompt's",
       "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",

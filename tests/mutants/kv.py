@@ -27,7 +27,7 @@ fault("kv-008", "policy_slow never counted",
       "if (spent > kSlowNanoseconds) ++slow;",
       "if (spent > kSlowNanoseconds && !MUT) ++slow;")
 fault("kv-009", "policy_shortfalls never counted",
-      "«if (too_few) ++shortfalls;»",
+      "«++shortfalls;»",
       "")
 fault("kv-010", "fallback takes newest instead of oldest blocks",
       "for (size_t i = 0; i < view.size() && freed < excess; ++i) { if (view[i].is_protected",
@@ -76,7 +76,7 @@ fault("kv-087", "a rule is shown the clock in place of the position of last use"
       "block.last_used = «record.last_used»; if (sequence.rule",
       "record.last_used_step")
 fault("kv-088", "violations are not counted",
-      "«++violations;» last_violation.swap(what);",
+      "«++violations;» if (is_observed())",
       "")
 fault("kv-089", "the last violation is not told",
       "«last_violation.swap(what);»",
@@ -148,9 +148,9 @@ fault("kv-023", "window removals not logged",
       "log_removal(id, layer, keep, RemovalReason::kWindow);",
       "if (!MUT) log_removal(id, layer, keep, RemovalReason::kWindow);")
 fault("kv-024", "event logged although the page stays for its sinks",
-      "if (e.slot_begin != 0) continue; // the page stays for its sinks",
+      "if (e.slot_begin != 0) { // the page stays for its sinks",
       "if (e.slot_begin != 0 && MUT) log_removal(id, layer, keep, RemovalReason::kWindow); if "
-      "(e.slot_begin != 0) continue; // the page stays for its sinks")
+      "(e.slot_begin != 0) { // the page stays for its sinks")
 fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
@@ -283,7 +283,7 @@ fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
       "int64_t max_blocks = «max_positions» / block_size;",
       "(max_positions - 1)")
 fault("kv-225", "match_prefix: change not noted",
-      "«table.changes.note(table.n_entries());» for (size_t i = first",
+      "«table.changes.note(table.n_entries());» int64_t told_from",
       "")
 fault("kv-043", "match_prefix: layer peak not updated",
       "++count.active; «count.peak = std::max(count.peak, count.active);» } pool.retain",
@@ -351,13 +351,13 @@ fault("kv-232", "positions that a kept block replaces stay listed",
       "if («before % block_size != 0») impl_->drop_tail(sequence);",
       "false", tests="sharing_test cache_test")
 fault("kv-233", "pages of a tail that a kept block replaces are not counted",
-      "if («unlist_page(layer, table.entries.back().page)») ++counters[layer].merged;",
+      "if («unlist_page(layer, table.entries.back().page)») note_merge(sequence, layer);",
       "(unlist_page(layer, table.entries.back().page), false)", tests="sharing_test cache_test")
 fault("kv-234", "blocks are merged where bits may differ",
       "if («!config.merges_blocks && !is_ending») return;",
       "false", tests="cache_test")
 fault("kv-237", "the page of a merged block is lost",
-      "if («unlist_page(layer, own)») ++counters[layer].merged;",
+      "if («unlist_page(layer, own)») note_merge(sequence, layer);",
       "false", tests="sharing_test cache_test")
 fault("kv-238", "a page that the tree holds is written",
       "return «pool.references(table.entries.back().page) > 1»;",
@@ -1108,7 +1108,7 @@ fault("kv-696", "of what several list each fall counts as if it came back",
 fault("kv-697", "the log does not know of a fall",
       "if («sequence.log != nullptr») sequence.log->append_budget(sequence.length, plan.budget);", "false")
 fault("kv-698", "nobody is told of a fall",
-      "«cache.note_change(fall);» cache.carry_out(id);", "")
+      "«cache.note_change(fall);» if (cache.is_observed())", "")
 fault("kv-699", "falls are not counted",
       "«++cache.n_falls;»", "")
 fault("kv-700", "where the context is the bound, a budget leaves no room until the next decision",

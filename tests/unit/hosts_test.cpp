@@ -96,8 +96,8 @@ const std::vector<Method>& methods() {
 }
 
 /// A place from which a host calls back, and whether books may be touched there.
-enum class Place { kOnToken, kOnEvent, kFeedRows, kForwardRows, kTrim, kLog };
-constexpr Place kPlaces[] = {Place::kOnToken,     Place::kOnEvent, Place::kFeedRows,
+enum class Place { kOnToken, kOnEvent, kTrace, kFeedRows, kForwardRows, kTrim, kLog };
+constexpr Place kPlaces[] = {Place::kOnToken,     Place::kOnEvent, Place::kTrace, Place::kFeedRows,
                              Place::kForwardRows, Place::kTrim,    Place::kLog};
 
 /// An engine at work with one function to be called, once, from one place.
@@ -112,11 +112,15 @@ class Stage {
     options.kv.block_size = 4;
     options.kv.custom_policy = policy_;
     options.kv.on_event = [this](const KvEvent&) { arrive(Place::kOnEvent); };
+    options.kv.trace.sink = [this](std::string_view) { arrive(Place::kTrace); };
     policy_->in_trim = [this] { arrive(Place::kTrim); };
     engine_ = std::make_unique<Engine>(parts(tiny(), options));
     idle_ = engine_->open_session();
     engine_->feed(idle_, prompt_of(20));
   }
+  ~Stage() { engine_.reset(); }  // its trace ends
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
 
   /// What the requests said, and the logits of raw passes.
   std::vector<std::vector<TokenId>> run(std::function<void(Engine&, SessionId)> act) {
@@ -294,6 +298,7 @@ TEST(Hosts, MayDestroyTheEngineInsideACallback) {
     options.batch_size = 8;
     options.kv.custom_policy = policy;
     if (place == Place::kOnEvent) options.kv.on_event = [&](const KvEvent&) { leave(); };
+    if (place == Place::kTrace) options.kv.trace.sink = [&](std::string_view) { leave(); };
     if (place == Place::kTrim) policy->in_trim = leave;
     engine = std::make_unique<Engine>(parts(tiny(), options));
     const LogHook hook([&](LogLevel, std::string_view) {
