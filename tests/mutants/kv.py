@@ -1108,7 +1108,7 @@ fault("kv-696", "of what several list each fall counts as if it came back",
 fault("kv-697", "the log does not know of a fall",
       "if («sequence.log != nullptr») sequence.log->append_budget(sequence.length, plan.budget);", "false")
 fault("kv-698", "nobody is told of a fall",
-      "«cache.note_change(fall);» if (cache.is_observed())", "")
+      "«cache.note_change(fall);» if (cache.is_observed())", "", tests="budget_test")
 fault("kv-699", "falls are not counted",
       "«++cache.n_falls;»", "")
 fault("kv-700", "where the context is the bound, a budget leaves no room until the next decision",

@@ -72,5 +72,27 @@ TEST(BudgetSchedules, AnyOrderOfBudgetsKeepsThePromises) {
   EXPECT_GT(sum.ends, 0);
 }
 
+TEST(BudgetSchedules, AnAllocationThatFailsChangesNoBudget) {
+  if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
+  const bool is_whole = std::getenv("PADDOCK_TEST_WHOLE") != nullptr;
+  for (const std::string policy : {"full", "h2o:32@every:8", "lru@every:8"}) {
+    References references(shared_memory(whole(policy), 0));
+    for (uint32_t seed = 1; seed <= 2; ++seed) {
+      bool failed = true;
+      for (int64_t after = seed; failed; after += is_whole ? 1 : 23) {
+        SCOPED_TRACE(fmt::format("{}, seed {}, after {} allocations", policy, seed, after));
+        RandomSchedule schedule(seed, policy, 30, true);
+        auto inside = parts(tiny(), schedule.options());
+        Engine engine(inside);
+        FailOne fail(after);
+        schedule.run(engine, fail, inside.get());
+        schedule.check(references, 1);
+        failed = fail.failed();
+        if (testing::Test::HasFailure()) return;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace paddock::test

@@ -408,6 +408,28 @@ TEST(ElasticBooks, WhatAFallDropsIsThereForOthersUntilItIsReclaimed) {
   cache.check_integrity();
 }
 
+TEST(ElasticBooks, APageComesBackOnceAndWhenTheLastHasDroppedIt) {
+  Books books("window@every:8");
+  CacheManager& cache = books.cache;
+  const auto text = Books::text(1, 200);
+  const SequenceId a = cache.open(), b = cache.open();
+  books.write(a, text, 80);
+  cache.fork(a, b);
+  std::vector<uint8_t> brings;
+  const std::vector<CacheManager::Fall> one = {{a, 40}}, both = {{a, 40}, {b, 40}};
+  EXPECT_EQ(cache.plan_falls(one, {}, brings), 0);
+  EXPECT_EQ(brings, std::vector<uint8_t>{0});
+  EXPECT_EQ(cache.plan_falls(one, std::vector<SequenceId>{b}, brings), 0);
+  EXPECT_EQ(brings, std::vector<uint8_t>{1}) << "when the other one falls, too";
+  EXPECT_EQ(cache.plan_falls(both, {}, brings), 20);
+  EXPECT_EQ(brings, (std::vector<uint8_t>{1, 1}));
+  for (const SequenceId id : {a, b}) {
+    EXPECT_EQ(cache.plan_fall(id, 40), id == a ? 0 : 20);
+    cache.fall(id, 0);
+    cache.check_integrity();
+  }
+}
+
 TEST(ElasticBooks, NothingIsPublishedAfterAFall) {
   for (const char* policy : {"window@every:8", "0=full,1=window@every:8"}) {
     Books books(policy);
