@@ -132,5 +132,6 @@ void add_bench(CommandLine& tool);
 void add_replay(CommandLine& tool);
 void add_trace(CommandLine& tool);
 void add_explain(CommandLine& tool);
+void add_plan(CommandLine& tool);
 
 }  // namespace cli

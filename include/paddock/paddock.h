@@ -9,6 +9,7 @@
 #include "paddock/kv_cache.h"
 #include "paddock/log.h"
 #include "paddock/model.h"
+#include "paddock/plan.h"
 #include "paddock/quality.h"
 #include "paddock/reclaim.h"
 #include "paddock/replay.h"

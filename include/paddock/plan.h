@@ -54,7 +54,8 @@ struct EnginePlan {
 
 /// Plans an engine for the model at `path`: a GGUF file, of which its beginning will do, a Hugging
 /// Face folder, or its config.json alone. No weights are read, and nothing large is taken.
-/// KvOptions::budget_share is not heeded. Of the options max_sequences says how many there are to
+/// A memory of 0 is what is free now
+/// on the engine's device. KvOptions::budget_share is not heeded. Of the options max_sequences says how many there are to
 /// be at once. Errors as of Model::load() and of an engine's options, but for lack of memory.
 PADDOCK_API EnginePlan plan_engine(const std::string& path, const EngineOptions& options,
                                    std::span<const uint64_t> memories = {});

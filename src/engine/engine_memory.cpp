@@ -7,6 +7,8 @@
 #include "core/log.h"
 #include "engine/advice.h"
 #include "engine/engine_impl.h"
+#include "engine/engine_sizes.h"
+#include "engine/step_planner.h"
 #include "model/make_weights.h"
 
 namespace paddock {
@@ -65,7 +67,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
   check_memory(config, setup, backend->available_bytes(), packed, others);
 
   weights = data.weights(key, [&] { return make_weights(data, backend->weights()); });
-  backend->reserve(limits_for(setup, data, *planner));
+  backend->reserve(limits_for(setup, config, data.tensors, planner->sizes()));
 #ifdef PADDOCK_POISON
   for (int32_t page = 0; page < setup.reserved_pages; ++page) backend->pages().poison_page(page);
 #endif
@@ -90,45 +92,27 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 
 std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   const EngineOptions& o = setup.options;
-  const LlamaConfig& config = model->data().config;
-  int32_t chunk = 0;
-  setup.for_each([&](const EngineSetup& s) { chunk = std::max(chunk, s.chunk); });
-  CacheConfig cache_config{
-      .n_layers = config.n_layers,
-      .n_heads = config.n_heads,
-      .block_size = o.kv.block_size,
-      .n_pages = static_cast<int32_t>(setup.reserved_pages),
-      .layout = KvLayout::uniform(config.n_layers, setup.pool.geometry,
-                                  {setup.pool.kv_type, setup.pool.kv_type}),
-      .max_sequences = o.max_sequences,
-      .max_positions = setup.longest,
-      .max_chunk = chunk,
-      .max_resident = o.context,
-      .event_capacity = o.kv.event_capacity,
-      .queues_events = static_cast<bool>(o.kv.on_event),
-      .keep_blocks = o.kv.reuse,
-      .merges_blocks = backend->ops().is_batch_invariant(),
-      .copy_page = [this](int32_t from, int32_t to) { backend->pages().copy_page(from, to); },
-      .on_withheld =
-          [this](int32_t first, int32_t n, bool is_withheld) {
-            is_withheld ? backend->pages().give_back(first, n)
-                        : backend->pages().take_back(first, n);
-          },
-      .observer = trace.get()};
-  if (o.kv.shadow && o.kv.reuse) cache_config.shadow_order = [&o] { return make_reclaim(o.kv); };
+  CacheConfig books = cache_config(model->data().config, setup);
+  books.merges_blocks = backend->ops().is_batch_invariant();
+  books.copy_page = [this](int32_t from, int32_t to) { backend->pages().copy_page(from, to); };
+  books.on_withheld = [this](int32_t first, int32_t n, bool is_withheld) {
+    is_withheld ? backend->pages().give_back(first, n) : backend->pages().take_back(first, n);
+  };
+  books.observer = trace.get();
+  if (o.kv.shadow && o.kv.reuse) books.shadow_order = [&o] { return make_reclaim(o.kv); };
 #ifdef PADDOCK_POISON  // by the build
-  cache_config.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
-  cache_config.on_withheld = nullptr;  // it stays filled
+  books.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
+  books.on_withheld = nullptr;  // it stays filled
 #endif
-  cache = std::make_unique<CacheManager>(cache_config, sequence_rules(setup), make_reclaim(o.kv));
+  cache = std::make_unique<CacheManager>(books, sequence_rules(setup), make_reclaim(o.kv));
   return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));
 }
 
 uint64_t Engine::Impl::other_bytes(const StepPlanner& planner) const {
-  const EngineOptions& o = setup.options;
-  const uint64_t reserved = backend->reserve_bytes(limits_for(setup, model->data(), planner));
-  return reserved - setup.reserved_bytes() +
-         Llama::activation_bytes(model->data().config, max_step_tokens(o), max_logit_rows(o));
+  const detail::ModelData& data = model->data();
+  const EngineSizes sizes =
+      engine_sizes(data.config, data.tensors, setup, planner.sizes(), *backend);
+  return sizes.activations + sizes.tables;
 }
 
 void Engine::Impl::fit_pool(uint64_t weights_bytes) {

@@ -50,6 +50,7 @@ void Engine::Impl::set_policies(EngineSetup next) {
          "the policy cannot change to '{}' while {} requests and {} sessions are open",
          next.options.kv.policy, n_requests, sessions.size());
   }
+  const detail::ModelData& data = model->data();
   auto shown = std::make_shared<const EngineOptions>(next.options);
   std::vector<SequenceRules> before = sequence_rules(setup);
   pins->clear();
@@ -57,11 +58,11 @@ void Engine::Impl::set_policies(EngineSetup next) {
   cache->set_rules(sequence_rules(next));
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
-    backend->reserve(limits_for(next, model->data(), *fresh));
+    backend->reserve(limits_for(next, data.config, data.tensors, fresh->sizes()));
     runner->set_planner(std::move(fresh));
   } catch (...) {
     cache->set_rules(std::move(before));
-    backend->reserve(limits_for(setup, model->data(), runner->planner()));
+    backend->reserve(limits_for(setup, data.config, data.tensors, runner->planner().sizes()));
     throw;
   }
   setup = std::move(next);

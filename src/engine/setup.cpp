@@ -7,7 +7,7 @@
 #include "core/log.h"
 #include "core/system.h"
 #include "engine/advice.h"
-#include "engine/step_planner.h"
+#include "engine/step_sizes.h"
 #include "kv/reclaim_policy.h"
 
 namespace paddock {
@@ -247,7 +247,10 @@ void outline_others(const LlamaConfig& config, EngineSetup& setup) {
 }  // namespace
 
 EngineSetup outline(const Model& model, const EngineOptions& options) {
-  const LlamaConfig& config = model.data().config;
+  return outline(model.data().config, options);
+}
+
+EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
   EngineOptions o = options;
   check_range("threads", o.threads, 0, 1024);
   check_range("batch_size", o.batch_size, 1, 65535);
@@ -352,25 +355,24 @@ std::vector<LinearShape> linear_shapes(const LlamaTensors& tensors) {
 
 }  // namespace
 
-BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
-                         const StepPlanner& planner) {
-  const LlamaConfig& config = model.config;
+BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+                         const LlamaTensors& tensors, const StepSizes& steps) {
   PoolShape pool = setup.pool;
   pool.n_pages = setup.reserved_pages;
   return {.model = {.n_heads = config.n_heads,
                     .vocab_size = config.vocab_size,
                     .max_cols = std::max({config.hidden_size, config.intermediate_size,
                                           config.n_heads * config.head_dim}),
-                    .linears = linear_shapes(model.tensors),
+                    .linears = linear_shapes(tensors),
                     .inverse_frequencies = rope_inverse_frequencies(config.rope, config.head_dim),
                     .attention_factor = static_cast<float>(rope_attention_factor(config.rope)),
                     .rope_interleaved = config.rope.interleaved},
           .step = {.max_tokens = max_step_tokens(setup.options),
-                   .max_angle_rows = planner.max_angle_rows(),
+                   .max_angle_rows = steps.max_angle_rows,
                    .max_sequences = setup.options.max_sequences,
                    .max_logit_rows = max_logit_rows(setup.options),
-                   .max_entries = planner.max_entries(),
-                   .max_measured_entries = planner.max_measured_entries()},
+                   .max_entries = steps.max_entries,
+                   .max_measured_entries = steps.max_measured_entries()},
           .pool = pool};
 }
 

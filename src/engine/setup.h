@@ -15,8 +15,8 @@
 
 namespace paddock {
 
-class StepPlanner;
-struct Wanted;  // advice.h
+struct StepSizes;  // step_sizes.h
+struct Wanted;     // advice.h
 
 struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
@@ -56,6 +56,7 @@ inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
 
 /// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
 /// much or too little. Error kInvalidArgument.
+EngineSetup outline(const LlamaConfig& config, const EngineOptions& options);
 EngineSetup outline(const Model& model, const EngineOptions& options);
 /// outline(), and what it gives fits model and memory. Errors: kInvalidArgument, kOutOfMemory.
 EngineSetup resolve(const Model& model, const EngineOptions& options);
@@ -87,7 +88,7 @@ inline int32_t max_step_tokens(const EngineOptions& o) {
 inline int32_t max_logit_rows(const EngineOptions& o) {
   return std::max(o.max_sequences, std::min(kLogitTile, max_step_tokens(o)));
 }
-BackendLimits limits_for(const EngineSetup& setup, const detail::ModelData& model,
-                         const StepPlanner& planner);
+BackendLimits limits_for(const EngineSetup& setup, const LlamaConfig& config,
+                         const LlamaTensors& tensors, const StepSizes& steps);
 
 }  // namespace paddock

@@ -6,19 +6,22 @@
 namespace paddock {
 namespace {
 
-bool equal(std::span<const Rotation> a, std::span<const Rotation> b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const Rotation& x, const Rotation& y) {
-                      return x.query_shift == y.query_shift && x.query_cap == y.query_cap;
-                    });
+StepSizes sizes_for(const CacheManager& cache, int32_t max_tokens) {
+  std::vector<StepRules> all;
+  for (RulesId rules = 0; rules < cache.n_rules(); ++rules) {
+    all.push_back({&cache.policies(rules), {}});
+    for (int32_t layer = 0; layer < cache.config().n_layers; ++layer) {
+      all.back().max_entries.push_back(cache.max_entries(rules, layer));
+    }
+  }
+  return step_sizes(cache.config(), all, max_tokens);
 }
 
 }  // namespace
 
 StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
-    : cache_(cache), n_layers_(cache.config().n_layers) {
-  const CacheConfig& config = cache.config();
-  const auto n_sequences = static_cast<size_t>(config.max_sequences);
+    : cache_(cache), n_layers_(cache.config().n_layers), sizes_(sizes_for(cache, max_tokens)) {
+  const auto n_sequences = static_cast<size_t>(cache.config().max_sequences);
   destinations_.resize(n_layers_);
   views_.resize(n_layers_);
   uses_.resize(n_layers_);
@@ -26,86 +29,21 @@ StepPlanner::StepPlanner(CacheManager& cache, int32_t max_tokens)
   layers_.resize(n_layers_);
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
     const PolicyNeeds needs = cache.needs(layer);
-    layer_group_.push_back(group_of(layer));
     destinations_[layer].reserve(max_tokens);
     views_[layer].reserve(n_sequences);
     measures_ |= needs.attention || needs.key_norms;
     if (needs.key_norms) key_norms_[layer].resize(max_tokens);
-    int64_t measured = 0;
-    for (RulesId rules = 0; rules < cache.n_rules(); ++rules) {
-      if (!cache.policies(rules).layer(layer).needs.attention) continue;
-      measured = std::max(measured, cache.max_entries(rules, layer));
-    }
-    uses_[layer].resize(n_sequences * measured);
-    max_measured_entries_ = std::max(max_measured_entries_, measured);
+    uses_[layer].resize(n_sequences * static_cast<size_t>(sizes_.measured_entries[layer]));
   }
-  int64_t rows = 0;
-  for (RotationGroup& group : groups_) {
-    const int64_t own = most_rows(group.layer, max_tokens);
-    group.rows.reserve(own);
-    group.offsets.reserve(n_sequences);
-    rows += own;
+  for (const StepSizes::RotationGroup& group : sizes_.groups) {
+    groups_.push_back({group.layer, {}, {}});
+    groups_.back().rows.reserve(static_cast<size_t>(group.rows));
+    groups_.back().offsets.reserve(n_sequences);
   }
-  max_angle_rows_ = static_cast<int32_t>(max_tokens + rows);
   parts_.reserve(n_sequences);
   tokens_.reserve(max_tokens);
-  angle_positions_.reserve(max_angle_rows_);
-  angle_table_.resize(std::bit_ceil(2 * static_cast<size_t>(max_angle_rows_)));
-}
-
-// A step may bring tokens of sequences under all rules: rows that come by the sequence add up, of
-// those that come by the token each token has at most the most.
-int64_t StepPlanner::most_rows(int32_t layer, int32_t max_tokens) const {
-  const CacheConfig& config = cache_.config();
-  int64_t by_sequence = 0, per_token = 0;
-  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
-    const LayerRule& rule = cache_.policies(rules).layer(layer);
-    const int64_t entries = cache_.max_entries(rules, layer);
-    if (rule.is_elastic && rule.moves_queries()) {
-      // A table has one rotation until its budget falls, and steps of it are then so small that it
-      // has no more rows than it may have entries.
-      by_sequence += entries * config.max_sequences;
-      per_token = std::max<int64_t>(per_token, 1);
-    } else if (rule.moves_queries()) {
-      // Steps end where the rule decides, so a sequence brings few tokens at once.
-      const int64_t max = rule.schedule.every > 0 ? rule.schedule.every : config.max_chunk;
-      by_sequence += entries * std::min<int64_t>(max_tokens, max * config.max_sequences);
-    } else {
-      per_token = std::max(per_token, static_cast<int64_t>(rule.rotations.size()));
-    }
-  }
-  return by_sequence + per_token * max_tokens;
-}
-
-bool StepPlanner::turn_alike(int32_t layer, int32_t other) const {
-  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
-    const LayerRule& a = cache_.policies(rules).layer(layer);
-    const LayerRule& b = cache_.policies(rules).layer(other);
-    if (a.moves_queries() || b.moves_queries() || !equal(a.rotations, b.rotations)) return false;
-  }
-  return true;
-}
-
-int32_t StepPlanner::group_of(int32_t layer) {
-  for (size_t i = 0; i < groups_.size(); ++i) {
-    if (turn_alike(layer, groups_[i].layer)) return static_cast<int32_t>(i);
-  }
-  groups_.push_back({layer, {}, {}});
-  return static_cast<int32_t>(groups_.size()) - 1;
-}
-
-int64_t StepPlanner::max_entries_of(int32_t layer) const {
-  int64_t most = 0;
-  for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) {
-    most = std::max(most, cache_.max_entries(rules, layer));
-  }
-  return most;
-}
-
-std::vector<int64_t> StepPlanner::max_entries() const {
-  std::vector<int64_t> entries(n_layers_);
-  for (int32_t layer = 0; layer < n_layers_; ++layer) entries[layer] = max_entries_of(layer);
-  return entries;
+  angle_positions_.reserve(sizes_.max_angle_rows);
+  angle_table_.resize(std::bit_ceil(2 * static_cast<size_t>(sizes_.max_angle_rows)));
 }
 
 void StepPlanner::clear() {
@@ -132,7 +70,7 @@ const StepPlan& StepPlanner::build() {
   for (RotationGroup& group : groups_) add_angle_rows(group);
 
   for (int32_t layer = 0; layer < n_layers_; ++layer) {
-    const RotationGroup& group = groups_[layer_group_[layer]];
+    const RotationGroup& group = groups_[sizes_.layer_group[layer]];
     std::vector<SequenceView>& views = views_[layer];
     std::vector<KvDestination>& destinations = destinations_[layer];
     views.clear();
@@ -152,7 +90,7 @@ const StepPlan& StepPlanner::build() {
     }
     std::vector<int64_t>& norms = key_norms_[layer];
     layers_[layer] = {destinations, views, norms.empty() ? nullptr : norms.data(),
-                      layer_group_[layer]};
+                      sizes_.layer_group[layer]};
   }
   plan_ = {tokens_, angle_positions_, layers_};
   return plan_;

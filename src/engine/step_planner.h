@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/step_plan.h"
+#include "engine/step_sizes.h"
 #include "kv/cache_manager.h"
 
 namespace paddock {
@@ -26,11 +27,8 @@ class StepPlanner {
   void report(CacheManager& cache) const;
 
   int32_t n_tokens() const { return static_cast<int32_t>(tokens_.size()); }
-  int32_t max_angle_rows() const { return max_angle_rows_; }
-  /// [n_layers] longest table of one sequence.
-  std::vector<int64_t> max_entries() const;
-  /// Longest table whose use is measured; 0: none is.
-  int64_t max_measured_entries() const { return max_measured_entries_; }
+  /// How much a step may bring.
+  const StepSizes& sizes() const { return sizes_; }
 
  private:
   struct Part {
@@ -39,8 +37,7 @@ class StepPlanner {
     int32_t n_tokens;
     int32_t first_position;
   };
-  /// Layers whose tables use equal rotations, whatever rules a sequence goes by, share their angle
-  /// rows; a layer where some rule moves queries by what each table lost has a group of its own.
+  /// Of a group of StepSizes.
   struct RotationGroup {
     int32_t layer;                 // one that belongs to it
     std::vector<int32_t> rows;     // per part: [n_rotations, n_tokens of the part]
@@ -52,22 +49,15 @@ class StepPlanner {
     int32_t position, row;
   };
 
-  int32_t group_of(int32_t layer);
-  bool turn_alike(int32_t layer, int32_t other) const;
-  /// Most rows of a layer's group in one step.
-  int64_t most_rows(int32_t layer, int32_t max_tokens) const;
-  int64_t max_entries_of(int32_t layer) const;
   void add_angle_rows(RotationGroup& group);
   int32_t angle_row(int32_t position, int32_t token);
 
   CacheManager& cache_;
   int32_t n_layers_;
-  int32_t max_angle_rows_;
-  int64_t max_measured_entries_ = 0;
+  StepSizes sizes_;
   bool measures_ = false;
   int64_t step_ = 0;  // tells this plan's rows of angle_table_ from earlier ones
   std::vector<RotationGroup> groups_;
-  std::vector<int32_t> layer_group_;   // [n_layers]
   std::vector<AngleRow> angle_table_;  // open addressing; its size is a power of two
   std::vector<Part> parts_;
   std::vector<int32_t> tokens_;

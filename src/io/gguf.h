@@ -51,17 +51,24 @@ struct Header {
   const Value* find(std::string_view key) const;  // nullptr if absent
 };
 
+/// Whether the bytes of tensors are there, behind the header, or perhaps not: for who asks only
+/// how large they are.
+enum class Data { kHere, kMayBeMissing };
+
 /// Parses and validates a header: counts, lengths, types, alignment, offsets, tensor ends within
-/// the file. Allocates only in proportion to bytes it has seen. Errors: kBadFile, kUnsupported.
-Header parse(std::span<const std::byte> bytes);
+/// the file (where the data is here). Allocates only in proportion to bytes it has seen. Errors:
+/// kBadFile, kUnsupported.
+Header parse(std::span<const std::byte> bytes, Data data = Data::kHere);
 
 /// One model, possibly split over several files (NAME-00001-of-0000N.gguf; give any of them).
 class File {
  public:
-  static std::shared_ptr<const File> open(const std::filesystem::path& path);
+  static std::shared_ptr<const File> open(const std::filesystem::path& path,
+                                          Data data = Data::kHere);
 
   const Header& header() const { return headers_.front(); }
-  /// All tensors of all parts. An unknown tensor type is an Error naming tensor and type.
+  /// All tensors of all parts. An unknown tensor type is an Error naming tensor and type. What is
+  /// not there, not to its end, has no bytes; no two begin at the same place.
   std::vector<TensorView> tensors() const;
   /// All tensor infos with their byte sizes, for `inspect`: never touches tensor data.
   const std::vector<Header>& headers() const { return headers_; }

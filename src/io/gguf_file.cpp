@@ -72,13 +72,13 @@ std::optional<int64_t> find_int(const Header& header, std::string_view key) {
 
 }  // namespace
 
-std::shared_ptr<const File> File::open(const fs::path& path) {
+std::shared_ptr<const File> File::open(const fs::path& path, Data data) {
   auto file = std::make_shared<File>();
   file->maps_ = std::make_shared<Maps>();
   const auto add = [&](const fs::path& part) -> const Header& {
     file->maps_->files.emplace_back(part);
     try {
-      file->headers_.push_back(parse(file->maps_->files.back().bytes()));
+      file->headers_.push_back(parse(file->maps_->files.back().bytes(), data));
     } catch (const Error& e) {
       throw Error(e.code(), fmt::format("'{}': {}", part.string(), e.what()));
     }
@@ -125,7 +125,10 @@ std::vector<TensorView> File::tensors() const {
       for (auto d = info.dims.rbegin(); d != info.dims.rend(); ++d) {
         view.shape.push_back(static_cast<int64_t>(*d));
       }
-      view.data = bytes.subspan(headers_[i].data_offset + info.offset, info.bytes);
+      const uint64_t begin = headers_[i].data_offset + info.offset;
+      const bool is_here = begin <= bytes.size() && info.bytes <= bytes.size() - begin;
+      // A header is longer than it has tensors.
+      view.data = is_here ? bytes.subspan(begin, info.bytes) : bytes.subspan(views.size(), 0);
       views.push_back(std::move(view));
     }
   }

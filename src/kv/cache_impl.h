@@ -112,8 +112,6 @@ struct CacheManager::Impl {
   static bool shares(const PolicyMap& policies, const CacheConfig& config);
   /// Nodes that the tree has room for under these rules.
   static int32_t most_kept(const PolicyMap& policies, const CacheConfig& config);
-  /// Entries that a table of the layer has at most, under one.
-  static int64_t max_entries(const RuleSet& rules, int32_t layer, const CacheConfig& config);
   /// Puts full blocks of a sequence into the tree.
   void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens, bool is_ending);
   int32_t insert(int32_t parent, std::span<const int32_t> tokens);

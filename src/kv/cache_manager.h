@@ -265,6 +265,8 @@ class CacheManager {
   int64_t pages_ahead(SequenceId id, int64_t positions) const;
   /// Most entries that a table of this layer has at once, in a pool of n_pages, under these rules.
   int64_t max_entries(RulesId rules, int32_t layer) const;
+  /// Likewise of a manager that nobody makes.
+  static int64_t max_entries(const SequenceRules& rules, int32_t layer, const CacheConfig& config);
   const CacheConfig& config() const;
 
   // ---- how much of the pool may be in use (limit.cpp)

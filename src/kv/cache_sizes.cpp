@@ -55,9 +55,9 @@ int64_t CacheManager::pages_ahead(SequenceId id, int64_t positions) const {
   return pages;
 }
 
-int64_t CacheManager::Impl::max_entries(const RuleSet& rules, int32_t layer,
-                                        const CacheConfig& config) {
-  const LayerRule& rule = rules.layer(layer);
+int64_t CacheManager::max_entries(const SequenceRules& rules, int32_t layer,
+                                  const CacheConfig& config) {
+  const LayerRule& rule = rules.policies.layer(layer);
   // An elastic rule may have a bound that is not its own: a page more, where a block is cut.
   const int64_t positions =
       rule.is_elastic ? std::min(rules.max_positions, rules.max_resident) : rules.max_positions;
@@ -67,7 +67,7 @@ int64_t CacheManager::Impl::max_entries(const RuleSet& rules, int32_t layer,
 }
 
 int64_t CacheManager::max_entries(RulesId rules, int32_t layer) const {
-  return Impl::max_entries(impl_->rules(rules), layer, impl_->config);
+  return max_entries(impl_->rules(rules), layer, impl_->config);
 }
 
 int64_t CacheManager::free_pages() const {

@@ -54,7 +54,7 @@ fault("replay-045", "a fork holds nothing in shadows",
       "«impl_->shadows.fork(origin.shadow, fork.shadow);»", "")
 source("src/engine/engine_memory.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-046", "shadows that nobody asked for",
-      "if («o.kv.shadow && o.kv.reuse») cache_config", "o.kv.reuse")
+      "if («o.kv.shadow && o.kv.reuse»)", "o.kv.reuse")
 source("src/report/stats_text.cpp", "stats_test:*Shadow*")
 fault("replay-047", "JSON: a shadow's blocks are its hits", '{"blocks", «s.blocks»}', "s.hits")
 fault("replay-048", "table: hits of shadows are those of the cache",

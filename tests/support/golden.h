@@ -26,6 +26,9 @@ extern const char* const kDevice;
 std::shared_ptr<Engine::Impl> parts(std::shared_ptr<const Model> model,
                                     const EngineOptions& options = {});
 
+/// The plan of such an engine.
+EnginePlan plan_of(const std::string& path, const EngineOptions& options);
+
 /// Precisions in which a token's bits do not depend on what else is in its batch. On CUDA `fast`
 /// takes other products for other numbers of rows.
 inline std::vector<Precision> exact_precisions() {

@@ -4,6 +4,7 @@
 
 #include "core/fail.h"
 #include "engine/engine_impl.h"
+#include "engine/plan.h"
 #include "support/golden.h"
 #include "support/simt/harness.h"
 #if !defined(PADDOCK_GPU_TEST)
@@ -29,6 +30,12 @@ std::shared_ptr<Engine::Impl> parts(std::shared_ptr<const Model> model,
     here.device = kDevice;
     return make_engine_impl(std::move(model), here, make_backend);
   });
+}
+
+EnginePlan plan_of(const std::string& path, const EngineOptions& options) {
+  EngineOptions here = options;
+  if (here.device == "auto") here.device = kDevice;
+  return plan_engine(*read_headers(path), here, {}, make_backend);
 }
 
 }  // namespace paddock::test

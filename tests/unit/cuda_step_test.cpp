@@ -34,9 +34,9 @@ EngineOptions on(const std::string& device) {
 BackendLimits limits_of(const CacheManager& cache, const StepPlanner& planner, int32_t max_tokens) {
   BackendLimits limits;
   limits.step.max_tokens = max_tokens;
-  limits.step.max_angle_rows = planner.max_angle_rows();
+  limits.step.max_angle_rows = planner.sizes().max_angle_rows;
   limits.step.max_sequences = cache.config().max_sequences;
-  limits.step.max_entries = planner.max_entries();
+  limits.step.max_entries = planner.sizes().max_entries;
   limits.pool.geometry = {1, cache.config().block_size, 16, 2};
   return limits;
 }

@@ -63,9 +63,9 @@ class Plans {
     if (parts.empty()) return;
     const StepPlan& plan = planner_.build();
     ASSERT_TRUE(std::equal(tokens.begin(), tokens.end(), plan.tokens.begin(), plan.tokens.end()));
-    ASSERT_LE(plan.angle_positions.size(), static_cast<size_t>(planner_.max_angle_rows()));
+    ASSERT_LE(plan.angle_positions.size(), static_cast<size_t>(planner_.sizes().max_angle_rows));
     ASSERT_EQ(plan.layers.size(), static_cast<size_t>(n_layers_));
-    const std::vector<int64_t> longest = planner_.max_entries();
+    const std::vector<int64_t> longest = planner_.sizes().max_entries;
     int64_t expected_uses = 0;
     for (int32_t layer = 0; layer < n_layers_; ++layer) {
       const LayerRule& rule = cache_.policies().layer(layer);
@@ -86,7 +86,7 @@ class Plans {
         ASSERT_LE(its.sequences[p].entries.size(), static_cast<size_t>(longest[layer]));
         if (rule.needs.attention) {
           ASSERT_LE(its.sequences[p].entries.size(),
-                    static_cast<size_t>(planner_.max_measured_entries()));
+                    static_cast<size_t>(planner_.sizes().max_measured_entries()));
           ++expected_uses;
         }
         first += n;
