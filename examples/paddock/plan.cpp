@@ -82,6 +82,7 @@ Json fit_json(const Planned& p, size_t i) {
     out["bytes_per_second"] = p.devices[i].bytes_per_second;
     out["tokens_per_second_ceiling"] = ceiling(p.plan, p.devices[i]);
     out["source"] = p.devices[i].source;
+    out["estimated"] = true;  // bytes are those of this build's CPU
   }
   if (!fit.fits) out["with"] = with(fit);
   return out;
@@ -107,7 +108,11 @@ Json to_json(const Planned& p) {
               {"kv_type", paddock::kv_type_name(plan.options.kv.type)},
               {"weights_read_bytes", plan.weights_read_bytes},
               {"kv_read_bytes", plan.kv_read_bytes}};
-  if (!plan.estimated.empty()) out["estimated"] = plan.estimated;
+  if (!plan.estimated.empty()) {
+    out["estimated"] = plan.estimated;
+  } else if (p.is_for_one) {
+    out["estimated"] = "bytes are those of this build's CPU";
+  }
   if (!own.fits) out["with"] = with(own);
   out["devices"] = Json::array();
   for (size_t i = 0; i < p.devices.size(); ++i) out["devices"].push_back(fit_json(p, i));
@@ -160,7 +165,8 @@ std::string devices_text(const Planned& p) {
   return out +
          "The ceiling is the copy rate over what a step reads: weights once, and the keys and "
          "values of every\nsequence at the whole context. Memory is as sold; drivers and other "
-         "processes take some.\n";
+         "processes take some. Bytes are those of this\nbuild's CPU: for other machines, "
+         "estimates.\n";
 }
 
 int run(const Args& args) {

@@ -103,10 +103,10 @@ fault("rules-022", "all decide at the asking one's lengths",
       "if (cache_.length(id) % «interval_of(*member.sequence)» == 0 &&",
       "interval_of(asking)")
 
-source("src/engine/step_planner.cpp", "own_rules_test own_rules_test_cuda")
+source("src/engine/step_sizes.cpp", "own_rules_test own_rules_test_cuda")
 fault("rules-023", "layers that turn alike under the engine's own rules share angle rows",
-      "for (RulesId rules = 0; rules < cache_.n_rules(); ++rules) { const LayerRule& a",
-      "for (RulesId rules = 0; rules < (MUT ? 1 : cache_.n_rules()); ++rules) { const LayerRule& a")
+      "return std::all_of(all.begin(), «all.end()»,",
+      "all.begin() + 1")
 
 source("src/engine/sessions.cpp", "own_rules_test")
 fault("rules-024", "a fork goes by the engine's own rules",

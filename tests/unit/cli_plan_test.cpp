@@ -44,6 +44,7 @@ TEST(CliPlan, JsonHasWhatTheContractSays) {
     EXPECT_TRUE(device["fits"].get<bool>() || device["name"] == "--memory");
     if (device["name"] == "--memory") continue;
     EXPECT_FALSE(device["source"].get<std::string>().empty());
+    EXPECT_EQ(device["estimated"], true);
     const double read =
         json["weights_read_bytes"].get<double>() + 3 * json["kv_read_bytes"].get<double>();
     EXPECT_DOUBLE_EQ(device["tokens_per_second_ceiling"].get<double>(),
@@ -63,6 +64,8 @@ TEST(CliPlan, SaysWhatWouldFit) {
   const Outcome one = paddock(plan_of_tiny("--device h200"));
   EXPECT_NE(one.out.find("| NVIDIA H200 |"), std::string::npos) << one.out;
   EXPECT_EQ(one.out.find("A100"), std::string::npos);
+  EXPECT_NE(one.out.find("for other machines, estimates"), std::string::npos);
+  EXPECT_TRUE(Json::parse(paddock(plan_of_tiny("--json --device h200")).out).contains("estimated"));
 }
 
 TEST(CliPlan, ReadsAConfigurationAlone) {
