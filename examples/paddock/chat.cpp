@@ -193,6 +193,7 @@ class Chat {
                   {"finish_reason", paddock::finish_reason_name(result.finish_reason)},
                   {"cached_tokens", result.cached_tokens},
                   {"conversation_tokens", conversation_.length()},
+                  {"kv_bytes", engine_.kv_stats().total.bytes},
                   {"first_token_seconds", result.timings.first_token_seconds},
                   {"seconds", result.timings.prefill_seconds + result.timings.decode_seconds}});
     } else {
