@@ -35,8 +35,11 @@ class CudaWeights final : public WeightStore {
 
   std::string weights_key() const override { return runtime_->name(); }
   bool repacks() const override { return true; }
-  uint64_t linear_bytes(const TensorView& tensor) const override { return tensor.data.size(); }
-  uint64_t embedding_bytes(const TensorView& tensor) const override { return tensor.data.size(); }
+  /// From the shape: the bytes themselves may not be there, where somebody only asks.
+  uint64_t linear_bytes(const TensorView& tensor) const override {
+    return static_cast<uint64_t>(tensor.rows() * row_bytes(tensor.dtype, tensor.cols()));
+  }
+  uint64_t embedding_bytes(const TensorView& tensor) const override { return linear_bytes(tensor); }
   std::unique_ptr<LinearWeight> make_linear(std::span<const TensorView* const> parts,
                                             uint64_t& bytes) override;
   std::unique_ptr<VectorWeight> make_vector(const TensorView& tensor, uint64_t& bytes) override;
