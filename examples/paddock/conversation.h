@@ -13,7 +13,7 @@ namespace cli {
 
 struct ConversationOptions {
   std::string system, template_name, date;
-  KeepRule keep;
+  KeepRule keep{};
 };
 
 /// Turns that were left out.

@@ -174,6 +174,7 @@ std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, Rul
     if (id == static_cast<SequenceId>(all.size())) {
       CachedSequence fresh;
       fresh.layers.resize(config.n_layers);
+      fresh.rules = &rules;  // where what follows finds no memory, too
       all.push_back(std::move(fresh));
     }
     const size_t blocks = tokens.size() / config.block_size;

@@ -113,7 +113,9 @@ TEST_F(CliParallel, ALineMayHaveARuleOfItsOwn) {
   EXPECT_EQ(found.at({2, 0}).at("miss").at("reason"), "not_shared");
   EXPECT_EQ(found.at({3, 0}).at("cached_tokens"), 12) << "those of the other with such a window";
   expect_refused(R"({"prompt": "a", "kv_policy": 3})", "kv_policy must be");
-  expect_refused(R"({"prompt": "a", "kv_policy": "lruu"})", "lruu");
+  expect_refusal(command() + "--parallel " +
+                     folder_.write("bad.jsonl", R"({"prompt": "a", "kv_policy": "lruu"})"),
+                 2, "for lines with a kv_policy lru fits now");
 }
 
 TEST_F(CliParallel, WhatTheEngineRefusesIsOneLinesTrouble) {

@@ -269,8 +269,10 @@ TEST(OwnRules, EachSpecIsCheckedWhenTheEngineIsMade) {
 TEST(OwnRules, SizesAreTheLargestOverAllRules) {
   const auto sizes = [](const EngineOptions& o) {
     const auto inside = parts(tiny(), o);
-    return std::tuple(inside->setup.pool.n_pages, inside->runner->planner().max_entries(),
-                      inside->runner->planner().max_measured_entries());
+    const StepSizes& step = inside->runner->planner().sizes();
+    return std::tuple(inside->setup.pool.n_pages,
+                      *std::max_element(step.max_entries.begin(), step.max_entries.end()),
+                      step.max_measured_entries());
   };
   const auto full = sizes(mixed("full", {}));
   const auto lru = sizes(mixed("lru:24@every:8", {}));
@@ -428,7 +430,7 @@ TEST(OwnRules, WhatAHostFeedsUnderAFixedRuleMakesBudgetsFall) {
   const auto fed = engine.feed(session, text);
   const std::vector<float> logits(fed.begin(), fed.end());
   engine.check_integrity();
-  Engine other(tiny(), shared_memory("full", 0, 1));
+  Engine other(parts(tiny(), shared_memory("full", 0, 1)));
   const auto expected = other.feed(other.open_session(), text);
   EXPECT_EQ(logits, std::vector<float>(expected.begin(), expected.end()));
   engine.close_session(session);

@@ -282,8 +282,9 @@ TEST(Quality, ABudgetIsRefusedOnceWithOneThatHoldsTheTextUnderEveryRule) {
     for (const Proposal& p : proposals) {
       QualityOptions mended = options;
       mended.positions = 100;
-      mended.engine =
-          with_proposal(mended.engine, {p.budget_bytes, {}, {}, p.context, p.batch_size});
+      Proposal sizes = p;
+      sizes.policy.reset();
+      mended.engine = with_proposal(mended.engine, sizes);
       if (p.policy) {  // of whichever rule lacks room
         (std::string(c.contender) == "full" ? mended.contenders[0] : mended.engine.kv.policy) =
             *p.policy;
