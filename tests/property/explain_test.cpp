@@ -181,6 +181,7 @@ TEST(Explained, TheSinksThatWouldHaveKeptItAreTheFewest) {
           ++fit;
           EXPECT_EQ(loss.sinks_budget, 0);
           // One fewer protects only what lies before it: it goes, if not at once.
+          if (loss.sinks == 1) continue;  // none at all, as it was
           const Traced* fewer = again(one_less(loss.with_sinks, "@sinks:"));
           ASSERT_NE(fewer, nullptr);
           EXPECT_TRUE(has_left(*fewer, event.layer, event.first_position, 1000))
