@@ -1,5 +1,6 @@
 #include "diagnose/kept_by.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "core/fail.h"
@@ -84,7 +85,9 @@ KeptBySinks kept_by_sinks(const RuleAt& at, int32_t budget, const KvEvent& trim)
   const int64_t sinks = trim.first_position + 1;
   const size_t colon = parts.head.rfind(':');
   const int64_t own = elastic ? budget : std::atoll(parts.head.c_str() + colon + 1);
-  const int64_t most = own + 4 * (sinks + at.block_size) * at.n_layers;
+  // The last layer of a pyramid gets a twentieth of what the budget grows by, and protects half of
+  // it.
+  const int64_t most = std::min<int64_t>(kUnlimited - 1, own + 64 * (sinks + at.block_size));
   const auto works = [&](int64_t total) {
     if (total >= kUnlimited) return false;
     return protects(rule_with(sinks, total), elastic ? static_cast<int32_t>(total) : kUnlimited);
