@@ -11,6 +11,10 @@
 namespace paddock {
 namespace {
 
+/// How far to look for a budget of the whole rule: the last layer of a pyramid gets a twentieth of
+/// what the budget grows by, and may protect half of it.
+constexpr int64_t kMostShares = 64;
+
 /// "h2o:256@every:8@sinks:2": its head, and its options without the one that is named.
 struct Parts {
   std::string head, options;
@@ -85,9 +89,8 @@ KeptBySinks kept_by_sinks(const RuleAt& at, int32_t budget, const KvEvent& trim)
   const int64_t sinks = trim.first_position + 1;
   const size_t colon = parts.head.rfind(':');
   const int64_t own = elastic ? budget : std::atoll(parts.head.c_str() + colon + 1);
-  // The last layer of a pyramid gets a twentieth of what the budget grows by, and protects half of
-  // it.
-  const int64_t most = std::min<int64_t>(kUnlimited - 1, own + 64 * (sinks + at.block_size));
+  const int64_t most =
+      std::min<int64_t>(kUnlimited - 1, own + kMostShares * (sinks + at.block_size));
   const auto works = [&](int64_t total) {
     if (total >= kUnlimited) return false;
     return protects(rule_with(sinks, total), elastic ? static_cast<int32_t>(total) : kUnlimited);
@@ -109,7 +112,7 @@ std::string kept_by_budget(const RuleAt& at, int64_t budget) {
       const auto s = schedule_of(at.rule, at, static_cast<int32_t>(least));
       return s && s->budget >= budget;
     };
-    const int64_t most = std::min<int64_t>(kUnlimited - 1, budget * (at.n_layers + 1));
+    const int64_t most = std::min<int64_t>(kUnlimited - 1, kMostShares * budget);
     const int64_t least = smallest(1, most, gives);
     return gives(least) ? parts.head + parts.options + "@min:" + std::to_string(least) : "";
   }
@@ -121,7 +124,7 @@ std::string kept_by_budget(const RuleAt& at, int64_t budget) {
     const auto s = schedule_of(rule_with(total), at, kUnlimited);
     return s && s->budget >= budget;
   };
-  const int64_t most = std::min<int64_t>(kUnlimited - 1, budget * (at.n_layers + 1));
+  const int64_t most = std::min<int64_t>(kUnlimited - 1, kMostShares * budget);
   const int64_t least = smallest(1, most, gives);
   return gives(least) ? rule_with(least) : "";
 }

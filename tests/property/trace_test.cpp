@@ -89,6 +89,28 @@ TEST(Traces, SayWhatHappenedAndNothingElse) {
   EXPECT_GT(sum.retained, 10);
 }
 
+TEST(Traces, TellByWhichRulesEachSequenceGoes) {
+  EngineOptions o = shared_memory("full", 90, 3);
+  o.kv.other_policies = {"window:9", "h2o:24@every:8", "sink:2+9", "lru@every:8"};
+  o.kv.event_capacity = 100'000;
+  std::string bytes;
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  for (size_t i = 0; i < 15; ++i) {
+    GenerateOptions asked = greedy(30);
+    if (i % 5 > 0) asked.kv_policy = o.kv.other_policies[i % 5 - 1];
+    engine.add(text_at(i % 2, 30), asked);
+  }
+  finish_all(engine);
+  TraceRecount whole;
+  whole.read(bytes);
+  whole.compare(engine);
+  EXPECT_EQ(whole.sets.size(), 5U);
+  std::set<std::string> policies;
+  for (const TraceRemoval& removal : whole.events) policies.insert(removal.event.policy);
+  EXPECT_EQ(policies.size(), 5U);
+}
+
 TEST(Traces, AreEqualForEqualRuns) {
   Sum sum;
   for (const char* policy : {"h2o:32@every:8", "lru@every:8", "0=full,1=window:9"}) {
