@@ -40,6 +40,7 @@ WAYS = [("everything stays (`full`)", []),
         ("`--keep summarise:6`", ["--keep", "summarise:6"]),
         ("`--kv-policy sink:4+252`", ["--kv-policy", "sink:4+252"]),
         ("`--kv-policy h2o:" + LIMIT + "`", ["--kv-policy", "h2o:" + LIMIT]),
+        ("`--kv-policy h2o:" + LIMIT + "@sinks:176@recent:48`", ["--kv-policy", "h2o:" + LIMIT + "@sinks:176@recent:48"]),
         ("`--kv-policy lru --kv-budget 6MiB`", ["--kv-policy", "lru", "--kv-budget", "6MiB"])]
 
 def messages():
@@ -86,7 +87,7 @@ def plot(path, rows):
     width, height, left, bottom = 860, 380, 60, 40
     top = max(max(t["seconds"] for t in turns) for _, turns, _ in rows)
     n = len(messages())
-    colours = ["#4c72b0", "#c44e52", "#55a868", "#8172b2", "#ccb974", "#64b5cd", "#8c8c8c", "#dd8452"]
+    colours = ["#4c72b0", "#c44e52", "#55a868", "#8172b2", "#ccb974", "#64b5cd", "#8c8c8c", "#dd8452", "#937860"]
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 300} {height + 40}" font-family="sans-serif" '
            'font-size="13"><rect width="100%" height="100%" fill="white"/>',
            f'<text x="{left}" y="18">seconds until an answer of up to 32 tokens is complete, by turn</text>']
