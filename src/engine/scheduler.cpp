@@ -1,7 +1,6 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
-#include <new>
 
 #include "core/fail.h"
 #include "core/search.h"
@@ -11,30 +10,10 @@ namespace {
 
 /// Steps of waiting that count as much as one level of priority.
 constexpr int64_t kStepsPerLevel = 64;
-/// Requests that may be let in before one that was there first and does not fit yet.
-constexpr int32_t kMaxPassed = 16;
 /// In place of a number of tokens: it waits for blocks that another one computes.
 constexpr int64_t kFollows = -1;
 /// Sums of work are exact to less than this.
 constexpr double kRounding = 1e-6;
-/// Requests that do not fit yet which a step looks at.
-constexpr int32_t kMaxBlocked = 32;
-
-/// Meets requests in their order, in which answers to one prompt stand together.
-class PromptReader {
- public:
-  /// Whether one that was noted computes the prompt for this one.
-  bool serves(const Request& request) const {
-    return first_answer_ == request.first_answer && request.is_new();
-  }
-  /// It runs.
-  void note(const Request& request) {
-    if (request.reads_prompt()) first_answer_ = request.first_answer;
-  }
-
- private:
-  RequestId first_answer_ = 0;
-};
 
 bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Request>& b) {
   return a->rank != b->rank ? a->rank < b->rank : a->id < b->id;
@@ -120,147 +99,6 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   if (is_stuck && !running_.empty()) park_last(running_[0]);
   return batch;
 }
-
-// ---- who is let in
-
-void Scheduler::admit_waiting(ScheduledBatch& batch) {
-  auto live = static_cast<int32_t>(sessions_.size());
-  bool any = false, waiting = false;
-  for (const auto& request : requests_) {
-    if (request->finished) continue;
-    (request->running ? any : waiting) = true;
-    if (request->running && request->session == nullptr) ++live;
-  }
-  // Whoever waits for pages comes before those that would take more of them.
-  const bool is_short = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {
-    return request->running && !request->finished && request->waits_for_pages;
-  });
-  if (!waiting || is_short) return;
-  int64_t left = pages_obtainable();
-  PromptReader reader;
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    const Request& request = *requests_[i];
-    if (!request.running || request.finished) continue;
-    left -= reader.serves(request) ? pages_beside(request.sequence)
-                                   : pages_due(request.sequence) - pages_followed(i);
-    reader.note(request);
-  }
-  reader = {};
-  int32_t blocked = 0;
-  for (auto at = requests_.begin(); at != requests_.end() && blocked < kMaxBlocked; ++at) {
-    Request& request = **at;
-    if (request.running && !request.finished) reader.note(request);
-    if (request.running || request.finished) continue;
-    const Sequence& sequence = request.sequence;
-    const bool needs_place = request.session == nullptr;
-    if (needs_place && live >= setup_.options.max_sequences) {
-      if (any) continue;
-      batch.endings.push_back(
-          {&request, FinishReason::kError,
-           "all sequences of the engine are held by open sessions; raise max_sequences"});
-      continue;
-    }
-    const auto place = static_cast<size_t>(at - requests_.begin());
-    const int64_t pages = reader.serves(request)
-                              ? pages_beside(sequence)
-                              : pages_due(sequence) + pages_apart(sequence) - pages_followed(place);
-    if (any && pages > left && (blocked > 0 || !has_share(request))) {
-      if (request.times_passed >= kMaxPassed) return;
-      ++blocked;
-      continue;
-    }
-    for (auto before = requests_.begin(); before != at && blocked > 0; ++before) {
-      if (!(*before)->running) ++(*before)->times_passed;
-    }
-    start(request, batch);
-    if (request.running) {
-      reader.note(request);
-      tables_.push_back(sequence.tables());
-    }
-    if (needs_place) ++live;
-    left -= pages;
-    any = true;
-  }
-}
-
-void Scheduler::start(Request& request, ScheduledBatch& batch) {
-  try {
-    request.begin(vocab_size_);
-    if (!request.sequence.is_open()) request.sequence.open();
-    request.running = true;
-  } catch (const std::bad_alloc&) {
-    batch.endings.push_back({&request, FinishReason::kError, kNoMemory});
-  }
-}
-
-int64_t Scheduler::pages_due(const Sequence& sequence) const {
-  // A block more, or up to the next decision length.
-  const EngineSetup& setup = setup_of(sequence);
-  const int64_t block = setup.options.kv.block_size;
-  const int64_t interval = setup.policies.interval();
-  const int64_t ahead =
-      interval == 0 ? block : std::max(block, interval - sequence.length() % interval);
-  const int64_t positions = std::min<int64_t>(setup.options.context, sequence.length() + ahead);
-  if (!sequence.is_open()) {
-    const int64_t all = pages_needed(setup, positions);
-    return sequence.peak_pages() > 0 ? std::min(all, sequence.peak_pages()) : all;
-  }
-  return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
-}
-
-int64_t Scheduler::pages_followed(size_t at) const {
-  const Sequence& sequence = requests_[at]->sequence;
-  if (!cache_.keeps_blocks(sequence.rules())) return 0;
-  const int64_t block = setup_.options.kv.block_size;
-  const int64_t known = sequence.computed() / block;
-  const int64_t full = (sequence.length() - 1) / block;  // the last token runs in any case
-  int64_t most = known;
-  const auto look_at = [&](std::span<const TokenId> text) {
-    const auto end =
-        std::mismatch(sequence.tokens.begin(), sequence.tokens.end(), text.begin(), text.end())
-            .first;
-    most = std::max(most, std::min((end - sequence.tokens.begin()) / block, full));
-  };
-  for (size_t i = 0; i < at && most < full; ++i) {
-    const Request& other = *requests_[i];
-    if (other.running && !other.finished &&
-        cache_.shares_blocks(other.sequence.tables(), sequence.rules())) {
-      look_at(other.sequence.tokens);
-    }
-  }
-  pins_.for_each([&](SequenceId pin, std::span<const TokenId> text) {
-    if (cache_.shares_blocks(pin, sequence.rules())) look_at(text);
-  });
-  // What windows see of them is bounded anyway.
-  int64_t layers = 0;
-  const PolicyMap& policies = setup_of(sequence).policies;
-  for (int32_t layer = 0; layer < policies.size(); ++layer) {
-    layers += policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
-  }
-  return (most - known) * layers;
-}
-
-int64_t Scheduler::pages_apart(const Sequence& sequence) {
-  if (!sequence.is_open()) return 0;
-  const int64_t others = cache_.pages_listed(tables_);
-  tables_.push_back(sequence.tables());
-  const int64_t all = cache_.pages_listed(tables_);
-  tables_.pop_back();
-  return all - others;
-}
-
-int64_t Scheduler::pages_obtainable() {
-  tables_.clear();
-  for (const auto& request : requests_) {
-    if (request->running && request->sequence.is_open()) {
-      tables_.push_back(request->sequence.tables());
-    }
-  }
-  pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { tables_.push_back(pin); });
-  return cache_.available_pages() + cache_.pages_active() - cache_.pages_listed(tables_);
-}
-
-// ---- what a step brings
 
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;

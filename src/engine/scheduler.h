@@ -95,7 +95,7 @@ class Scheduler {
   const EngineSetup& setup_of(const Sequence& sequence) const {
     return setup_.of(sequence.rules());
   }
-  // ---- who is let in
+  // ---- who is let in (admission.cpp)
   void admit_waiting(ScheduledBatch& batch);
   /// Takes a request in that is given its place.
   void start(Request& request, ScheduledBatch& batch);

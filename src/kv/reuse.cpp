@@ -1,5 +1,6 @@
-// Blocks that others can list too: kept when they are full, listed again, merged, reclaimed when
-// pages run short, and never written.
+// Blocks that others can list too, and how a sequence lists those that were kept: keep.cpp keeps
+// them, reclaim.cpp takes them back when pages run short, own_tail.cpp sees to it that nobody
+// writes them.
 //
 // What becomes of a page. A window has passed the pages of a block that somebody still has locked;
 // cached ones belong to blocks that nobody has.
@@ -19,6 +20,7 @@
 //                                                            |  +--------------+ list_kept() |
 //                                                            +------------------------------>+
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "kv/cache_impl.h"
@@ -55,8 +57,6 @@ bool CacheManager::shares_blocks(SequenceId id, RulesId with) const {
   return sequence.rules->shares && other.shares && sequence.rules->root == other.root &&
          !sequence.is_apart;
 }
-
-// ---- listed again
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
                                    int64_t max_positions, bool counts) {
@@ -162,37 +162,6 @@ int64_t CacheManager::Impl::nodes_within(std::span<const int32_t> shared, size_t
   return static_cast<int64_t>(shared.size() - first);
 }
 
-std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, RulesId rules_id) {
-  const RuleSet& rules = impl_->rules(rules_id);
-  if (!rules.shares) return std::nullopt;
-  const CacheConfig& config = impl_->config;
-  std::vector<CachedSequence>& all = impl_->sequences;
-  SequenceId id = config.max_sequences;
-  {
-    const std::lock_guard lock(impl_->mutex);
-    while (id < static_cast<SequenceId>(all.size()) && all[id].live) ++id;
-    if (id == static_cast<SequenceId>(all.size())) {
-      CachedSequence fresh;
-      fresh.layers.resize(config.n_layers);
-      fresh.rules = &rules;  // where what follows finds no memory, too
-      all.push_back(std::move(fresh));
-    }
-    const size_t blocks = tokens.size() / config.block_size;
-    all[id].shared.reserve(blocks);
-    impl_->shadows.make_room(all[id].shadow, impl_->tree.capacity(), static_cast<int64_t>(blocks));
-    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      // One block may be listed in two parts.
-      all[id].layers[layer].reserve(rules.layer(layer), static_cast<int64_t>(blocks) + 1);
-    }
-    impl_->begin(all[id], nullptr, rules);
-    ++impl_->pinned;
-    if (impl_->is_observed()) impl_->config.observer->opened(id, true, rules_id);
-  }
-  if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;
-  close(id);
-  return std::nullopt;
-}
-
 // The table is then as if the sequence had computed the blocks, and dropped what is past.
 void CacheManager::Impl::list_blocks(SequenceId id, int32_t layer, size_t first) {
   const CachedSequence& sequence = at(id);
@@ -237,50 +206,6 @@ void CacheManager::Impl::list_kept(int32_t layer, int32_t page) {
   pool.retain(page);
 }
 
-void CacheManager::Impl::count_cached(int32_t layer, int32_t page, bool is_cached) {
-  pool.set_reclaimable(page, is_cached);
-  counters[layer].cached += is_cached ? 1 : -1;
-  if (!is_cached) return passed.remove(page);
-  if (tree.locks(node_of[page]) == 0) return;  // it leaves with its block
-  passed.push_back(0, page);
-  passed_at[page] = steps;
-}
-
-void CacheManager::Impl::lock(int32_t node, bool is_prompt) {
-  if (tree.locks(node) == 0) {
-    for (const int32_t page : tree.pages(node)) {
-      if (page < 0 || !pool.is_reclaimable(page)) continue;
-      passed.push_back(0, page);
-      passed_at[page] = steps;
-    }
-  }
-  tree.lock(node, is_prompt);
-}
-
-void CacheManager::Impl::unlock(int32_t node) {
-  tree.unlock(node, steps);
-  if (tree.locks(node) > 0) return;
-  for (const int32_t page : tree.pages(node)) {
-    if (page >= 0) passed.remove(page);
-  }
-  prune(node);
-}
-
-void CacheManager::Impl::unlock_all(CachedSequence& sequence) {
-  // Deeper blocks first, so that leaves are reclaimed before what they continue.
-  for (size_t i = sequence.shared.size(); i-- > 0;) unlock(sequence.shared[i]);
-  sequence.shared.clear();
-  shadows.let_go(sequence.shadow, 0, steps);
-}
-
-void CacheManager::Impl::prune(int32_t node) {
-  while (node >= 0 && tree.is_void(node)) {
-    const int32_t parent = tree.parent(node);
-    tree.take_out(node, nullptr);
-    node = parent;
-  }
-}
-
 void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
   const int64_t n = sequence.length % config.block_size;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
@@ -299,207 +224,35 @@ void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
   if (is_observed()) config.observer->cut(id_of(sequence), sequence.length);
 }
 
-// ---- kept
-
-void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens,
-                                     bool is_ending) {
-  const int64_t block_size = config.block_size;
-  const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
-  if (static_cast<int64_t>(sequence.shared.size()) >= full) return;
-  if (sequence.is_apart || !sequence.rules->shares) return;
-  const uint64_t root_hash = PrefixTree::hash_of_root(PrefixTree::root(sequence.rules->root));
-  shadows.keep(tokens, full, config.block_size, sequence.shadow, root_hash);
-  for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {
-    const int32_t parent = i == 0 ? PrefixTree::root(sequence.rules->root) : sequence.shared.back();
-    const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
-    int32_t node = tree.find(parent, block);
-    if (node >= 0) {
-      // Another sequence computed the same and was first. Who locks a node lists its pages, or what
-      // it holds of the pool would be more than its tables say. Where the bits may differ this one
-      // keeps its own pages, so it locks nothing now; when it ends, deeper blocks go below that
-      // one.
-      if (!config.merges_blocks && !is_ending) return;
-      lock(node, true);
-    } else {
-      node = insert(parent, block);
-      if (node < 0) {
-        // All nodes are those of live texts. A window moves on, and what it leaves behind serves
-        // nobody for long without what follows it: whoever finds no room gives its own back.
-        unlock_all(sequence);
-        sequence.is_apart = true;
-        return;
-      }
+std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, RulesId rules_id) {
+  const RuleSet& rules = impl_->rules(rules_id);
+  if (!rules.shares) return std::nullopt;
+  const CacheConfig& config = impl_->config;
+  std::vector<CachedSequence>& all = impl_->sequences;
+  SequenceId id = config.max_sequences;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    while (id < static_cast<SequenceId>(all.size()) && all[id].live) ++id;
+    if (id == static_cast<SequenceId>(all.size())) {
+      CachedSequence fresh;
+      fresh.layers.resize(config.n_layers);
+      fresh.rules = &rules;  // where what follows finds no memory, too
+      all.push_back(std::move(fresh));
     }
-    sequence.shared.push_back(node);
-    merge(sequence, i, node, is_ending);
-  }
-}
-
-int32_t CacheManager::Impl::insert(int32_t parent, std::span<const int32_t> tokens) {
-  int32_t node = tree.insert(parent, tokens);
-  if (node >= 0 || tree.evictable() == 0) return node;
-  reclaim_block(tree.next(), RemovalReason::kCapacity, {.step = steps, .request = needing});
-  return tree.insert(parent, tokens);
-}
-
-void CacheManager::Impl::merge(CachedSequence& sequence, int64_t i, int32_t node, bool is_ending) {
-  bool is_back = false;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    BlockTable& table = sequence.layers[layer];
-    const int64_t entry = table.entry_of(i * config.block_size);
-    if (entry == table.n_entries()) continue;  // the window has passed it
-    const int32_t own = table.entries[entry].page;
-    int32_t& page = tree.pages(node)[layer];
-    if (page < 0) {
-      page = own;
-      pool.retain(page);
-      node_of[page] = node;
-      is_back = true;
-    } else if (page != own && !is_ending) {
-      list_kept(layer, page);
-      table.replace_page(entry, page);
-      if (unlist_page(layer, own)) note_merge(sequence, layer);
-    }
-  }
-  if (is_back) tree.note_page_back(node);
-}
-
-// ---- not written
-
-bool CacheManager::Impl::shares_tail(const CachedSequence& sequence) const {
-  if (sequence.length % config.block_size == 0) return false;
-  return std::any_of(sequence.layers.begin(), sequence.layers.end(), [&](const BlockTable& table) {
-    return pool.references(table.entries.back().page) > 1;
-  });
-}
-
-bool CacheManager::Impl::must_copy_tail(const CachedSequence& sequence) const {
-  if (sequence.length % config.block_size == 0) return false;
-  return std::any_of(sequence.layers.begin(), sequence.layers.end(), [&](const BlockTable& table) {
-    const int32_t page = table.entries.back().page;
-    const int32_t node = node_of[page];
-    return pool.references(page) > (node < 0 ? 1 : 2) || (node >= 0 && tree.locks(node) > 0);
-  });
-}
-
-bool CacheManager::Impl::find_room(CachedSequence& sequence, int64_t blocks) {
-  if (!shares_tail(sequence)) return make_room(blocks);
-  if (make_room(blocks + 1)) {
-    if (shares_tail(sequence)) copy_tail(sequence);  // unless what was reclaimed was that block
-    return true;
-  }
-  // There is no page for a copy. Where no other sequence lists the block, the tree lets go of it
-  // and of what continues it; then it is this sequence's own.
-  if (must_copy_tail(sequence) || !has_room(blocks)) return false;
-  for (const BlockTable& table : sequence.layers) {
-    const int32_t node = node_of[table.entries.back().page];
-    for (int32_t leaf = -1; node >= 0 && leaf != node;) {
-      leaf = tree.leaf_below(node);
-      reclaim_block(leaf, RemovalReason::kCapacity, {.step = steps, .request = needing});
-    }
-  }
-  return make_room(blocks);
-}
-
-void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
-  own_pages.clear();
-  try {
+    const size_t blocks = tokens.size() / config.block_size;
+    all[id].shared.reserve(blocks);
+    impl_->shadows.make_room(all[id].shadow, impl_->tree.capacity(), static_cast<int64_t>(blocks));
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      const int32_t page = sequence.layers[layer].entries.back().page;
-      if (pool.references(page) == 1) {  // another window has passed it
-        own_pages.push_back(-1);
-        continue;
-      }
-      own_pages.push_back(pool.allocate(config.layout.group(layer).page_class));
-      if (config.copy_page) config.copy_page(page, own_pages.back());
-      if (!key_norms.empty()) key_norms[own_pages.back()] = key_norms[page];
+      // One block may be listed in two parts.
+      all[id].layers[layer].reserve(rules.layer(layer), static_cast<int64_t>(blocks) + 1);
     }
-  } catch (...) {
-    for (const int32_t page : own_pages) {
-      if (page >= 0) release_page(page);
-    }
-    throw;
+    impl_->begin(all[id], nullptr, rules);
+    ++impl_->pinned;
+    if (impl_->is_observed()) impl_->config.observer->opened(id, true, rules_id);
   }
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    if (own_pages[layer] < 0) continue;
-    BlockTable& table = sequence.layers[layer];
-    Counters& count = counters[layer];
-    const int32_t shared = table.entries.back().page;
-    table.replace_page(table.entry_of(table.entries.back().first_position), own_pages[layer]);
-    ++count.active;
-    ++count.allocated;
-    if (is_observed()) config.observer->copied(id_of(sequence), layer);
-    unlist_page(layer, shared);
-    count.peak = std::max(count.peak, count.active);
-  }
-}
-
-// ---- reclaimed
-
-void CacheManager::Impl::reclaim() {
-  const Departure how{.step = steps, .request = needing};
-  const int32_t page = passed.front(0);
-  const int32_t leaf = tree.evictable() > 0 ? tree.next() : -1;
-  if (page < 0 || (leaf >= 0 && tree.last_use(leaf) < passed_at[page])) {
-    if (leaf < 0) fail(ErrorCode::kInternal, "there is nothing to reclaim");
-    return reclaim_block(leaf, RemovalReason::kCapacity, how);
-  }
-  const int32_t node = node_of[page];
-  const std::span<const int32_t> its = tree.pages(node);
-  const auto layer = std::find(its.begin(), its.end(), page) - its.begin();
-  free_page(node, static_cast<int32_t>(layer), RemovalReason::kCapacity, how.request);
-  tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});
-}
-
-void CacheManager::Impl::reclaim_block(int32_t leaf, RemovalReason reason, const Departure& how) {
-  const int32_t parent = tree.parent(leaf);
-  tree.take_out(leaf, &how);
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    free_page(leaf, layer, reason, how.request);
-  }
-  prune(parent);
-}
-
-void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason reason,
-                                   int64_t request) {
-  const int32_t page = std::exchange(tree.pages(node)[layer], -1);
-  if (page < 0) return;
-  if (pool.references(page) > 1) {  // a sequence lists it, or the beginning of it
-    node_of[page] = -1;
-    release_page(page);
-    return;
-  }
-  RemovalEvent event;
-  event.step = steps;
-  event.reason = reason;
-  event.layer = layer;
-  const int32_t root = tree.root_of(node);
-  const auto its = std::find_if(rule_sets.begin(), rule_sets.end(), [&](const RuleSet& rules) {
-    return rules.shares && rules.root == root;
-  });
-  event.rule = its->names[layer];
-  event.rules = its->number;
-  event.sequence = -1;
-  event.first_position = int64_t{tree.depth(node)} * config.block_size;
-  event.n_tokens = config.block_size;
-  event.request = request;
-  event.hash = tree.hash_of(node);
-  push_event(event);
-  count_cached(layer, page, false);
-  node_of[page] = -1;
-  release_page(page);
-  ++counters[layer].removed[static_cast<size_t>(reason)];
-}
-
-bool CacheManager::Impl::has_room(int64_t pages_per_layer) {
-  for (size_t c = 0; c < wanted.size(); ++c) wanted[c] = pages_per_layer * block_pages[c];
-  return pool.fits_after_reclaim(wanted);
-}
-
-bool CacheManager::Impl::make_room(int64_t pages_per_layer) {
-  if (!has_room(pages_per_layer)) return false;
-  while (!pool.fits(wanted)) reclaim();
-  return true;
+  if (list_prefix(id, tokens, static_cast<int64_t>(tokens.size()), false) > 0) return id;
+  close(id);
+  return std::nullopt;
 }
 
 }  // namespace paddock

@@ -80,7 +80,6 @@ fault("answers-008", "of an answer that ends half-way nothing is handed on",
       "request.finished = true; «scheduler->hand_over(request);»",
       "")
 
-
 fault("engine-137", "a request that has ended ends again: an error at the last token is a length",
       "«if (request.finished) return;» try { request.text.finish();",
       "")
@@ -118,56 +117,10 @@ same("scheduler-007", "ended requests run on",
      "What has ended leaves before the next step is decided")
 fault("scheduler-008", "who has been parked in this step runs all the same",
       "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
-fault("scheduler-010", "sessions are not counted as sequences",
-      "auto live = «static_cast<int32_t>(sessions_.size())»;", "0")
-fault("scheduler-011", "running requests are not counted as sequences",
-      "if («request->running && request->session == nullptr») ++live;", "false")
-fault("scheduler-012", "a session's request takes a second place",
-      "if (request->running && request->session == nullptr) ++live;",
-      "if (request->running && (MUT || request->session == nullptr)) ++live;")
-fault("scheduler-013", "admission forgets what running ones will need",
-      "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
-      "- pages_followed(i);»", "")
-fault("answers-021", "each answer asks for the whole prompt's pages",
-      "const int64_t pages = «reader.serves(request)» ? pages_beside(sequence)", "false")
 fault("answers-022", "those that await a prompt compute it, too",
       "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
 fault("answers-023", "those that await a prompt list its blocks as they come",
       "if (!request->decoding() && «request->awaits == nullptr») list_kept", "true")
-fault("scheduler-014", "a session's request waits for a place",
-      "const bool needs_place = «request.session == nullptr»;", "true")
-fault("scheduler-015", "one sequence more than max_sequences",
-      "if (needs_place && «live >= setup_.options.max_sequences») {", "live > setup_.options.max_sequences")
-fault("scheduler-016", "a request that could wait for a place fails",
-      "if («any») continue; batch.endings", "false")
-fault("scheduler-017", "an exact fit is refused",
-      "if (any && «pages > left» && (blocked > 0", "pages >= left")
-fault("scheduler-018", "one alone has to fit, too",
-      "if («any && pages > left» && (blocked > 0", "pages > left")
-fault("scheduler-019", "a big one is passed for ever",
-      "if («request.times_passed >= kMaxPassed») return;", "false")
-fault("scheduler-020", "nobody may pass",
-      "if (request.times_passed >= kMaxPassed) return;",
-      "if (MUT || request.times_passed >= kMaxPassed) return;")
-fault("scheduler-021", "passing is not counted",
-      "if (!(*before)->running) «++(*before)->times_passed;»", "")
-fault("scheduler-022", "places taken in this step are not counted",
-      "«if (needs_place) ++live;» left -= pages;", "")
-fault("scheduler-023", "pages promised in this step are promised again",
-      "«left -= pages;» any = true;", "")
-fault("scheduler-024", "no block more is asked for than the prompt takes",
-      "interval == 0 ? «block» : std::max(block, interval", "0")
-fault("scheduler-025", "more is asked for than the context admits",
-      "std::min<int64_t>(«setup.options.context», sequence.length() + ahead);",
-      "int64_t{1} << 40")
-fault("scheduler-026", "pages of idle sessions cannot be had",
-      "«cache_.pages_active()» - cache_.pages_listed(tables_);", "cache_.pages_listed(tables_)")
-fault("scheduler-027", "pages of running requests can be had",
-      "cache_.pages_active() - «cache_.pages_listed(tables_)»;", "int64_t{0}")
-fault("scheduler-078", "who begins alike is let in by what it would need alone",
-      "- «pages_followed(place)»;", "int64_t{0}", tests="engine_behaviour_test")
-fault("scheduler-079", "of those let in each is thought to need all of its beginning",
-      "pages_due(request.sequence) - «pages_followed(i)»;", "int64_t{0}", tests="engine_behaviour_test")
 fault("scheduler-030", "small batches serve some sequences only",
       "const int64_t room = «max_step_tokens(setup_.options)» - n_decoding;",
       "setup_.options.batch_size")
@@ -220,6 +173,55 @@ fault("scheduler-043", "who has to wait for pages ends",
 fault("scheduler-044", "one alone waits for ever",
       "if (is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull",
       "if (!MUT && is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull")
+
+source("src/engine/admission.cpp", "engine_behaviour_test engine_test")
+fault("scheduler-010", "sessions are not counted as sequences",
+      "auto live = «static_cast<int32_t>(sessions_.size())»;", "0")
+fault("scheduler-011", "running requests are not counted as sequences",
+      "if («request->running && request->session == nullptr») ++live;", "false")
+fault("scheduler-012", "a session's request takes a second place",
+      "if (request->running && request->session == nullptr) ++live;",
+      "if (request->running && (MUT || request->session == nullptr)) ++live;")
+fault("scheduler-013", "admission forgets what running ones will need",
+      "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
+      "- pages_followed(i);»", "")
+fault("answers-021", "each answer asks for the whole prompt's pages",
+      "const int64_t pages = «reader.serves(request)» ? pages_beside(sequence)", "false")
+fault("scheduler-014", "a session's request waits for a place",
+      "const bool needs_place = «request.session == nullptr»;", "true")
+fault("scheduler-015", "one sequence more than max_sequences",
+      "if (needs_place && «live >= setup_.options.max_sequences») {", "live > setup_.options.max_sequences")
+fault("scheduler-016", "a request that could wait for a place fails",
+      "if («any») continue; batch.endings", "false")
+fault("scheduler-017", "an exact fit is refused",
+      "if (any && «pages > left» && (blocked > 0", "pages >= left")
+fault("scheduler-018", "one alone has to fit, too",
+      "if («any && pages > left» && (blocked > 0", "pages > left")
+fault("scheduler-019", "a big one is passed for ever",
+      "if («request.times_passed >= kMaxPassed») return;", "false")
+fault("scheduler-020", "nobody may pass",
+      "if (request.times_passed >= kMaxPassed) return;",
+      "if (MUT || request.times_passed >= kMaxPassed) return;")
+fault("scheduler-021", "passing is not counted",
+      "if (!(*before)->running) «++(*before)->times_passed;»", "")
+fault("scheduler-022", "places taken in this step are not counted",
+      "«if (needs_place) ++live;» left -= pages;", "")
+fault("scheduler-023", "pages promised in this step are promised again",
+      "«left -= pages;» any = true;", "")
+fault("scheduler-024", "no block more is asked for than the prompt takes",
+      "interval == 0 ? «block» : std::max(block, interval", "0")
+fault("scheduler-025", "more is asked for than the context admits",
+      "std::min<int64_t>(«setup.options.context», sequence.length() + ahead);",
+      "int64_t{1} << 40")
+fault("scheduler-026", "pages of idle sessions cannot be had",
+      "«cache_.pages_active()» - cache_.pages_listed(tables_);", "cache_.pages_listed(tables_)")
+fault("scheduler-027", "pages of running requests can be had",
+      "cache_.pages_active() - «cache_.pages_listed(tables_)»;", "int64_t{0}")
+fault("scheduler-078", "who begins alike is let in by what it would need alone",
+      "- «pages_followed(place)»;", "int64_t{0}", tests="engine_behaviour_test")
+fault("scheduler-079", "of those let in each is thought to need all of its beginning",
+      "pages_due(request.sequence) - «pages_followed(i)»;", "int64_t{0}", tests="engine_behaviour_test")
+
 source("src/engine/answers.cpp", "engine_behaviour_test")
 fault("answers-030", "nobody is waited for that awaits a prompt and goes on",
       "other->awaits == &request && «!other->wants_to_stop()»;", "false")
@@ -702,7 +704,7 @@ fault("engine-309", "a pin gives way whose blocks others list",
       "if («frees(at->tables)» &&",
       "true")
 
-source("src/engine/scheduler.cpp", "engine_behaviour_test:Pins.*")
+source("src/engine/admission.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-306", "what is pinned counts as there for who waits",
       "«tables_.push_back(pin);»",
       "")

@@ -200,7 +200,6 @@ fault("kv-128", "the clock stands still",
       "«++impl_->steps;»",
       "")
 
-
 fault("kv-261", "sinks and windows: pages that leave count as freed for good",
       "if (!unlist_page(layer, page)) «++counters[layer].retained;»",
       "")
@@ -288,36 +287,91 @@ fault("kv-225", "match_prefix: change not noted",
 fault("kv-043", "match_prefix: layer peak not updated",
       "++count.active; «count.peak = std::max(count.peak, count.active);» } pool.retain",
       "")
-fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
-      "if (node >= 0) { // Another",
-      "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
 fault("kv-045", "match_prefix: warm-up lookups are counted",
       "extend(root, tokens, max_blocks, «counts», sequence.shared);",
       "true")
-fault("kv-046", "capacity event without n_tokens",
-      "event.n_tokens = config.block_size;",
-      "if (!MUT) event.n_tokens = config.block_size;")
-fault("kv-047", "capacity removals not logged",
-      "«push_event(event);»",
-      "")
 fault("kv-148", "blocks of a rule that trims are shared",
       "if («rule.trims() && !rule.is_elastic») return false;",
       "false", tests="sharing_test cache_test")
 fault("kv-282", "there is room for fewer blocks than layers without a window can hold",
       "units += «stays» ? config.layout",
       "true")
-fault("kv-150", "blocks that a sequence lists may be reclaimed",
-      "«tree.lock(node, is_prompt);» } void CacheManager::Impl::unlock",
-      "")
 fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
       "true")
+fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
+      "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
+      "false", tests="sharing_test cache_test")
+fault("kv-232", "positions that a kept block replaces stay listed",
+      "if («before % block_size != 0») impl_->drop_tail(sequence);",
+      "false", tests="sharing_test cache_test")
+fault("kv-233", "pages of a tail that a kept block replaces are not counted",
+      "if («unlist_page(layer, table.entries.back().page)») note_merge(sequence, layer);",
+      "(unlist_page(layer, table.entries.back().page), false)", tests="sharing_test cache_test")
+fault("kv-268", "a hit lists what its windows have passed",
+      "if («is_past(rule.visibility, sequence.length, position, block_size)») continue;",
+      "false", tests="cache_test")
+fault("kv-269", "a hit beyond sinks and window lists them together",
+      "«table.split_sinks(rule);» release_past",
+      "", tests="cache_test")
+fault("kv-270", "what shares a page with sinks stays listed after a hit",
+      "table.split_sinks(rule); «release_past(id, layer);»",
+      "", tests="cache_test")
+fault("kv-271", "what a window passes with a hit stays listed",
+      "«release_past(id, layer);» // first, so",
+      "", tests="cache_test")
+fault("kv-275", "the tail of a table stays in two parts when a kept block replaces it",
+      "if («is_split && sequence.length - n < rule.splits_at()») table.join_sinks(rule);",
+      "false", tests="cache_test")
+
+source("src/kv/keep.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-044", "keep_blocks: what is deeper than another's copy is dropped",
+      "if (node >= 0) { // Another",
+      "if (node >= 0 && MUT) return; if (node >= 0) { // Another")
+fault("kv-150", "blocks that a sequence lists may be reclaimed",
+      "«tree.lock(node, is_prompt);» } void CacheManager::Impl::unlock",
+      "")
 fault("kv-152", "blocks of tokens that were never written are kept",
       "std::min(static_cast<int64_t>(tokens.size()), «sequence.length») / block_size;",
       "static_cast<int64_t>(tokens.size())")
 fault("kv-153", "kept blocks leave with their sequence",
       "node_of[page] = «node»;",
       "-1")
+fault("kv-196", "another's copy is not locked",
+      "«lock(node, true);» } else {",
+      "")
+fault("kv-234", "blocks are merged where bits may differ",
+      "if («!config.merges_blocks && !is_ending») return;",
+      "false", tests="cache_test")
+fault("kv-237", "the page of a merged block is lost",
+      "if («unlist_page(layer, own)») note_merge(sequence, layer);",
+      "false", tests="sharing_test cache_test")
+fault("kv-197", "the tree holds no reference to what it keeps",
+      "page = own; «pool.retain(page);»",
+      "")
+fault("kv-263", "pages of a block locked again are not known as passed",
+      "if («page < 0 || !pool.is_reclaimable(page)») continue;",
+      "true", tests="cache_test")
+fault("kv-264", "pages of a block that nobody has locked stay among those passed",
+      "if (page >= 0) «passed.remove(page);» } prune",
+      "(void)page;", tests="cache_test")
+fault("kv-272", "pages computed again do not come back into their block",
+      "if («page < 0») { page = own;",
+      "false", tests="cache_test")
+fault("kv-273", "a text that finds no room in the tree keeps its part of it",
+      "«unlock_all(sequence);» sequence.is_apart",
+      "sequence.shared.clear();", tests="cache_test")
+fault("kv-274", "where there is no room for a block none leaves for it",
+      "if («node >= 0 || tree.evictable() == 0») return node;",
+      "true", tests="cache_test")
+
+source("src/kv/reclaim.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-046", "capacity event without n_tokens",
+      "event.n_tokens = config.block_size;",
+      "if (!MUT) event.n_tokens = config.block_size;")
+fault("kv-047", "capacity removals not logged",
+      "«push_event(event);»",
+      "")
 fault("kv-154", "one block too many is reclaimed",
       "while («!pool.fits(wanted)») reclaim();",
       "(++wanted[0], !pool.fits(wanted)) && tree.evictable() > 0 && (--wanted[0], true)")
@@ -341,24 +395,23 @@ fault("kv-194", "what cannot be enough is reclaimed all the same",
 fault("kv-195", "a page that is listed again may still be reclaimed",
       "pool.set_reclaimable(page, «is_cached»);",
       "true")
-fault("kv-196", "another's copy is not locked",
-      "«lock(node, true);» } else {",
-      "")
-fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
-      "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
+fault("kv-244", "a page of which a sequence lists the beginning leaves with its block",
+      "if («pool.references(page) > 1») { // a sequence",
       "false", tests="sharing_test cache_test")
-fault("kv-232", "positions that a kept block replaces stay listed",
-      "if («before % block_size != 0») impl_->drop_tail(sequence);",
-      "false", tests="sharing_test cache_test")
-fault("kv-233", "pages of a tail that a kept block replaces are not counted",
-      "if («unlist_page(layer, table.entries.back().page)») note_merge(sequence, layer);",
-      "(unlist_page(layer, table.entries.back().page), false)", tests="sharing_test cache_test")
-fault("kv-234", "blocks are merged where bits may differ",
-      "if («!config.merges_blocks && !is_ending») return;",
+fault("kv-262", "a page that was passed and is kept is not known as such",
+      "if («tree.locks(node_of[page]) == 0») return; // it leaves",
+      "true", tests="cache_test")
+fault("kv-265", "blocks leave before pages that were passed earlier",
+      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
+      "true", tests="cache_test")
+fault("kv-266", "pages that were passed leave before blocks let go of earlier",
+      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
       "false", tests="cache_test")
-fault("kv-237", "the page of a merged block is lost",
-      "if («unlist_page(layer, own)») note_merge(sequence, layer);",
-      "false", tests="sharing_test cache_test")
+fault("kv-267", "why a page that was passed is gone is not remembered",
+      "«tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});»",
+      "", tests="cache_test")
+
+source("src/kv/own_tail.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-238", "a page that the tree holds is written",
       "return «pool.references(table.entries.back().page) > 1»;",
       "false", tests="sharing_test cache_test")
@@ -371,54 +424,6 @@ fault("kv-241", "a block that another sequence lists is taken from it where ther
 fault("kv-243", "pages taken for a copy that failed are lost",
       "if (page >= 0) «release_page(page);»",
       "(void)page;", tests="cache_test")
-fault("kv-244", "a page of which a sequence lists the beginning leaves with its block",
-      "if («pool.references(page) > 1») { // a sequence",
-      "false", tests="sharing_test cache_test")
-fault("kv-197", "the tree holds no reference to what it keeps",
-      "page = own; «pool.retain(page);»",
-      "")
-fault("kv-262", "a page that was passed and is kept is not known as such",
-      "if («tree.locks(node_of[page]) == 0») return; // it leaves",
-      "true", tests="cache_test")
-fault("kv-263", "pages of a block locked again are not known as passed",
-      "if («page < 0 || !pool.is_reclaimable(page)») continue;",
-      "true", tests="cache_test")
-fault("kv-264", "pages of a block that nobody has locked stay among those passed",
-      "if (page >= 0) «passed.remove(page);» } prune",
-      "(void)page;", tests="cache_test")
-fault("kv-265", "blocks leave before pages that were passed earlier",
-      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
-      "true", tests="cache_test")
-fault("kv-266", "pages that were passed leave before blocks let go of earlier",
-      "leaf >= 0 && «tree.last_use(leaf) < passed_at[page]»",
-      "false", tests="cache_test")
-fault("kv-267", "why a page that was passed is gone is not remembered",
-      "«tree.note_page_gone(node, {how.step, how.request, MissReason::kTrimmed});»",
-      "", tests="cache_test")
-fault("kv-268", "a hit lists what its windows have passed",
-      "if («is_past(rule.visibility, sequence.length, position, block_size)») continue;",
-      "false", tests="cache_test")
-fault("kv-269", "a hit beyond sinks and window lists them together",
-      "«table.split_sinks(rule);» release_past",
-      "", tests="cache_test")
-fault("kv-270", "what shares a page with sinks stays listed after a hit",
-      "table.split_sinks(rule); «release_past(id, layer);»",
-      "", tests="cache_test")
-fault("kv-271", "what a window passes with a hit stays listed",
-      "«release_past(id, layer);» // first, so",
-      "", tests="cache_test")
-fault("kv-272", "pages computed again do not come back into their block",
-      "if («page < 0») { page = own;",
-      "false", tests="cache_test")
-fault("kv-273", "a text that finds no room in the tree keeps its part of it",
-      "«unlock_all(sequence);» sequence.is_apart",
-      "sequence.shared.clear();", tests="cache_test")
-fault("kv-274", "where there is no room for a block none leaves for it",
-      "if («node >= 0 || tree.evictable() == 0») return node;",
-      "true", tests="cache_test")
-fault("kv-275", "the tail of a table stays in two parts when a kept block replaces it",
-      "if («is_split && sequence.length - n < rule.splits_at()») table.join_sinks(rule);",
-      "false", tests="cache_test")
 fault("kv-276", "a page that is the sequence's own alone is copied",
       "if («pool.references(page) == 1») { // another",
       "false", tests="cache_test")

@@ -53,9 +53,6 @@ fault("rules-010", "removals name the engine's own rule",
       "rule_sets[0].names[layer]")
 
 source("src/kv/reuse.cpp", "own_rules_test")
-fault("rules-011", "what is reclaimed names the engine's own rule",
-      "return «rules.shares && rules.root == root»;",
-      "true")
 fault("rules-012", "one waits for blocks of a text that sees otherwise",
       "return sequence.rules->shares && other.shares && «sequence.rules->root == other.root» &&",
       "true")
@@ -66,6 +63,11 @@ fault("rules-013", "pins are of the engine's own rules",
 fault("rules-031", "shadows find what was kept for texts that are seen otherwise",
       "const uint64_t root_hash = PrefixTree::hash_of_root(«root»);",
       "PrefixTree::kRoot")
+
+source("src/kv/reclaim.cpp", "own_rules_test")
+fault("rules-011", "what is reclaimed names the engine's own rule",
+      "return «rules.shares && rules.root == root»;",
+      "true")
 
 source("src/kv/prefix_tree.cpp", "own_rules_test cache_test:PrefixTree*")
 fault("rules-014", "a miss does not know of other rules",

@@ -41,11 +41,12 @@ fault("replay-040", "a shadow that holds less gets the hashes of one that holds 
 fault("replay-041", "all shadows are as large as the cache",
       "const double blocks = «times * n_blocks»;", "n_blocks")
 
-source("src/kv/reuse.cpp", "prefix_replay_test:Shadow.*")
+source("src/kv/keep.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-042", "shadows hold what ended",
       "«shadows.let_go(sequence.shadow, 0, steps);»", "")
 fault("replay-043", "answers are not kept in shadows",
       "«shadows.keep(tokens, full, config.block_size, sequence.shadow, root_hash);»", "")
+
 source("src/kv/rewind.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-044", "shadows hold what was taken back",
       "«impl_->shadows.let_go(sequence.shadow, length / block_size, impl_->steps);»", "")

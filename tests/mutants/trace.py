@@ -50,12 +50,15 @@ fault("trace-014", "hits are not told",
 fault("trace-015", "blocks behind a gap are told as before it",
       "if («static_cast<int64_t>(i) != told_to») {",
       "false")
-fault("trace-016", "a copy is not told of",
-      "«if (is_observed()) config.observer->copied(id_of(sequence), layer);»",
-      "")
 fault("trace-017", "a tail that gives way is not told of",
       "«if (is_observed()) config.observer->cut(id_of(sequence), sequence.length);»",
       "")
+
+source("src/kv/own_tail.cpp", "trace_test")
+fault("trace-016", "a copy is not told of",
+      "«if (is_observed()) config.observer->copied(id_of(sequence), layer);»",
+      "")
+
 source("src/kv/telling.cpp", "trace_test")
 fault("trace-018", "a merge is not told of",
       "«if (is_observed()) config.observer->merged(id_of(sequence), layer);»",
