@@ -63,8 +63,9 @@ std::pair<paddock::TokenId, float> parse_bias(const std::string& text) {
 
 }  // namespace
 
-void EngineArgs::add_to(Options& options) {
-  options.add("-m,--model", model, "GGUF file or Hugging Face folder").required().not_empty();
+void EngineArgs::add_to(Options& options, bool needs_model) {
+  Option path = options.add("-m,--model", model, "GGUF file or Hugging Face folder").not_empty();
+  if (needs_model) path.required();
   options.add("-t,--threads", threads, "worker threads (default: physical cores)");
   options.add("--device", device, "auto, cpu or cuda").shows_default();
   options.add("--precision", precision, "fast or reference").shows_default();
@@ -392,5 +393,16 @@ InterruptGuard::~InterruptGuard() = default;
 bool InterruptGuard::interrupted() { return g_signals > 0; }
 
 bool stderr_is_terminal() { return isatty(STDERR_FILENO) == 1; }
+
+std::function<bool(double)> progress(const char* what) {
+  if (!stderr_is_terminal()) return {};
+  return [what, shown = -1](double fraction) mutable {
+    const int percent = static_cast<int>(fraction * 100);
+    if (percent != shown)
+      note(fmt::format("\r{}: {:3} %{}", what, percent, percent == 100 ? "\n" : ""));
+    shown = percent;
+    return true;
+  };
+}
 
 }  // namespace cli

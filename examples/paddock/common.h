@@ -35,7 +35,8 @@ struct EngineArgs {
   int64_t rope_original = 0;
   bool json = false;
 
-  void add_to(Options& options);
+  /// `needs_model`: whether -m must be given.
+  void add_to(Options& options, bool needs_model = true);
   std::shared_ptr<const paddock::Model> load_model() const;
   /// Likewise, with this --rope-factor; 0: none.
   std::shared_ptr<const paddock::Model> load_model(double factor) const;
@@ -120,6 +121,8 @@ class InterruptGuard {
 };
 
 bool stderr_is_terminal();
+/// A line on a terminal's stderr that counts up; none elsewhere.
+std::function<bool(double)> progress(const char* what);
 
 // One per command: adds it to the tool's.
 void add_generate(CommandLine& tool);

@@ -96,18 +96,6 @@ void note_idle_rules(const Args& args, const paddock::QualityMeter& meter, size_
   }
 }
 
-/// A line on a terminal's stderr that counts up; none elsewhere.
-std::function<bool(double)> progress(const char* what) {
-  if (!stderr_is_terminal()) return {};
-  return [what, shown = -1](double fraction) mutable {
-    const int percent = static_cast<int>(fraction * 100);
-    if (percent != shown)
-      note(fmt::format("\r{}: {:3} %{}", what, percent, percent == 100 ? "\n" : ""));
-    shown = percent;
-    return true;
-  };
-}
-
 std::string quoted(const std::string& text) { return "\"" + text + "\""; }
 
 /// Figures of every scored token, one row each.

@@ -1,5 +1,5 @@
 // paddock replay: recorded requests once more, without a model: what caches of other sizes, and
-// other orders of reclaiming, would have found again.
+// other orders of reclaiming, would have found again; with --chat, a conversation with one.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include "advice.h"
 #include "common.h"
 #include "log.h"
+#include "replay_chat.h"
 
 namespace cli {
 namespace {
@@ -20,7 +21,8 @@ struct Args {
   std::string block_bytes;
   bool curve = false;
   double sample = 1;
-  bool json = false;
+  ChatReplay chat;
+  EngineArgs engine;  // with --chat; .json for both
 };
 
 struct Outcome {
@@ -130,7 +132,26 @@ void print_tables(const Args& args, const Outcome& o) {
   print(out);
 }
 
+/// Two commands in one: what belongs to the other is refused.
+void check_usage(const Args& args) {
+  if (args.path.empty() == args.chat.log.empty()) {
+    throw UsageError("give either the path of recorded requests or --chat with a conversation");
+  }
+  if (args.chat.log.empty()) {
+    if (!args.engine.model.empty()) throw UsageError("-m goes with --chat");
+    if (!args.chat.sweep.empty()) throw UsageError("--sweep goes with --chat");
+    return;
+  }
+  if (args.engine.model.empty()) throw UsageError("--chat: needs a model, -m PATH");
+  if (args.chat.sweep.empty()) throw UsageError("--chat: needs rules to compare, --sweep SPEC");
+  if (args.curve || !args.capacities.empty()) {
+    throw UsageError("--curve and --capacity are of recorded requests, not of --chat");
+  }
+}
+
 int run(const Args& args) {
+  check_usage(args);
+  if (!args.chat.log.empty()) return run_chat_replay(args.chat, args.engine);
   if (args.sample != 1 && !args.curve) throw UsageError("--sample goes with --curve");
   if (!(args.sample > 0 && args.sample <= 1)) {
     throw UsageError(fmt::format("--sample {}: must be above 0 and at most 1", args.sample));
@@ -156,7 +177,7 @@ int run(const Args& args) {
     o.curve =
         paddock::lru_curve(o.trace, points_of(o.report.distinct, options.capacities), args.sample);
   }
-  if (args.json) {
+  if (args.engine.json) {
     print_json(to_json(o), 2);
   } else {
     print_tables(args, o);
@@ -173,7 +194,6 @@ void add_replay(CommandLine& tool) {
   command
       .add("path", args->path,
            "JSON lines with hash_ids: Mooncake's, Bailian's or `paddock trace --to mooncake`")
-      .required()
       .not_empty();
   command.add("--reclaim", args->reclaim, "orders of reclaiming: lru, s3fifo, depth")
       .split_at_commas()
@@ -186,7 +206,16 @@ void add_replay(CommandLine& tool) {
       .not_empty();
   command.add_flag("--curve", args->curve, "what lru finds in caches of every size");
   command.add("--sample", args->sample, "with --curve: from so many of the blocks, such as 0.01");
-  command.add_flag("--json", args->json, "one JSON object on stdout");
+  command
+      .add("--chat", args->chat.log,
+           "a conversation under other rules: JSON lines with role and content, or OpenAI's "
+           "messages")
+      .not_empty();
+  command.add("--sweep", args->chat.sweep, "with --chat: a policy to compare, once for each")
+      .one_at_a_time()
+      .not_empty();
+  command.add("--chat-template", args->chat.template_name, "with --chat: the format").not_empty();
+  args->engine.add_to(command, false);
   command.runs([args] { return run(*args); });
 }
 

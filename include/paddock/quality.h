@@ -19,6 +19,9 @@ struct QualityOptions {
   /// SPECs to compare with it, as in KvOptions::policy; rules of the host's own among them, by the
   /// names in engine.kv.custom_policies.
   std::vector<std::string> contenders{};
+  /// Further contenders, behind those, that differ in more than their rule: a KV type, a block
+  /// size, another pool. Options of their engines, of which reuse and trace are not heeded.
+  std::vector<EngineOptions> other_engines{};
   /// Positions that one engine runs ahead, from 1; the baseline's logits of so many are kept:
   /// chunk * vocab_size * 12 bytes, however many contenders there are.
   int32_t chunk = 64;
@@ -58,12 +61,24 @@ struct QualityReport {
   int64_t tokens = 0;  ///< fed
   int64_t scored = 0;  ///< every token but the first
   PolicyQuality baseline;
-  std::vector<PolicyQuality> contenders;  ///< as in QualityOptions
+  std::vector<PolicyQuality> contenders;  ///< as in QualityOptions, other_engines last
+};
+
+/// A part of a conversation: what was said up to `prompt_end`, and an answer to it up to `end`.
+struct CompareTurn {
+  int64_t prompt_end = 0;
+  int64_t end = 0;
 };
 
 struct CompareOptions {
   /// The first tokens count as prompt for rules that decide where it ends. 0: nobody said.
   int64_t prompt_tokens = 0;
+  /// In place of prompt_tokens: the text is a conversation of these turns, ascending. Chunks end
+  /// where a prompt or an answer does, and rules learn of a prompt's end when its turn begins.
+  std::vector<CompareTurn> turns{};
+  /// Called whenever an engine has done a chunk: which one, by its number in engine(), and the
+  /// positions that it has by then. Return false to cancel.
+  std::function<bool(size_t rule, int64_t positions)> on_chunk{};
   /// Called for each scored token in order: its position, from 1, and the baseline's figures, then
   /// each contender's. Return false to cancel.
   std::function<bool(int64_t position, std::span<const PositionQuality> rules)> on_position{};
@@ -119,8 +134,8 @@ class PADDOCK_API QualityMeter {
   QualityMeter& operator=(const QualityMeter&) = delete;
 
   /// One text of at least two tokens. Errors: kInvalidArgument (too short, too long for the
-  /// context, an id that is none, prompt_tokens), kCancelled, kOutOfMemory (an engine's pool is
-  /// full), kUnsupported or kBadFile (logits are no numbers: see Engine::feed()).
+  /// context, an id that is none, prompt_tokens, turns), kCancelled, kOutOfMemory (an engine's pool
+  /// is full), kUnsupported or kBadFile (logits are no numbers: see Engine::feed()).
   QualityReport compare(std::span<const TokenId> tokens, const CompareOptions& options = {});
 
   /// Plants `facts` in `text`, whose tokens may be none, and asks for them in order after it. The

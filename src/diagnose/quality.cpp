@@ -10,6 +10,7 @@
 
 #include "core/fail.h"
 #include "core/system.h"
+#include "diagnose/quality_chunks.h"
 #include "diagnose/quality_facts.h"
 #include "diagnose/quality_rows.h"
 #include "engine/advice.h"
@@ -188,7 +189,7 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
     fail(ErrorCode::kInvalidArgument, "chunk is {}; it must be from 1 to 65535", options.chunk);
   }
   const int32_t vocab = model->info().vocab_size;
-  const bool compares = !options.contenders.empty();
+  const bool compares = !options.contenders.empty() || !options.other_engines.empty();
   const uint64_t needed = compares ? BaselineRows::bytes(options.chunk, vocab) : 0;
   const uint64_t available = available_memory();
   if (available != 0 && needed > available) {
@@ -212,6 +213,12 @@ QualityMeter::QualityMeter(std::shared_ptr<const Model> model, const QualityOpti
   for (const std::string& policy : options.contenders) {
     engine.kv.policy = policy;
     impl_->runners.push_back({policy, engine, nullptr});
+  }
+  for (EngineOptions other : options.other_engines) {
+    other.batch_size = std::min(other.batch_size, options.chunk);
+    other.kv.reuse = false;
+    other.kv.trace = {};
+    impl_->runners.push_back({other.kv.policy, other, nullptr});
   }
   if (options.positions > 0) impl_->check_room(options.positions);
   impl_->make_engines();
@@ -248,6 +255,7 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
     fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the text's {}",
          options.prompt_tokens, n);
   }
+  Chunks chunks(n, impl.chunk, options);
   impl.check_length(n);
   const size_t n_rules = impl.runners.size();
   std::vector<std::unique_ptr<Run>> runs;
@@ -256,12 +264,12 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
   for (PolicyQuality& sum : sums) sum.top1_agreement = 0;
   std::vector<PositionQuality> scores(static_cast<size_t>(impl.chunk) * n_rules);
 
-  for (int64_t begin = 0; begin < n; begin += impl.chunk) {
-    const int64_t length = std::min<int64_t>(impl.chunk, n - begin);
+  while (const std::optional<Chunks::Chunk> chunk = chunks.next()) {
+    const auto [begin, length, prompt_tokens] = *chunk;
     for (size_t rule = 0; rule < n_rules; ++rule) {
       Run& run = *runs[rule];
-      run.feed(tokens.subspan(begin, length), options.prompt_tokens,
-               [&](int64_t position, std::span<const float> row) {
+      run.feed(tokens.subspan(begin, length), prompt_tokens,
+               [&, begin = begin](int64_t position, std::span<const float> row) {
                  if (position + 1 == n || impl.cancelled) return !impl.cancelled;
                  const TokenId next = tokens[position + 1];
                  const auto at = static_cast<int32_t>(position - begin);
@@ -269,6 +277,7 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
                      rule == 0 ? impl.rows->set(at, row, next) : impl.rows->score(at, row, next);
                  return true;
                });
+      impl.check_going_on(!options.on_chunk || options.on_chunk(rule, begin + length));
       const auto done = static_cast<double>(begin * static_cast<int64_t>(n_rules) +
                                             length * static_cast<int64_t>(rule + 1));
       impl.check_going_on(

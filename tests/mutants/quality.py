@@ -79,7 +79,7 @@ fault("quality-029", "prompt_tokens below 0",
       "if («options.prompt_tokens < 0» || options.prompt_tokens > n) {",
       "false")
 fault("quality-030", "compare: the prompt's end is not told",
-      "run.feed(tokens.subspan(begin, length), «options.prompt_tokens»,",
+      "run.feed(tokens.subspan(begin, length), «prompt_tokens»,",
       "0")
 fault("quality-031", "progress is that of the rule before",
       "length * static_cast<int64_t>(«rule + 1»));",

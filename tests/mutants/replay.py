@@ -121,3 +121,32 @@ fault("replay-033", "the table calls a share of Belady a hit rate",
       "r.capacity); if (in_bytes)", "r.capacity); if (!MUT && in_bytes)")
 fault("replay-034", "nobody is told that requests do not fit",
       "if («r.too_large == 0» || r.policy", "true")
+
+CHAT = "cli_test:CliReplayChat.* cli_test:KeptMass.*"
+source("src/diagnose/quality_chunks.h", "quality_test:Quality.*")
+fault("retold-001", "an answer's chunk runs on into the next prompt",
+      "begin_ < prompt ? prompt : «turns[turn_].end»);", "n_")
+fault("retold-002", "a prompt is known before its turn begins",
+      "while (turn_ < turns.size() && «turns[turn_].end» <= begin_) ++turn_;", "turns[turn_].prompt_end")
+fault("retold-003", "turns may overlap", "«before = turn.end;»", "")
+
+source("examples/paddock/kept_mass.cpp", CHAT)
+fault("retold-004", "whole blocks count as seen",
+      "«p < rule.sinks || p > length - rule.window»", "true")
+fault("retold-005", "the oracle keeps the worst", "given.end(), «std::greater<>()»);", "std::less<>()")
+fault("retold-006", "what was given before counts as to come", "end[i] - «then[i]»", "0.0")
+
+source("examples/paddock/replay_chat.cpp", CHAT)
+fault("retold-007", "the last position that differs is told, not the first",
+      "!scores[rule].agrees && «result.parts_at < 0»", "true")
+fault("retold-008", "prompts' tokens count as answers'",
+      "if («at < turns[turn].prompt_end») return true;", "false")
+fault("retold-009", "what left one layer left everywhere",
+      "turn.left_everywhere = «std::count(gone.begin(), gone.end(), layers.size())»;",
+      "turn.left_somewhere + 1")
+
+source("examples/paddock/chat_log.cpp", CHAT)
+fault("retold-010", "an answer ends before the token that ends it",
+      "«stop - whole.begin() + 1»", "stop - whole.begin()")
+fault("retold-011", "parts of a content but the last are lost",
+      '«text += part["text"].get<std::string>();»', 'text = part["text"].get<std::string>();')

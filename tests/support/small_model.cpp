@@ -11,7 +11,9 @@
 
 namespace paddock::test {
 
-void write_small_model(const TemporaryFolder& folder) {
+namespace {
+
+void write_model(const TemporaryFolder& folder, bool is_random) {
   constexpr int kVocab = 304, kHidden = 4;
   const nlohmann::json config = {{"model_type", "llama"},
                                  {"hidden_size", kHidden},
@@ -48,6 +50,15 @@ void write_small_model(const TemporaryFolder& folder) {
                     {"data_offsets", {begin * sizeof(uint16_t), data.size() * sizeof(uint16_t)}}};
   }
   for (int i = 0; i < kHidden; ++i) data['a' * kHidden + i] = 0x3F80;  // 1
+  uint32_t state = 1;
+  for (uint16_t& value : data) {
+    if (!is_random) break;
+    state = state * 1664525U + 1013904223U;
+    const float number = static_cast<float>(state >> 8) / (1U << 23) - 1.0F;
+    uint32_t bits = 0;
+    std::memcpy(&bits, &number, sizeof(bits));
+    value = static_cast<uint16_t>(bits >> 16);
+  }
   const std::string text = header.dump();
   const uint64_t length = text.size();
   std::string file(sizeof(length), '\0');
@@ -58,5 +69,11 @@ void write_small_model(const TemporaryFolder& folder) {
   folder.write("model.safetensors", file);
   folder.write("tokenizer.json", small_tokenizer_text());
 }
+
+}  // namespace
+
+void write_small_model(const TemporaryFolder& folder) { write_model(folder, false); }
+
+void write_random_model(const TemporaryFolder& folder) { write_model(folder, true); }
 
 }  // namespace paddock::test

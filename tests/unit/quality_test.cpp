@@ -145,6 +145,104 @@ TEST(Quality, EqualsPlainLoopsOverTheLogitsOfBothEngines) {
   }
 }
 
+TEST(Quality, TurnsCutChunksAndTellRulesOfEachPrompt) {
+  const std::vector<TokenId> tokens = some_tokens(100);
+  const std::vector<CompareTurn> turns = {{20, 33}, {50, 61}, {90, 90}};
+  QualityMeter meter(tiny_folder(), options_for({"snapkv:16"}, "full", 16));
+  std::vector<std::vector<int64_t>> ends(2);
+  CompareOptions compare;
+  compare.turns = turns;
+  std::vector<double> kl;
+  compare.on_chunk = [&](size_t rule, int64_t positions) {
+    ends[rule].push_back(positions);
+    return true;
+  };
+  compare.on_position = [&](int64_t, std::span<const PositionQuality> scores) {
+    kl.push_back(scores[1].kl);
+    return true;
+  };
+  meter.compare(tokens, compare);
+  const std::vector<int64_t> expected = {16, 20, 33, 49, 50, 61, 77, 90, 100};
+  EXPECT_EQ(ends[0], expected);
+  EXPECT_EQ(ends[1], expected);
+  // As a session that is told of each prompt when its turn begins.
+  EngineOptions options = options_for({}, "full", 16).engine;
+  options.kv.policy = "snapkv:16";
+  options.batch_size = 16;
+  Engine engine(parts(tiny_folder(), options));
+  const SessionId session = engine.open_session();
+  Matrix other;
+  const auto feed = [&](int64_t begin, int64_t end, int64_t prompt) {
+    engine.feed(
+        session, std::span(tokens).subspan(begin, end - begin),
+        [&](int64_t, std::span<const float> row) {
+          ++other.rows;
+          other.cols = static_cast<int64_t>(row.size());
+          other.values.insert(other.values.end(), row.begin(), row.end());
+          return true;
+        },
+        prompt);
+  };
+  feed(0, 20, 20);
+  feed(20, 33, 20);
+  feed(33, 50, 50);
+  feed(50, 61, 50);
+  feed(61, 90, 90);
+  feed(90, 100, 0);
+  const Plain plain =
+      reckon(logits_under(options_for({}, "full"), "full", tokens, 0), other, tokens);
+  ASSERT_EQ(kl.size(), plain.at.size());
+  for (size_t i = 0; i < kl.size(); ++i) ASSERT_NEAR(kl[i], plain.at[i].kl, 1e-10) << i;
+  EXPECT_GT(plain.kl, 1e-6);
+}
+
+TEST(Quality, TurnsThatAreNoneAreRefused) {
+  QualityMeter meter(tiny_folder(), options_for({"sink:2+8"}));
+  const std::vector<TokenId> tokens = some_tokens(20);
+  const auto compare = [&](const std::vector<CompareTurn>& turns, int64_t prompt_tokens = 0) {
+    CompareOptions options;
+    options.turns = turns;
+    options.prompt_tokens = prompt_tokens;
+    meter.compare(tokens, options);
+  };
+  const auto refused = [&](const std::vector<CompareTurn>& turns, const std::string& words) {
+    expect_refusal(ErrorCode::kInvalidArgument, words, [&] { compare(turns); });
+  };
+  refused({{5, 4}}, "prompt up to 5 and its answer up to 4; turns must ascend");
+  refused({{5, 21}}, "to the text's 20");
+  refused({{5, 9}, {8, 12}}, "from 9 to");
+  expect_refusal(ErrorCode::kInvalidArgument, "prompt_tokens is 3 beside turns", [&] {
+    compare({{5, 9}}, 3);
+  });
+  compare({{0, 0}, {20, 20}});
+}
+
+TEST(Quality, OtherEnginesDifferInMoreThanTheirRule) {
+  const std::vector<TokenId> tokens = some_tokens(60);
+  QualityOptions options = options_for({"sink:2+8"});
+  EngineOptions other = options.engine;
+  other.kv.policy = "h2o:16@every:8";
+  other.kv.block_size = 8;
+  other.kv.type = KvType::kBF16;
+  options.other_engines = {other};
+  QualityMeter meter(tiny_folder(), options);
+  const QualityReport report = meter.compare(tokens);
+  ASSERT_EQ(report.contenders.size(), 2U);
+  EXPECT_EQ(report.contenders[1].policy, "h2o:16@every:8");
+  EXPECT_EQ(meter.engine(2).options().kv.block_size, 8);
+  EXPECT_EQ(meter.engine(1).options().kv.block_size, 4);
+  EXPECT_FALSE(meter.engine(2).options().kv.reuse);
+  QualityOptions alone = options_for({});
+  alone.engine = other;
+  const Matrix baseline = logits_under(options, "full", tokens, 0);
+  const Plain plain = reckon(baseline, logits_under(alone, other.kv.policy, tokens, 0), tokens);
+  EXPECT_NEAR(report.contenders[1].kl_mean, plain.kl, 1e-10);
+  // Alone they are compared all the same.
+  options.contenders.clear();
+  QualityMeter only(tiny_folder(), options);
+  EXPECT_NEAR(only.compare(tokens).contenders.at(0).kl_mean, plain.kl, 1e-10);
+}
+
 TEST(Quality, ABaselineAgainstItselfLosesNothing) {
   for (const std::string policy : {"full", "sink:2+8", "h2o:16@every:8"}) {
     QualityOptions options = options_for({policy}, policy);
