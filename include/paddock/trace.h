@@ -18,7 +18,7 @@
 namespace paddock {
 
 /// Of the format that this library writes, and reads.
-inline constexpr uint32_t kTraceVersion = 1;
+inline constexpr uint32_t kTraceVersion = 2;
 
 /// As KvTrace has one.
 using TraceSink = std::function<void(std::string_view bytes)>;
@@ -35,7 +35,8 @@ struct TraceHeader {
   std::string device, kv_type;
   int32_t block_size = 0;
   int64_t page_bytes = 0, pool_pages = 0;
-  int64_t context = 0;
+  int64_t context = 0;        ///< longest sequence admitted, in positions
+  int64_t model_context = 0;  ///< positions that the model is made for, RoPE scaling included
   int32_t batch_size = 0, max_sequences = 0;
   bool reuse = false;
   std::string reclaim;

@@ -31,6 +31,7 @@ TraceHeader Engine::Impl::trace_header() const {
   h.page_bytes = setup.pool.geometry.page_bytes();
   h.pool_pages = setup.pool.n_pages;
   h.context = o.context;
+  h.model_context = info.context_length;
   h.batch_size = o.batch_size;
   h.max_sequences = o.max_sequences;
   h.reuse = o.kv.reuse;

@@ -47,6 +47,7 @@ void Reader::read_header(Decoder& in) {
   h.page_bytes = in.number();
   h.pool_pages = in.number();
   h.context = in.number();
+  h.model_context = in.number();
   h.batch_size = in.small();
   h.max_sequences = in.small();
   h.reuse = in.u8() != 0;

@@ -114,6 +114,7 @@ void TraceRecorder::write_header(const TraceHeader& h) {
   out_.number(h.page_bytes);
   out_.number(h.pool_pages);
   out_.number(h.context);
+  out_.number(h.model_context);
   out_.number(h.batch_size);
   out_.number(h.max_sequences);
   out_.u8(h.reuse ? 1 : 0);

@@ -32,6 +32,7 @@ Json to(const TraceHeader& h) {
           {"page_bytes", h.page_bytes},
           {"pool_pages", h.pool_pages},
           {"context", h.context},
+          {"model_context", h.model_context},
           {"batch_size", h.batch_size},
           {"max_sequences", h.max_sequences},
           {"reuse", h.reuse},

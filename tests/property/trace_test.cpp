@@ -279,7 +279,7 @@ TEST(Traces, TellOfFilesThatAreNone) {
   std::string newer = short_trace();
   newer[8] = 9;
   EXPECT_EQ(refusal(newer),
-            "'other.bin': byte 8: it is of version 9, and this library reads 1; read it with the "
+            "'other.bin': byte 8: it is of version 9, and this library reads 2; read it with the "
             "version that wrote it, or record it again");
   EXPECT_EQ(refusal(""), "");
   EXPECT_THROW(read_trace("/nowhere/x.trace", [](const TraceRecord&) {}), Error);
