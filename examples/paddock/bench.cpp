@@ -183,7 +183,8 @@ void add_bench(CommandLine& tool) {
       .split_at_commas();
   command
       .add("--beside", args->beside,
-           "with --parallel: tokens of one more prompt, read while they decode")
+           "with --parallel: tokens of one more prompt, read while they decode; an answer that "
+           "ends before that is followed by another")
       .shows_default();
   args->trace.add_to(command);
   command.runs([args] { return run(*args); });

@@ -39,45 +39,57 @@ class Sequences {
   Sequences(const ParallelBench& bench, int parallel, paddock::Engine& engine, uint32_t seed)
       : bench_(bench), engine_(engine), random_(seed), last_(parallel) {}
 
-  Run run() {
+  /// Beside a prompt of so many tokens, if not 0: each answer is followed by another one until that
+  /// is read.
+  Run run(int beside_tokens) {
     Run run;
     const auto n = static_cast<size_t>(last_.size());
     const auto start = Clock::now();
     std::vector<paddock::RequestId> ids;
-    for (size_t i = 0; i < n; ++i) ids.push_back(add(bench_.prompt, i, run));
+    for (size_t i = 0; i < n; ++i) ids.push_back(add(i, run));
     while (n_begun_ < n && engine_.step()) {
     }
     const auto decoding = Clock::now();
     run.prefill_seconds = seconds_between(start, decoding);
     std::optional<paddock::RequestId> beside;
-    if (bench_.beside > 0) beside = engine_.add(some(bench_.beside), options(1));
+    if (beside_tokens > 0) beside = engine_.add(some(beside_tokens), options(1));
     const int64_t before = n_tokens_;
     while (engine_.step()) {
       if (!beside || run.beside_seconds > 0) continue;
-      if (engine_.status(*beside).state != paddock::RequestState::kFinished) continue;
-      run.beside_seconds = seconds_between(decoding, Clock::now());
+      if (is_finished(*beside)) {
+        run.beside_seconds = seconds_between(decoding, Clock::now());
+        continue;
+      }
+      for (size_t i = 0; i < n; ++i) {
+        if (!is_finished(ids[i])) continue;
+        check(ids[i]);
+        counts_[i] = 0;
+        ids[i] = add(i, run);
+      }
     }
     const Clock::time_point last = *std::max_element(last_.begin(), last_.end());
     run.decode_seconds = seconds_between(decoding, last);
     run.decoded = n_tokens_ - before;
-    if (beside && run.beside_seconds > run.decode_seconds) {
-      throw UsageError(fmt::format(
-          "the others had made their {} tokens before the prompt of {} was read; raise -n",
-          bench_.generate, bench_.beside));
-    }
     if (beside) ids.push_back(*beside);
-    for (const paddock::RequestId id : ids) {
-      const auto result = engine_.take(id);
-      if (result && result->finish_reason == paddock::FinishReason::kLength) continue;
-      throw paddock::Error(
-          paddock::ErrorCode::kCancelled,
-          fmt::format("a sequence ended as \"{}\"",
-                      result ? paddock::finish_reason_name(result->finish_reason) : "nothing"));
-    }
+    for (const paddock::RequestId id : ids) check(id);
     return run;
   }
 
  private:
+  bool is_finished(paddock::RequestId id) const {
+    return engine_.status(id).state == paddock::RequestState::kFinished;
+  }
+
+  /// That it made all its tokens.
+  void check(paddock::RequestId id) {
+    const auto result = engine_.take(id);
+    if (result && result->finish_reason == paddock::FinishReason::kLength) return;
+    throw paddock::Error(
+        paddock::ErrorCode::kCancelled,
+        fmt::format("a sequence ended as \"{}\"",
+                    result ? paddock::finish_reason_name(result->finish_reason) : "nothing"));
+  }
+
   std::vector<paddock::TokenId> some(int n) {
     std::vector<paddock::TokenId> tokens(static_cast<size_t>(n));
     const auto vocab = static_cast<uint32_t>(engine_.model().info().vocab_size);
@@ -93,7 +105,7 @@ class Sequences {
     return options;
   }
 
-  paddock::RequestId add(int prompt, size_t i, Run& run) {
+  paddock::RequestId add(size_t i, Run& run) {
     paddock::GenerateOptions wanted = options(bench_.generate);
     wanted.on_token = [this, i, &run](const paddock::TokenEvent& event) {
       // Text that was held back comes once more without a token of its own.
@@ -109,7 +121,7 @@ class Sequences {
       last_[i] = now;
       return true;
     };
-    return engine_.add(some(prompt), wanted);
+    return engine_.add(some(bench_.prompt), wanted);
   }
 
   const ParallelBench& bench_;
@@ -146,8 +158,10 @@ Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
   std::vector<double> gaps;
   for (int i = 0; i <= bench.repetitions; ++i) {
     // Other prompts each time: what the engine may have kept of the last ones does not help.
-    Run run = Sequences(bench, parallel, *engine, static_cast<uint32_t>(i + 1)).run();
-    if (i == 0) continue;  // warm-up
+    const bool is_warm_up = i == 0;
+    Run run = Sequences(bench, parallel, *engine, static_cast<uint32_t>(i + 1))
+                  .run(is_warm_up ? 0 : bench.beside);
+    if (is_warm_up) continue;
     const double share = 1.0 / bench.repetitions;
     row.prefill_rate += share * bench.prompt * parallel / run.prefill_seconds;
     if (run.decoded > 0) {

@@ -116,7 +116,21 @@ def load():
     twice = [f.id for f in faults if f.id in seen or seen.add(f.id)]
     if twice:
         raise Stale("given to two faults: " + ", ".join(twice))
+    known = programs()
+    for f in faults:
+        for name in {test.partition(":")[0] for test in f.tests}:
+            if not known.fullmatch(name):
+                raise Stale(f"{f.id}: no program of tests is called {name}")
     return faults
+
+
+def programs():
+    """Matches the names of the test programs, as CMake's lists have them; ${name} in them may be anything."""
+    names = []
+    for file in ("CMakeLists.txt", "cuda.cmake"):
+        with open(os.path.join(os.path.dirname(HERE), file), encoding="utf-8") as f:
+            names += re.findall(r"^ *paddock(?:_\w+)?_test\(([\w${}]+)", f.read(), re.M)
+    return re.compile("|".join(re.sub(r"\$\{\w+\}", r"\\w+", name) for name in names if name != "${name}"))
 
 
 def find(fault, text):

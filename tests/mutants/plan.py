@@ -33,7 +33,7 @@ source("src/engine/engine_sizes.cpp", "engine_test:Plan.*")
 fault("plan-014", "the tables count the pool", "reserved - «setup.reserved_bytes()»};", "0")
 fault("plan-015", "tables of a longer text than is admitted",
       ".max_positions = «setup.longest»,", "setup.longest + 1000",
-      tests="engine_test:Plan.* engine_test admission_test")
+      tests="engine_test:Plan.* engine_test engine_behaviour_test:Admission*")
 fault("plan-016", "a step of one token",
       "step_sizes(books, all, «max_step_tokens(setup.options)»)", "1")
 

@@ -202,4 +202,29 @@ TEST_F(CliTrace, EveryCommandThatRunsTextRecords) {
 }
 
 }  // namespace
+
+TEST_F(CliTrace, AnswersFollowOneAnotherWhileAPromptIsRead) {
+  // Answers of two tokens end long before 2,000 are read.
+  const Outcome o =
+      paddock("bench" + model() + "-p 3 -n 2 -r 1 --parallel 2 --beside 2000 -o json --kv-trace " +
+              file("beside"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_GT(Json::parse(o.out)[0]["beside_tokens_per_second"].get<double>(), 0);
+  int64_t long_one = 0;
+  int before = 0, answers_at_its_end = 0, after = 0;
+  for (const Json& record : lines(paddock("trace " + file("beside") + " --to jsonl").out)) {
+    if (record["record"] == "request") {
+      EXPECT_EQ(record["max_tokens"], record["prompt_tokens"] == 2000 ? 1 : 2);
+      if (record["prompt_tokens"] == 2000) long_one = record["request"];
+    }
+    if (record["record"] != "finish") continue;
+    if (record["request"] == long_one) answers_at_its_end = before;
+    (answers_at_its_end > 0 ? after : before) += 1;
+    EXPECT_EQ(record["finish_reason"], "length");
+  }
+  // The warm-up brings two, the two beside the prompt bring two more each at least.
+  EXPECT_GE(answers_at_its_end, 6);
+  EXPECT_LE(after, 1 + 2) << "none begins once it is read";
+}
+
 }  // namespace paddock::test
