@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "advice.h"
+#include "chat_record.h"
 #include "common.h"
 #include "conversation.h"
 #include "kv_notes.h"
@@ -43,6 +44,7 @@ constexpr SlashCommand kCommands[] = {
     {"kv", nullptr, "the cache, layer by layer"},
     {"policy", "[SPEC]",
      "what each layer keeps; with SPEC the conversation is read again under it"},
+    {"why", "[TEXT]", "what became of a text in the cache; without one, of what left last"},
     {"turns", nullptr, "the turns there are, and their tokens"},
     {"drop", "N", "leave a turn out"},
     {"summarise", nullptr, "have the model condense all turns but the newest, and leave them out"},
@@ -128,9 +130,10 @@ std::string on_one_line(std::string text) {
 class Chat {
  public:
   Chat(const Args& args, const ConversationOptions& conversation, paddock::Engine& engine,
-       const paddock::GenerateOptions& options)
+       const ChatRecord& record, const paddock::GenerateOptions& options)
       : args_(args),
         engine_(engine),
+        record_(record),
         conversation_(conversation, engine, options),
         notes_(engine, "/policy") {}
 
@@ -264,6 +267,8 @@ class Chat {
       note(fmt::format("{}\n", engine_.options().kv.policy));
     } else if (name == "help") {
       note(help());
+    } else if (name == "why") {
+      note(record_.why(argument, conversation_.session()));
     } else if (name == "turns") {
       note(turns());
     } else if (name == "drop") {
@@ -306,6 +311,7 @@ class Chat {
 
   const Args& args_;
   paddock::Engine& engine_;
+  const ChatRecord& record_;
   Conversation conversation_;
   KvNotes notes_;
   bool all_taken_ = true;
@@ -333,6 +339,7 @@ int run(const Args& args) {
   const auto model = args.engine.load_model();
   EventFile events(args.report.events, engine_options);
   TraceFile trace(args.report.trace, engine_options);
+  const ChatRecord record(engine_options);
   const auto engine = make_engine(model, engine_options);
   events.begin(*engine);
   trace.begin();
@@ -346,7 +353,7 @@ int run(const Args& args) {
   }
   std::unique_ptr<Chat> chat;
   try {
-    chat = std::make_unique<Chat>(args, conversation, *engine, options);
+    chat = std::make_unique<Chat>(args, conversation, *engine, record, options);
   } catch (const paddock::Error& e) {
     if (e.code() == paddock::ErrorCode::kInvalidArgument) throw UsageError(describe(e));
     if (e.code() != paddock::ErrorCode::kUnsupported) throw;

@@ -60,6 +60,8 @@ class Conversation {
   int64_t length() const { return static_cast<int64_t>(history_.size()); }
   /// The tokens that it may come to have.
   int64_t most_tokens() const;
+  /// That it is in now; 0: in none.
+  paddock::SessionId session() const { return session_.value_or(0); }
   /// The number of the turn that holds a position, counted from 1.
   int64_t turn_of(int64_t position) const;
 

@@ -69,6 +69,24 @@ fault("tool-020", "rules are changed, but nothing is read again",
       "")
 
 NOTES = "cli_test:CliChat.WhatLeavesIsSaidAtEachTurn cli_test:CliChat.SnapKvActsAtEveryTurn"
+source("examples/paddock/chat_record.cpp", "cli_test:CliChat.*")
+fault("chat-record-001", "a record beside a file has no bytes",
+      "«bytes_ += bytes;»", "if (!next) bytes_ += bytes;")
+fault("chat-record-002", "a trace's file gets nothing in a chat",
+      "«if (next) next(bytes);»", "")
+fault("chat-record-003", "a file gets texts that nobody asked for",
+      "if («!trace.sink») trace.tokens = true;", "true")
+fault("chat-record-004", "what left an earlier session is told",
+      "if (is_rule «&& session_of[removal->event.sequence] == session») last", "")
+fault("chat-record-005", "what the user dropped counts as a rule's",
+      "if («is_rule &&» session_of", "")
+fault("chat-record-006", "what left first is told",
+      "session) «last = removal->event;»", "if (!last) last = removal->event;")
+fault("chat-record-007", "where a text lay in an earlier session is told",
+      "«std::erase_if(spans, [&](const auto& span) { return span.session != session; });»", "")
+fault("chat-record-008", "a text is looked for in a record without any",
+      "if («!text.empty() && !has_tokens_») {", "false")
+
 source("examples/paddock/kv_notes.cpp", NOTES)
 fault("tool-021", "what leaves by a decision is not said",
       "return of(paddock::RemovalReason::kWindow) + «of(paddock::RemovalReason::kPolicyTrim)»;",

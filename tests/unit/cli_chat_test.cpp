@@ -411,6 +411,63 @@ TEST_F(CliChat, RefusalsNameOptionsWithValuesThatWork) {
   EXPECT_NE(against.err.find("; --against window:8 fits now"), std::string::npos) << against.err;
 }
 
+// ---- what left, and why
+
+TEST_F(CliChat, WhyTellsWhatExplainTellsOfItsTrace) {
+  const std::string file = folder_.path() + "/trace";
+  const std::string options = chat() + "-n 2 --kv-block-size 4 --kv-policy lru:16@every:8 ";
+  const Outcome o = paddock(options + "--kv-trace " + file + " --trace-tokens",
+                            "seven\n/why\ntwo\nthree\n/why seven\n/why nine\n/why\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(times(o.err, "that is nowhere in the conversation\n"), 1) << o.err;
+  const Outcome explained = paddock("explain " + file + " --text seven");
+  ASSERT_EQ(explained.code, 0) << explained.err;
+  const std::string words = explained.out.substr(explained.out.find('\n') + 1);
+  ASSERT_NE(words.find(" left its layer in turn "), std::string::npos) << words;
+  ASSERT_NE(words.find("'lru:16@every:8' let it go"), std::string::npos) << words;
+  EXPECT_NE(o.err.find(words), std::string::npos) << o.err << words;
+}
+
+TEST_F(CliChat, WhyAloneIsAboutWhatARuleTookLast) {
+  const std::string events = folder_.path() + "/events";
+  const std::string options = chat() + "-n 2 --kv-block-size 4 ";
+  const Outcome o = paddock(options + "--kv-policy window:16 --kv-events " + events,
+                            "one\ntwo\nthree\n/drop 3\n/why\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  std::ifstream in(events);
+  int64_t last = -1;
+  for (std::string line; std::getline(in, line);) {
+    const auto event = nlohmann::json::parse(line);
+    if (event.value("reason", "") == "window") last = event["first_position"];
+  }
+  ASSERT_GE(last, 0);
+  const std::string begins = "  positions " + std::to_string(last) + " to ";
+  EXPECT_EQ(times(o.err, begins), 1) << o.err;
+  EXPECT_EQ(times(o.err, "  positions "), 1) << "one block: " << o.err;
+  EXPECT_NE(o.err.find("'window:16' sees no further back"), std::string::npos) << o.err;
+  // Of a conversation that has lost nothing it says so, also after one that had.
+  const Outcome none = paddock(options, "/why\none\n/why\n/why one\n");
+  EXPECT_EQ(times(none.err, "nothing has left the conversation\n"), 2) << none.err;
+  EXPECT_EQ(times(none.err, "    stayed in its layer\n"), 2) << none.err;
+  const Outcome anew =
+      paddock(options + "--kv-policy window:16", "one\ntwo\n/policy full\n/why\n/why two\n");
+  EXPECT_EQ(times(anew.err, "nothing has left the conversation\n"), 1) << anew.err;
+  EXPECT_EQ(times(anew.err, "    stayed in its layer\n"), 2) << anew.err;
+}
+
+TEST_F(CliChat, WhyWithATextNeedsARecordWithTexts) {
+  const std::string file = folder_.path() + "/trace";
+  const std::string options = chat() + "-n 2 --kv-policy window:16 --kv-block-size 4 ";
+  const Outcome o = paddock(options + "--kv-trace " + file, "one\ntwo\n/why one\n/why\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(times(o.err, "/why one: the record has no texts"), 1) << o.err;
+  EXPECT_EQ(times(o.err, "'window:16' sees no further back"), 1) << o.err;
+  // The file has what it was to have.
+  const Outcome told = paddock("explain " + file + " --text one");
+  EXPECT_NE(told.code, 0);
+  EXPECT_EQ(paddock("explain " + file).code, 0);
+}
+
 // ---- turns that are left out
 
 /// Numbers of the turns that /turns lists.
