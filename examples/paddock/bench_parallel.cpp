@@ -24,14 +24,8 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
 struct Run {
   double prefill_seconds = 0, decode_seconds = 0, beside_seconds = 0;
   int64_t decoded = 0;
+  int64_t preemptions = 0;
   std::vector<double> gaps;  // seconds
-};
-
-struct Row {
-  int parallel = 0;
-  double prefill_rate = 0, decode_rate = 0, beside_rate = 0;
-  double gap_p50 = 0, gap_p99 = 0;  // ms
-  int64_t pages_peak = 0;
 };
 
 class Sequences {
@@ -62,7 +56,7 @@ class Sequences {
       }
       for (size_t i = 0; i < n; ++i) {
         if (!is_finished(ids[i])) continue;
-        check(ids[i]);
+        check(ids[i], run);
         counts_[i] = 0;
         ids[i] = add(i, run);
       }
@@ -71,7 +65,7 @@ class Sequences {
     run.decode_seconds = seconds_between(decoding, last);
     run.decoded = n_tokens_ - before;
     if (beside) ids.push_back(*beside);
-    for (const paddock::RequestId id : ids) check(id);
+    for (const paddock::RequestId id : ids) check(id, run);
     return run;
   }
 
@@ -81,8 +75,9 @@ class Sequences {
   }
 
   /// That it made all its tokens.
-  void check(paddock::RequestId id) {
+  void check(paddock::RequestId id, Run& run) {
     const auto result = engine_.take(id);
+    if (result) run.preemptions += result->preemptions;
     if (result && result->finish_reason == paddock::FinishReason::kLength) return;
     throw paddock::Error(
         paddock::ErrorCode::kCancelled,
@@ -141,46 +136,10 @@ double percentile(std::vector<double> values, double part) {
   return values[std::clamp<size_t>(rank, 1, values.size()) - 1];
 }
 
-Row measure(const ParallelBench& bench, int parallel, const EngineArgs& args,
-            const std::shared_ptr<const paddock::Model>& model) {
-  paddock::EngineOptions options = args.engine_options();
-  options.kv.reuse = false;  // every prompt is computed
-  options.max_sequences = parallel + (bench.beside > 0 ? 1 : 0);
-  if (options.context == 0) {
-    options.context = std::max(bench.prompt + bench.generate, bench.beside + 1);
-  }
-  TraceFile trace(bench.trace, options);
-  const auto engine = make_engine(model, options);
-  trace.begin();
-  const InterruptGuard guard(*engine);
-  Row row;
-  row.parallel = parallel;
-  std::vector<double> gaps;
-  for (int i = 0; i <= bench.repetitions; ++i) {
-    // Other prompts each time: what the engine may have kept of the last ones does not help.
-    const bool is_warm_up = i == 0;
-    Run run = Sequences(bench, parallel, *engine, static_cast<uint32_t>(i + 1))
-                  .run(is_warm_up ? 0 : bench.beside);
-    if (is_warm_up) continue;
-    const double share = 1.0 / bench.repetitions;
-    row.prefill_rate += share * bench.prompt * parallel / run.prefill_seconds;
-    if (run.decoded > 0) {
-      row.decode_rate += share * static_cast<double>(run.decoded) / run.decode_seconds;
-    }
-    if (bench.beside > 0) row.beside_rate += share * bench.beside / run.beside_seconds;
-    gaps.insert(gaps.end(), run.gaps.begin(), run.gaps.end());
-  }
-  row.gap_p50 = 1e3 * percentile(gaps, 0.5);
-  row.gap_p99 = 1e3 * percentile(gaps, 0.99);
-  row.pages_peak = engine->kv_stats().total.pages_peak;
-  trace.check();
-  return row;
-}
-
-void print_rows(const std::vector<Row>& rows, const ParallelBench& bench) {
+void print_rows(const std::vector<ParallelRow>& rows, const ParallelBench& bench) {
   if (bench.format == "json") {
     Json out = Json::array();
-    for (const Row& r : rows) {
+    for (const ParallelRow& r : rows) {
       out.push_back({{"parallel", r.parallel},
                      {"prompt", bench.prompt},
                      {"gen", bench.generate},
@@ -202,7 +161,7 @@ void print_rows(const std::vector<Row>& rows, const ParallelBench& bench) {
           : "| sequences | prompt | gen | prefill tokens/s | decode tokens/s | gap p50 ms | gap "
             "p99 "
             "ms | KV pages | beside | its tokens/s |\n|---|---|---|---|---|---|---|---|---|---|\n";
-  for (const Row& r : rows) {
+  for (const ParallelRow& r : rows) {
     out += fmt::format(
         fmt::runtime(
             csv ? "{},{},{},{:.3f},{:.3f},{:.3f},{:.3f},{},{},{:.3f}\n"
@@ -214,6 +173,43 @@ void print_rows(const std::vector<Row>& rows, const ParallelBench& bench) {
 }
 
 }  // namespace
+
+ParallelRow measure_parallel(const ParallelBench& bench, int parallel,
+                             paddock::EngineOptions options,
+                             const std::shared_ptr<const paddock::Model>& model) {
+  options.kv.reuse = false;  // every prompt is computed
+  options.max_sequences = parallel + (bench.beside > 0 ? 1 : 0);
+  if (options.context == 0) {
+    options.context = std::max(bench.prompt + bench.generate, bench.beside + 1);
+  }
+  TraceFile trace(bench.trace, options);
+  const auto engine = make_engine(model, options);
+  trace.begin();
+  const InterruptGuard guard(*engine);
+  ParallelRow row;
+  row.parallel = parallel;
+  std::vector<double> gaps;
+  for (int i = 0; i <= bench.repetitions; ++i) {
+    // Other prompts each time: what the engine may have kept of the last ones does not help.
+    const bool is_warm_up = i == 0;
+    Run run = Sequences(bench, parallel, *engine, static_cast<uint32_t>(i + 1))
+                  .run(is_warm_up ? 0 : bench.beside);
+    if (is_warm_up) continue;
+    const double share = 1.0 / bench.repetitions;
+    row.prefill_rate += share * bench.prompt * parallel / run.prefill_seconds;
+    if (run.decoded > 0) {
+      row.decode_rate += share * static_cast<double>(run.decoded) / run.decode_seconds;
+    }
+    if (bench.beside > 0) row.beside_rate += share * bench.beside / run.beside_seconds;
+    row.preemptions += run.preemptions;
+    gaps.insert(gaps.end(), run.gaps.begin(), run.gaps.end());
+  }
+  row.gap_p50 = 1e3 * percentile(gaps, 0.5);
+  row.gap_p99 = 1e3 * percentile(gaps, 0.99);
+  row.pages_peak = engine->kv_stats().total.pages_peak;
+  trace.check();
+  return row;
+}
 
 int run_parallel_bench(const ParallelBench& bench, const EngineArgs& args) {
   for (const int n : bench.parallel) {
@@ -228,8 +224,10 @@ int run_parallel_bench(const ParallelBench& bench, const EngineArgs& args) {
     throw UsageError("--kv-trace: records one engine; give --parallel one number");
   }
   const auto model = args.load_model();
-  std::vector<Row> rows;
-  for (const int n : bench.parallel) rows.push_back(measure(bench, n, args, model));
+  std::vector<ParallelRow> rows;
+  for (const int n : bench.parallel) {
+    rows.push_back(measure_parallel(bench, n, args.engine_options(), model));
+  }
   print_rows(rows, bench);
   return 0;
 }

@@ -18,6 +18,19 @@ struct ParallelBench {
   TraceArgs trace;
 };
 
+/// What was measured with one number of sequences.
+struct ParallelRow {
+  int parallel = 0;
+  double prefill_rate = 0, decode_rate = 0, beside_rate = 0;  // tokens a second, of all together
+  double gap_p50 = 0, gap_p99 = 0;                            // ms
+  int64_t pages_peak = 0;
+  int64_t preemptions = 0;  // in all repetitions
+};
+/// With engines of `options`, but for the number of sequences. `bench.parallel` is not heeded.
+ParallelRow measure_parallel(const ParallelBench& bench, int parallel,
+                             paddock::EngineOptions options,
+                             const std::shared_ptr<const paddock::Model>& model);
+
 /// One row for each number of sequences. The exit code.
 int run_parallel_bench(const ParallelBench& bench, const EngineArgs& engine);
 

@@ -136,5 +136,6 @@ void add_replay(CommandLine& tool);
 void add_trace(CommandLine& tool);
 void add_explain(CommandLine& tool);
 void add_plan(CommandLine& tool);
+void add_advise(CommandLine& tool);
 
 }  // namespace cli

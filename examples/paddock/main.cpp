@@ -48,6 +48,7 @@ int main(int argc, char** argv) {
   cli::add_trace(tool);
   cli::add_explain(tool);
   cli::add_plan(tool);
+  cli::add_advise(tool);
   cli::Log log;
   for (cli::Command& command : tool.commands()) {
     log.add_to(command);
