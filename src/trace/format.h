@@ -123,6 +123,14 @@ class Writer {
     for (int i = 0; i < n_bytes; ++i) bytes_[size_++] = static_cast<uint8_t>(value >> (8 * i));
   }
   void real(double value) { fixed(std::bit_cast<uint64_t>(value), 8); }
+  void schedule(const TrimSchedule& s) {
+    number(s.budget);
+    number(s.every);
+    number(s.observe);
+    number(s.keep_first);
+    number(s.keep_newest);
+    number(s.newest_divisor);
+  }
   void text(std::string_view value) {
     varint(value.size());
     room(value.size());

@@ -53,6 +53,16 @@ class Decoder {
     next_ += n;
     return std::string(bytes_.substr(next_ - n, n));
   }
+  TrimSchedule schedule() {
+    TrimSchedule s;
+    s.budget = small();
+    s.every = small();
+    s.observe = small();
+    s.keep_first = small();
+    s.keep_newest = small();
+    s.newest_divisor = small();
+    return s;
+  }
   uint64_t below(uint64_t limit, const char* what) {
     const uint64_t value = varint();
     if (value >= limit) refuse(fmt::format("{} is {}, and must be below {}", what, value, limit));
@@ -105,6 +115,7 @@ class Reader {
   void read_record(Decoder& in);
   bool read_steps(Tag tag, Decoder& in);
   bool read_sequences(Tag tag, Decoder& in);
+  bool read_texts(Tag tag, Decoder& in);
   bool read_prefixes(Tag tag, Decoder& in);
   bool read_leaving(Tag tag, Decoder& in);
   void read_header(Decoder& in);

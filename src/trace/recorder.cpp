@@ -1,3 +1,4 @@
+// Frames, and what the engine and its sequences tell; of what leaves: record_leaving.cpp.
 #include "trace/recorder.h"
 
 #include <utility>
@@ -10,21 +11,6 @@ namespace {
 
 /// Of the memory in which a step's records come together, at the start.
 constexpr size_t kCapacity = 256 * 1024;
-
-void put(trace::Writer& out, const TrimSchedule& s) {
-  out.number(s.budget);
-  out.number(s.every);
-  out.number(s.observe);
-  out.number(s.keep_first);
-  out.number(s.keep_newest);
-  out.number(s.newest_divisor);
-}
-
-bool equal(const TrimSchedule& a, const TrimSchedule& b) {
-  return a.budget == b.budget && a.every == b.every && a.observe == b.observe &&
-         a.keep_first == b.keep_first && a.keep_newest == b.keep_newest &&
-         a.newest_divisor == b.newest_divisor;
-}
 
 /// Fills in what stands before the records of a frame.
 void seal(trace::Writer& out, uint64_t frame) {
@@ -54,19 +40,6 @@ TraceRecorder::TraceRecorder(const KvTrace& options, const TraceHeader& header, 
 TraceRecorder::~TraceRecorder() {
   write(Tag::kEnd, [] {});
   flush();
-}
-
-template <typename Fn>
-void TraceRecorder::write(Tag tag, const Fn& fields) noexcept {
-  if (is_over_) return;
-  const size_t before = out_.size();
-  try {
-    out_.u8(static_cast<uint8_t>(tag));
-    fields();
-  } catch (...) {  // no memory: what a reader would take up from here on is not known
-    out_.cut(before);
-    is_over_ = true;
-  }
 }
 
 bool TraceRecorder::flush() noexcept {
@@ -137,7 +110,7 @@ void TraceRecorder::rules(const TraceRules& rules) noexcept {
       out_.text(layer.policy);
       out_.number(layer.visibility.sinks);
       out_.number(layer.visibility.window);
-      put(out_, layer.schedule);
+      out_.schedule(layer.schedule);
       out_.u8(static_cast<uint8_t>((layer.needs.attention ? 1 : 0) |
                                    (layer.needs.key_norms ? 2 : 0) | (layer.is_elastic ? 4 : 0) |
                                    (layer.shares_by_need ? 8 : 0) | (layer.is_compact ? 16 : 0)));
@@ -353,106 +326,6 @@ void TraceRecorder::refused(int32_t sequence, int32_t n) noexcept {
     out_.number(sequence);
     out_.number(n);
   });
-}
-
-// ---- what leaves
-
-void TraceRecorder::decided(const DecisionFacts& f) noexcept {
-  write(Tag::kDecision, [&] {
-    const auto layer = static_cast<size_t>(f.layer);
-    const auto rules = static_cast<size_t>(state_.rules(f.sequence));
-    const bool is_plain = rules < plain_.size() && equal(plain_[rules][layer], f.schedule);
-    out_.number(f.sequence);
-    out_.number(f.layer);
-    out_.u8(static_cast<uint8_t>((is_plain ? 1 : 0) | (f.is_replayed ? 2 : 0) |
-                                 (f.runner_up_position >= 0 ? 4 : 0)));
-    out_.number(f.tokens);
-    out_.number(f.n_leaving);
-    if (!is_plain) put(out_, f.schedule);
-    if (f.runner_up_position >= 0) {
-      out_.number(f.runner_up_position);
-      out_.real(f.runner_up_score);
-    }
-    state_.rank = 0;
-  });
-}
-
-void TraceRecorder::chose_among(std::span<const CandidateFacts> candidates) noexcept {
-  write(Tag::kCandidates, [&] {
-    out_.number(static_cast<int64_t>(candidates.size()));
-    int64_t last = 0;
-    for (const CandidateFacts& c : candidates) {
-      out_.u8(static_cast<uint8_t>((c.is_protected ? 1 : 0) | (c.is_ranked ? 2 : 0)));
-      out_.difference(c.first_position - std::exchange(last, c.first_position));
-      out_.number(c.n_tokens);
-      out_.number(c.mass);
-      out_.number(c.recent_mass);
-      out_.difference(c.last_used);
-      out_.fixed(std::bit_cast<uint32_t>(c.key_norm), 4);
-      if (c.is_ranked) out_.real(c.score);
-    }
-  });
-}
-
-void TraceRecorder::removed(const RemovalEvent& e) noexcept {
-  ++state_.events;
-  const int64_t length = e.sequence < 0 ? 0 : state_.length(e.sequence);
-  const bool is_trim = e.reason == RemovalReason::kPolicyTrim;
-  write(Tag::kRemoval, [&] {
-    uint8_t flags = static_cast<uint8_t>(e.reason);
-    flags |= e.idle_steps >= 0 ? trace::kIsIdle : 0;
-    flags |= e.overruled ? trace::kIsOverruled : 0;
-    flags |= e.retained ? trace::kIsRetained : 0;
-    flags |= e.measured ? trace::kIsMeasured : 0;
-    flags |= e.length != length ? trace::kHasLength : 0;
-    out_.u8(flags);
-    out_.number(e.layer);
-    out_.number(int64_t{e.sequence} + 1);
-    out_.difference(e.first_position - std::exchange(state_.last_position, e.first_position));
-    out_.number(e.n_tokens);
-    if (e.length != length) out_.number(e.length);
-    out_.number(e.age_steps);
-    if (e.idle_steps >= 0) out_.number(e.idle_steps);
-    if (e.measured) {
-      out_.number(e.mass);
-      out_.difference(e.last_used);
-    }
-    if (is_trim) {
-      out_.real(e.score);
-      out_.number(e.sufficient_budget);
-    }
-    if (e.sequence < 0) {
-      out_.number(e.rules);
-      out_.number(e.request);
-      out_.fixed(e.hash, 8);
-    }
-  });
-}
-
-void TraceRecorder::budget_changed(const KvBudgetChange& c) noexcept {
-  write(Tag::kBudget, [&] {
-    out_.number(int64_t{c.sequence} + 1);
-    out_.number(c.length);
-    out_.number(c.before);
-    out_.number(c.after);
-    out_.number(c.request);
-    out_.number(c.scored_from);
-    out_.number(c.pages);
-    out_.number(static_cast<int64_t>(c.layer_pages.size()));
-    for (const int64_t pages : c.layer_pages) out_.number(pages);
-  });
-}
-
-void TraceRecorder::limited(int64_t pages) noexcept {
-  write(Tag::kLimit, [&] { out_.number(pages); });
-}
-
-void TraceRecorder::violated(std::string_view what) noexcept {
-  write(Tag::kViolation, [&] { out_.text(what); });
-}
-
-void TraceRecorder::fell_short() noexcept {
-  write(Tag::kShortfall, [] {});
 }
 
 }  // namespace paddock

@@ -90,4 +90,17 @@ class TraceRecorder final : public CacheObserver {
   std::vector<std::vector<TrimSchedule>> plain_;
 };
 
+template <typename Fn>
+void TraceRecorder::write(trace::Tag tag, const Fn& fields) noexcept {
+  if (is_over_) return;
+  const size_t before = out_.size();
+  try {
+    out_.u8(static_cast<uint8_t>(tag));
+    fields();
+  } catch (...) {  // no memory: what a reader would take up from here on is not known
+    out_.cut(before);
+    is_over_ = true;
+  }
+}
+
 }  // namespace paddock

@@ -82,12 +82,6 @@ fault("trace-023", "a lift is not told",
 
 # ---- how it is written
 source("src/trace/recorder.cpp", "trace_test")
-fault("trace-024", "an equal schedule is any schedule",
-      "const bool is_plain = rules < plain_.size() && «equal(plain_[rules][layer], f.schedule)»;",
-      "true")
-fault("trace-025", "a removal's length is always the sequence's",
-      "if («e.length != length») out_.number(e.length);",
-      "false")
 fault("trace-026", "the contents' check is the length's",
       "const uint32_t check = trace::checksum(frame, «out.view(trace::kFrameHeader)»);",
       "out.view()")
@@ -107,6 +101,14 @@ fault("trace-030", "owners are told with every step",
       "if («owner.request == request && owner.session == session») return;",
       "false")
 
+source("src/trace/record_leaving.cpp", "trace_test")
+fault("trace-024", "an equal schedule is any schedule",
+      "const bool is_plain = rules < plain_.size() && «equal(plain_[rules][layer], f.schedule)»;",
+      "true")
+fault("trace-025", "a removal's length is always the sequence's",
+      "if («e.length != length») out_.number(e.length);",
+      "false")
+
 # ---- how it is read
 source("src/trace/frames.cpp", "trace_test")
 fault("trace-031", "the length's check is not looked at",
@@ -121,14 +123,18 @@ fault("trace-033", "frames may change places",
 fault("trace-034", "what was cut off is whole",
       "extent.is_whole = «reader.is_ended()» && at == bytes.size();",
       "true")
+
 source("src/trace/reader.h", "trace_test")
 fault("trace-035", "a text may be longer than its record",
       "if («n > bytes_.size() - next_») refuse",
       "false")
+
 source("src/trace/reader.cpp", "trace_test")
 fault("trace-038", "all go by the engine's own rules",
       "state_.rules(open.sequence) = «open.rules»;",
       "0")
+
+source("src/trace/read_leaving.cpp", "trace_test")
 fault("trace-036", "trims have no rank",
       "e.rank = «state_.rank++»;",
       "0")
