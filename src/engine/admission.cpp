@@ -31,13 +31,20 @@ class PromptReader {
 
 }  // namespace
 
+int64_t Scheduler::places_in_use() const {
+  auto live = static_cast<int64_t>(sessions_.size());
+  for (const auto& request : requests_) {  // while they are swept some are gone
+    if (request != nullptr && request->running && request->session == nullptr) ++live;
+  }
+  return live;
+}
+
 void Scheduler::admit_waiting(ScheduledBatch& batch) {
-  auto live = static_cast<int32_t>(sessions_.size());
+  int64_t live = places_in_use();
   bool any = false, waiting = false;
   for (const auto& request : requests_) {
     if (request->finished) continue;
     (request->running ? any : waiting) = true;
-    if (request->running && request->session == nullptr) ++live;
   }
   // Whoever waits for pages comes before those that would take more of them.
   const bool is_short = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {

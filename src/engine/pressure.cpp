@@ -5,7 +5,7 @@
 // two it has them for certain, as what others are still to take up to theirs counts as taken. Where
 // they cannot be had, budgets fall: each sequence's is the same level, times its weight, but never
 // above what it was nor below the floor, and the level is the highest at which all have what they
-// need until their next decisions, and max(interval, budget / 8) positions more where they give.
+// need until their next decisions, and what slack_of() says more where they give.
 // Budgets fall only where lengths are decision lengths: whoever asks waits, a step or more, until
 // those above the level come to theirs.
 //
@@ -193,7 +193,7 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
       if (member.gives) {
         const int64_t budget = budget_at(member, level);
         const int64_t interval = interval_of(*member.sequence);
-        positions = std::min(positions, budget + std::max(interval, budget / 8));
+        positions = std::min(positions, budget + slack_of(interval, budget));
       }
       const int64_t own = pages_beside(member, positions);
       const auto shared =

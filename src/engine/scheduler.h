@@ -86,6 +86,8 @@ class Scheduler {
   /// up to their decision lengths, where budgets fall. Between steps. `fed`: what the host feeds.
   void keep_to_budget(const Sequence* fed = nullptr);
 
+  /// Of EngineOptions::max_sequences: sessions, and requests that run without one.
+  int64_t places_in_use() const;
   int64_t step() const { return step_; }  // the last one
   int64_t preemptions() const { return preemptions_; }
   int64_t sessions_parked() const { return sessions_parked_; }

@@ -36,10 +36,7 @@ Session& Engine::Impl::session(SessionId id) {
 }
 
 void Engine::Impl::check_place() const {
-  auto used = static_cast<int64_t>(sessions.size());
-  for (const auto& request : scheduler->requests()) {
-    if (request != nullptr && request->running && request->session == nullptr) ++used;
-  }
+  const int64_t used = scheduler->places_in_use();
   if (used < setup.options.max_sequences) return;
   fail(ErrorCode::kInvalidArgument,
        "all {} sequences of the engine are in use; close a session or raise max_sequences",

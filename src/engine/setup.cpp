@@ -30,7 +30,7 @@ DType element_type(KvType type) {
 /// until its next decision.
 int64_t least_resident(const PolicyMap& policies, int32_t block_size) {
   const int64_t floor = policies.floor_budget(block_size);
-  return floor + std::max<int64_t>(policies.interval(), floor / 8) + block_size;
+  return floor + slack_of(policies.interval(), floor) + block_size;
 }
 
 /// Positions that layers without a bound must hold at the very least: what bounded ones need while

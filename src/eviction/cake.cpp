@@ -9,13 +9,10 @@ namespace paddock {
 namespace {
 
 constexpr int32_t kQueries = 32;    // that are recent, as in the paper
-constexpr int32_t kBase = 32;       // positions that every layer gets, or half of the budget
 constexpr int32_t kMostTimes = 4;   // the budget, of what a layer gets
 constexpr double kFaintest = 1e-9;  // of the strongest preference: nobody is left out
 constexpr double kStill = 1e-20;    // added to shifts: where nothing moves entropy decides
 constexpr int kBisections = 100;
-
-int32_t base_of(int32_t budget) { return std::min(kBase, budget / 2); }
 
 /// `factor` positions for the largest need, beside the base.
 struct Shares {
@@ -101,14 +98,14 @@ Preference preference_of(const LayerView& view) {
 }
 
 int64_t most_share(int32_t budget, int64_t n_layers) {
-  const int64_t others = (n_layers - 1) * base_of(budget);
+  const int64_t others = (n_layers - 1) * window_within(budget);
   return std::min(int64_t{kMostTimes} * budget, n_layers * budget - others);
 }
 
 void share_out(std::span<const double> needs, std::span<const ShareBounds> bounds, int32_t budget,
                std::span<int32_t> budgets) {
   const auto n = static_cast<int64_t>(budgets.size());
-  const Shares shares{needs, bounds, base_of(budget), most_share(budget, n),
+  const Shares shares{needs, bounds, window_within(budget), most_share(budget, n),
                       *std::max_element(needs.begin(), needs.end())};
   const int64_t total = int64_t{budget} * n;
   // The largest factor whose shares are no more than there is.

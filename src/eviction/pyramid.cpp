@@ -35,7 +35,7 @@ class Pyramid final : public EvictionPolicy {
  private:
   int32_t share_of(int64_t mean, int32_t layer, int32_t n_layers) const {
     if (n_layers < 2 || mean == kUnlimited) return static_cast<int32_t>(mean);
-    const int64_t base = std::min<int64_t>(32, mean / 2);
+    const int64_t base = window_within(mean);
     const int64_t last = (mean - base) / 20;
     const int64_t first = 2 * (mean - base) - last;
     const int32_t steps = n_layers - 1;

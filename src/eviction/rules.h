@@ -14,6 +14,12 @@ std::shared_ptr<const EvictionPolicy> make_full();
 std::shared_ptr<const EvictionPolicy> make_window(int32_t window, Positions positions);
 std::shared_ptr<const EvictionPolicy> make_sink(int32_t sinks, int32_t window, Positions positions);
 
+/// Positions that leave no choice, of the newest queries or of each layer's share: the window of 32
+/// of SnapKV's and PyramidKV's papers, or half of a budget that is small.
+constexpr int32_t window_within(int64_t budget) {
+  return static_cast<int32_t>(budget / 2 < 32 ? budget / 2 : 32);
+}
+
 /// What all rules that trim by score have in common: NAME:B, or NAME, and its options.
 struct ScoredOptions {
   int32_t budget = 0;             // kUnlimited: none of its own, it is elastic

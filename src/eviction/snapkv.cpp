@@ -13,7 +13,6 @@
 namespace paddock {
 namespace {
 
-constexpr int32_t kWindow = 32;
 constexpr int32_t kReach = 2;  // positions on either side that are averaged with one
 
 class SnapKv final : public ScoredRule {
@@ -23,7 +22,7 @@ class SnapKv final : public ScoredRule {
   TrimSchedule schedule_for(int32_t budget) const override {
     TrimSchedule schedule = ScoredRule::schedule_for(budget);
     schedule.every = 0;
-    schedule.observe = options().recent.value_or(std::min(kWindow, budget / 2));
+    schedule.observe = options().recent.value_or(window_within(budget));
     schedule.keep_newest = schedule.observe;
     return schedule;
   }

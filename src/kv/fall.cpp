@@ -18,7 +18,7 @@ int32_t CacheManager::most_budget(RulesId rules_id) const {
   const RuleSet& rules = impl_->rules(rules_id);
   const int64_t most = rules.max_resident;
   const auto fits = [&](int64_t budget) {
-    const int64_t room = std::max(rules.interval(), budget / 8);
+    const int64_t room = slack_of(rules.interval(), budget);
     for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
       if (!rules.layer(layer).is_elastic) continue;
       const auto asked = static_cast<int32_t>(budget);

@@ -14,6 +14,11 @@
 
 namespace paddock {
 
+/// Positions beyond its budget that a sequence has room for when its budget has fallen: those up to
+/// its next decision, `interval` of them, or an eighth of the budget where that is more, so that
+/// pressure does not come back with the next page.
+inline int64_t slack_of(int64_t interval, int64_t budget) { return std::max(interval, budget / 8); }
+
 class PolicyMap {
  public:
   /// Parses a SPEC for a model of n_layers; its rules are built in or among `custom`. Refused, each

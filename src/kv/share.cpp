@@ -43,7 +43,7 @@ void CacheManager::Impl::work_out_shares(const CachedSequence& sequence,
   // Until the next decision a layer must not come to hold more than it may at all.
   const bool is_elastic = group.budget == kUnlimited;
   const RuleSet& rules = *sequence.rules;
-  const int64_t room = is_elastic ? std::max<int64_t>(rules.interval(), budget / 8) : 0;
+  const int64_t room = is_elastic ? slack_of(rules.interval(), budget) : 0;
   const int64_t most = is_elastic ? rules.max_resident - room : kUnlimited;
   for (size_t i = 0; i < n; ++i) {
     const int32_t layer = group.layers[i];

@@ -176,12 +176,14 @@ fault("scheduler-044", "one alone waits for ever",
 
 source("src/engine/admission.cpp", "engine_behaviour_test engine_test")
 fault("scheduler-010", "sessions are not counted as sequences",
-      "auto live = «static_cast<int32_t>(sessions_.size())»;", "0")
+      "auto live = «static_cast<int64_t>(sessions_.size())»;", "0")
 fault("scheduler-011", "running requests are not counted as sequences",
-      "if («request->running && request->session == nullptr») ++live;", "false")
+      "if («request != nullptr && request->running && request->session == nullptr») ++live;", "false")
+fault("sequence-020", "requests that run leave their places to sessions",
+      "if (request != nullptr && request->running && request->session == nullptr) «++live;»", "")
 fault("scheduler-012", "a session's request takes a second place",
-      "if (request->running && request->session == nullptr) ++live;",
-      "if (request->running && (MUT || request->session == nullptr)) ++live;")
+      "request->running && «request->session == nullptr») ++live;",
+      "true")
 fault("scheduler-013", "admission forgets what running ones will need",
       "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
       "- pages_followed(i);»", "")
@@ -281,8 +283,6 @@ fault("numbers-010", "buckets are not summed up",
       "below += h.counts[i]; const std::string bound",
       "below = (MUT ? 0 : below) + h.counts[i]; const std::string bound")
 source("src/engine/sessions.cpp", "engine_behaviour_test")
-fault("sequence-020", "requests that run leave their places to sessions",
-      "request->running && request->session == nullptr) «++used;»", "")
 fault("sequence-021", "one session more than max_sequences",
       "if («used < setup.options.max_sequences») return;", "used <= setup.options.max_sequences")
 source("src/engine/sequence.cpp", "engine_behaviour_test engine_test")
@@ -867,7 +867,7 @@ fault("engine-100", "check_range: the most is refused",
 
 source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
 fault("engine-390", "a fall leaves an interval free, however large the budget",
-      "budget + «std::max(interval, budget / 8)»", "interval")
+      "budget + «slack_of(interval, budget)»", "interval")
 
 source("src/engine/answers.cpp", "elastic_test:ElasticSchedules.*")
 fault("engine-391", "an answer that begins as another one does not tell of its falls",
@@ -939,7 +939,7 @@ fault("engine-420", "a budget that a callback lowered is not kept",
 
 source("src/engine/setup.cpp", "engine_behaviour_test:Pressure.* budget_test")
 fault("engine-421", "of a large floor an eighth is not counted",
-      "return floor + «std::max<int64_t>(policies.interval(), floor / 8)» + block_size;", "policies.interval()")
+      "return floor + «slack_of(policies.interval(), floor)» + block_size;", "policies.interval()")
 fault("engine-422", "no more than the budget is reserved",
       "«setup.reserved_pages = pages_in(options.kv.max_budget_bytes, page_bytes);»", "")
 

@@ -86,8 +86,8 @@ fault("eviction-012", "snapkv: right neighbourhood one short",
       "i <= std::min(n - 1, block + reach)",
       "i <= std::min(n - 1, block + reach - (MUT ? 1 : 0))")
 fault("eviction-013", "snapkv: default window 64",
-      "std::min(kWindow, budget / 2)",
-      "std::min(kWindow * (MUT ? 2 : 1), budget / 2)")
+      "value_or(window_within(budget))",
+      "value_or(MUT ? std::min(64, budget / 2) : window_within(budget))")
 fault("eviction-036", "snapkv: larger blocks are smoothed again",
       "const int32_t reach = «kReach / view.block_size»;",
       "kReach")
@@ -95,8 +95,8 @@ fault("eviction-037", "snapkv: left neighbourhood one short",
       "std::max(0, «block - reach»)",
       "std::min(block, block - reach + 1)")
 fault("eviction-038", "snapkv: @recent is ignored",
-      "«options().recent.value_or(std::min(kWindow, budget / 2))»;",
-      "std::min(kWindow, budget / 2)")
+      "«options().recent.value_or(window_within(budget))»;",
+      "window_within(budget)")
 fault("eviction-039", "snapkv: the observing queries may leave",
       "«schedule.keep_newest = schedule.observe;»",
       "")
@@ -124,8 +124,8 @@ fault("eviction-077", "pyramid: never elastic",
       "bool is_elastic() const override { return «inner_->is_elastic()»; }",
       "false")
 fault("eviction-015", "pyramid: base 64 instead of 32",
-      "std::min<int64_t>(32, mean / 2)",
-      "std::min<int64_t>(MUT ? 64 : 32, mean / 2)")
+      "const int64_t base = «window_within(mean)»;",
+      "std::min<int64_t>(64, mean / 2)")
 fault("eviction-041", "pyramid: beta of 10",
       "const int64_t last = «(mean - base) / 20»;",
       "(mean - base) / 10")
