@@ -61,6 +61,20 @@ constexpr DTypeTraits dtype_traits(DType type) {
   return {"?", 1, 0};
 }
 
+/// All of them, floats first.
+inline constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0,
+                                    DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,
+                                    DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K,
+                                    DType::kQ6_K};
+static_assert([] {
+  int32_t listed = 0, known = 0;
+  for (const DType type : kDTypes) listed += dtype_traits(type).block_bytes > 0 ? 1 : 0;
+  for (int32_t id = 0; id < 64; ++id) {
+    known += dtype_traits(static_cast<DType>(id)).block_bytes > 0 ? 1 : 0;
+  }
+  return listed == known;
+}());
+
 /// The smallest magnitude that a float type rounds to infinity; f32 holds every finite float32.
 constexpr float least_overflow(DType type) {
   switch (type) {

@@ -18,27 +18,14 @@ struct File::Maps {
 namespace {
 
 DType dtype_of(const TensorInfo& info) {
-  switch (static_cast<DType>(info.type)) {
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kQ4_0:
-    case DType::kQ4_1:
-    case DType::kQ5_0:
-    case DType::kQ5_1:
-    case DType::kQ8_0:
-    case DType::kQ2_K:
-    case DType::kQ3_K:
-    case DType::kQ4_K:
-    case DType::kQ5_K:
-    case DType::kQ6_K:
-    case DType::kBF16:
-      return static_cast<DType>(info.type);
+  std::string names;
+  for (const DType type : kDTypes) {
+    if (static_cast<uint32_t>(type) == info.type) return type;
+    names += fmt::format(" {}", dtype_traits(type).name);
   }
-  fail(
-      ErrorCode::kUnsupported,
-      "tensor '{}' has type {} ({}), which this library cannot compute with; supported are F32 F16 "
-      "BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K",
-      info.name, type_name(info.type), info.type);
+  fail(ErrorCode::kUnsupported,
+       "tensor '{}' has type {} ({}), which this library cannot compute with; supported are{}",
+       info.name, type_name(info.type), info.type, names);
 }
 
 /// The path of part `index` (from 0) of `count`, given any part's path.

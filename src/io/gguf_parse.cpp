@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <unordered_set>
 
 #include "core/checked.h"
@@ -36,28 +37,35 @@ constexpr uint32_t kMaxDims = 4;
 constexpr uint64_t kMaxAlignment = 1 << 20;
 
 struct TypeInfo {
-  uint32_t id;
   const char* name;
-  uint32_t values, bytes;  // per block; 0: a type that no longer exists
+  uint32_t values, bytes;  // per block
 };
-constexpr TypeInfo kTypes[] = {
-    {0, "F32", 1, 4},         {1, "F16", 1, 2},         {2, "Q4_0", 32, 18},
-    {3, "Q4_1", 32, 20},      {6, "Q5_0", 32, 22},      {7, "Q5_1", 32, 24},
-    {8, "Q8_0", 32, 34},      {9, "Q8_1", 32, 36},      {10, "Q2_K", 256, 84},
-    {11, "Q3_K", 256, 110},   {12, "Q4_K", 256, 144},   {13, "Q5_K", 256, 176},
-    {14, "Q6_K", 256, 210},   {15, "Q8_K", 256, 292},   {16, "IQ2_XXS", 256, 66},
-    {17, "IQ2_XS", 256, 74},  {18, "IQ3_XXS", 256, 98}, {19, "IQ1_S", 256, 50},
-    {20, "IQ4_NL", 32, 18},   {21, "IQ3_S", 256, 110},  {22, "IQ2_S", 256, 82},
-    {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
-    {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},
-    {29, "IQ1_M", 256, 56},   {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},
-    {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17}};
+/// Types that the library cannot compute with, for the sizes of their tensors: kernels/dtype.h has
+/// the others.
+struct ForeignType {
+  uint32_t id;
+  TypeInfo info;
+};
+constexpr ForeignType kForeignTypes[] = {
+    {9, {"Q8_1", 32, 36}},      {15, {"Q8_K", 256, 292}},   {16, {"IQ2_XXS", 256, 66}},
+    {17, {"IQ2_XS", 256, 74}},  {18, {"IQ3_XXS", 256, 98}}, {19, {"IQ1_S", 256, 50}},
+    {20, {"IQ4_NL", 32, 18}},   {21, {"IQ3_S", 256, 110}},  {22, {"IQ2_S", 256, 82}},
+    {23, {"IQ4_XS", 256, 136}}, {24, {"I8", 1, 1}},         {25, {"I16", 1, 2}},
+    {26, {"I32", 1, 4}},        {27, {"I64", 1, 8}},        {28, {"F64", 1, 8}},
+    {29, {"IQ1_M", 256, 56}},   {34, {"TQ1_0", 256, 54}},   {35, {"TQ2_0", 256, 66}},
+    {39, {"MXFP4", 32, 17}}};
 
-const TypeInfo* find_type(uint32_t id) {
-  for (const TypeInfo& type : kTypes) {
-    if (type.id == id) return &type;
+std::optional<TypeInfo> find_type(uint32_t id) {
+  for (const DType type : kDTypes) {
+    if (static_cast<uint32_t>(type) != id) continue;
+    const DTypeTraits its = dtype_traits(type);
+    return TypeInfo{its.name, static_cast<uint32_t>(its.block_values),
+                    static_cast<uint32_t>(its.block_bytes)};
   }
-  return nullptr;
+  for (const ForeignType& type : kForeignTypes) {
+    if (type.id == id) return type.info;
+  }
+  return std::nullopt;
 }
 
 template <typename T>
@@ -253,8 +261,7 @@ TensorInfo read_tensor(Reader& reader) {
   if (values > INT64_MAX) fail(ErrorCode::kBadFile, "GGUF: tensor '{}' is too large", info.name);
   info.type = reader.number<uint32_t>("a tensor's type");
   info.offset = reader.number<uint64_t>("a tensor's offset");
-  const TypeInfo* type = find_type(info.type);
-  if (type != nullptr) {
+  if (const std::optional<TypeInfo> type = find_type(info.type)) {
     const uint64_t row = info.dims.empty() ? 1 : info.dims[0];
     if (row % type->values != 0) {
       fail(ErrorCode::kBadFile,
@@ -350,8 +357,8 @@ const Value* Header::find(std::string_view key) const {
 }
 
 const char* type_name(uint32_t type) {
-  const TypeInfo* info = find_type(type);
-  return info == nullptr ? "unknown" : info->name;
+  const std::optional<TypeInfo> info = find_type(type);
+  return info ? info->name : "unknown";
 }
 
 Header parse(std::span<const std::byte> bytes, Data data) {
