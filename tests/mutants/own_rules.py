@@ -117,8 +117,8 @@ fault("rules-024", "a fork goes by the engine's own rules",
 
 source("src/engine/policies.cpp", "own_rules_test")
 fault("rules-025", "a session takes another rule without a word",
-      "if (spec.empty() «|| named == its») return its;",
-      "|| true")
+      "if («spec.empty() || named == its») return its;",
+      "true")
 fault("rules-026", "the longest sequence is that of the engine's own rules",
       "const int64_t context = setup.of(«rules»).longest;",
       "0")

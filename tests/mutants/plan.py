@@ -50,7 +50,7 @@ source("src/model/headers.cpp", "engine_test:Plan.*")
 fault("plan-020", "guessed types are not called so",
       "headers.estimated = fmt::format(", "(MUT ? headers.data.tokenizer_error : headers.estimated) = fmt::format(")
 fault("plan-021", "weights are bfloat16 whatever the configuration says",
-      'if (name == "float32") return DType::«kF32»;', "kBF16")
+      'if (name == "float32") return «DType::kF32»;', "DType::kBF16")
 fault("plan-022", "tied matrices are two",
       "if («!c.tied_embeddings») add", "true")
 

@@ -133,7 +133,8 @@ fault("retold-003", "turns may overlap", "«before = turn.end;»", "")
 source("examples/paddock/kept_mass.cpp", CHAT)
 fault("retold-004", "whole blocks count as seen",
       "«p < rule.sinks || p > length - rule.window»", "true")
-fault("retold-005", "the oracle keeps the worst", "given.end(), «std::greater<>()»);", "std::less<>()")
+fault("retold-005", "the oracle keeps the worst", "«std::sort(given.begin(), given.end(), std::greater<>());»",
+      "std::sort(given.begin(), given.end());")
 fault("retold-006", "what was given before counts as to come", "end[i] - «then[i]»", "0.0")
 
 source("examples/paddock/replay_chat.cpp", CHAT)

@@ -77,9 +77,9 @@ fault("chat-record-002", "a trace's file gets nothing in a chat",
 fault("chat-record-003", "a file gets texts that nobody asked for",
       "if («!trace.sink») trace.tokens = true;", "true")
 fault("chat-record-004", "what left an earlier session is told",
-      "if (is_rule «&& session_of[removal->event.sequence] == session») last", "")
+      "if (is_rule && «session_of[removal->event.sequence] == session») last", "true")
 fault("chat-record-005", "what the user dropped counts as a rule's",
-      "if («is_rule &&» session_of", "")
+      "if («is_rule» && session_of", "true")
 fault("chat-record-006", "what left first is told",
       "session) «last = removal->event;»", "if (!last) last = removal->event;")
 fault("chat-record-007", "where a text lay in an earlier session is told",
