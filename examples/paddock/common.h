@@ -135,6 +135,7 @@ void add_bench(CommandLine& tool);
 void add_replay(CommandLine& tool);
 void add_trace(CommandLine& tool);
 void add_explain(CommandLine& tool);
+void add_doctor(CommandLine& tool);
 void add_plan(CommandLine& tool);
 void add_advise(CommandLine& tool);
 

@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   cli::add_replay(tool);
   cli::add_trace(tool);
   cli::add_explain(tool);
+  cli::add_doctor(tool);
   cli::add_plan(tool);
   cli::add_advise(tool);
   cli::Log log;
