@@ -1,0 +1,27 @@
+# Faults of the area "doctor": see faults.py. Of what a trace comes to over time, what counts as a
+# cause, and the command.
+
+source("src/diagnose/run_record.cpp", "doctor_test")
+fault("doctor-001", "a failed step is a good one",
+      "n.failed_steps += «e.completed ? 0 : 1»;", "0")
+fault("doctor-002", "the slowest step is the last one",
+      "n.slowest = «std::max(n.slowest, e.seconds)»;", "e.seconds")
+fault("doctor-003", "samples forget what earlier steps wrote",
+      "«a.tokens += b.tokens;»", "")
+
+source("src/diagnose/run_record_texts.cpp", "doctor_test")
+fault("doctor-004", "a sequence that is parked is not counted",
+      "«++n.preemptions;»", "")
+fault("doctor-005", "what a prefix found is not counted",
+      "«n.hits += p.hits;»", "")
+
+source("src/diagnose/doctor_causes.cpp", "doctor_test")
+fault("doctor-006", "a budget is blamed for what a wrong policy dropped",
+      "trims <= 0 || «run.n.violations > 0»", "false && run.n.violations > 0")
+fault("doctor-007", "what would have fitted is called too large",
+      "const bool would_fit = «run.n.pages_full_peak <= run.pool_pages»;", "run.pool_pages == 0")
+
+source("examples/paddock/doctor.cpp", "cli_test:CliDoctor.*")
+fault("doctor-008", "a limit that is met is passed",
+      'if (compare == ">=") return «v >= value»;', "v > value")
+fault("doctor-009", "limits never end with 1", "«code = 1;»", "")
