@@ -549,7 +549,7 @@ fault("tool-184", "a turn that stays is read without what it was given",
       '')
 fault("tool-185", "the conversation is not read again",
       'answer_end_ = length(); «catch_up();» left.seconds',
-      '')
+      '', tests="advice_test:Turns.*")
 fault("tool-186", "the summary is an answer",
       '«generate_.on_token = {};»',
       '')

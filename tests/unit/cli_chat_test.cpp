@@ -255,6 +255,14 @@ TEST_F(CliChat, WhatIsTakenBackIsNotWhatARuleLetGo) {
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_EQ(times(o.err, "paddock: sink:16+16 let "), 2) << o.err;
   EXPECT_EQ(times(o.err, " pages go: positions 16-"), 2) << o.err;
+  // It reads and answers the same again, so the window lets go of what it let go of before: not of
+  // the answer's end, which was taken back.
+  std::smatch first, again;
+  const std::regex run("positions (16-[0-9]+) of turn 1 ");
+  ASSERT_TRUE(std::regex_search(o.err, first, run)) << o.err;
+  const std::string rest = first.suffix();
+  ASSERT_TRUE(std::regex_search(rest, again, run)) << o.err;
+  EXPECT_EQ(first[1], again[1]) << o.err;
 }
 
 TEST_F(CliChat, ARefusedMessageKeepsTheConversation) {
@@ -449,6 +457,9 @@ TEST_F(CliChat, WhyAloneIsAboutWhatARuleTookLast) {
   const Outcome none = paddock(options, "/why\none\n/why\n/why one\n");
   EXPECT_EQ(times(none.err, "nothing has left the conversation\n"), 2) << none.err;
   EXPECT_EQ(times(none.err, "    stayed in its layer\n"), 2) << none.err;
+  // Nor is what the user took back anything that a rule took.
+  const Outcome back = paddock(options, "one\ntwo\n/retry\n/drop 2\n/why\n");
+  EXPECT_EQ(times(back.err, "nothing has left the conversation\n"), 1) << back.err;
   const Outcome anew =
       paddock(options + "--kv-policy window:16", "one\ntwo\n/policy full\n/why\n/why two\n");
   EXPECT_EQ(times(anew.err, "nothing has left the conversation\n"), 1) << anew.err;
@@ -533,10 +544,10 @@ TEST_F(CliChat, WhatCannotBeLeftOutIsSaid) {
 
 TEST_F(CliChat, ASummaryTakesThePlaceOfTurns) {
   const std::string options = chat() + "-n 2 --kv-block-size 4 -c 400 ";
-  const Outcome o = paddock(options, "one\ntwo\nthree\n/summarise\n/turns\nfour\n");
+  const Outcome o = paddock(options, "one\ntwo\nthree\n/summarise\n/turns\nfour\n/turns\n");
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_EQ(o.out, "aa\naa\naa\naa\n") << "the summary is no answer";
-  EXPECT_EQ(turns_listed(o.err), (std::vector<int>{3})) << o.err;
+  EXPECT_EQ(turns_listed(o.err), (std::vector<int>{3, 3, 4})) << "nor a turn: " << o.err;
   EXPECT_NE(o.err.find("left out turns 1, 2: "), std::string::npos) << o.err;
   EXPECT_NE(o.err.find("in their place: aaaa"), std::string::npos) << o.err;
 }

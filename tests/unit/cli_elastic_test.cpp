@@ -138,6 +138,48 @@ TEST_F(CliElastic, AChatSaysWhenItBeganToLoseAndWhenItLosesMore) {
       << o.err;
 }
 
+TEST_F(CliElastic, AFallIsSaidAtItsOwnTurnAndNotAgain) {
+  const Outcome o =
+      paddock(with("chat --chat-template chatml -c 400 -n 20 --kv-events " + file("events"),
+                   "lru@every:8", 64),
+              "hello\nhello there\nand so on\nand on\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  std::vector<std::string> falls, said;
+  for (const Json& line : json_lines(read("events"))) {
+    if (line.contains("event") && !line.at("after").is_null()) {
+      falls.push_back(line.at("length").dump());
+    }
+  }
+  EXPECT_GT(falls.size(), 1U) << o.err;
+  const std::regex lose("began to lose (more )?at ([0-9]+) positions");
+  for (auto at = std::sregex_iterator(o.err.begin(), o.err.end(), lose);
+       at != std::sregex_iterator(); ++at) {
+    said.push_back((*at)[2]);
+  }
+  EXPECT_EQ(said, falls) << o.err;
+}
+
+TEST_F(CliElastic, ALiftThatNothingFollowedIsInTheFile) {
+  // The last turn begins with a lift, and ends before pages run short again.
+  const Outcome o = paddock(with("chat --chat-template chatml -c 1000 --log-level off -n 2 "
+                                 "--kv-events " +
+                                     file("events"),
+                                 "lru@every:8", 160),
+                            std::string(100, 'x') + "\na\na\na\na\na\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  const std::vector<Json> lines = json_lines(read("events"));
+  ASSERT_FALSE(lines.empty());
+  EXPECT_EQ(lines.back().value("event", ""), "budget") << lines.back();
+  EXPECT_EQ(lines.back().value("after", Json(0)), nullptr) << lines.back();
+}
+
+TEST_F(CliElastic, WhereNoBudgetChangedThereAreNoRowsOfThem) {
+  const Outcome o = paddock(with("generate", "lru@every:8", 120) + "-p hello -n 20 --kv-stats");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(o.err.find("layer"), std::string::npos) << o.err;
+  EXPECT_EQ(o.err.find("budgets at"), std::string::npos) << o.err;
+}
+
 TEST_F(CliElastic, AConversationGoesOnFromAnyLength) {
   // Every message ends between two lengths where something could be given up.
   std::string messages;
@@ -181,6 +223,36 @@ TEST_F(CliElastic, ManyInOnePoolEachSayWhatTheyGaveUp) {
   EXPECT_EQ(std::count_if(lines.begin(), lines.end(),
                           [](const Json& line) { return line.contains("event"); }),
             static_cast<int64_t>(falls));
+}
+
+TEST_F(CliElastic, FallsAreCountedOneByOneAndTheLowestBudgetIsSaid) {
+  // Two long ones make room for a short one, then for a long one that comes in its place.
+  std::string asks;
+  const auto ask = [&](char letter, size_t length, int n) {
+    asks += Json({{"prompt", std::string(length, letter)}, {"max_tokens", n}}).dump() + "\n";
+  };
+  ask('b', 40, 70);
+  ask('o', 40, 60);
+  ask('h', 1, 15);
+  ask('b', 40, 20);
+  const Outcome o = paddock(with("generate", "lru@every:8", 112) +
+                            "--ignore-eos --sequences 3 --parallel " + folder_.write("asks", asks));
+  ASSERT_EQ(o.code, 0) << o.err;
+  size_t falls = 0, most = 0;
+  std::vector<int64_t> budgets;
+  for (const Json& answer : json_lines(o.out)) {
+    const Json changes = answer.value("budget_changes", Json::array());
+    falls += changes.size();
+    most = std::max(most, changes.size());
+    for (const Json& change : changes) budgets.push_back(change.at("after"));
+  }
+  ASSERT_GT(most, 1U) << "one falls twice: " << o.out;
+  const int64_t least = *std::min_element(budgets.begin(), budgets.end());
+  ASSERT_NE(budgets.back(), least) << o.out;
+  EXPECT_NE(o.err.find("; in " + std::to_string(falls) + " falls their budgets came down to " +
+                       std::to_string(least) + " positions per layer\n"),
+            std::string::npos)
+      << o.err;
 }
 
 TEST_F(CliElastic, BenchRunsInAPoolThatIsTooSmallForFull) {

@@ -135,6 +135,7 @@ TEST_F(CliParallel, WhatTheEngineRefusesIsOneLinesTrouble) {
 
 TEST_F(CliParallel, AWrongFileRunsNothing) {
   expect_refused("{\"prompt\": \"a\"}\nnonsense\n", "bad.jsonl:2: is no JSON object");
+  expect_refused("\n{\"prompt\": \"a\"}\n\n \n[1]\n", "bad.jsonl:5: is no JSON object");
   expect_refused("[1]", "bad.jsonl:1: is no JSON object");
   expect_refused("\n\n", "holds no request");
   expect_refused("{}", "needs either");

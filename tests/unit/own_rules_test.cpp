@@ -299,6 +299,22 @@ TEST(OwnRules, SizesAreTheLargestOverAllRules) {
   EXPECT_EQ(ends.finish_reason, FinishReason::kContext);
 }
 
+TEST(OwnRules, LayersShareAnglesOnlyWhereTheyTurnAlikeUnderAllRules) {
+  const auto groups = [](const EngineOptions& o) {
+    return parts(tiny(), o)->runner->planner().sizes().layer_group;
+  };
+  using Groups = decltype(groups(mixed("full", {})));
+  ASSERT_EQ(groups(mixed("full", {})), (Groups{0, 0}));
+  const std::string apart = "0=full,1=lru:24@every:8@compact";
+  ASSERT_EQ(groups(mixed(apart, {})), (Groups{0, 1}));
+  EXPECT_EQ(groups(mixed("full", {"window:8"})), (Groups{0, 0}));
+  EXPECT_EQ(groups(mixed("full", {apart})), (Groups{0, 1}));
+  EXPECT_EQ(groups(mixed("full", {"window:8", apart})), (Groups{0, 1}));
+  Engine engine(tiny(), mixed("full", {apart}));
+  EXPECT_EQ(engine.generate(prompt_of(41), under(apart, 60)).tokens,
+            alone(apart, prompt_of(41), 60));
+}
+
 TEST(OwnRules, NothingIsAllocatedWhileTheyDecode) {
   EngineOptions how = mixed("full", {"window:8", "sink:2+6", "lru:24@every:8@compact",
                                      "cake:h2o:32@every:8", "knorm@every:8"});

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -146,6 +147,42 @@ TEST(Plan, OfAConfigurationAloneItIsAnEstimate) {
   // All of the folder's tensors have the type that its configuration names.
   EXPECT_EQ(file.total_bytes, whole.total_bytes);
   EXPECT_EQ(file.weights_read_bytes, whole.weights_read_bytes);
+}
+
+uint64_t total_of_file(const EngineOptions& options) {
+  return plan_of(golden("gqa1-Q8_0.gguf"), options).total_bytes;
+}
+
+TEST(Plan, OfAConfigurationThatTiesThemTheEmbeddingIsTheOutputMatrix) {
+  const TemporaryFolder folder;
+  auto config = nlohmann::json::parse(bytes_of(golden("gqa1-default/config.json")));
+  const auto planned_with = [&](bool tied) {
+    config["tie_word_embeddings"] = tied;
+    return plan_of(folder.write("config.json", config.dump()), planned("full", 64, 1));
+  };
+  const EnginePlan two = planned_with(false);
+  const EnginePlan one = planned_with(true);
+  EXPECT_TRUE(one.warnings.empty()) << one.warnings[0];
+  EXPECT_EQ(one.weights_read_bytes, two.weights_read_bytes);
+}
+
+TEST(Plan, TablesAreBesideThePool) {
+  EngineOptions options = planned("full", 64, 1);
+  options.kv.budget_bytes = 1 << 20;
+  const EnginePlan small = plan_of(golden("gqa1-Q8_0.gguf"), options);
+  options.kv.budget_bytes = 1 << 24;
+  const EnginePlan large = plan_of(golden("gqa1-Q8_0.gguf"), options);
+  ASSERT_GT(large.pool_bytes, 15 * small.pool_bytes);
+  EXPECT_LT(large.table_bytes - small.table_bytes, (large.pool_bytes - small.pool_bytes) / 10);
+  EXPECT_LT(small.table_bytes, small.pool_bytes);
+}
+
+TEST(Plan, WhatAShareOfTheMemoryWouldBeIsNotAsked) {
+  EngineOptions options = planned("full", 64, 2);
+  options.kv.budget_bytes = 1 << 16;
+  const uint64_t total = total_of_file(options);
+  options.kv.budget_share = 0.5;
+  EXPECT_EQ(total_of_file(options), total);
 }
 
 TEST(Plan, WhatCannotBeReadIsRefused) {

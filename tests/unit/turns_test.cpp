@@ -278,6 +278,23 @@ TEST(Turns, RulesThatComeBackFindTheConversationAsItWas) {
   }
 }
 
+TEST(Turns, WhatStaysOfATurnLeftOutIsReadAgainAtOnce) {
+  for (const std::string policy : {"full", "snapkv:24@recent:8"}) {
+    const TokenId z = Talk("full").engine->model().tokenizer()->encode("z").back();
+    const SamplingOptions sampling{.temperature = 0, .logit_bias = {{z, 1e9F}}};
+    Talk talk(policy, "", sampling), undisturbed(policy, "", sampling);
+    const std::string first(60, 'x'), last(30, 'y');
+    for (Talk* one : {&talk, &undisturbed}) one->say(first);
+    talk.say("and so on");
+    for (Talk* one : {&talk, &undisturbed}) one->say(last);
+    ASSERT_NE(held(*talk.engine), held(*undisturbed.engine));
+    talk.conversation->drop(2);
+    EXPECT_EQ(talk.conversation->length(), undisturbed.conversation->length());
+    EXPECT_EQ(held(*talk.engine), held(*undisturbed.engine)) << policy;
+    talk.engine->check_integrity();
+  }
+}
+
 // What a rule observes before a message's end may begin in the message, with the answer's last
 // token, which comes with the message, or in the answer.
 TEST(Turns, RulesThatComeBackFindMessagesOfAnyLengthAsTheyWere) {
