@@ -22,13 +22,3 @@ function(paddock_flags target)
                          -Wno-psabi $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
                          $<$<BOOL:${PADDOCK_WERROR}>:-Werror>)
 endfunction()
-
-# paddock_headers_once(TARGET HEADER...): what most of its sources include, compiled once for all: a fifth of what
-# they take to compile. Not where a compiler cache does better, which would not know such objects again, nor in
-# somebody else's project.
-function(paddock_headers_once target)
-  if(PROJECT_IS_TOP_LEVEL AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-    list(TRANSFORM ARGN REPLACE "(.+)" "$<$<COMPILE_LANGUAGE:CXX>:\\1>")
-    target_precompile_headers(${target} PRIVATE ${ARGN})
-  endif()
-endfunction()
