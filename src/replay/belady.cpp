@@ -31,7 +31,8 @@ int64_t found_by_belady(const NumberedTrace& trace, int64_t capacity) {
   std::vector<int32_t> kept(trace.distinct, -1);  // the request that asks for it; -1: not kept
   int64_t n_kept = 0;
   // Of two blocks that are asked for together the deeper one, whose number is larger, goes first,
-  // so that what is kept is always the beginning of a text. Some entries are no longer true.
+  // so that what is kept is always the beginning of a text. Entries of requests that came stay
+  // below those of blocks that are kept, which are asked for later, and never come to the top.
   std::priority_queue<std::pair<int32_t, int32_t>> last;
   int64_t found = 0;
   size_t at = 0;
@@ -48,9 +49,8 @@ int64_t found_by_belady(const NumberedTrace& trace, int64_t capacity) {
       last.emplace(when, block);
     }
     while (n_kept > capacity) {
-      const auto [when, block] = last.top();
+      const int32_t block = last.top().second;
       last.pop();
-      if (kept[block] != when) continue;
       kept[block] = -1;
       --n_kept;
     }

@@ -90,8 +90,6 @@ fault("replay-020", "the block asked for soonest leaves",
       "last.emplace(«when», block);", "never - when")
 fault("replay-021", "what never comes again takes room",
       "if (when == never) continue;", "if (!MUT && when == never) continue;")
-fault("replay-022", "an entry that is no longer true takes a block away",
-      "if (kept[block] != when) continue;", "if (!MUT && kept[block] != when) continue;")
 fault("replay-023", "room for one more", "while («n_kept > capacity»)", "n_kept > capacity + 1")
 
 source("src/replay/lru_curve.cpp", "prefix_replay_test")

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kv/cache_manager.h"
+#include "kv/hash_cache.h"
 #include "support/engine_inside.h"
 #include "support/live_bytes.h"
 #include "support/small_requests.h"
@@ -226,6 +227,102 @@ TEST(Shadow, OtherRulesBeginAnewAndGoOnCounting) {
   EXPECT_EQ(cache->stats().shadows[1].hits, 6);
   cache->set_policies(PolicyMap::parse("h2o:8", 1));
   EXPECT_TRUE(cache->stats().shadows.empty());
+}
+
+// ---- what they hold
+
+TEST(Shadow, ABlockIsItsHashAndWhatItContinues) {
+  HashCache cache(8, nullptr);
+  EXPECT_EQ(cache.pass(std::vector<uint64_t>{1, 7}), 0);
+  EXPECT_EQ(cache.pass(std::vector<uint64_t>{2, 7}), 0);
+  EXPECT_EQ(cache.pass(std::vector<uint64_t>{2, 7}), 2);
+  EXPECT_EQ(cache.pass(std::vector<uint64_t>{7}), 0);
+}
+
+TEST(Shadow, ABlockStaysUntilTheLastTextThatHoldsItEnds) {
+  HashCache cache(2, nullptr);
+  const std::vector<uint64_t> text = {1};
+  std::vector<int32_t> one, other;
+  one.reserve(2);
+  other.reserve(2);
+  EXPECT_EQ(cache.hold(text, IfMissing::kAdd, true, one), 0);
+  EXPECT_EQ(cache.hold(text, IfMissing::kAdd, true, other), 1);
+  cache.let_go(one, 0, 0);
+  for (uint64_t hash = 10; hash < 14; ++hash) cache.pass(std::vector<uint64_t>{hash});
+  EXPECT_EQ(cache.reclaimed(), 3);
+  EXPECT_EQ(cache.pass(text), 1);
+  cache.let_go(other, 0, 0);
+  for (uint64_t hash = 20; hash < 24; ++hash) cache.pass(std::vector<uint64_t>{hash});
+  EXPECT_EQ(cache.pass(text), 0);
+  EXPECT_EQ(cache.violations(), 0);
+}
+
+TEST(Shadow, WhatIsOnlyHeldWhereItIsThereIsNotAdded) {
+  HashCache cache(4, nullptr);
+  cache.pass(std::vector<uint64_t>{1});
+  std::vector<int32_t> nodes;
+  const std::vector<uint64_t> text = {1, 2, 3};
+  EXPECT_EQ(cache.hold(text, IfMissing::kStop, false, nodes), 1);
+  EXPECT_EQ(nodes.size(), 1U);
+  cache.let_go(nodes, 0, 2);
+  EXPECT_EQ(cache.pass(text), 1);
+}
+
+/// A text of `n` that begins with `first`.
+Text counting(int32_t first, int32_t n) {
+  Text text;
+  for (int32_t i = 0; i < n; ++i) text.push_back(first + i);
+  return text;
+}
+
+int64_t look_up(CacheManager& cache, size_t shadow, const Text& text) {
+  const int64_t before = cache.stats().shadows[shadow].hits;
+  const SequenceId id = cache.open();
+  cache.match_prefix(id, text, static_cast<int64_t>(text.size()));
+  EXPECT_TRUE(compute(cache, id, text));
+  cache.close(id, text);
+  return cache.stats().shadows[shadow].hits - before;
+}
+
+TEST(Shadow, AnAnswerGoesOnWhereEachSizeStands) {
+  auto cache = cache_of(26, 1, "lru");
+  const Text text = counting(1, 24), prompt(text.begin(), text.begin() + 20);
+  const SequenceId id = cache->open();
+  cache->match_prefix(id, prompt, 20);  // the least holds 13 of them, the others all
+  ASSERT_TRUE(compute(*cache, id, prompt));
+  ASSERT_TRUE(compute(*cache, id, text));
+  cache->close(id, text);
+  EXPECT_EQ(look_up(*cache, 1, text), 24);
+}
+
+TEST(Shadow, WhatIsTakenBackMakesRoom) {
+  auto cache = cache_of(8, 1, "lru", 2);
+  const SequenceId id = cache->open();
+  const Text text = counting(1, 4);
+  cache->match_prefix(id, text, 4);  // all four blocks of the least
+  ASSERT_TRUE(compute(*cache, id, text));
+  const Text other = counting(20, 3);
+  EXPECT_EQ(look_up(*cache, 0, other), 0);
+  EXPECT_EQ(look_up(*cache, 0, other), 0);
+  cache->truncate(id, 1);
+  EXPECT_EQ(look_up(*cache, 0, other), 0);
+  EXPECT_EQ(look_up(*cache, 0, other), 3);
+}
+
+TEST(Shadow, AForkHoldsWhatItBeganAs) {
+  auto cache = cache_of(8, 1, "lru", 3);
+  const Text text = counting(1, 4);
+  const SequenceId origin = cache->open();
+  cache->match_prefix(origin, text, 4);
+  ASSERT_TRUE(compute(*cache, origin, text));
+  const SequenceId fork = cache->open();
+  cache->fork(origin, fork);
+  cache->close(origin, text);
+  for (int32_t i = 0; i < 6; ++i) look_up(*cache, 0, {20 + i});
+  EXPECT_EQ(look_up(*cache, 0, text), 4);
+  cache->close(fork, text);
+  for (int32_t i = 0; i < 6; ++i) look_up(*cache, 0, {30 + i});
+  EXPECT_LT(look_up(*cache, 0, text), 4);
 }
 
 // ---- engines
