@@ -224,6 +224,16 @@ std::vector<bool> front(std::vector<cli::Candidate> candidates) {
   return on;
 }
 
+TEST(Advice, FlagsHaveWhatIsNotTheDefault) {
+  cli::Candidate c = candidate("h2o:64", 0, 0, 0, 0);
+  c.options.context = 300;
+  EXPECT_EQ(cli::flags_of(c), "--kv-policy h2o:64 -c 300");
+  c.options.kv.type = KvType::kBF16;
+  c.options.kv.block_size = 8;
+  c.options.batch_size = 32;
+  EXPECT_EQ(cli::flags_of(c), "--kv-policy h2o:64 -c 300 -b 32 --kv-block-size 8 --kv-type bf16");
+}
+
 TEST(Advice, TheFrontIsWhatNothingBeats) {
   const cli::Candidate full = candidate("full", 100, 10, 0, 5);
   EXPECT_EQ(front({full, candidate("h2o:2", 50, 10, 0.1, 5), candidate("lru:2", 50, 10, 0.2, 5),
