@@ -47,6 +47,8 @@ constexpr SlashCommand kCommands[] = {
     {"why", "[TEXT]", "what became of a text in the cache; without one, of what left last"},
     {"turns", nullptr, "the turns there are, and their tokens"},
     {"drop", "N", "leave a turn out"},
+    {"pin", "N", "have rules keep what a turn has in the cache; /unpin N: no longer"},
+    {"unpin", "N", ""},
     {"summarise", nullptr, "have the model condense all turns but the newest, and leave them out"},
     {"retry", nullptr, "the last message again: what was refused, or with another answer"},
     {"clear", nullptr, "forget the conversation"},
@@ -239,22 +241,23 @@ class Chat {
   std::string turns() const {
     std::string text;
     for (const Conversation::TurnInfo& turn : conversation_.turns()) {
-      text += fmt::format("{:>4} {:>6} tokens  {}\n", turn.number, turn.tokens,
-                          on_one_line(turn.message));
+      text += fmt::format("{:>4} {:>6} tokens  {}{}\n", turn.number, turn.tokens,
+                          turn.is_pinned ? "(pinned) " : "", on_one_line(turn.message));
     }
     return text.empty() ? "there are no turns yet\n" : text;
   }
 
-  void drop(const std::string& argument) {
+  /// What follows /drop, /pin or /unpin.
+  static int64_t turn_number(const std::string& command, const std::string& argument) {
     int64_t number = 0;
     const char* end = argument.data() + argument.size();
     const auto [last, error] = std::from_chars(argument.data(), end, number);
     if (error != std::errc() || last != end) {
       throw paddock::Error(
           paddock::ErrorCode::kInvalidArgument,
-          fmt::format("/drop {}: give the number of a turn; /turns lists them", argument));
+          fmt::format("/{} {}: give the number of a turn; /turns lists them", command, argument));
     }
-    tell(conversation_.drop(number));
+    return number;
   }
 
   /// Commands answer on stderr.
@@ -272,7 +275,11 @@ class Chat {
     } else if (name == "turns") {
       note(turns());
     } else if (name == "drop") {
-      drop(argument);
+      tell(conversation_.drop(turn_number(name, argument)));
+    } else if (name == "pin") {
+      conversation_.pin(turn_number(name, argument));
+    } else if (name == "unpin") {
+      conversation_.unpin(turn_number(name, argument));
     } else if (name == "summarise") {
       tell(conversation_.summarise());
     } else if (name == "retry") {

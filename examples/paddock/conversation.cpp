@@ -148,13 +148,18 @@ std::optional<LeftOut> Conversation::keep_to_rule() {
   }
 }
 
-LeftOut Conversation::drop(int64_t number) {
+std::vector<Conversation::Turn>::iterator Conversation::find_turn(int64_t number) {
   const auto turn =
       std::find_if(turns_.begin(), turns_.end(), [&](const Turn& t) { return t.number == number; });
   if (turn == turns_.end()) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          fmt::format("there is no turn {}; /turns lists those there are", number));
   }
+  return turn;
+}
+
+LeftOut Conversation::drop(int64_t number) {
+  const auto turn = find_turn(number);
   if (turns_.size() == 1) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          fmt::format("turn {} is the only one; /clear forgets it", number));
@@ -173,10 +178,41 @@ LeftOut Conversation::summarise() {
 std::vector<Conversation::TurnInfo> Conversation::turns() const {
   std::vector<TurnInfo> infos;
   for (size_t i = 0; i < turns_.size(); ++i) {
-    const int64_t end = i + 1 < turns_.size() ? turns_[i + 1].start : length();
-    infos.push_back({turns_[i].number, end - turns_[i].start, turns_[i].message});
+    const Turn& turn = turns_[i];
+    infos.push_back({turn.number, end_of(turn) - turn.start, turn.message, turn.is_pinned});
   }
   return infos;
+}
+
+// ---- turns that are pinned
+
+int64_t Conversation::end_of(const Turn& turn) const {
+  const auto next = static_cast<size_t>(&turn - turns_.data()) + 1;
+  return next < turns_.size() ? turns_[next].start : length();
+}
+
+void Conversation::pin(int64_t number) {
+  const auto turn = find_turn(number);
+  if (!session_) reopen(engine_.options().kv.policy);
+  engine_.protect(*session_, turn->start, end_of(*turn) - turn->start);
+  turn->is_pinned = true;
+}
+
+void Conversation::unpin(int64_t number) {
+  const auto turn = find_turn(number);
+  if (!turn->is_pinned) {
+    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                         fmt::format("turn {} is not pinned; /turns says which are", number));
+  }
+  if (session_) engine_.unprotect(*session_, turn->start, end_of(*turn) - turn->start);
+  turn->is_pinned = false;
+}
+
+void Conversation::protect_pinned() {
+  for (const Turn& turn : turns_) {
+    if (!turn.is_pinned) continue;
+    engine_.protect(*session_, turn.start, end_of(turn) - turn.start);
+  }
 }
 
 std::vector<size_t> Conversation::least_attended(size_t n) {
@@ -326,6 +362,7 @@ void Conversation::reopen(const std::string& policy) {
 }
 
 void Conversation::catch_up() {
+  protect_pinned();  // before rules could choose it
   const int64_t end = length() - 1;
   const auto feed_to = [&](int64_t to, int64_t prompt_end) {
     const int64_t from = held();

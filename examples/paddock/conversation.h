@@ -51,9 +51,14 @@ class Conversation {
   LeftOut drop(int64_t number);
   /// Has the model condense all turns but the newest one, and leaves them out.
   LeftOut summarise();
+  /// Has rules keep what a turn has in the cache from now on, or no longer. Error kInvalidArgument,
+  /// and nothing changed, where there is none of this number, or the rule cannot keep it.
+  void pin(int64_t number);
+  void unpin(int64_t number);
   struct TurnInfo {
     int64_t number, tokens;
     std::string message;
+    bool is_pinned;
   };
   std::vector<TurnInfo> turns() const;
 
@@ -72,6 +77,7 @@ class Conversation {
     std::string message;
     paddock::GenerateResult answer;
     double share = -1;  // of what the newest turn attended to; below 0: not measured
+    bool is_pinned = false;
   };
 
   paddock::GenerateResult answer(const std::string& text,
@@ -91,6 +97,11 @@ class Conversation {
   std::vector<size_t> least_attended(size_t n);
   /// The tokens that bring in a message, after what was taken back for it.
   std::vector<paddock::TokenId> next_turn(const std::string& text);
+  /// The one of this number; Error kInvalidArgument where there is none.
+  std::vector<Turn>::iterator find_turn(int64_t number);
+  int64_t end_of(const Turn& turn) const;
+  /// Protects what pinned turns have, once more where the session lost it.
+  void protect_pinned();
   int64_t held() const;
   /// Takes the conversation back to its first `length` tokens.
   void take_back_to(int64_t length);

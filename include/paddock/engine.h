@@ -273,6 +273,18 @@ class PADDOCK_API Engine {
   /// attention stays counted.
   void truncate(SessionId session, int64_t length);
 
+  /// Has rules never choose blocks of the session that hold any of `n` positions from `first` on,
+  /// there already or to come, until unprotect(), or truncate() to before them. They count in the
+  /// budget; what has left stays away. A fork begins with the same. Parked or not: it is decided
+  /// again as it was. Pages that kept blocks have, and windows of others, are none of its business.
+  /// Error kInvalidArgument, and no change, with layer and rule, where one goes by position alone
+  /// (a window, sinks and a window), shares its budget by need, or has a budget that is, or of an
+  /// elastic rule has been, too small to choose from beside what is protected. Elastic budgets then
+  /// fall less far: a request that lacks pages all the same ends with FinishReason::kKvFull.
+  void protect(SessionId session, int64_t first, int64_t n);
+  /// Lets rules choose them again; positions that were not protected are none the worse.
+  void unprotect(SessionId session, int64_t first, int64_t n);
+
   // ---- prefixes that stay
   /// Holds on to the blocks of a text's beginning that are kept for reuse now (a system prompt that
   /// was computed once), so that they are not reclaimed before they are let go of. Pins give way

@@ -155,6 +155,14 @@ void Engine::truncate(SessionId session, int64_t length) {
   Impl::drive(impl_, "truncate", [&](Impl& impl) { impl.truncate(session, length); });
 }
 
+void Engine::protect(SessionId session, int64_t first, int64_t n) {
+  Impl::drive(impl_, "protect", [&](Impl& impl) { impl.protect(session, first, n); });
+}
+
+void Engine::unprotect(SessionId session, int64_t first, int64_t n) {
+  Impl::drive(impl_, "unprotect", [&](Impl& impl) { impl.unprotect(session, first, n); });
+}
+
 void Engine::set_kv_policy(std::string_view spec) {
   Impl::drive(impl_, "set_kv_policy", [&](Impl& impl) {
     EngineOptions asked = impl.setup.asked;

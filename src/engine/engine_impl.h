@@ -57,6 +57,8 @@ struct Engine::Impl {
             int64_t prompt_tokens);
   void forward(std::span<const TokenId> tokens, const OnLogits& on_logits, int64_t prompt_tokens);
   void truncate(SessionId id, int64_t length);
+  void protect(SessionId id, int64_t first, int64_t n);
+  void unprotect(SessionId id, int64_t first, int64_t n);
   /// What would become of the setup with other rules. Error if they cannot hold `positions`.
   EngineSetup with_policy(const EngineOptions& asked, int64_t positions) const;
   void set_policies(EngineSetup next);

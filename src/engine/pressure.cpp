@@ -167,8 +167,7 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
 
 int64_t Scheduler::budget_at(const Member& member, double level) const {
   const double asked = std::min(level * member.weight, static_cast<double>(member.budget));
-  return std::max<int64_t>(static_cast<int64_t>(asked),
-                           cache_.least_budget(member.sequence->rules()));
+  return std::max<int64_t>(static_cast<int64_t>(asked), member.sequence->least_budget());
 }
 
 std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int64_t pages) const {

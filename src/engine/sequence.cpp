@@ -1,5 +1,7 @@
 #include "engine/sequence.h"
 
+#include "core/fail.h"
+
 namespace paddock {
 namespace {
 
@@ -9,7 +11,7 @@ constexpr int64_t kReservedBytes = 1 << 20;
 }  // namespace
 
 void Sequence::open() {
-  tables_ = cache_.open(&log_, rules_);
+  tables_ = cache_.open(&log_, rules_, &protected_);
   n_told_ = 0;
 }
 
@@ -39,6 +41,8 @@ std::optional<KvBudgetChange> Sequence::lift() {
 
 void Sequence::copy(const Sequence& other) {
   tokens = other.tokens;
+  protected_ = other.protected_;
+  least_budget_ = other.least_budget_;
   prompt_ends_ = other.prompt_ends_;
   reached_ = other.reached();
   trims_ = other.trims();
@@ -47,6 +51,9 @@ void Sequence::copy(const Sequence& other) {
 }
 
 void Sequence::fork(const Sequence& other) {
+  Protection kept = other.protected_;
+  cache_.set_protection(protected_, kept);
+  least_budget_ = other.least_budget_;
   cache_.fork(other.tables(), *tables_);
   n_told_ = other.n_told_;
   peak_pages_ = other.peak_pages_;
@@ -72,6 +79,26 @@ int64_t Sequence::max_next() {
   return n_told_ == prompt_ends_.size() ? max : std::min(max, prompt_ends_[n_told_].said_at - at);
 }
 
+void Sequence::protect(PositionRange range) {
+  Protection next = protected_.with(range);
+  const int32_t least = cache_.check_protection(rules_, next);
+  if (const int32_t fallen = log_.least_budget(); fallen < least) {
+    fail(ErrorCode::kInvalidArgument,
+         "the sequence's budget has fallen to {} positions before, too few to choose from beside "
+         "what is to be protected, which takes {}; protect fewer positions, or earlier",
+         fallen, least);
+  }
+  cache_.set_protection(protected_, next);
+  least_budget_ = least;
+}
+
+void Sequence::unprotect(PositionRange range) {
+  Protection next = protected_.without(range);
+  const int32_t least = cache_.check_protection(rules_, next);
+  cache_.set_protection(protected_, next);
+  least_budget_ = least;
+}
+
 void Sequence::truncate(int64_t length) {
   const int64_t had = reached();
   if (length < computed()) {
@@ -90,6 +117,8 @@ void Sequence::truncate(int64_t length) {
   // The cache goes by the last one that it was told and that is left.
   if (tables_) cache_.restore_prompt(*tables_, n_told_ > 0 ? prompt_ends_[n_told_ - 1].end : 0);
   tokens.resize(static_cast<size_t>(length));
+  cache_.cut_protection(protected_, length);
+  least_budget_ = cache_.check_protection(rules_, protected_);
 }
 
 }  // namespace paddock

@@ -10,6 +10,7 @@
 
 #include "kv/cache_manager.h"
 #include "kv/decision_log.h"
+#include "kv/protection.h"
 #include "paddock/tokenizer.h"
 
 namespace paddock {
@@ -22,7 +23,8 @@ namespace paddock {
 class Sequence {
  public:
   /// `rules`: of the cache's, those that it goes by, parked or not.
-  explicit Sequence(CacheManager& cache, RulesId rules = 0) : cache_(cache), rules_(rules) {}
+  explicit Sequence(CacheManager& cache, RulesId rules = 0)
+      : cache_(cache), rules_(rules), least_budget_(cache.least_budget(rules)) {}
   ~Sequence() {
     if (tables_) cache_.close(*tables_, tokens);
   }
@@ -43,7 +45,8 @@ class Sequence {
   void copy(const Sequence& other);
 
   /// Begins with what the cache holds of another one, whose text is the beginning of this one's;
-  /// prompts of the two end alike. This one is open and has nothing in the cache yet.
+  /// prompts of the two end alike, and what is protected is the same. This one is open and has
+  /// nothing in the cache yet.
   void fork(const Sequence& other);
   /// Blocks that rules have dropped from it, in all layers.
   int64_t trims() const { return std::max(trims_, tables_ ? cache_.trims(*tables_) : 0); }
@@ -79,6 +82,12 @@ class Sequence {
   void set_prompt(int64_t end);
   /// Most tokens that the next step may bring. It is open.
   int64_t max_next();
+  /// Rules do not choose blocks with these positions any more; void where truncate() takes them
+  /// back. Error kInvalidArgument, and no change, where its rules cannot heed it.
+  void protect(PositionRange range);
+  void unprotect(PositionRange range);
+  /// The least budget that it may be given.
+  int32_t least_budget() const { return least_budget_; }
   /// Back to its first `length` tokens. Errors: those of CacheManager::truncate(); then it is as
   /// before.
   void truncate(int64_t length);
@@ -95,6 +104,8 @@ class Sequence {
   CacheManager& cache_;
   RulesId rules_;
   std::optional<SequenceId> tables_;
+  Protection protected_;  // by the host
+  int32_t least_budget_;
   int64_t reached_ = 0;  // when it was parked
   int64_t trims_ = 0;    // likewise
   int64_t peak_pages_ = 0;

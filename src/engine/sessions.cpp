@@ -179,6 +179,30 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
   deliver_trace();
 }
 
+namespace {
+
+PositionRange range_of(int64_t first, int64_t n, int64_t longest) {
+  if (first < 0 || n < 1 || n > longest || first > longest - n) {
+    fail(ErrorCode::kInvalidArgument,
+         "{} positions from {} on are not to be had; first must be 0 or more, n 1 or more, and the "
+         "end at most {}, the longest sequence",
+         n, first, longest);
+  }
+  return {first, first + n};
+}
+
+}  // namespace
+
+void Engine::Impl::protect(SessionId id, int64_t first, int64_t n) {
+  Sequence& sequence = session(id).sequence;
+  sequence.protect(range_of(first, n, setup.of(sequence.rules()).longest));
+}
+
+void Engine::Impl::unprotect(SessionId id, int64_t first, int64_t n) {
+  Sequence& sequence = session(id).sequence;
+  sequence.unprotect(range_of(first, n, setup.of(sequence.rules()).longest));
+}
+
 void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,
                            int64_t prompt_tokens) {
   check_tokens(tokens, "input");

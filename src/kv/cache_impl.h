@@ -15,6 +15,7 @@
 #include "kv/event_ring.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
+#include "kv/protection.h"
 #include "kv/shadows.h"
 #include "trace/observer.h"
 
@@ -40,6 +41,11 @@ struct RuleSet : SequenceRules {
 /// What the cache knows of one of its sequences.
 struct CachedSequence {
   const LayerRule& rule(int32_t layer) const { return rules->layer(layer); }
+  /// Whether a block may not be chosen: by the rule's own protection or the host's.
+  bool protects(const TrimSchedule& schedule, int64_t first, int64_t end) const {
+    return is_protected(schedule, first, end, length) ||
+           (kept != nullptr && kept->meets(first, end));
+  }
 
   const RuleSet* rules = nullptr;  // that it goes by while it is live, or some
   bool live = false;
@@ -50,6 +56,7 @@ struct CachedSequence {
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
+  const Protection* kept = nullptr;  // by its host: its owner's; null: nothing is
   bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
                                 // its budget has fallen
   int32_t budget = kUnlimited;  // of elastic rules

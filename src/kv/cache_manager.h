@@ -26,6 +26,7 @@ namespace paddock {
 
 class CacheObserver;
 class DecisionLog;
+class Protection;
 
 using SequenceId = int32_t;
 /// Which of a cache's SequenceRules a sequence goes by, from 0 on.
@@ -89,7 +90,8 @@ class CacheManager {
   /// Allocates nothing. `log`, which outlives it: what rules decided of its text before is decided
   /// again, whatever they would say now, and what they decide beyond is appended. Null: they are
   /// always asked.
-  SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0);
+  /// `kept`, which outlives it, too: what its host protects; null: nothing.
+  SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0, const Protection* kept = nullptr);
   /// Ends a sequence: drops all its pages. Full blocks that `tokens` reach, those of the sequence
   /// from its first position on, are kept for reuse like those of commit(), and also below what
   /// others computed. `reason`: what the log says of the other pages.
@@ -150,6 +152,16 @@ class CacheManager {
   /// that share its blocks, it goes back to the end of the last full block. Error kInvalidArgument,
   /// and no change, where a rule has dropped or measured what that forbids.
   void truncate(SequenceId id, int64_t length);
+
+  // ---- what hosts protect (protection.cpp)
+  /// Error kInvalidArgument where a sequence under these rules cannot protect it. Returns the least
+  /// budget that it may be given then, as least_budget().
+  int32_t check_protection(RulesId rules, const Protection& kept) const;
+  /// `kept`, which a sequence may have been opened with, becomes `next`, which has the old one
+  /// then.
+  void set_protection(Protection& kept, Protection& next) const noexcept;
+  /// Takes positions at and beyond `length` out of it.
+  void cut_protection(Protection& kept, int64_t length) const noexcept;
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)

@@ -61,6 +61,14 @@ int32_t DecisionLog::last_budget() const {
   return kUnlimited;
 }
 
+int32_t DecisionLog::least_budget() const {
+  int32_t least = kUnlimited;
+  for (const DecisionEntry& entry : entries()) {
+    if (entry.kind == DecisionKind::kBudget) least = std::min(least, entry.first_position);
+  }
+  return least;
+}
+
 int64_t DecisionLog::next_length() const {
   return next_ == size_ ? std::numeric_limits<int64_t>::max()
                         : entries()[static_cast<size_t>(next_)].length;

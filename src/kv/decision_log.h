@@ -69,6 +69,8 @@ class DecisionLog {
   void append_budget(int64_t length, int32_t budget);
   /// The budget at its end; kUnlimited: it knows of none.
   int32_t last_budget() const;
+  /// The smallest of all that it knows of; kUnlimited: of none.
+  int32_t least_budget() const;
   /// The length of the next entry, and of the next one with a budget, among those that are not
   /// taken yet; the largest number where there is none.
   int64_t next_length() const;

@@ -149,15 +149,10 @@ TrimSchedule LayerRule::schedule_with(int32_t budget, int32_t layer, int32_t n_l
   return answer;
 }
 
-namespace {
-
-/// Most positions that are protected, as whole blocks are.
 int64_t most_protected(const TrimSchedule& schedule, int32_t block_size) {
   const auto first = static_cast<int64_t>(round_up(schedule.keep_first, block_size));
   return first + std::max<int64_t>(block_size, int64_t{schedule.keep_newest} + block_size - 1);
 }
-
-}  // namespace
 
 bool leaves_choice(const TrimSchedule& schedule, int32_t block_size) {
   return most_protected(schedule, block_size) <= schedule.budget;

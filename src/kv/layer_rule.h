@@ -30,6 +30,8 @@ inline bool is_protected(const TrimSchedule& schedule, int64_t first, int64_t en
 inline int64_t blocks_touched(int64_t n, int64_t block_size) {
   return (n + block_size - 2) / block_size + 1;
 }
+/// Most positions that are protected, as whole blocks are.
+int64_t most_protected(const TrimSchedule& schedule, int32_t block_size);
 /// Whether blocks of this size leave something that could be trimmed.
 bool leaves_choice(const TrimSchedule& schedule, int32_t block_size);
 

@@ -148,8 +148,8 @@ void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer
     BlockInfo block;
     block.first_position = int64_t{e.first_position} + e.slot_begin;
     block.n_tokens = e.slot_end - e.slot_begin;
-    block.is_protected = is_protected(schedule, block.first_position,
-                                      block.first_position + block.n_tokens, sequence.length);
+    block.is_protected =
+        sequence.protects(schedule, block.first_position, block.first_position + block.n_tokens);
     block.mass = static_cast<double>(record.mass) / kMassUnit;
     block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
     block.last_used = record.last_used;

@@ -300,7 +300,7 @@ fault("sequence-001", "a sequence that comes back does not know how far it was",
 fault("sequence-002", "what leaves with a parked sequence ended",
       "cache_.close(*tables_, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd")
 fault("sequence-003", "a sequence that comes back has no prompts",
-      "tables_ = cache_.open(&log_, rules_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
+      "tables_ = cache_.open(&log_, rules_, &protected_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
 fault("sequence-004", "all prompts are told at once",
       "«prompt_ends_[n_told_].said_at <= at»; ++n_told_", "true")
 fault("sequence-005", "steps run on through where a prompt became known",
@@ -316,7 +316,7 @@ fault("sequence-009", "a prompt begins where nothing was",
 
 source("src/engine/sequence.cpp", "replay_test")
 fault("sequence-024", "what rules decided of a text is forgotten when it is parked",
-      "cache_.open(«&log_», rules_);", "nullptr")
+      "cache_.open(«&log_», rules_, &protected_);", "nullptr")
 fault("sequence-025", "a fork's rules are asked again",
       "«log_.begin_as(other.log_, other.reached());»", "")
 fault("sequence-026", "a text that is taken back while it is parked keeps later decisions",
@@ -887,7 +887,7 @@ fault("engine-396", "budgets fall between decision lengths",
       "if («cache_.length(id) % interval_of(*member.sequence) == 0 && cache_.reserved(id) == 0») {", "true")
 fault("engine-397", "budgets fall below the floor",
       "return «std::max<int64_t>(static_cast<int64_t>(asked), "
-      "cache_.least_budget(member.sequence->rules()))»;",
+      "member.sequence->least_budget())»;",
       "static_cast<int64_t>(asked)")
 fault("engine-398", "priorities weigh nothing",
       "«std::exp2(std::clamp(priority, -kMostLevels, kMostLevels))»", "1.0")

@@ -98,9 +98,6 @@ fault("rules-019", "budgets of rules that have none are to fall",
 fault("rules-020", "a newcomer that gives nothing up makes others give",
       "if («!setup_of(newcomer.sequence).policies.is_elastic()») return false;",
       "false")
-fault("rules-021", "floors are those of the engine's own rules",
-      "cache_.least_budget(«member.sequence->rules()»)",
-      "0")
 fault("rules-022", "all decide at the asking one's lengths",
       "if (cache_.length(id) % «interval_of(*member.sequence)» == 0 &&",
       "interval_of(asking)")
@@ -137,4 +134,9 @@ fault("rules-029", "what is proposed in place of another rule is for the engine'
       "false")
 fault("rules-030", "a proposal changes the wrong one of the other rules",
       "(*proposal.other_policies)[«i»] =",
+      "0")
+
+source("src/engine/sequence.h", "own_rules_test elastic_test:ElasticSchedules.Fixed*")
+fault("rules-021", "floors are those of the engine's own rules",
+      "least_budget_(cache.least_budget(«rules»)) {}",
       "0")

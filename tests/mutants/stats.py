@@ -71,7 +71,7 @@ fault("stats-024", "what a reclaim policy did last is not told",
       "stats.last_violation = «impl_->last_violation.empty()» ?",
       "false")
 fault("stats-025", "protected blocks of a trim are not pinned",
-      "if (sink || «(rule.trims() && is_protected(sequence.layers[i].schedule, first, end, sequence.length))») {",
+      "if (sink || «(rule.trims() && sequence.protects(sequence.layers[i].schedule, first, end))») {",
       "false")
 fault("stats-026", "blocks of a rule without window are pinned below its sinks",
       "const bool sink = «rule.visibility.window != kUnlimited» && first",

@@ -479,6 +479,45 @@ TEST_F(CliChat, WhyWithATextNeedsARecordWithTexts) {
   EXPECT_EQ(paddock("explain " + file).code, 0);
 }
 
+// ---- turns that are pinned
+
+TEST_F(CliChat, APinnedTurnStaysWhateverComesAndIsReadAgainUnderAnotherRule) {
+  const std::string options =
+      chat() + "-n 2 --kv-block-size 4 -c 600 --kv-policy random:64@every:8 ";
+  const std::string more = "two\nthree\nfour\nfive\nsix\nseven\neight\nnine\n";
+  const auto stays = [&](const std::string& before, const std::string& after) {
+    const Outcome o = paddock(options, "first\n" + before + more + after + "/why first\n");
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(times(o.err, "error"), 0) << o.err;
+    return times(o.err, "    left its layer ") == 0;
+  };
+  EXPECT_FALSE(stays("", ""));
+  EXPECT_TRUE(stays("/pin 1\n", ""));
+  EXPECT_FALSE(stays("/pin 1\n/unpin 1\n", ""));
+  EXPECT_TRUE(stays("/pin 1\n", "/policy random:60@every:8\n" + more));
+  EXPECT_TRUE(stays("/pin 1\n", "/drop 3\n" + more));
+  EXPECT_FALSE(stays("", "/policy random:60@every:8\n" + more));
+}
+
+TEST_F(CliChat, WhatCannotBePinnedIsSaid) {
+  const std::string options = chat() + "-n 2 --kv-block-size 4 -c 400 -b 16 ";
+  const Outcome o = paddock(options + "--kv-policy random:64@every:8",
+                            "/pin 1\none\ntwo\n/pin\n/unpin 1\n/pin 2\n/turns\n"
+                            "/policy window:16\n/policy\nthree\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(times(o.err, "there is no turn 1; "), 1) << o.err;
+  EXPECT_EQ(times(o.err, "/pin : give the number of a turn"), 1) << o.err;
+  EXPECT_EQ(times(o.err, "turn 1 is not pinned; "), 1) << o.err;
+  EXPECT_EQ(times(o.err, " tokens  (pinned) two\n"), 1) << o.err;
+  EXPECT_EQ(times(o.err, "(pinned)"), 1) << o.err;
+  // Other rules that could not keep it are refused as well, and the old ones stay.
+  EXPECT_EQ(times(o.err, "'window:16', which goes by position alone"), 1) << o.err;
+  EXPECT_NE(o.err.find("\nrandom:64@every:8\n"), std::string::npos) << o.err;
+  const Outcome sinks = paddock(options + "--kv-policy sink:4+60", "one\n/pin 1\n/turns\n");
+  EXPECT_EQ(times(sinks.err, "use a rule that chooses, such as h2o:64"), 1) << sinks.err;
+  EXPECT_EQ(times(sinks.err, "(pinned)"), 0) << sinks.err;
+}
+
 // ---- turns that are left out
 
 /// Numbers of the turns that /turns lists.

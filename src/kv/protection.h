@@ -1,0 +1,31 @@
+// Positions that a host protects in a sequence: rules that choose do not choose blocks with them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace paddock {
+
+struct PositionRange {
+  int64_t first = 0, end = 0;
+};
+
+/// In order, apart from one another.
+class Protection {
+ public:
+  bool is_empty() const { return ranges_.empty(); }
+  /// Whether any of the positions [first, end) is protected.
+  bool meets(int64_t first, int64_t end) const;
+  /// Blocks that have some.
+  int64_t n_blocks(int64_t block_size) const;
+
+  Protection with(PositionRange range) const;
+  Protection without(PositionRange range) const;
+  /// None at or beyond `length` is any more. Takes no memory.
+  void cut(int64_t length) noexcept;
+
+ private:
+  std::vector<PositionRange> ranges_;
+};
+
+}  // namespace paddock
