@@ -6,9 +6,9 @@
 All faults are built at once, as switches that an environment variable turns on, in a copy of the working
 tree in build/mutants; a second run builds what has changed since. First every test runs by itself, with no
 fault, and writes down which switches it comes through; then a fault is tried on the tests named for it that
-come through it, the short ones first. It is noticed if one of them fails, crashes or hangs. Fails where a test
-fails without any fault, the lists do not fit the sources, fewer than 95 % of the faults are noticed, or a test notices a change that is
-no fault.
+come through it, the short ones first. It is noticed if one of them fails, crashes or hangs. Fails where the
+lists do not fit the sources, a test fails without any fault, fewer than 95 % of the faults are noticed, or a
+test notices a change that is no fault.
 """
 import argparse
 import hashlib
