@@ -83,8 +83,7 @@ void TraceStory::take(const TraceRecord& record) {
 void TraceStory::take_text(const TraceRecord& record) {
   const auto& what = record.what;
   if (const auto* o = std::get_if<TraceOpen>(&what)) {
-    open_.erase(o->sequence);
-    at(o->sequence).is_pin = o->is_pin;
+    at(o->sequence).is_pin = o->is_pin;  // who had the number before has closed
   } else if (const auto* c = std::get_if<TraceClose>(&what)) {
     Text& text = at(c->sequence);
     text.is_parked = c->reason == RemovalReason::kPreempt;

@@ -89,8 +89,8 @@ fault("trace-027", "a sink that threw is called again",
       "«is_over_ = true; options_.sink = nullptr;»",
       "")
 fault("trace-037", "what the sink does is lost",
-      "«std::swap(out_, spare_);» out_.cut(trace::kFrameHeader);",
-      "spare_ = out_;")
+      "is_flushing_ = false; return options_.sink != nullptr;",
+      "if (MUT) { out_.cut(trace::kFrameHeader); } is_flushing_ = false; return options_.sink != nullptr;")
 fault("trace-028", "an engine's end is not written",
       "«write(Tag::kEnd, [] {});»",
       "")
@@ -141,8 +141,8 @@ fault("trace-036", "trims have no rank",
 
 # ---- what is made of it
 source("src/diagnose/trace_story.cpp", "explain_test")
-fault("trace-040", "what left is told of another text of that number",
-      "«open_.erase(o->sequence);» at(o->sequence).is_pin",
+fault("trace-059", "what left is told of another text of that number",
+      "text.times_parked += text.is_parked ? 1 : 0; «open_.erase(c->sequence);»",
       "")
 fault("trace-041", "a text that is read again is another text",
       "if («!is_same») continue;",

@@ -162,8 +162,9 @@ TEST(Explained, TheBudgetThatWouldHaveKeptItIsTheSmallest) {
 
 TEST(Explained, TheSinksThatWouldHaveKeptItAreTheFewest) {
   int fit = 0, not_fit = 0;
-  for (const std::string policy : {"lru:40@every:8", "h2o:48@every:8", "knorm:36@every:9",
-                                   "h2o:40@every:8@sinks:3@recent:6", "pyramid:h2o:48@every:8"}) {
+  for (const std::string policy :
+       {"lru:40@every:8", "h2o:48@every:8", "knorm:36@every:9", "h2o:40@every:8@sinks:3@recent:6",
+        "knorm:36@every:9@sinks:3", "pyramid:h2o:48@every:8"}) {
     SCOPED_TRACE(policy);
     const Traced* was = again(policy);
     ASSERT_NE(was, nullptr);
@@ -174,6 +175,8 @@ TEST(Explained, TheSinksThatWouldHaveKeptItAreTheFewest) {
         if (event.first_position >= 24) continue;
         ASSERT_FALSE(loss.with_sinks.empty()) << event.first_position;
         EXPECT_EQ(loss.sinks, event.first_position + 1);
+        EXPECT_EQ(loss.with_sinks.find("@sinks:"), loss.with_sinks.rfind("@sinks:"))
+            << loss.with_sinks << " says it twice";
         const Traced* kept = again(loss.with_sinks);
         ASSERT_NE(kept, nullptr) << loss.with_sinks;
         EXPECT_FALSE(has_left(*kept, event.layer, event.first_position, 1000)) << loss.with_sinks;
@@ -203,6 +206,12 @@ TEST(Explained, TheSinksThatWouldHaveKeptItAreTheFewest) {
   EXPECT_GT(not_fit, 2);
 }
 
+/// Whether the last of so many queries sees the position under a rule of position alone.
+bool is_seen(const std::string& policy, int64_t position, int64_t n) {
+  const TokenVisibility v = make_policy(policy)->visibility(0);
+  return position < v.sinks || n - 1 - position < v.window;
+}
+
 TEST(Explained, WindowsAndSinksThatWouldHaveSeenItAreTheSmallest) {
   int tried = 0;
   for (const std::string policy : {"window:20", "sink:3+20", "sink:4+16@original"}) {
@@ -214,6 +223,10 @@ TEST(Explained, WindowsAndSinksThatWouldHaveSeenItAreTheSmallest) {
         const KvEvent& event = loss.removal.event;
         if (event.layer > 0 || event.first_position % 12 != 0) continue;
         ASSERT_FALSE(loss.with_budget.empty());
+        const std::string smaller =
+            one_less(loss.with_budget, loss.with_budget.starts_with("sink") ? "+" : ":");
+        EXPECT_TRUE(is_seen(loss.with_budget, event.first_position, 99)) << loss.with_budget;
+        EXPECT_FALSE(is_seen(smaller, event.first_position, 99)) << smaller;
         const Traced* kept = again(loss.with_budget);
         ASSERT_NE(kept, nullptr) << loss.with_budget;
         EXPECT_FALSE(has_left(*kept, 0, event.first_position, 1000)) << loss.with_budget;
@@ -372,6 +385,31 @@ TEST(Explained, WhoWasParkedIsOneText) {
   EXPECT_GT(parked, 0);
 }
 
+TEST(Explained, WhatLeftATextBeforeItWasParkedIsToldOnce) {
+  const Traced was = run(shared_memory("h2o:24@every:8", 28, 2), [](Engine& engine) {
+    const SessionId session = engine.open_session();
+    engine.generate(session, text_at(0, 40), greedy(20));
+    engine.generate(text_at(9, 60), greedy(20));  // parks it
+    engine.generate(session, text_at(3, 1), greedy(1));
+  });
+  const auto leaves = [](const KvEvent& e) { return e.reason == RemovalReason::kPolicyTrim; };
+  std::set<std::pair<int32_t, int64_t>> lost;  // of the session, which has the first sequence
+  int64_t told = 0, events = 0;
+  for (const KvEvent& event : was.events) {
+    if (!leaves(event) || event.sequence != 0) continue;
+    ++events;
+    lost.insert({event.layer, event.first_position});
+  }
+  ASSERT_GT(events, static_cast<int64_t>(lost.size())) << "nothing was decided again";
+  const Explanation e = explain(std::string_view(was.bytes), "trace", {.sequence = 0});
+  ASSERT_EQ(e.spans.size(), 1U);
+  EXPECT_EQ(e.spans[0].times_parked, 1);
+  for (const ExplainedBlock& block : e.spans[0].blocks) {
+    told += static_cast<int64_t>(block.losses.size());
+  }
+  EXPECT_EQ(told, static_cast<int64_t>(lost.size()));
+}
+
 TEST(Explained, TheSummaryIsThatOfTheLog) {
   for (const char* policy : kRules) {
     SCOPED_TRACE(policy);
@@ -380,6 +418,13 @@ TEST(Explained, TheSummaryIsThatOfTheLog) {
     EXPECT_TRUE(e.spans.empty());
     std::map<std::pair<int32_t, RemovalReason>, int64_t> expected, told;
     std::map<std::pair<int32_t, RemovalReason>, uint64_t> first;
+    std::map<std::pair<int32_t, RemovalReason>, double> most;  // attention
+    read_trace(std::string_view(was.bytes), "trace", [&](const TraceRecord& record) {
+      const auto* r = std::get_if<TraceRemoval>(&record.what);
+      if (r == nullptr || !r->measured) return;
+      double& mass = most[{r->event.layer, r->event.reason}];
+      mass = std::max(mass, r->mass);
+    });
     for (const KvEvent& event : was.events) {
       ++expected[{event.layer, event.reason}];
       first.try_emplace({event.layer, event.reason}, event.number);
@@ -389,6 +434,7 @@ TEST(Explained, TheSummaryIsThatOfTheLog) {
       EXPECT_EQ(row.first.event.number, (first.at({row.layer, row.reason})));
       if (row.is_measured) {
         EXPECT_TRUE(row.worst.measured);
+        EXPECT_EQ(row.worst.mass, (most.at({row.layer, row.reason})));
       }
     }
     EXPECT_EQ(told, expected);

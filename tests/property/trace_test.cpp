@@ -10,6 +10,7 @@
 #include "support/temporary_folder.h"
 #include "support/trace_recount.h"
 #include "trace/format.h"
+#include "trace/recorder.h"
 
 namespace paddock::test {
 namespace {
@@ -419,6 +420,104 @@ TEST(Traces, HashesAreThoseOfTheTextAlone) {
   EXPECT_EQ(texts[0], texts[1]);
   ASSERT_GE(texts[2].size(), 6U);
   for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(texts[0][i] == texts[2][i], i < 2) << i;
+}
+
+/// What has been told so far says what the engine, whose sequences are open, has.
+void expect_told(const std::string& bytes, const Engine& engine) {
+  TraceRecount so_far;
+  so_far.read(bytes);
+  so_far.compare(engine);
+}
+
+TEST(Traces, TellWhatLeavesAPageThatSinksStayIn) {
+  std::string bytes;
+  EngineOptions o = small_options(1, "sink:2+9");  // two of four positions in the first block
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId session = engine.open_session();
+  for (size_t i = 0; i < 30; i += 3) {
+    engine.feed(session, text_at(i, 3));
+    expect_told(bytes, engine);
+  }
+}
+
+TEST(Traces, TellWhatIsTakenBack) {
+  std::string bytes;
+  EngineOptions o = small_options(1);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(0, 22));
+  for (const int64_t length : {19, 12, 3}) {
+    engine.truncate(session, length);
+    expect_told(bytes, engine);
+    engine.feed(session, text_at(30, 5));
+    expect_told(bytes, engine);
+  }
+}
+
+TEST(Traces, TellOfATailThatGivesWayToAKeptBlock) {
+  std::string bytes;
+  EngineOptions o = small_options(2);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(0, 6));
+  engine.generate(text_at(0, 17), greedy(1));  // computes the session's second block to its end
+  engine.feed(session, text_at(6, 11));
+  EXPECT_GT(engine.kv_stats().prefix_hits, 1) << "it was found";
+  expect_told(bytes, engine);
+}
+
+TEST(Traces, DecisionsGoByTheBudgetThatHasFallen) {
+  std::string bytes;
+  EngineOptions o = shared_memory("lru@every:8", 44, 1);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  {
+    Engine engine(tiny(), o);
+    engine.generate(text_at(0, 30), greedy(90));
+  }
+  int32_t budget = kUnlimited;
+  int64_t decisions = 0;
+  read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+    if (const auto* b = std::get_if<TraceBudget>(&record.what)) budget = b->change.after;
+    if (const auto* d = std::get_if<TraceDecision>(&record.what)) {
+      ++decisions;
+      EXPECT_EQ(d->schedule.budget, budget);
+      EXPECT_EQ(d->schedule.every, 8);
+    }
+  });
+  EXPECT_GT(decisions, 4);
+}
+
+/// The cache tells of removals at the length that it told last; whoever tells otherwise is read
+/// as well.
+TEST(Traces, HaveTheLengthThatARemovalTells) {
+  std::string bytes;
+  {
+    TraceHeader header;
+    header.n_layers = 1;
+    header.block_size = 4;
+    header.max_sequences = 1;
+    TraceRecorder recorder({.sink = [&](std::string_view more) { bytes += more; }}, header, {});
+    TraceRules rules;
+    rules.layers.resize(1);
+    recorder.rules(rules);
+    recorder.opened(0, false, 0);
+    recorder.committed(0, 12, 3, {});
+    for (const int64_t length : {12, 9, 12}) {
+      recorder.removed({.n_tokens = 4, .first_position = length - 4, .length = length});
+    }
+  }
+  std::vector<int64_t> lengths, positions;
+  read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+    const auto* r = std::get_if<TraceRemoval>(&record.what);
+    if (r == nullptr) return;
+    lengths.push_back(r->event.length);
+    positions.push_back(r->event.first_position);
+  });
+  EXPECT_EQ(lengths, (std::vector<int64_t>{12, 9, 12}));
+  EXPECT_EQ(positions, (std::vector<int64_t>{8, 5, 8}));
 }
 
 TEST(Traces, EndWithASinkThatThrows) {
