@@ -104,6 +104,7 @@ std::string lack_of_room(const paddock::GenerateResult& result, const paddock::E
   std::string text;
   if (result.finish_reason == paddock::FinishReason::kKvFull) {
     text = fmt::format("the KV cache of {} is full", size_text(engine.options().kv.budget_bytes));
+    if (!result.error.empty()) text += ": " + result.error;
   } else if (result.finish_reason == paddock::FinishReason::kContext) {
     text = fmt::format("the context is full, {} positions", engine.options().context);
   }

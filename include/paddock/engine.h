@@ -143,7 +143,8 @@ struct GenerateResult {
                               ///< to the same prompt; the others were computed
   PrefixMiss miss;            ///< why not more of them
   FinishReason finish_reason = FinishReason::kError;
-  std::string error;                ///< with kError: what went wrong
+  std::string error;                ///< with kError: what went wrong; with kKvFull: that protected
+                                    ///< positions are the reason, if they are, and what helps
   std::vector<Proposal> proposals;  ///< with kContext and kKvFull: what lets it go on to the end of
                                     ///< max_tokens or, where nothing does, beyond this point
   std::vector<TokenLogprob> logprobs;                   ///< one per token, if asked for
@@ -280,7 +281,8 @@ class PADDOCK_API Engine {
   /// Error kInvalidArgument, and no change, with layer and rule, where one goes by position alone
   /// (a window, sinks and a window), shares its budget by need, or has a budget that is, or of an
   /// elastic rule has been, too small to choose from beside what is protected. Elastic budgets then
-  /// fall less far: a request that lacks pages all the same ends with FinishReason::kKvFull.
+  /// fall less far: a request that lacks pages all the same ends with FinishReason::kKvFull, and
+  /// GenerateResult::error says why.
   void protect(SessionId session, int64_t first, int64_t n);
   /// Lets rules choose them again; positions that were not protected are none the worse.
   void unprotect(SessionId session, int64_t first, int64_t n);

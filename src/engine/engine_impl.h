@@ -114,6 +114,8 @@ struct Engine::Impl {
   uint64_t pool_limit() const;
   /// What would hold `positions`, or else `least`.
   std::vector<Proposal> proposals(RulesId rules, int64_t positions, int64_t least) const;
+  /// Where protected positions are why the pool is full: so, and what helps; else nothing.
+  std::string what_is_kept(const Sequence& sequence) const;
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
   void check_prompt(const Session* session, RulesId rules, int64_t total, int32_t max_tokens) const;
 

@@ -38,6 +38,16 @@ std::vector<Proposal> Engine::Impl::proposals(RulesId rules, int64_t positions,
       {.positions = positions, .least = least, .max_bytes = pool_limit(), .running = true});
 }
 
+std::string Engine::Impl::what_is_kept(const Sequence& sequence) const {
+  const int32_t least = sequence.least_budget();
+  const bool falls = setup.options.kv.pressure == KvPressure::kTrim;
+  if (!falls || least <= cache->least_budget(sequence.rules())) return {};
+  return fmt::format(
+      "what is protected keeps its budget from falling below {} positions, which the KV pool of {} "
+      "pages does not hold beside what comes; let go of some, or give the pool more",
+      least, setup.pool.n_pages);
+}
+
 void Engine::Impl::check_prompt(const Session* session, RulesId rules, int64_t total,
                                 int32_t max_tokens) const {
   const int64_t context = setup.of(rules).longest;
@@ -127,6 +137,9 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string_vie
   }
   try {
     request.result.error = error;
+    if (reason == FinishReason::kKvFull && !request.options.lossless) {
+      request.result.error = what_is_kept(request.sequence);
+    }
   } catch (const std::bad_alloc&) {  // it ends without words
   }
   request.result.trims = std::max<int64_t>(0, request.sequence.trims() - request.trims_before);

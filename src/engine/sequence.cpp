@@ -51,9 +51,6 @@ void Sequence::copy(const Sequence& other) {
 }
 
 void Sequence::fork(const Sequence& other) {
-  Protection kept = other.protected_;
-  cache_.set_protection(protected_, kept);
-  least_budget_ = other.least_budget_;
   cache_.fork(other.tables(), *tables_);
   n_told_ = other.n_told_;
   peak_pages_ = other.peak_pages_;
@@ -100,6 +97,10 @@ void Sequence::unprotect(PositionRange range) {
 }
 
 void Sequence::truncate(int64_t length) {
+  // A host's rule may answer otherwise than it did: it is asked before anything changes.
+  Protection kept = protected_;
+  kept.cut(length);
+  const int32_t least = cache_.check_protection(rules_, kept);
   const int64_t had = reached();
   if (length < computed()) {
     cache_.truncate(*tables_, length);
@@ -117,8 +118,8 @@ void Sequence::truncate(int64_t length) {
   // The cache goes by the last one that it was told and that is left.
   if (tables_) cache_.restore_prompt(*tables_, n_told_ > 0 ? prompt_ends_[n_told_ - 1].end : 0);
   tokens.resize(static_cast<size_t>(length));
-  cache_.cut_protection(protected_, length);
-  least_budget_ = cache_.check_protection(rules_, protected_);
+  cache_.set_protection(protected_, kept);
+  least_budget_ = least;
 }
 
 }  // namespace paddock

@@ -45,8 +45,8 @@ class Sequence {
   void copy(const Sequence& other);
 
   /// Begins with what the cache holds of another one, whose text is the beginning of this one's;
-  /// prompts of the two end alike, and what is protected is the same. This one is open and has
-  /// nothing in the cache yet.
+  /// prompts of the two end alike, and hosts protect the same. This one is open and has nothing in
+  /// the cache yet.
   void fork(const Sequence& other);
   /// Blocks that rules have dropped from it, in all layers.
   int64_t trims() const { return std::max(trims_, tables_ ? cache_.trims(*tables_) : 0); }
@@ -88,8 +88,8 @@ class Sequence {
   void unprotect(PositionRange range);
   /// The least budget that it may be given.
   int32_t least_budget() const { return least_budget_; }
-  /// Back to its first `length` tokens. Errors: those of CacheManager::truncate(); then it is as
-  /// before.
+  /// Back to its first `length` tokens. Errors: those of CacheManager::truncate(), and of protect()
+  /// where a host's rule cannot heed what is left; then it is as before.
   void truncate(int64_t length);
 
   int64_t session = 0;          // the number of the session that it is of; 0: of none

@@ -276,10 +276,11 @@ void Engine::Impl::feed_sequence(
     const auto wanted = static_cast<int32_t>(std::min(end - first, sequence.max_next()));
     const int32_t n = scheduler->reserve(sequence, wanted);
     if (n == 0) {
-      throw Error(
-          ErrorCode::kOutOfMemory,
-          fmt::format("the KV pool of {} pages is full at position {}", setup.pool.n_pages, first),
-          proposals(sequence.rules(), end, end));
+      const std::string kept = what_is_kept(sequence);
+      throw Error(ErrorCode::kOutOfMemory,
+                  fmt::format("the KV pool of {} pages is full at position {}{}{}",
+                              setup.pool.n_pages, first, kept.empty() ? "" : ": ", kept),
+                  proposals(sequence.rules(), end, end));
     }
     const BatchPart part{
         .sequence = &sequence, .n_tokens = n, .wants_logits = wants_logits && first + n == end};

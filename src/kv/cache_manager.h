@@ -160,8 +160,6 @@ class CacheManager {
   /// `kept`, which a sequence may have been opened with, becomes `next`, which has the old one
   /// then.
   void set_protection(Protection& kept, Protection& next) const noexcept;
-  /// Takes positions at and beyond `length` out of it.
-  void cut_protection(Protection& kept, int64_t length) const noexcept;
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)

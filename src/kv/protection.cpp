@@ -50,7 +50,7 @@ Protection Protection::without(PositionRange range) const {
   return all;
 }
 
-void Protection::cut(int64_t length) noexcept {
+void Protection::cut(int64_t length) {
   while (!ranges_.empty() && ranges_.back().first >= length) ranges_.pop_back();
   if (!ranges_.empty()) ranges_.back().end = std::min(ranges_.back().end, length);
 }
@@ -117,11 +117,6 @@ int32_t CacheManager::check_protection(RulesId rules_id, const Protection& kept)
 void CacheManager::set_protection(Protection& kept, Protection& next) const noexcept {
   const std::lock_guard lock(impl_->mutex);
   std::swap(kept, next);
-}
-
-void CacheManager::cut_protection(Protection& kept, int64_t length) const noexcept {
-  const std::lock_guard lock(impl_->mutex);
-  kept.cut(length);
 }
 
 }  // namespace paddock

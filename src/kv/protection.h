@@ -21,8 +21,8 @@ class Protection {
 
   Protection with(PositionRange range) const;
   Protection without(PositionRange range) const;
-  /// None at or beyond `length` is any more. Takes no memory.
-  void cut(int64_t length) noexcept;
+  /// None at or beyond `length` is any more.
+  void cut(int64_t length);
 
  private:
   std::vector<PositionRange> ranges_;

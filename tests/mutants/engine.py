@@ -419,7 +419,7 @@ fault("engine-097", "a feed names the wrong position",
       "fail(ErrorCode::kCancelled, \"cancelled at position {}\", «first»);",
       "0")
 fault("engine-098", "a full pool names the wrong position",
-      "setup.pool.n_pages, «first»),",
+      "setup.pool.n_pages, «first», kept.empty()",
       "0")
 
 source("src/engine/policies.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")

@@ -227,6 +227,287 @@ TEST(Protect, ItHoldsUntilItIsLetGoOfAndForForksAndNotBeyondATruncation) {
   }
 }
 
+// ---- what exactly is protected
+
+/// Blocks of four that hold any of the positions.
+std::set<int64_t> blocks_of(const std::set<int64_t>& positions) {
+  std::set<int64_t> blocks;
+  for (const int64_t p : positions) blocks.insert(p / 4);
+  return blocks;
+}
+
+/// Ranges that come and go, texts taken back and forks, against a set of positions. Nothing leaves:
+/// what is counted as pinned is what is protected and the newest block.
+TEST(Protect, IsTheUnionOfWhatWasAskedForLessWhatWasLetGoOf) {
+  int refused = 0;
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE(seed);
+    Engine engine(tiny(), options_for("random:64@every:8", 0));
+    SessionId session = engine.open_session();
+    engine.feed(session, text_at(0, 60));
+    std::mt19937 random(seed);
+    const auto draw = [&](int64_t n) { return static_cast<int64_t>(random() % n); };
+    std::set<int64_t> kept;
+    for (int i = 0; i < 40; ++i) {
+      const int64_t first = draw(76), n = 1 + draw(draw(2) == 0 ? 4 : 20);
+      const int64_t what = draw(9);
+      if (what < 5) {
+        std::set<int64_t> with = kept;
+        for (int64_t p = first; p < first + n; ++p) with.insert(p);
+        // All of the budget, but for the newest block, may be protected.
+        const bool fits = 4 * blocks_of(with).size() + 4 <= 64;
+        EXPECT_EQ(refusal(engine, session, first, n).empty(), fits);
+        if (fits) kept = with;
+        refused += fits ? 0 : 1;
+      } else if (what < 7) {
+        engine.unprotect(session, first, n);
+        kept.erase(kept.lower_bound(first), kept.lower_bound(first + n));
+      } else if (what == 7) {
+        const int64_t length = 20 + draw(40);
+        engine.truncate(session, length);
+        kept.erase(kept.lower_bound(length), kept.end());
+        engine.feed(session,
+                    text_at(static_cast<size_t>(length), static_cast<size_t>(60 - length)));
+      } else {
+        const SessionId fork = engine.fork_session(session);
+        engine.close_session(std::exchange(session, fork));
+      }
+      std::set<int64_t> pinned = blocks_of(kept);
+      pinned.erase(pinned.lower_bound(15), pinned.end());  // of what is there
+      pinned.insert(14);                                   // the newest
+      const KvStats stats = engine.kv_stats();
+      ASSERT_EQ(stats.layers[0].pages_pinned, static_cast<int64_t>(pinned.size())) << "act " << i;
+      ASSERT_EQ(stats.layers[1].pages_pinned, static_cast<int64_t>(pinned.size()));
+    }
+  }
+  EXPECT_GT(refused, 20);
+}
+
+TEST(Protect, BlocksBesideItMayGo) {
+  for (const std::string policy : {"lru:40@every:8", "random:40@every:8"}) {
+    SCOPED_TRACE(policy);
+    Engine engine(tiny(), options_for(policy, 0));
+    const SessionId session = engine.open_session();
+    engine.protect(session, 36, 8);  // two whole blocks
+    engine.generate(session, text_at(0, 150), greedy(40));
+    for (int32_t layer = 0; layer < 2; ++layer) {
+      std::set<int64_t> there;
+      for (const KvBlock& block : engine.kv_blocks(layer)) there.insert(block.first_position);
+      EXPECT_TRUE(there.contains(36) && there.contains(40));
+      EXPECT_FALSE(there.contains(32) || there.contains(44));
+    }
+  }
+}
+
+TEST(Protect, ARefusedTruncationLeavesTheSessionAsItWas) {
+  const auto run = [](bool tries) {
+    Engine engine(tiny(), options_for("h2o:48@every:8", 0));
+    const SessionId session = engine.open_session();
+    engine.protect(session, kFirst, kCount);
+    engine.feed(session, text_at(0, 60));
+    const std::vector<int64_t> before = held(engine);
+    if (tries) {
+      for (const int64_t length : {5, 35, 59}) {
+        EXPECT_THROW(engine.truncate(session, length), Error);
+      }
+      EXPECT_EQ(engine.session_length(session), 60);
+      EXPECT_EQ(held(engine), before);
+    }
+    const std::vector<TokenId> tokens = engine.generate(session, text_at(60, 90), greedy(9)).tokens;
+    EXPECT_TRUE(has_them(engine));
+    engine.check_integrity();
+    return std::pair(tokens, held(engine));
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
+/// A rule of a host's own that comes to protect all of whatever budget it is given.
+class Greedy final : public EvictionPolicy {
+ public:
+  bool takes_all = false;
+  std::string name() const override { return "greedy"; }
+  bool is_elastic() const override { return true; }
+  TrimSchedule schedule(int32_t, int32_t, int32_t budget) const override {
+    return {.budget = budget, .every = 8, .keep_newest = takes_all ? budget - 4 : 0};
+  }
+  void trim(const LayerView& view, int64_t n, std::vector<Victim>& victims) const override {
+    rank_blocks(view, n, victims, [&](int32_t i) { return double(view.blocks[i].first_position); });
+  }
+};
+
+TEST(Protect, ARuleThatChangesItsMindRefusesATruncationBeforeAnythingChanges) {
+  const auto policy = std::make_shared<Greedy>();
+  EngineOptions options = options_for("full", 0);
+  options.kv.custom_policy = policy;
+  Engine engine(tiny(), options);
+  const SessionId session = engine.open_session();
+  engine.protect(session, 8, 20);
+  engine.feed(session, text_at(0, 60));
+  const std::vector<int64_t> before = held(engine);
+  policy->takes_all = true;
+  const std::string why = refusal_of([&] { engine.truncate(session, 40); });
+  EXPECT_NE(why.find("the blocks to be protected have 20 positions"), std::string::npos) << why;
+  EXPECT_EQ(engine.session_length(session), 60);
+  EXPECT_EQ(held(engine), before);
+  policy->takes_all = false;
+  engine.truncate(session, 20);
+  EXPECT_EQ(engine.session_length(session), 20);
+  EXPECT_EQ(engine.kv_stats().layers[0].pages_pinned, 3);
+  engine.check_integrity();
+}
+
+// ---- beside budgets that fall
+
+uint64_t bytes_of(const Engine& engine, int64_t pages) {
+  return static_cast<uint64_t>(pages * engine.kv_stats().page_bytes);
+}
+
+/// The smallest budget that a session comes to in pools in which it gets to its end.
+int32_t least_budget(const std::function<void(Engine&, SessionId&)>& prepare) {
+  int32_t least = kUnlimited;
+  for (int64_t pages = 60; pages > 0; pages -= 2) {
+    std::optional<Engine> engine;
+    try {
+      engine.emplace(tiny(), options_for("lru@every:8", pages));
+    } catch (const Error&) {  // less than the rule works with
+      break;
+    }
+    SessionId session = engine->open_session();
+    prepare(*engine, session);
+    const GenerateResult r = engine->generate(session, text_at(0, 60), greedy(60));
+    engine->check_integrity();
+    if (r.finish_reason != FinishReason::kLength) break;
+    for (const KvBudgetChange& c : engine->kv_budget_changes()) least = std::min(least, c.after);
+  }
+  return least;
+}
+
+TEST(Protect, BudgetsFallToWhatIsProtectedTheNewestBlockAndOneMore) {
+  const int32_t plain = least_budget([](Engine&, SessionId) {});
+  EXPECT_LT(plain, 40);
+  const auto protect = [](Engine& e, SessionId s) { e.protect(s, 1, 40); };  // in 11 blocks
+  EXPECT_EQ(least_budget(protect), 44 + 4 + 4);
+  EXPECT_EQ(least_budget([&](Engine& e, SessionId& s) {
+              protect(e, s);
+              e.unprotect(s, 0, 50);
+            }),
+            plain);
+  EXPECT_EQ(least_budget([&](Engine& e, SessionId& s) {
+              protect(e, s);
+              e.feed(s, text_at(0, 2));
+              e.truncate(s, 1);
+            }),
+            plain);
+  for (const bool parked : {false, true}) {
+    EXPECT_EQ(least_budget([&](Engine& e, SessionId& s) {
+                e.feed(s, text_at(0, 20));
+                protect(e, s);
+                if (parked) e.generate(text_at(9, 100), greedy(1));
+                const SessionId fork = e.fork_session(s);
+                e.close_session(std::exchange(s, fork));
+              }),
+              44 + 4 + 4)
+        << parked;
+  }
+}
+
+TEST(Protect, APoolTooSmallForItSaysSoAndWhatHelps) {
+  Engine engine(tiny(), options_for("lru@every:8", 60));
+  const SessionId session = engine.open_session();
+  engine.protect(session, 0, 60);
+  engine.generate(session, text_at(0, 70), greedy(1));
+  engine.set_kv_budget(bytes_of(engine, 34));  // 17 blocks, of which 15 are protected
+  const GenerateResult full = engine.generate(session, text_at(0, 8), greedy(20));
+  EXPECT_EQ(full.finish_reason, FinishReason::kKvFull);
+  EXPECT_NE(full.error.find("what is protected keeps its budget from falling below 68 positions, "
+                            "which the KV pool of 34 pages does not hold"),
+            std::string::npos)
+      << full.error;
+  EXPECT_NE(full.error.find("let go of some, or give the pool more"), std::string::npos);
+  try {
+    engine.feed(session, text_at(0, 30));
+    ADD_FAILURE() << "it found room";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(std::string(e.what()).find("what is protected keeps its budget"), std::string::npos)
+        << e.what();
+  }
+  engine.unprotect(session, 0, 60);
+  const GenerateResult free = engine.generate(session, text_at(0, 8), greedy(20));
+  EXPECT_EQ(free.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(free.error, "");
+  engine.check_integrity();
+}
+
+TEST(Protect, IsNotBlamedWhereNoBudgetMayFall) {
+  for (const bool lossless : {true, false}) {
+    EngineOptions o = options_for("lru@every:8", 40);
+    if (!lossless) o.kv.pressure = KvPressure::kPreempt;
+    Engine engine(tiny(), o);
+    const SessionId session = engine.open_session();
+    engine.protect(session, 0, 12);
+    GenerateOptions asked = greedy(60);
+    asked.lossless = lossless;
+    const GenerateResult r = engine.generate(session, text_at(0, 60), asked);
+    EXPECT_EQ(r.finish_reason, FinishReason::kKvFull);
+    EXPECT_EQ(engine.session_length(session), 81) << "the pool is full to its last position";
+    EXPECT_EQ(r.error, "");
+  }
+}
+
+TEST(Protect, AFallThatWasLiftedCountsAsLongAsTheTextIsThere) {
+  Engine engine(tiny(), options_for("lru@every:8", 80));
+  const uint64_t all = engine.options().kv.budget_bytes;
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(0, 64));
+  engine.set_kv_budget(bytes_of(engine, 28));
+  engine.generate(session, text_at(0, 16), greedy(8));
+  engine.set_kv_budget(all);
+  engine.generate(session, text_at(0, 1), greedy(1));
+  ASSERT_EQ(engine.kv_budget_changes().back().after, kUnlimited) << "lifted";
+  EXPECT_NE(refusal(engine, session, 0, 76).find("has fallen to "), std::string::npos);
+  engine.truncate(session, 0);
+  EXPECT_EQ(refusal(engine, session, 0, 76), "");
+}
+
+// ---- parked and back
+
+TEST(Protect, WhoWasParkedComesBackAsOneThatWasNot) {
+  for (const std::string policy : {"snapkv:40@recent:8", "h2o:48@every:8", "tova:40@every:6"}) {
+    SCOPED_TRACE(policy);
+    const auto run = [&](bool parks) {
+      EngineOptions o = options_for(policy, 0);
+      o.context = 128;
+      Engine engine(tiny(), o);
+      const SessionId session = engine.open_session();
+      engine.protect(session, kFirst, kCount);
+      std::pair<std::vector<TokenId>, std::vector<int64_t>> out;
+      int64_t recomputed = 0;
+      for (size_t turn = 0; turn < 3; ++turn) {
+        const GenerateResult r =
+            engine.generate(session, text_at(7 * turn, turn == 0 ? 70 : 12), greedy(7));
+        EXPECT_EQ(r.finish_reason, FinishReason::kLength);
+        recomputed += r.recomputed_tokens;
+        out.first.insert(out.first.end(), r.tokens.begin(), r.tokens.end());
+        EXPECT_TRUE(has_them(engine));
+        if (!parks || turn == 2) continue;
+        // Two others take the pool, and the session gives way.
+        const uint64_t all = engine.options().kv.budget_bytes;
+        engine.set_kv_budget(bytes_of(engine, 60));
+        engine.add(text_at(20, 100), greedy(4));
+        engine.add(text_at(9, 100), greedy(4));
+        finish_all(engine);
+        engine.set_kv_budget(all);
+      }
+      out.second = held(engine);
+      EXPECT_EQ(recomputed > 0, parks);
+      engine.check_integrity();
+      return out;
+    };
+    EXPECT_EQ(run(true), run(false));
+  }
+}
+
 TEST(Protect, FullAcceptsIt) {
   Engine engine(tiny(), options_for("full", 0));
   const SessionId session = engine.open_session();

@@ -497,6 +497,44 @@ TEST_F(CliChat, APinnedTurnStaysWhateverComesAndIsReadAgainUnderAnotherRule) {
   EXPECT_TRUE(stays("/pin 1\n", "/policy random:60@every:8\n" + more));
   EXPECT_TRUE(stays("/pin 1\n", "/drop 3\n" + more));
   EXPECT_FALSE(stays("", "/policy random:60@every:8\n" + more));
+  EXPECT_FALSE(stays("/pin 1\n/unpin 1\n", "/policy random:60@every:8\n" + more));
+}
+
+TEST_F(CliChat, OneTurnIsPinnedFromItsMessageToTheEndOfItsAnswer) {
+  const std::string options =
+      chat() + "-n 9 --kv-block-size 4 -c 900 --kv-policy random:96@every:8 ";
+  const Outcome o = paddock(options, "first\n/turns\nsecond\n/turns\n/pin 1\n/unpin 1\n/turns\n");
+  EXPECT_EQ(times(o.err, "(pinned)"), 0) << o.err;
+  const std::regex row("1 +([0-9]+) tokens  first\n");
+  std::set<std::string> tokens;
+  const auto end = std::sregex_iterator();
+  for (auto at = std::sregex_iterator(o.err.begin(), o.err.end(), row); at != end; ++at) {
+    tokens.insert((*at)[1]);
+  }
+  EXPECT_EQ(tokens.size(), 1U) << "as many while it is the newest: " << o.err;
+  // The one behind it goes.
+  const std::string more = "three\nfour\nfive\nsix\nseven\neight\n";
+  const Outcome two =
+      paddock(options, "first\nsecond\nthird\n/pin 1\n" + more + "/why first\n/why second\n");
+  EXPECT_EQ(two.code, 0) << two.err;
+  const size_t behind = two.err.rfind("second");
+  ASSERT_NE(behind, std::string::npos);
+  EXPECT_EQ(two.err.substr(0, behind).find("    left its layer "), std::string::npos) << two.err;
+  EXPECT_NE(two.err.substr(behind).find("    left its layer "), std::string::npos) << two.err;
+}
+
+TEST_F(CliChat, ACacheThatIsFullOfWhatIsPinnedSaysSoAndGoesOnWhenItIsLetGoOf) {
+  const std::string options =
+      chat() + "-n 9 --kv-block-size 4 --kv-budget 576 --kv-policy lru@every:8 -b 16 ";
+  const std::string pinned = "first\n/pin 1\nsecond\n/pin 2\nthird\n";
+  const Outcome full = paddock(options, pinned + "/turns\n");
+  EXPECT_EQ(times(full.err, "is full: what is protected keeps its budget from falling below "), 1)
+      << full.err;
+  EXPECT_NE(full.err.find("   3     23 tokens  third\n"), std::string::npos) << full.err;
+  const Outcome goes_on = paddock(options, pinned + "/unpin 1\n/unpin 2\n/retry\n/turns\n");
+  EXPECT_NE(goes_on.err.find("   3     32 tokens  third\n"), std::string::npos) << goes_on.err;
+  const Outcome without = paddock(options, "first\nsecond\nthird\n");
+  EXPECT_EQ(without.code, 0) << without.err;
 }
 
 TEST_F(CliChat, WhatCannotBePinnedIsSaid) {

@@ -88,6 +88,8 @@ const std::vector<Method>& methods() {
        [](Engine& e, SessionId idle) { e.feed(idle, prompt_of(3), all_rows); }},
       {"forward", Kind::kDrives, [](Engine& e, SessionId) { e.forward(prompt_of(3), all_rows); }},
       {"truncate", Kind::kDrives, [](Engine& e, SessionId idle) { e.truncate(idle, 0); }},
+      {"protect", Kind::kDrives, [](Engine& e, SessionId idle) { e.protect(idle, 0, 4); }},
+      {"unprotect", Kind::kDrives, [](Engine& e, SessionId idle) { e.unprotect(idle, 0, 4); }},
       {"set_kv_policy(spec)", Kind::kDrives, [](Engine& e, SessionId) { e.set_kv_policy("full"); }},
       {"set_kv_policy(policy)", Kind::kDrives,
        [](Engine& e, SessionId) { e.set_kv_policy(make_policy("full")); }},
