@@ -1,18 +1,20 @@
 // The attention kernel, compiled once per instruction set and once as the reference. The including
 // file defines, in its own namespace, before it includes this one:
-//   F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c)            a * b + c
-//   F16Lanes exp_lanes(F16Lanes x)                               for x <= 0
-//   void convert(const uint8_t* from, DType type, int64_t n, float* to)   n elements to float32
-//   int kRowBlock, kVectorBlock    rows and vectors of sums that its registers hold at once
+//   Lanes, IntLanes                      vectors of floats and ints that fit its registers
+//   Lanes madd(Lanes a, Lanes b, Lanes c)                        a * b + c
+//   Lanes exp_lanes(Lanes x)                                     for x <= 0
+//   template <DType kType> Lanes elements(const uint8_t* from)   that many elements as float32
+//   template <DType kType> void convert(const uint8_t* from, int64_t n, float* to)
+//                                        n elements to float32
+//   int kRowBlock, kVectorBlock          rows and vectors of sums that its registers hold at once
+//   int kDirectRows                      up to so many rows read keys and values where they lie:
+//                                        what is used once is not worth writing down
 //
-// and holds two kernels:
-//   swiglu: out = silu(gate) * up
+// and holds the kernel:
 //   attention: out = softmax(q K^T * scale) V, over what each query sees, by online softmax over
 //   tiles (Milakov and Gimelshein, arXiv 1805.02867).
 
-struct LaneRange {
-  int32_t begin, end;  // lanes of a tile
-};
+#include "cpu/attention_lanes.h"
 
 /// One entry's part in a tile.
 struct TilePart {
@@ -20,140 +22,16 @@ struct TilePart {
   LaneRange lanes;
 };
 
-/// Gathers the lanes [lanes.begin, lanes.end) of a tile from an entry's page.
-inline void gather(const AttentionArgs& args, const TilePart& part, int32_t head,
-                   int64_t tile_position, AttentionScratch& scratch) {
-  const auto slot =
-      static_cast<int32_t>(tile_position + part.lanes.begin - part.entry->first_position);
-  const int32_t n = part.lanes.end - part.lanes.begin;
-  const int32_t dim = args.kv.geometry().head_dim;
-  const uint8_t* keys = args.kv.k(part.entry->page, head, slot, 0);
-  const int64_t to_next_dim = args.kv.dim_bytes();
-  for (int32_t d = 0; d < dim; ++d, keys += to_next_dim) {
-    convert(keys, args.kv.type(), n, scratch.keys + int64_t{d} * kTile + part.lanes.begin);
-  }
-  convert(args.kv.v(part.entry->page, head, slot, 0), args.kv.type(), int64_t{n} * dim,
-          scratch.values + int64_t{part.lanes.begin} * dim);
-}
-
-/// acc[r][v] += sum over i in [range) of a[r][i] * b[i][lanes of v], i ascending.
-template <int kRows, int kVectors>
-inline void add_products(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                         LaneRange range, F16Lanes (&acc)[kRows][kVectors]) {
-  for (int64_t i = range.begin; i < range.end; ++i) {
-    for (int v = 0; v < kVectors; ++v) {
-      const F16Lanes lanes = load_lanes(b + i * b_stride + v * kLanes);
-      for (int r = 0; r < kRows; ++r) {
-        acc[r][v] = madd(all_lanes(a[r * a_stride + i]), lanes, acc[r][v]);
-      }
-    }
+/// Keys of kN slots (of `n`, where kN is 0): a row of them for each dim.
+template <DType kType, int kN>
+inline void gather_dims(const uint8_t* from, int64_t to_next_dim, int32_t dim, int32_t n,
+                        float* to) {
+  for (int32_t d = 0; d < dim; ++d, from += to_next_dim, to += kTile) {
+    convert<kType>(from, kN > 0 ? kN : n, to);
   }
 }
 
-/// scores[row][lane] = query[row] . keys[.][lane] for kRows rows, all lanes of the tile.
-template <int kRows>
-inline void score_rows(const float* query, int64_t dim, const float* keys, float* scores) {
-  const LaneRange dims{0, static_cast<int32_t>(dim)};
-  for (int l = 0; l < kTile; l += kVectorBlock * kLanes) {
-    F16Lanes acc[kRows][kVectorBlock] = {};
-    add_products<kRows, kVectorBlock>(query, dim, keys + l, kTile, dims, acc);
-    for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kVectorBlock; ++v) {
-        store_lanes(scores + r * kTile + l + v * kLanes, acc[r][v]);
-      }
-    }
-  }
-}
-
-/// Dims [d, d + kVectors * kLanes) of add_values().
-template <int kRows, int kVectors>
-inline void add_dims(const float* weights, LaneRange lanes, const float* values, int64_t dim,
-                     const float* rescale, float* output, int64_t d) {
-  F16Lanes acc[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      acc[r][v] = load_lanes(output + r * dim + d + v * kLanes) * rescale[r];
-    }
-  }
-  add_products<kRows, kVectors>(weights, kTile, values + d, dim, lanes, acc);
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) store_lanes(output + r * dim + d + v * kLanes, acc[r][v]);
-  }
-}
-
-/// output[row] = output[row] * rescale[row] + sum over lanes of weights[row][lane] * values[lane],
-/// for kRows rows that see the same lanes.
-template <int kRows>
-inline void add_values(const float* weights, LaneRange lanes, const float* values, int64_t dim,
-                       const float* rescale, float* output) {
-  int64_t d = 0;
-  for (; d + kVectorBlock * kLanes <= dim; d += kVectorBlock * kLanes) {
-    add_dims<kRows, kVectorBlock>(weights, lanes, values, dim, rescale, output, d);
-  }
-  for (; d + kLanes <= dim; d += kLanes) {
-    add_dims<kRows, 1>(weights, lanes, values, dim, rescale, output, d);
-  }
-  for (; d < dim; ++d) {
-    for (int r = 0; r < kRows; ++r) {
-      float acc = output[r * dim + d] * rescale[r];
-      for (int32_t l = lanes.begin; l < lanes.end; ++l) {
-        acc += weights[r * kTile + l] * values[l * dim + d];
-      }
-      output[r * dim + d] = acc;
-    }
-  }
-}
-
-/// Calls fn(integral_constant of n), n <= kRowBlock.
-template <typename Fn>
-inline void with_rows(int32_t n, const Fn& fn) {
-  if constexpr (kRowBlock >= 4) {
-    if (n == 4) return fn(std::integral_constant<int, 4>());
-    if (n == 3) return fn(std::integral_constant<int, 3>());
-  }
-  if (n == 2) return fn(std::integral_constant<int, 2>());
-  fn(std::integral_constant<int, 1>());
-}
-
-/// The lanes of a vector that begins at lane `first` which lie in [lanes); others have `otherwise`.
-inline F16Lanes only(LaneRange lanes, int32_t first, F16Lanes v, float otherwise) {
-  constexpr I16Lanes kOwn = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const I16Lanes lane = kOwn + first;
-  return (lane >= lanes.begin && lane < lanes.end) ? v : all_lanes(otherwise);
-}
-
-inline float largest_of(F16Lanes v) {
-  float a[kLanes];
-  store_lanes(a, v);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) a[i] = a[i + width] > a[i] ? a[i + width] : a[i];
-  }
-  return a[0];
-}
-
-/// Turns one tile's scores into the weights of a row's running softmax. Lanes outside [lanes) have
-/// none. Returns what the row's output is to be multiplied by.
-inline float weigh(float* scores, LaneRange lanes, float* largest, float* sum) {
-  constexpr float kLeast = -3.0e38F;
-  F16Lanes tops = all_lanes(*largest);
-  for (int32_t v = 0; v < kTile; v += kLanes) {
-    const F16Lanes s = only(lanes, v, load_lanes(scores + v), kLeast);
-    tops = s > tops ? s : tops;
-  }
-  const float top = largest_of(tops);
-  F16Lanes total = {};
-  for (int32_t v = 0; v < kTile; v += kLanes) {
-    const F16Lanes weights =
-        only(lanes, v, exp_lanes(load_lanes(scores + v) - all_lanes(top)), 0.0F);
-    store_lanes(scores + v, weights);
-    total = total + weights;
-  }
-  const float rescale = exp_lanes(all_lanes(*largest - top))[0];
-  *sum = *sum * rescale + sum_lanes(total);
-  *largest = top;
-  return rescale;
-}
-
+template <DType kType>
 class AttentionRun {
  public:
   AttentionRun(const AttentionArgs& args, const AttentionTask& task, float* base)
@@ -171,44 +49,37 @@ class AttentionRun {
       scratch_.largest[r] = -3.0e38F;
       scratch_.sum[r] = 0.0F;
     }
-    n_parts_ = 0;
     int32_t at = 0;    // the entry, and
     int64_t next = 0;  // the next of its positions to be taken
     if (sequence_.n_entries > 0) next = begin_of(0);
     while (at < sequence_.n_entries) {
       // What lies in this tile, of one rotation and without a hole, is taken together.
-      const int64_t tile = next / kTile * kTile;
+      tile_ = next / kTile * kTile;
       const int32_t rotation = sequence_.entries[at].rotation;
-      const auto first = static_cast<int32_t>(next - tile);
+      const auto first = static_cast<int32_t>(next - tile_);
       LaneRange lanes{first, first};
-      const int32_t first_part = n_parts_;
-      while (at < sequence_.n_entries && next == tile + lanes.end && lanes.end < kTile &&
+      n_parts_ = 0;
+      while (at < sequence_.n_entries && next == tile_ + lanes.end && lanes.end < kTile &&
              sequence_.entries[at].rotation == rotation) {
-        const int64_t end = end_of(at) < tile + kTile ? end_of(at) : tile + kTile;
-        const LaneRange part{lanes.end, static_cast<int32_t>(end - tile)};
-        if (seen(tile, part)) {
-          gather(args_, {&sequence_.entries[at], part}, task_.kv_head, tile, scratch_);
-        }
-        if (sequence_.mass != nullptr) {
-          part_lanes_[n_parts_ - first_part] = part;
-          scratch_.part_entry[n_parts_++] = at;
-        }
+        const int64_t end = end_of(at) < tile_ + kTile ? end_of(at) : tile_ + kTile;
+        const LaneRange part{lanes.end, static_cast<int32_t>(end - tile_)};
+        parts_[n_parts_++] = {&sequence_.entries[at], part};
         lanes.end = part.end;
         next = end;
         if (next == end_of(at) && ++at < sequence_.n_entries) next = begin_of(at);
       }
-      if (seen(tile, lanes)) {
-        take(tile, lanes, rotation);
-        if (sequence_.mass != nullptr) measure(tile, first_part);
-      } else {
-        n_parts_ = first_part;
-      }
+      if (!seen(lanes)) continue;
+      take(lanes, rotation);
+      if (sequence_.mass != nullptr) measure();
     }
     write();
     if (sequence_.mass != nullptr) add_masses();
   }
 
  private:
+  static constexpr int kPieces = kTile / kWidth;  // vectors of lanes in a tile
+  static constexpr int64_t kBytes = dtype_traits(kType).block_bytes;
+
   int64_t begin_of(int32_t i) const {
     return int64_t{sequence_.entries[i].first_position} + sequence_.entries[i].slot_begin;
   }
@@ -218,81 +89,211 @@ class AttentionRun {
   int32_t position(int32_t token) const { return sequence_.first_position + task_.first + token; }
 
   /// Lanes of `lanes` that a query at t sees; all of them lie on one side of the sink boundary.
-  LaneRange visible(int64_t tile, LaneRange lanes, int32_t t) const {
-    const BlockEntry as_entry{0, static_cast<int32_t>(tile), static_cast<uint16_t>(lanes.begin),
+  LaneRange visible(LaneRange lanes, int32_t t) const {
+    const BlockEntry as_entry{0, static_cast<int32_t>(tile_), static_cast<uint16_t>(lanes.begin),
                               static_cast<uint16_t>(lanes.end), 0};
     const SlotRange live = live_slots(as_entry, sequence_.visibility, t);
     return {live.begin, live.end};
   }
   /// Whether any query of the task sees any of the lanes.
-  bool seen(int64_t tile, LaneRange lanes) const {
+  bool seen(LaneRange lanes) const {
     for (int32_t i = 0; i < task_.n; ++i) {
-      const LaneRange live = visible(tile, lanes, position(i));
+      const LaneRange live = visible(lanes, position(i));
       if (live.begin < live.end) return true;
     }
     return false;
   }
 
-  void take(int64_t tile, LaneRange lanes, int32_t rotation) {
+  /// The softmax's step over the tile: scores and weights of all rows, then their values.
+  void take(LaneRange lanes, int32_t rotation) {
     if (rotation != rotation_) rotate(rotation);
+    const bool direct = rows_ <= kDirectRows && find_pieces();
+    if (!direct) gather_keys();
+    for (int32_t r = 0; r < rows_; r += kRowBlock) {
+      with_rows(rows_ - r < kRowBlock ? rows_ - r : kRowBlock,
+                [&](auto rows) { score<rows()>(lanes, r, direct); });
+    }
+    if (!direct) gather_values();
     for (int32_t r = 0; r < rows_; r += kRowBlock) {
       const int32_t n = rows_ - r < kRowBlock ? rows_ - r : kRowBlock;
-      with_rows(n, [&](auto rows) { take_rows<rows()>(tile, lanes, r); });
+      const LaneRange* sees = scratch_.sees + r;
+      bool alike = true;
+      for (int32_t i = 1; i < n; ++i) {
+        alike = alike && sees[i].begin == sees[0].begin && sees[i].end == sees[0].end;
+      }
+      if (alike) {
+        with_rows(n, [&](auto rows) { add<rows()>(r, direct); });
+      } else {
+        for (int32_t i = 0; i < n; ++i) add<1>(r + i, direct);
+      }
     }
   }
 
+  /// Where the tile's vectors of slots lie in pages. False if one of them crosses a page's border.
+  bool find_pieces() {
+    for (const uint8_t*& keys : keys_at_) keys = nullptr;
+    for (int32_t i = 0; i < n_parts_; ++i) {
+      const TilePart& part = parts_[i];
+      const int32_t end = (part.lanes.end + kWidth - 1) / kWidth;
+      for (int32_t v = part.lanes.begin / kWidth; v < end; ++v) {
+        const auto slot = static_cast<int32_t>(tile_ + v * kWidth - part.entry->first_position);
+        if (slot < 0 || slot + kWidth > args_.kv.geometry().block_size) return false;
+        const uint8_t* keys = args_.kv.k(part.entry->page, task_.kv_head, slot, 0);
+        if (keys_at_[v] != nullptr && keys_at_[v] != keys) return false;
+        keys_at_[v] = keys;
+        values_at_[v] = args_.kv.v(part.entry->page, task_.kv_head, slot, 0);
+      }
+    }
+    // What nobody sees may be read, for nothing: any keys will do.
+    const uint8_t* some = keys_at_[parts_[0].lanes.begin / kWidth];
+    for (const uint8_t*& keys : keys_at_) keys = keys == nullptr ? some : keys;
+    return true;
+  }
+
+  int32_t first_slot(const TilePart& part) const {
+    return static_cast<int32_t>(tile_ + part.lanes.begin - part.entry->first_position);
+  }
+  void gather_keys() {
+    for (int32_t i = 0; i < n_parts_; ++i) {
+      const TilePart& part = parts_[i];
+      if (!seen(part.lanes)) continue;
+      const int32_t n = part.lanes.end - part.lanes.begin;
+      const auto dim = static_cast<int32_t>(dim_);
+      const int64_t to_next_dim = args_.kv.dim_bytes();
+      const uint8_t* from = args_.kv.k(part.entry->page, task_.kv_head, first_slot(part), 0);
+      float* to = scratch_.tile + part.lanes.begin;
+      // Blocks of 16 slots are the default: no loop inside the loop.
+      if (n == 16) {
+        gather_dims<kType, 16>(from, to_next_dim, dim, n, to);
+      } else {
+        gather_dims<kType, 0>(from, to_next_dim, dim, n, to);
+      }
+    }
+  }
+  void gather_values() {
+    for (int32_t i = 0; i < n_parts_; ++i) {
+      const TilePart& part = parts_[i];
+      if (!seen(part.lanes)) continue;
+      convert<kType>(args_.kv.v(part.entry->page, task_.kv_head, first_slot(part), 0),
+                     (part.lanes.end - part.lanes.begin) * dim_,
+                     scratch_.tile + part.lanes.begin * dim_);
+    }
+  }
+
+  /// Weights of kRows rows from `first` on, and what their output is to be multiplied by.
   template <int kRows>
-  void take_rows(int64_t tile, LaneRange lanes, int32_t first) {
+  void score(LaneRange lanes, int32_t first, bool direct) {
+    const float* query = scratch_.query + first * dim_;
     float* scores = scratch_.scores + first * kTile;
-    float* output = scratch_.output + first * dim_;
-    score_rows<kRows>(scratch_.query + first * dim_, dim_, scratch_.keys, scores);
-    LaneRange sees[kRows];
-    float rescale[kRows] = {};
-    bool alike = true;
+    for (int32_t l = 0; l < kTile; l += kVectorBlock * kWidth) {
+      if (direct) {
+        const int64_t to_next_dim = args_.kv.dim_bytes();
+        const uint8_t* keys[kVectorBlock];
+        for (int v = 0; v < kVectorBlock; ++v) keys[v] = keys_at_[l / kWidth + v];
+        score_rows<kRows>(
+            query, dim_,
+            [&](int32_t d, int v) { return elements<kType>(keys[v] + d * to_next_dim); },
+            scores + l);
+      } else {
+        const float* keys = scratch_.tile + l;
+        score_rows<kRows>(
+            query, dim_,
+            [&](int32_t d, int v) {
+              return load_lanes<Lanes>(keys + int64_t{d} * kTile + v * kWidth);
+            },
+            scores + l);
+      }
+    }
     for (int32_t i = 0; i < kRows; ++i) {
       const int32_t r = first + i;
-      sees[i] = visible(tile, lanes, position(r / heads_));
-      alike = alike && sees[i].begin == sees[0].begin && sees[i].end == sees[0].end;
-      if (sees[i].begin >= sees[i].end) continue;
-      rescale[i] = weigh(scores + i * kTile, sees[i], scratch_.largest + r, scratch_.sum + r);
+      scratch_.sees[r] = visible(lanes, position(r / heads_));
+      if (scratch_.sees[r].begin >= scratch_.sees[r].end) continue;
+      scratch_.rescale[r] =
+          weigh(scores + i * kTile, scratch_.sees[r], scratch_.largest + r, scratch_.sum + r);
     }
-    if (alike) {
-      if (sees[0].begin < sees[0].end) {
-        add_values<kRows>(scores, sees[0], scratch_.values, dim_, rescale, output);
+  }
+
+  /// Adds the values to the output of kRows rows from `first` on, all of which see the same lanes.
+  template <int kRows>
+  void add(int32_t first, bool direct) {
+    if (scratch_.sees[first].begin >= scratch_.sees[first].end) return;
+    int64_t d = 0;
+    for (; d + kVectorBlock * kWidth <= dim_; d += kVectorBlock * kWidth) {
+      add_dims<kRows, kVectorBlock>(first, d, direct);
+    }
+    for (; d + kWidth <= dim_; d += kWidth) add_dims<kRows, 1>(first, d, direct);
+    for (; d < dim_; ++d) add_dim<kRows>(first, d, direct);
+  }
+
+  template <int kRows, int kVectors>
+  void add_dims(int32_t first, int64_t d, bool direct) {
+    const LaneRange sees = scratch_.sees[first];
+    const float* weights = scratch_.scores + first * kTile;
+    add_values<kRows, kVectors>(
+        scratch_.rescale + first, dim_, scratch_.output + first * dim_ + d, [&](auto& acc) {
+          if (!direct) {
+            const float* values = scratch_.tile + d;
+            return add_products(
+                weights, kTile, sees,
+                [&](int32_t l, int v) { return load_lanes<Lanes>(values + l * dim_ + v * kWidth); },
+                acc);
+          }
+          for (int32_t l = sees.begin; l < sees.end;) {
+            const int32_t piece = l / kWidth;
+            const int32_t end = (piece + 1) * kWidth < sees.end ? (piece + 1) * kWidth : sees.end;
+            const uint8_t* values = values_at_[piece] + d * kBytes;
+            add_products(
+                weights, kTile, {l, end},
+                [&](int32_t i, int v) {
+                  return elements<kType>(values +
+                                         ((i - piece * kWidth) * dim_ + v * kWidth) * kBytes);
+                },
+                acc);
+            l = end;
+          }
+        });
+  }
+
+  /// One dim of those that do not fill a vector.
+  template <int kRows>
+  void add_dim(int32_t first, int64_t d, bool direct) {
+    const LaneRange sees = scratch_.sees[first];
+    for (int32_t r = first; r < first + kRows; ++r) {
+      float acc = scratch_.output[r * dim_ + d] * scratch_.rescale[r];
+      for (int32_t l = sees.begin; l < sees.end; ++l) {
+        const float value = direct
+                                ? load_element(values_at_[l / kWidth], kType, l % kWidth * dim_ + d)
+                                : scratch_.tile[l * dim_ + d];
+        acc += scratch_.scores[r * kTile + l] * value;
       }
-      return;
-    }
-    for (int32_t i = 0; i < kRows; ++i) {
-      if (sees[i].begin >= sees[i].end) continue;
-      add_values<1>(scores + i * kTile, sees[i], scratch_.values, dim_, rescale + i,
-                    output + i * dim_);
+      scratch_.output[r * dim_ + d] = acc;
     }
   }
 
   /// Keeps what each row has just given to the parts of this tile.
-  void measure(int64_t tile, int32_t first_part) {
-    for (int32_t p = first_part; p < n_parts_; ++p) {
-      const LaneRange lanes = part_lanes_[p - first_part];
+  void measure() {
+    for (int32_t i = 0; i < n_parts_; ++i, ++n_measured_) {
+      scratch_.part_entry[n_measured_] = static_cast<int32_t>(parts_[i].entry - sequence_.entries);
       for (int32_t r = 0; r < rows_; ++r) {
-        const LaneRange live = visible(tile, lanes, position(r / heads_));
+        const LaneRange live = visible(parts_[i].lanes, position(r / heads_));
         float given = 0.0F;
         for (int32_t l = live.begin; l < live.end; ++l) given += scratch_.scores[r * kTile + l];
-        scratch_.part_sums[int64_t{p} * rows_ + r] = given;
-        scratch_.part_largest[int64_t{p} * rows_ + r] = scratch_.largest[r];
+        scratch_.part_sums[int64_t{n_measured_} * rows_ + r] = given;
+        scratch_.part_largest[int64_t{n_measured_} * rows_ + r] = scratch_.largest[r];
       }
     }
   }
 
   /// Adds to the sequence's masses, now that every row's final sum is known.
   void add_masses() {
-    for (int32_t p = 0; p < n_parts_; ++p) {
+    for (int32_t p = 0; p < n_measured_; ++p) {
       for (int32_t i = 0; i < task_.n; ++i) {
         int64_t mass = 0;
         for (int32_t r = i * heads_; r < (i + 1) * heads_; ++r) {
           const float given = scratch_.part_sums[int64_t{p} * rows_ + r];
           if (given == 0.0F) continue;
           const float past = scratch_.part_largest[int64_t{p} * rows_ + r] - scratch_.largest[r];
-          mass += to_fixed(given * exp_lanes(all_lanes(past))[0] / scratch_.sum[r]);
+          mass += to_fixed(given * exp_lanes(all_lanes<Lanes>(past))[0] / scratch_.sum[r]);
         }
         if (mass == 0) continue;
         int64_t* to = sequence_.mass + int64_t{task_.first + i} * sequence_.n_entries +
@@ -334,34 +335,30 @@ class AttentionRun {
   int32_t heads_;
   int32_t rows_;
   int32_t rotation_ = -1;
+  int32_t n_measured_ = 0;  // parts of all tiles so far, where masses are measured
+  // The tile at hand.
+  int64_t tile_ = 0;  // its first position
   int32_t n_parts_ = 0;
-  LaneRange part_lanes_[kTile];  // of the tile at hand
+  TilePart parts_[kTile];
+  const uint8_t* keys_at_[kPieces];
+  const uint8_t* values_at_[kPieces];
 };
 
-/// out[t][i] = gate / (1 + exp(-gate)) * up
-void swiglu(const float* gate_up, int64_t n, int64_t n_tokens, float* out) {
-  for (int64_t t = 0; t < n_tokens; ++t) {
-    const float* gate = gate_up + t * 2 * n;
-    const float* up = gate + n;
-    for (int64_t i = 0; i < n; i += kLanes) {
-      const auto width = static_cast<size_t>(n - i < kLanes ? n - i : kLanes);
-      F16Lanes g = {};
-      F16Lanes u = {};
-      std::memcpy(&g, gate + i, width * sizeof(float));
-      std::memcpy(&u, up + i, width * sizeof(float));
-      // exp_lanes takes no positive numbers: use exp(-|g|) on either side of zero.
-      const F16Lanes negative = g < 0.0F ? g : -g;
-      const F16Lanes e = exp_lanes(negative);
-      const F16Lanes sigmoid = (g < 0.0F ? e : all_lanes(1.0F)) / (e + 1.0F);
-      const F16Lanes y = g * sigmoid * u;
-      std::memcpy(out + t * n + i, &y, width * sizeof(float));
-    }
+template <DType kType>
+void attention_as(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch) {
+  for (int64_t i = begin; i < end; ++i) {
+    const AttentionTask task = attention_task(args, i);
+    AttentionRun<kType>(args, task, scratch).run();
   }
 }
 
 void attention(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch) {
-  for (int64_t i = begin; i < end; ++i) {
-    const AttentionTask task = attention_task(args, i);
-    AttentionRun(args, task, scratch).run();
+  switch (args.kv.type()) {
+    case DType::kF32:
+      return attention_as<DType::kF32>(args, begin, end, scratch);
+    case DType::kF16:
+      return attention_as<DType::kF16>(args, begin, end, scratch);
+    default:
+      return attention_as<DType::kBF16>(args, begin, end, scratch);
   }
 }

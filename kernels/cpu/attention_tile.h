@@ -1,8 +1,8 @@
 // What the fast and the reference attention share: the walk over a table in tiles of absolute
 // positions.
 //
-// Keys and values are gathered into tiles of kTile positions [kTile * i, kTile * (i + 1)),
-// converted to float32. A slot's place in a tile is its position, so sums do not depend on the
+// Keys and values are taken in tiles of kTile positions [kTile * i, kTile * (i + 1)), converted to
+// float32. A slot's place in a tile is its position, so sums do not depend on the
 // block size, on the chunk that computes them, or on blocks that have left: what is not visible is
 // a lane of weight zero. A task is one sequence, one KV head and up to kQueryTile query tokens with
 // all their query heads.
@@ -18,6 +18,10 @@ namespace paddock::cpu {
 
 inline constexpr int32_t kTile = 64;
 inline constexpr int32_t kQueryTile = 8;
+
+struct LaneRange {
+  int32_t begin, end;  // lanes of a tile
+};
 
 struct AttentionTask {
   const AttentionSequence* sequence;
@@ -53,30 +57,33 @@ struct AttentionScratch {
   AttentionScratch(const AttentionArgs& args, float* base) {
     const int64_t dim = args.kv.geometry().head_dim;
     const int64_t rows = int64_t{kQueryTile} * (args.n_heads / args.kv.geometry().n_kv_heads);
-    keys = base;
-    values = keys + dim * kTile;
-    query = values + dim * kTile;
+    tile = base;
+    query = tile + dim * kTile;
     output = query + rows * dim;
     scores = output + rows * dim;
     largest = scores + rows * kTile;
     sum = largest + rows;
-    part_sums = sum + rows;
+    rescale = sum + rows;
+    sees = reinterpret_cast<LaneRange*>(rescale + rows);
+    part_sums = rescale + 3 * rows;
     part_largest = part_sums + rows * args.max_parts;
     part_entry = reinterpret_cast<int32_t*>(part_largest + rows * args.max_parts);
   }
   static int64_t floats(int64_t head_dim, int64_t heads_per_kv, int64_t max_parts) {
     const int64_t rows = kQueryTile * heads_per_kv;
-    return (2 * head_dim * kTile + 2 * rows * head_dim + rows * kTile + 2 * rows +
+    return (head_dim * kTile + 2 * rows * head_dim + rows * kTile + 5 * rows +
             (2 * rows + 1) * max_parts + 15) /
            16 * 16;
   }
-  float* keys;     // [head_dim][kTile]
-  float* values;   // [kTile][head_dim]
-  float* query;    // [rows][head_dim] rotated for the current entries
-  float* output;   // [rows][head_dim]
-  float* scores;   // [rows][kTile]
-  float* largest;  // [rows]
-  float* sum;      // [rows]
+  float* tile;      // keys [head_dim][kTile], then values [kTile][head_dim]: both would not leave
+                    // room for pages in a core's first cache
+  float* query;     // [rows][head_dim] rotated for the current entries
+  float* output;    // [rows][head_dim]
+  float* scores;    // [rows][kTile]
+  float* largest;   // [rows]
+  float* sum;       // [rows]
+  float* rescale;   // [rows] by the tile at hand
+  LaneRange* sees;  // [rows] of the tile at hand
   // Only where masses are measured: what each row gave to each part of an entry within one tile,
   // relative to the largest score so far.
   float* part_sums;     // [max_parts][rows]

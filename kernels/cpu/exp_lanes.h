@@ -1,22 +1,23 @@
-// e^x on sixteen lanes, for the sources that define madd() before they include this file.
+// e^x on Lanes, for the sources that define Lanes, IntLanes and madd() of them before they include
+// this file.
 
 /// e^x for x <= 0, within 2 units in the last place; 0 below -87, NaN for NaN.
-F16Lanes exp_lanes(F16Lanes x) {
-  x = x < -87.3F ? all_lanes(-87.3F) : x;
+Lanes exp_lanes(Lanes x) {
+  x = x < -87.3F ? all_lanes<Lanes>(-87.3F) : x;
   // x = n ln 2 + r, |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to an integer.
   constexpr float kRound = 12582912.0F;
-  const F16Lanes shifted = madd(x, all_lanes(1.44269504F), all_lanes(kRound));
-  const F16Lanes n = shifted - kRound;
-  F16Lanes r = madd(n, all_lanes(-0.693359375F), x);
-  r = madd(n, all_lanes(2.12194440e-4F), r);
+  const Lanes shifted = madd(x, all_lanes<Lanes>(1.44269504F), all_lanes<Lanes>(kRound));
+  const Lanes n = shifted - kRound;
+  Lanes r = madd(n, all_lanes<Lanes>(-0.693359375F), x);
+  r = madd(n, all_lanes<Lanes>(2.12194440e-4F), r);
   // Taylor's series to the 7th power: its remainder is below 1e-8 there.
-  F16Lanes p = all_lanes(1.0F / 5040.0F);
+  Lanes p = all_lanes<Lanes>(1.0F / 5040.0F);
   for (const float c :
        {1.0F / 720.0F, 1.0F / 120.0F, 1.0F / 24.0F, 1.0F / 6.0F, 0.5F, 1.0F, 1.0F}) {
-    p = madd(p, r, all_lanes(c));
+    p = madd(p, r, all_lanes<Lanes>(c));
   }
-  const I16Lanes power = (__builtin_convertvector(n, I16Lanes) + 127) << 23;
-  F16Lanes scale;
+  const IntLanes power = (__builtin_convertvector(n, IntLanes) + 127) << 23;
+  Lanes scale;
   std::memcpy(&scale, &power, sizeof(scale));
-  return x <= -87.3F ? F16Lanes{} : p * scale;
+  return x <= -87.3F ? Lanes{} : p * scale;
 }

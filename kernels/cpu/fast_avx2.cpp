@@ -12,7 +12,9 @@ namespace paddock::cpu::avx2 {
 namespace {
 
 constexpr int kTileTokens = 2;  // tokens that share one pass over the weights
-constexpr int kRowBlock = 4, kVectorBlock = 1;
+constexpr int kRowBlock = 4, kVectorBlock = 2, kDirectRows = 4;
+using Lanes = F8Lanes;
+using IntLanes = I8Lanes;
 
 struct Halves {
   __m256i low, high;  // rows 0..7 and 8..15
@@ -42,6 +44,11 @@ F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) {
     std::memcpy(reinterpret_cast<char*>(&out) + 32 * i, &r, 32);
   }
   return out;
+}
+
+F8Lanes madd(F8Lanes a, F8Lanes b, F8Lanes c) {
+  return reinterpret_cast<F8Lanes>(_mm256_fmadd_ps(
+      reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 }
 
 F16Lanes halves(const uint8_t* p) {
@@ -86,15 +93,23 @@ I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4) {
               dot_small(dot_small(a.high, low_nibbles(w1), x, one), high_nibbles(w1), x, sixteen));
 }
 
-void convert(const uint8_t* from, DType type, int64_t n, float* to) {
-  int64_t i = 0;
-  if (type == DType::kF16) {
-    for (; i + 8 <= n; i += 8) {
-      _mm256_storeu_ps(
-          to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 2 * i))));
-    }
+template <DType kType>
+Lanes elements(const uint8_t* from) {
+  if constexpr (kType == DType::kF32) {
+    return load_lanes<Lanes>(reinterpret_cast<const float*>(from));
+  } else {
+    const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return reinterpret_cast<Lanes>(kType == DType::kF16 ? _mm256_cvtph_ps(h)
+                                                        : _mm256_castsi256_ps(_mm256_slli_epi32(
+                                                              _mm256_cvtepu16_epi32(h), 16)));
   }
-  for (; i < n; ++i) to[i] = load_element(from, type, i);
+}
+template <DType kType>
+void convert(const uint8_t* from, int64_t n, float* to) {
+  constexpr int64_t kBytes = dtype_traits(kType).block_bytes;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) store_lanes(to + i, elements<kType>(from + i * kBytes));
+  for (; i < n; ++i) to[i] = load_element(from, kType, i);
 }
 
 // clang-format off: the order matters
@@ -102,6 +117,7 @@ void convert(const uint8_t* from, DType type, int64_t n, float* to) {
 }  // namespace
 #include "cpu/attention_body.h"
 #include "cpu/linear_body.h"
+#include "cpu/swiglu_body.h"
 // clang-format on
 
 }  // namespace paddock::cpu::avx2

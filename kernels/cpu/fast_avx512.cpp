@@ -12,7 +12,9 @@ namespace paddock::cpu::avx512 {
 namespace {
 
 constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
-constexpr int kRowBlock = 4, kVectorBlock = 4;
+constexpr int kRowBlock = 4, kVectorBlock = 4, kDirectRows = 8;
+using Lanes = F16Lanes;
+using IntLanes = I16Lanes;
 
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) {
   return reinterpret_cast<F16Lanes>(_mm512_fmadd_ps(
@@ -39,20 +41,30 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
   return dot(acc, _mm512_and_si512(high, _mm512_set1_epi8(15)), x4);
 }
 
-void convert(const uint8_t* from, DType type, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const __mmask16 own = n - i < kLanes ? (1U << (n - i)) - 1U : 0xFFFFU;
-    __m512 v;
-    if (type == DType::kF32) {
-      v = _mm512_maskz_loadu_ps(own, from + 4 * i);
-    } else {
-      const __m256i h = _mm256_maskz_loadu_epi16(own, from + 2 * i);
-      v = type == DType::kF16
-              ? _mm512_cvtph_ps(h)
-              : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-    }
-    _mm512_mask_storeu_ps(to + i, own, v);
+/// The first elements, as many as `own` has bits; the others are 0.
+template <DType kType>
+__m512 some_elements(const uint8_t* from, __mmask16 own) {
+  if constexpr (kType == DType::kF32) {
+    return _mm512_maskz_loadu_ps(own, from);
+  } else {
+    const __m256i h = _mm256_maskz_loadu_epi16(own, from);
+    return kType == DType::kF16
+               ? _mm512_cvtph_ps(h)
+               : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
   }
+}
+template <DType kType>
+Lanes elements(const uint8_t* from) {
+  return reinterpret_cast<Lanes>(some_elements<kType>(from, 0xFFFFU));
+}
+template <DType kType>
+void convert(const uint8_t* from, int64_t n, float* to) {
+  constexpr int64_t kBytes = dtype_traits(kType).block_bytes;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store_lanes(to + i, elements<kType>(from + i * kBytes));
+  if (i == n) return;
+  const auto own = static_cast<__mmask16>((1U << (n - i)) - 1U);
+  _mm512_mask_storeu_ps(to + i, own, some_elements<kType>(from + i * kBytes, own));
 }
 
 // clang-format off: the order matters
@@ -60,6 +72,7 @@ void convert(const uint8_t* from, DType type, int64_t n, float* to) {
 }  // namespace
 #include "cpu/attention_body.h"
 #include "cpu/linear_body.h"
+#include "cpu/swiglu_body.h"
 // clang-format on
 
 }  // namespace paddock::cpu::avx512

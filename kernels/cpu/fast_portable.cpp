@@ -11,7 +11,9 @@ namespace paddock::cpu::portable {
 namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
-constexpr int kRowBlock = 2, kVectorBlock = 1;
+constexpr int kRowBlock = 2, kVectorBlock = 1, kDirectRows = 0;
+using Lanes = F16Lanes;
+using IntLanes = I16Lanes;
 
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) { return a * b + c; }
 
@@ -45,8 +47,15 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
   return dot4_by(acc, w, x4, [](uint8_t b) { return b >> 4; });
 }
 
-void convert(const uint8_t* from, DType type, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, type, i);
+template <DType kType>
+Lanes elements(const uint8_t* from) {
+  Lanes v;
+  for (int i = 0; i < kLanes; ++i) v[i] = load_element(from, kType, i);
+  return v;
+}
+template <DType kType>
+void convert(const uint8_t* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, kType, i);
 }
 
 // clang-format off: the order matters
@@ -54,6 +63,7 @@ void convert(const uint8_t* from, DType type, int64_t n, float* to) {
 }  // namespace
 #include "cpu/attention_body.h"
 #include "cpu/linear_body.h"
+#include "cpu/swiglu_body.h"
 // clang-format on
 
 }  // namespace paddock::cpu::portable

@@ -11,7 +11,9 @@ namespace paddock::cpu {
 namespace reference {
 namespace {
 
-constexpr int kRowBlock = 2, kVectorBlock = 1;
+constexpr int kRowBlock = 2, kVectorBlock = 1, kDirectRows = 0;
+using Lanes = F16Lanes;
+using IntLanes = I16Lanes;
 
 F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) { return a * b + c; }
 
@@ -20,8 +22,15 @@ F16Lanes exp_lanes(F16Lanes x) {
   return x;
 }
 
-void convert(const uint8_t* from, DType type, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, type, i);
+template <DType kType>
+Lanes elements(const uint8_t* from) {
+  Lanes v;
+  for (int i = 0; i < kLanes; ++i) v[i] = load_element(from, kType, i);
+  return v;
+}
+template <DType kType>
+void convert(const uint8_t* from, int64_t n, float* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, kType, i);
 }
 
 /// Dot products of one row with kTokens inputs: sixteen partial sums over k, then a fixed tree.
@@ -77,6 +86,7 @@ void rms_norm(const float* x, const float* w, float eps, int64_t n, int64_t n_to
 }
 
 #include "cpu/attention_body.h"
+#include "cpu/swiglu_body.h"
 
 }  // namespace reference
 

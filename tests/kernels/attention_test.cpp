@@ -242,14 +242,25 @@ TEST_P(Attention, EqualsFloat64OverShapesAndRules) {
   }
 }
 
+// One query reads keys and values where they lie if whole vectors of them lie in each block, and
+// many have them converted first.
 TEST_P(Attention, OneQueryGetsTheSameBitsInAnyTile) {
   const Kernels& k = kernels(GetParam());
-  for (const bool reference : {false, true}) {
-    const Scene scene({6, 2, 64, 16, DType::kF16}, 200, 40, 3, 90, true);
-    const std::vector<float> together = scene.run(k, reference, 0, 40);
-    for (int32_t i = 0; i < 40; ++i) {
-      const std::vector<float> alone = scene.run(k, reference, i, 1);
-      ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + i * 6 * 64)) << i;
+  const Shape shapes[] = {{6, 2, 64, 16, DType::kF16},   {6, 2, 80, 8, DType::kBF16},
+                          {4, 1, 128, 64, DType::kBF16}, {8, 1, 18, 32, DType::kF32},
+                          {3, 3, 64, 48, DType::kF16},   {6, 2, 64, 7, DType::kF16}};
+  for (const Shape& shape : shapes) {
+    for (const bool reference : {false, true}) {
+      for (const auto& [sinks, window] : {std::pair(3, 90), std::pair(0, INT32_MAX)}) {
+        const Scene scene(shape, 200, 40, sinks, window, true);
+        const int64_t row = int64_t{shape.heads} * shape.head_dim;
+        const std::vector<float> together = scene.run(k, reference, 0, 40);
+        for (int32_t i = 0; i < 40; ++i) {
+          const std::vector<float> alone = scene.run(k, reference, i, 1);
+          ASSERT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + i * row))
+              << "block " << shape.block << " sinks " << sinks << " query " << i;
+        }
+      }
     }
   }
 }

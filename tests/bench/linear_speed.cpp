@@ -1,5 +1,5 @@
 // Speed of the packed linear kernels on one thread: bytes of weights per second for one token,
-// operations (two per multiply-add) per second for 512. Usage: bench_linear [isa [type]]
+// operations (two per multiply-add) per second for 512. Usage: linear_speed [isa [type]]
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
