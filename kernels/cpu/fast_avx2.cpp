@@ -11,86 +11,84 @@
 namespace paddock::cpu::avx2 {
 namespace {
 
-constexpr int kTileTokens = 2;  // tokens that share one pass over the weights
+constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
 constexpr int kRowBlock = 4, kVectorBlock = 2, kDirectRows = 4;
 using Lanes = F8Lanes;
 using IntLanes = I8Lanes;
 
-struct Halves {
-  __m256i low, high;  // rows 0..7 and 8..15
-};
-
-Halves split(I16Lanes v) {
-  Halves h;
-  std::memcpy(&h, &v, sizeof(h));
-  return h;
-}
-I16Lanes join(__m256i low, __m256i high) {
-  const Halves h{low, high};
-  I16Lanes v;
-  std::memcpy(&v, &h, sizeof(v));
-  return v;
-}
-__m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
-F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c) {
-  F16Lanes out;
-  for (int i = 0; i < 2; ++i) {
-    __m256 va, vb, vc;
-    std::memcpy(&va, reinterpret_cast<const char*>(&a) + 32 * i, 32);
-    std::memcpy(&vb, reinterpret_cast<const char*>(&b) + 32 * i, 32);
-    std::memcpy(&vc, reinterpret_cast<const char*>(&c) + 32 * i, 32);
-    const __m256 r = _mm256_fmadd_ps(va, vb, vc);
-    std::memcpy(reinterpret_cast<char*>(&out) + 32 * i, &r, 32);
-  }
-  return out;
-}
-
-F8Lanes madd(F8Lanes a, F8Lanes b, F8Lanes c) {
-  return reinterpret_cast<F8Lanes>(_mm256_fmadd_ps(
+Lanes madd(Lanes a, Lanes b, Lanes c) {
+  return reinterpret_cast<Lanes>(_mm256_fmadd_ps(
       reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
 }
 
-F16Lanes halves(const uint8_t* p) {
-  const __m256 low = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  const __m256 high = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16)));
-  F16Lanes v;
-  std::memcpy(&v, &low, 32);
-  std::memcpy(reinterpret_cast<char*>(&v) + 32, &high, 32);
-  return v;
+Lanes halves(const uint8_t* p) {
+  return reinterpret_cast<Lanes>(
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
-/// acc + sum of 4 neighbouring products; w below 16, so that no 16-bit sum saturates.
-__m256i dot_small(__m256i acc, __m256i w, __m256i x, __m256i weight) {
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), weight));
+// Products of integer weights (see linear_body.h). Neighbouring products add up in 16 bits: two of
+// nibbles are at most 2 * 15 * 128, so that the eight of 32 values fit; two of bytes below 64 are
+// at most 2 * 63 * 128, and two such sums fit.
+__m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+__m256i four_bytes(const int8_t* p) {
+  int32_t v;
+  std::memcpy(&v, p, sizeof(v));
+  return _mm256_set1_epi32(v);
 }
-__m256i low_nibbles(__m256i w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
-__m256i high_nibbles(__m256i w) { return low_nibbles(_mm256_srli_epi16(w, 4)); }
+/// sum + neighbouring 16-bit sums.
+IntLanes add_pairs(IntLanes sum, __m256i sums16) {
+  return reinterpret_cast<IntLanes>(_mm256_add_epi32(
+      reinterpret_cast<__m256i>(sum), _mm256_madd_epi16(sums16, _mm256_set1_epi16(1))));
+}
 
-I16Lanes dot4_low(I16Lanes acc, const uint8_t* w, int32_t x4) {
-  const Halves a = split(acc);
-  const __m256i x = _mm256_set1_epi32(x4);
-  const __m256i one = _mm256_set1_epi16(1);
-  return join(dot_small(a.low, low_nibbles(load(w)), x, one),
-              dot_small(a.high, low_nibbles(load(w + 32)), x, one));
+template <int kTokens>
+[[gnu::always_inline]] inline void dot_nibbles(const uint8_t* chunks, const int8_t* const* x,
+                                               int64_t k, IntLanes (&sums)[kTokens]) {
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256i sums16[kTokens];
+  for (int t = 0; t < kTokens; ++t) sums16[t] = _mm256_setzero_si256();
+  for (int c = 0; c < 4; ++c) {
+    const __m256i w = load(chunks + 64 * c);
+    const __m256i lows = _mm256_and_si256(w, low);
+    const __m256i highs = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+    for (int t = 0; t < kTokens; ++t) {
+      const int8_t* values = x[t] + k + 4 * c;
+      sums16[t] = _mm256_add_epi16(sums16[t], _mm256_maddubs_epi16(lows, four_bytes(values)));
+      sums16[t] = _mm256_add_epi16(sums16[t], _mm256_maddubs_epi16(highs, four_bytes(values + 16)));
+    }
+  }
+  for (int t = 0; t < kTokens; ++t) sums[t] = add_pairs(sums[t], sums16[t]);
 }
-I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
-  const Halves a = split(acc);
-  const __m256i x = _mm256_set1_epi32(x4);
-  const __m256i one = _mm256_set1_epi16(1);
-  return join(dot_small(a.low, high_nibbles(load(w)), x, one),
-              dot_small(a.high, high_nibbles(load(w + 32)), x, one));
+
+/// Two bytes with all their bits do not fit 16: as distances from 128 they do, with the activation
+/// of the opposite sign where that is negative (2 * 128 * 127; activations are never -128).
+constexpr int32_t kZeroByte = 128;
+template <int kChunks, int kTokens>
+[[gnu::always_inline]] inline void dot_bytes(const uint8_t* chunks, const int8_t* const* x,
+                                             int64_t k, IntLanes (&sums)[kTokens]) {
+  for (int c = 0; c < kChunks; ++c) {
+    const __m256i w = _mm256_xor_si256(load(chunks + 64 * c), _mm256_set1_epi8(-128));
+    const __m256i distance = _mm256_abs_epi8(w);
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i values = _mm256_sign_epi8(four_bytes(x[t] + k + 4 * c), w);
+      sums[t] = add_pairs(sums[t], _mm256_maddubs_epi16(distance, values));
+    }
+  }
 }
-/// Whole bytes as 16 * high + low nibble: exact, where one 16-bit product sum could saturate.
-I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4) {
-  const Halves a = split(acc);
-  const __m256i x = _mm256_set1_epi32(x4);
-  const __m256i one = _mm256_set1_epi16(1);
-  const __m256i sixteen = _mm256_set1_epi16(16);
-  const __m256i w0 = load(w);
-  const __m256i w1 = load(w + 32);
-  return join(dot_small(dot_small(a.low, low_nibbles(w0), x, one), high_nibbles(w0), x, sixteen),
-              dot_small(dot_small(a.high, low_nibbles(w1), x, one), high_nibbles(w1), x, sixteen));
+
+template <int kChunks, int kTokens>
+[[gnu::always_inline]] inline void dot_small_bytes(const uint8_t* chunks, const int8_t* const* x,
+                                                   int64_t k, IntLanes (&sums)[kTokens]) {
+  for (int c = 0; c < kChunks; c += 2) {
+    const __m256i w0 = load(chunks + 64 * c);
+    const __m256i w1 = load(chunks + 64 * (c + 1));
+    for (int t = 0; t < kTokens; ++t) {
+      const int8_t* values = x[t] + k + 4 * c;
+      sums[t] =
+          add_pairs(sums[t], _mm256_add_epi16(_mm256_maddubs_epi16(w0, four_bytes(values)),
+                                              _mm256_maddubs_epi16(w1, four_bytes(values + 4))));
+    }
+  }
 }
 
 template <DType kType>

@@ -59,6 +59,7 @@ void convert(const uint8_t* from, int64_t n, float* to) {
 }
 
 // clang-format off: the order matters
+#include "cpu/dot_chunks.h"
 #include "cpu/exp_lanes.h"
 }  // namespace
 #include "cpu/attention_body.h"

@@ -1,18 +1,26 @@
 // The fast linear kernels, compiled once per instruction set. The including file defines, in its
 // own namespace, before it includes this one:
-// clang-format off
-//   I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4)   acc[r] += sum_j w[4r+j] * x4.byte[j]
-//   I16Lanes dot4_low(...), dot4_high(...)                      the same on the nibbles of w
-//   F16Lanes halves(const uint8_t* p)                           16 f16 values as float32
-//   F16Lanes madd(F16Lanes a, F16Lanes b, F16Lanes c)           a * b + c, always rounded alike
-//   kTileTokens                                                 tokens that share a pass, 8 at most
-// clang-format on
+//   Lanes, IntLanes                         vectors of floats and ints that fit its registers: rows
+//   Lanes halves(const uint8_t* p)          that many f16 values as float32
+//   Lanes madd(Lanes a, Lanes b, Lanes c)   a * b + c, always rounded alike
+//   template <int kTokens> void dot_nibbles(const uint8_t* chunks, const int8_t* const* x,
+//                                           int64_t k, IntLanes (&sums)[kTokens])
+//       adds 32 values of nibbles, times x[t][k ..], to each token's sum
+//   template <int kChunks, int kTokens> void dot_bytes(...), dot_small_bytes(...)
+//       the same with 4 kChunks values of bytes, of bytes below 64
+//   kZeroByte                               what dot_bytes() takes for zero
+//   kTileTokens                             tokens that share a pass, 8 at most
 //
 // y[t][r] = sum_k W[r][k] x[t][k]. Lanes are rows, so every output is summed over k in ascending
 // order whatever the number of tokens; kTokens only says how many share one pass over the weights.
+// Where 16 rows do not fit the registers, a group is passed over in parts: `row` is a part's first.
+
+inline constexpr int kRows = sizeof(Lanes) / sizeof(float);
 
 template <int kTokens>
-using Sums = F16Lanes[kTokens];
+using Sums = Lanes[kTokens];
+template <int kTokens>
+using IntSums = IntLanes[kTokens];
 
 struct Tile {
   const int8_t* x[8];
@@ -20,171 +28,148 @@ struct Tile {
   const float* floats[8];
 };
 
-inline int32_t four_bytes(const int8_t* p) {
-  int32_t v;
+inline Lanes to_float(IntLanes v) { return __builtin_convertvector(v, Lanes); }
+
+template <typename Byte>
+inline Lanes bytes_to_float(const uint8_t* p) {
+  typedef Byte Bytes __attribute__((vector_size(kRows)));
+  Bytes v;
   std::memcpy(&v, p, sizeof(v));
-  return v;
+  return to_float(__builtin_convertvector(v, IntLanes));
 }
 
-inline F16Lanes to_float(I16Lanes v) { return __builtin_convertvector(v, F16Lanes); }
-
-inline F16Lanes bytes_to_float(const uint8_t* p) {
-  typedef uint8_t U8 __attribute__((vector_size(16)));
-  U8 v;
-  std::memcpy(&v, p, sizeof(v));
-  return to_float(__builtin_convertvector(v, I16Lanes));
-}
-
-inline F16Lanes signed_bytes_to_float(const uint8_t* p) {
-  typedef int8_t S8 __attribute__((vector_size(16)));
-  S8 v;
-  std::memcpy(&v, p, sizeof(v));
-  return to_float(__builtin_convertvector(v, I16Lanes));
-}
-
-/// 32 values of nibbles against one token.
-inline I16Lanes dot_nibbles(const uint8_t* chunks, const int8_t* x, int32_t start) {
-  I16Lanes low = I16Lanes{} + start;
-  I16Lanes high = {};
-  for (int c = 0; c < 4; ++c) {
-    low = dot4_low(low, chunks + 64 * c, four_bytes(x + 4 * c));
-    high = dot4_high(high, chunks + 64 * c, four_bytes(x + 16 + 4 * c));
-  }
-  return low + high;
-}
-
-/// 4n values of bytes against one token.
-template <int kChunks>
-inline I16Lanes dot_bytes(const uint8_t* chunks, const int8_t* x, int32_t start) {
-  I16Lanes even = I16Lanes{} + start;
-  I16Lanes odd = {};
-  for (int c = 0; c < kChunks; c += 2) {
-    even = dot4(even, chunks + 64 * c, four_bytes(x + 4 * c));
-    odd = dot4(odd, chunks + 64 * (c + 1), four_bytes(x + 4 * (c + 1)));
-  }
-  return even + odd;
-}
-
-// One block of weights, of 16 rows, times the tokens of a tile: each format's own way. `w`: the
-// block; `k`: its first column.
+// One block of weights, of kRows rows from `row` on, times the tokens of a tile: each format's own
+// way. `w`: the block; `k`: its first column.
 template <int32_t kFormat, int kTokens>
-[[gnu::always_inline]] inline void add_nibbles(const uint8_t* w, int64_t k, const Tile& tile,
-                                               Sums<kTokens>& sums) {
+[[gnu::always_inline]] inline void add_nibbles(const uint8_t* w, int row, int64_t k,
+                                               const Tile& tile, Sums<kTokens>& sums) {
   const int64_t b = k / 32;
-  const F16Lanes scale = halves(w);
-  const F16Lanes min = kFormat == kNibbles4_1 ? halves(w + 32) : F16Lanes{};
-  const uint8_t* chunks = w + (kFormat == kNibbles4_1 ? 64 : 32);
+  const Lanes scale = halves(w + 2 * row);
+  const Lanes min = kFormat == kNibbles4_1 ? halves(w + 32 + 2 * row) : Lanes{};
+  IntSums<kTokens> dots;
   for (int t = 0; t < kTokens; ++t) {
     const InputBlock& in = tile.blocks[t][b];
-    const int32_t start = kFormat == kNibbles4_0 ? -8 * (in.sum[0] + in.sum[1]) : 0;
-    const F16Lanes dot = to_float(dot_nibbles(chunks, tile.x[t] + k, start));
-    sums[t] = madd(dot, scale * in.scale, sums[t]);
-    if constexpr (kFormat == kNibbles4_1) sums[t] = madd(min, all_lanes(in.scaled_sum), sums[t]);
+    dots[t] = IntLanes{} + (kFormat == kNibbles4_0 ? -8 * (in.sum[0] + in.sum[1]) : 0);
+  }
+  dot_nibbles(w + (kFormat == kNibbles4_1 ? 64 : 32) + 4 * row, tile.x, k, dots);
+  for (int t = 0; t < kTokens; ++t) {
+    const InputBlock& in = tile.blocks[t][b];
+    sums[t] = madd(to_float(dots[t]), scale * in.scale, sums[t]);
+    if constexpr (kFormat == kNibbles4_1) {
+      sums[t] = madd(min, all_lanes<Lanes>(in.scaled_sum), sums[t]);
+    }
   }
 }
 
 template <int kTokens>
-[[gnu::always_inline]] inline void add_bytes(const uint8_t* w, int64_t k, const Tile& tile,
+[[gnu::always_inline]] inline void add_bytes(const uint8_t* w, int row, int64_t k, const Tile& tile,
                                              Sums<kTokens>& sums) {
   const int64_t b = k / 32;
-  const F16Lanes scale = halves(w);
+  const Lanes scale = halves(w + 2 * row);
+  IntSums<kTokens> dots;
   for (int t = 0; t < kTokens; ++t) {
     const InputBlock& in = tile.blocks[t][b];
-    const int32_t start = -128 * (in.sum[0] + in.sum[1]);
-    const F16Lanes dot = to_float(dot_bytes<8>(w + 32, tile.x[t] + k, start));
-    sums[t] = madd(dot, scale * in.scale, sums[t]);
+    dots[t] = IntLanes{} + (kZeroByte - 128) * (in.sum[0] + in.sum[1]);
+  }
+  dot_bytes<8>(w + 32 + 4 * row, tile.x, k, dots);
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] = madd(to_float(dots[t]), scale * tile.blocks[t][b].scale, sums[t]);
   }
 }
 
 template <int kTokens>
-[[gnu::always_inline]] inline void add_super4(const uint8_t* w, int64_t k, const Tile& tile,
-                                              Sums<kTokens>& sums) {
+[[gnu::always_inline]] inline void add_super4(const uint8_t* w, int row, int64_t k,
+                                              const Tile& tile, Sums<kTokens>& sums) {
   const int64_t b = k / 32;
-  const F16Lanes d = halves(w);
-  const F16Lanes dmin = halves(w + 32);
+  const Lanes d = halves(w + 2 * row);
+  const Lanes dmin = halves(w + 32 + 2 * row);
   for (int j = 0; j < 8; ++j) {
     const uint8_t* sub = w + 64 + j * 288;
-    const F16Lanes scale = d * bytes_to_float(sub);
-    const F16Lanes min = dmin * bytes_to_float(sub + 16);
+    const Lanes scale = d * bytes_to_float<uint8_t>(sub + row);
+    const Lanes min = dmin * bytes_to_float<uint8_t>(sub + 16 + row);
+    IntSums<kTokens> dots = {};
+    dot_nibbles(sub + 32 + 4 * row, tile.x, k + 32 * j, dots);
     for (int t = 0; t < kTokens; ++t) {
       const InputBlock& in = tile.blocks[t][b + j];
-      const F16Lanes dot = to_float(dot_nibbles(sub + 32, tile.x[t] + k + 32 * j, 0));
-      sums[t] = madd(dot, scale * in.scale, sums[t]);
-      sums[t] = madd(min, all_lanes(-in.scaled_sum), sums[t]);
+      sums[t] = madd(to_float(dots[t]), scale * in.scale, sums[t]);
+      sums[t] = madd(min, all_lanes<Lanes>(-in.scaled_sum), sums[t]);
     }
   }
 }
 
 template <int32_t kFormat, int kTokens>
-[[gnu::always_inline]] inline void add_super8(const uint8_t* w, int64_t k, const Tile& tile,
-                                              Sums<kTokens>& sums) {
+[[gnu::always_inline]] inline void add_super8(const uint8_t* w, int row, int64_t k,
+                                              const Tile& tile, Sums<kTokens>& sums) {
   const int64_t b = k / 32;
   constexpr int32_t kOffset = kFormat == kSuper8Q6 ? 32 : 4;
-  const F16Lanes d = halves(w);
+  const Lanes d = halves(w + 2 * row);
   for (int j = 0; j < 16; ++j) {
     const uint8_t* sub = w + 32 + j * 272;
-    const F16Lanes scale = d * signed_bytes_to_float(sub);
+    const Lanes scale = d * bytes_to_float<int8_t>(sub + row);
+    IntSums<kTokens> dots;
     for (int t = 0; t < kTokens; ++t) {
-      const InputBlock& in = tile.blocks[t][b + j / 2];
-      const F16Lanes dot =
-          to_float(dot_bytes<4>(sub + 16, tile.x[t] + k + 16 * j, -kOffset * in.sum[j % 2]));
-      sums[t] = madd(dot, scale * in.scale, sums[t]);
+      dots[t] = IntLanes{} - kOffset * tile.blocks[t][b + j / 2].sum[j % 2];
+    }
+    dot_small_bytes<4>(sub + 16 + 4 * row, tile.x, k + 16 * j, dots);
+    for (int t = 0; t < kTokens; ++t) {
+      sums[t] = madd(to_float(dots[t]), scale * tile.blocks[t][b + j / 2].scale, sums[t]);
     }
   }
 }
 
 template <int kTokens>
-[[gnu::always_inline]] inline void add_expanded(const uint8_t* w, int64_t k, const Tile& tile,
-                                                Sums<kTokens>& sums) {
+[[gnu::always_inline]] inline void add_expanded(const uint8_t* w, int row, int64_t k,
+                                                const Tile& tile, Sums<kTokens>& sums) {
   const int64_t b = k / 32;
-  F16Lanes scale;
-  F16Lanes min;
-  std::memcpy(&scale, w, 64);
-  std::memcpy(&min, w + 64, 64);
+  Lanes scale;
+  Lanes min;
+  std::memcpy(&scale, w + 4 * row, sizeof(scale));
+  std::memcpy(&min, w + 64 + 4 * row, sizeof(min));
   const int half = static_cast<int>(k / 16 % 2);
+  IntSums<kTokens> dots = {};
+  dot_small_bytes<4>(w + 128 + 4 * row, tile.x, k, dots);
   for (int t = 0; t < kTokens; ++t) {
     const InputBlock& in = tile.blocks[t][b];
-    const F16Lanes dot = to_float(dot_bytes<4>(w + 128, tile.x[t] + k, 0));
-    sums[t] = madd(dot, scale * in.scale, sums[t]);
-    sums[t] = madd(min, all_lanes(in.scale * static_cast<float>(in.sum[half])), sums[t]);
+    sums[t] = madd(to_float(dots[t]), scale * in.scale, sums[t]);
+    sums[t] = madd(min, all_lanes<Lanes>(in.scale * static_cast<float>(in.sum[half])), sums[t]);
   }
 }
 
 template <int32_t kFormat, int kTokens>
-[[gnu::always_inline]] inline void add_floats(const uint8_t* w, int64_t k, const Tile& tile,
-                                              Sums<kTokens>& sums) {
-  F16Lanes weights;
+[[gnu::always_inline]] inline void add_floats(const uint8_t* w, int row, int64_t k,
+                                              const Tile& tile, Sums<kTokens>& sums) {
+  Lanes weights;
   if constexpr (kFormat == kFloat32) {
-    std::memcpy(&weights, w, 64);
+    std::memcpy(&weights, w + 4 * row, sizeof(weights));
   } else if constexpr (kFormat == kFloat16) {
-    weights = halves(w);
+    weights = halves(w + 2 * row);
   } else {
-    typedef uint16_t U16 __attribute__((vector_size(32)));
-    typedef uint32_t U32 __attribute__((vector_size(64)));
+    typedef uint16_t U16 __attribute__((vector_size(2 * kRows)));
+    typedef uint32_t U32 __attribute__((vector_size(4 * kRows)));
     U16 raw;
-    std::memcpy(&raw, w, sizeof(raw));
+    std::memcpy(&raw, w + 2 * row, sizeof(raw));
     const U32 wide = __builtin_convertvector(raw, U32) << 16;
     std::memcpy(&weights, &wide, sizeof(weights));
   }
   for (int t = 0; t < kTokens; ++t) {
-    sums[t] = madd(weights, all_lanes(tile.floats[t][k]), sums[t]);
+    sums[t] = madd(weights, all_lanes<Lanes>(tile.floats[t][k]), sums[t]);
   }
 }
 
 template <int32_t kFormat, int kTokens>
-inline void add_block(const uint8_t* w, int64_t k, const Tile& tile, Sums<kTokens>& sums) {
+inline void add_block(const uint8_t* w, int row, int64_t k, const Tile& tile, Sums<kTokens>& sums) {
   if constexpr (kFormat == kNibbles4_0 || kFormat == kNibbles4_1) {
-    add_nibbles<kFormat>(w, k, tile, sums);
+    add_nibbles<kFormat>(w, row, k, tile, sums);
   } else if constexpr (kFormat == kBytes) {
-    add_bytes(w, k, tile, sums);
+    add_bytes(w, row, k, tile, sums);
   } else if constexpr (kFormat == kSuper4) {
-    add_super4(w, k, tile, sums);
+    add_super4(w, row, k, tile, sums);
   } else if constexpr (kFormat == kSuper8Q6 || kFormat == kSuper8Q3) {
-    add_super8<kFormat>(w, k, tile, sums);
+    add_super8<kFormat>(w, row, k, tile, sums);
   } else if constexpr (kFormat == kExpanded) {
-    add_expanded(w, k, tile, sums);
+    add_expanded(w, row, k, tile, sums);
   } else {
-    add_floats<kFormat>(w, k, tile, sums);
+    add_floats<kFormat>(w, row, k, tile, sums);
   }
 }
 
@@ -202,20 +187,23 @@ void group_times_tile(const PackedLinear& weights, const PackedInput& input, int
     }
   }
   constexpr BlockShape shape = block_shape(kFormat);
-  const uint8_t* w = weights.data + group * (weights.cols / shape.values) * shape.bytes;
-  Sums<kTokens> sums = {};
-  for (int64_t k = 0; k < weights.cols; k += shape.values, w += shape.bytes) {
-    add_block<kFormat, kTokens>(w, k, tile, sums);
-  }
-  const int64_t first = group * kGroupRows;
-  const int64_t rows = weights.rows - first < kGroupRows ? weights.rows - first : kGroupRows;
-  for (int t = 0; t < kTokens; ++t) {
-    float* out = y + (token + t) * y_stride + first;
-    if (rows == kGroupRows) {
-      store_lanes(out, accumulate ? load_lanes(out) + sums[t] : sums[t]);
-      continue;
+  const uint8_t* begin = weights.data + group * (weights.cols / shape.values) * shape.bytes;
+  for (int row = 0; row < kGroupRows; row += kRows) {
+    const uint8_t* w = begin;
+    Sums<kTokens> sums = {};
+    for (int64_t k = 0; k < weights.cols; k += shape.values, w += shape.bytes) {
+      add_block<kFormat, kTokens>(w, row, k, tile, sums);
     }
-    for (int64_t r = 0; r < rows; ++r) out[r] = accumulate ? out[r] + sums[t][r] : sums[t][r];
+    const int64_t first = group * kGroupRows + row;
+    const int64_t rows = weights.rows - first < kRows ? weights.rows - first : kRows;
+    for (int t = 0; t < kTokens; ++t) {
+      float* out = y + (token + t) * y_stride + first;
+      if (rows == kRows) {
+        store_lanes(out, accumulate ? load_lanes<Lanes>(out) + sums[t] : sums[t]);
+        continue;
+      }
+      for (int64_t r = 0; r < rows; ++r) out[r] = accumulate ? out[r] + sums[t][r] : sums[t][r];
+    }
   }
 }
 

@@ -18,11 +18,21 @@ constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4
                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
-/// Random blocks whose f16 fields are small finite numbers.
-std::vector<uint8_t> random_weights(DType type, int64_t rows, int64_t cols, std::mt19937& random) {
+enum class Values { kAny, kExtreme };
+
+/// Random blocks whose f16 fields are small finite numbers. Extreme: each other byte has all of its
+/// nibbles' lowest or highest values.
+std::vector<uint8_t> random_weights(DType type, int64_t rows, int64_t cols, Values values,
+                                    std::mt19937& random) {
   const DTypeTraits traits = dtype_traits(type);
   std::vector<uint8_t> bytes(static_cast<size_t>(rows * row_bytes(type, cols)));
-  for (uint8_t& b : bytes) b = static_cast<uint8_t>(random());
+  constexpr uint8_t kExtremes[] = {0x00, 0x7F, 0x80, 0xFF};
+  // Rows of one and the same extreme, and mixed ones.
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const size_t row = i / static_cast<size_t>(row_bytes(type, cols));
+    const auto any = static_cast<uint8_t>(random());
+    bytes[i] = values == Values::kAny ? any : kExtremes[row % 5 < 4 ? row % 5 : any % 4];
+  }
   const auto put_f16 = [&](uint8_t* at) {
     const auto h = static_cast<uint16_t>(0x2000 + random() % 0x0800 + (random() % 2) * 0x8000);
     std::memcpy(at, &h, 2);
@@ -72,9 +82,10 @@ struct Case {
   std::vector<float> decoded;  // [rows, cols]
 };
 
-Case make_case(DType type, int64_t rows, int64_t cols, uint32_t seed) {
+Case make_case(DType type, int64_t rows, int64_t cols, uint32_t seed,
+               Values values = Values::kAny) {
   std::mt19937 random(seed);
-  Case c{type, rows, cols, random_weights(type, rows, cols, random), {}};
+  Case c{type, rows, cols, random_weights(type, rows, cols, values, random), {}};
   c.decoded.resize(static_cast<size_t>(rows * cols));
   for (int64_t r = 0; r < rows; ++r) {
     dequantize_row(type, c.weights.data() + r * row_bytes(type, cols), cols,
@@ -153,30 +164,53 @@ class Linear : public testing::TestWithParam<Isa> {
   }
 };
 
+/// y against the float64 loop over the decoded weights and what is seen of the activations.
+void expect_products(const Case& c, int64_t n, const std::vector<float>& seen,
+                     const std::vector<float>& y) {
+  double magnitude = 0;
+  for (int64_t t = 0; t < n; ++t) {
+    for (int64_t r = 0; r < c.rows; ++r) {
+      double sum = 0;
+      double size = 0;
+      for (int64_t i = 0; i < c.cols; ++i) {
+        const double p = double{c.decoded[r * c.cols + i]} * seen[t * c.cols + i];
+        sum += p;
+        size += std::fabs(p);
+      }
+      magnitude += std::fabs(sum);
+      ASSERT_NEAR(y[t * c.rows + r], sum, 2e-6 * size)
+          << dtype_traits(c.type).name << " n " << n << " row " << r;
+    }
+  }
+  EXPECT_GT(magnitude, 1.0);
+}
+
 TEST_P(Linear, EqualsFloat64Loop) {
   const Kernels& k = kernels(GetParam());
   for (const DType type : kTypes) {
     const Case c = make_case(type, 37, 512, 11 + static_cast<uint32_t>(type));
     for (const int64_t n : {1, 2, 3, 5, 8, 9, 17}) {
       const std::vector<float> x = random_input(n, c.cols);
-      const std::vector<float> seen = as_seen(k, type, x);
-      const std::vector<float> y = fast(k, c, x, n);
-      double magnitude = 0;
-      for (int64_t t = 0; t < n; ++t) {
-        for (int64_t r = 0; r < c.rows; ++r) {
-          double sum = 0;
-          double size = 0;
-          for (int64_t i = 0; i < c.cols; ++i) {
-            const double p = double{c.decoded[r * c.cols + i]} * seen[t * c.cols + i];
-            sum += p;
-            size += std::fabs(p);
-          }
-          magnitude += std::fabs(sum);
-          ASSERT_NEAR(y[t * c.rows + r], sum, 2e-6 * size)
-              << dtype_traits(type).name << " n " << n << " row " << r;
-        }
+      expect_products(c, n, as_seen(k, type, x), fast(k, c, x, n));
+    }
+  }
+}
+
+// Sums of few products may be kept in 16 bits: the largest that can be must fit.
+TEST_P(Linear, LosesNothingOfTheLargestProducts) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    if (dtype_traits(type).block_values == 1) continue;
+    const Case c = make_case(type, 37, 512, 4, Values::kExtreme);
+    for (const int64_t n : {1, 2, 5, 8}) {
+      std::mt19937 random(6);
+      std::vector<float> x(static_cast<size_t>(n * c.cols));
+      for (size_t i = 0; i < x.size(); ++i) {
+        const auto any = random();
+        const size_t part = i / 64 % 3;  // all alike, alternating, mixed
+        x[i] = part == 0 || (part == 1 ? i % 2 == 0 : any % 2 == 0) ? 2.0F : -2.0F;
       }
-      EXPECT_GT(magnitude, 1.0);
+      expect_products(c, n, as_seen(k, type, x), fast(k, c, x, n));
     }
   }
 }
