@@ -110,8 +110,8 @@ class AttentionRun {
     const bool direct = rows_ <= kDirectRows && find_pieces();
     if (!direct) gather_keys();
     for (int32_t r = 0; r < rows_; r += kRowBlock) {
-      with_rows(rows_ - r < kRowBlock ? rows_ - r : kRowBlock,
-                [&](auto rows) { score<rows()>(lanes, r, direct); });
+      with_count<kRowBlock>(rows_ - r < kRowBlock ? rows_ - r : kRowBlock,
+                            [&](auto rows) { score<rows()>(lanes, r, direct); });
     }
     if (!direct) gather_values();
     for (int32_t r = 0; r < rows_; r += kRowBlock) {
@@ -122,7 +122,7 @@ class AttentionRun {
         alike = alike && sees[i].begin == sees[0].begin && sees[i].end == sees[0].end;
       }
       if (alike) {
-        with_rows(n, [&](auto rows) { add<rows()>(r, direct); });
+        with_count<kRowBlock>(n, [&](auto rows) { add<rows()>(r, direct); });
       } else {
         for (int32_t i = 0; i < n; ++i) add<1>(r + i, direct);
       }

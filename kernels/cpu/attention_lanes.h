@@ -49,17 +49,6 @@ inline void add_values(const float* rescale, int64_t dim, float* output, const A
   }
 }
 
-/// Calls fn(integral_constant of n), n <= kRowBlock.
-template <typename Fn>
-inline void with_rows(int32_t n, const Fn& fn) {
-  if constexpr (kRowBlock >= 4) {
-    if (n == 4) return fn(std::integral_constant<int, 4>());
-    if (n == 3) return fn(std::integral_constant<int, 3>());
-  }
-  if (n == 2) return fn(std::integral_constant<int, 2>());
-  fn(std::integral_constant<int, 1>());
-}
-
 /// The lanes of a vector that begins at lane `first` which lie in [lanes); others have `otherwise`.
 inline Lanes only(LaneRange lanes, int32_t first, Lanes v, float otherwise) {
   constexpr int32_t kOwn[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

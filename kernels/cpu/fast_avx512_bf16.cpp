@@ -45,15 +45,11 @@ void linear(const PackedLinear& weights, const PackedInput& input, float* y, int
     return avx512::linear(weights, input, y, y_stride, accumulate, group_begin, group_end);
   }
   for (int64_t g = group_begin; g < group_end; ++g) {
-    int64_t t = 0;
-    for (; t + kTileTokens <= input.n_tokens; t += kTileTokens) {
-      group_times_tile<kTileTokens>(weights, input, g, t, y, y_stride, accumulate);
-    }
-    for (; t + 2 <= input.n_tokens; t += 2) {
-      group_times_tile<2>(weights, input, g, t, y, y_stride, accumulate);
-    }
-    if (t < input.n_tokens) {
-      group_times_tile<1>(weights, input, g, t, y, y_stride, accumulate);
+    for (int64_t t = 0; t < input.n_tokens; t += kTileTokens) {
+      const int64_t left = input.n_tokens - t;
+      with_count<kTileTokens>(left < kTileTokens ? left : kTileTokens, [&](auto tokens) {
+        group_times_tile<tokens()>(weights, input, g, t, y, y_stride, accumulate);
+      });
     }
   }
 }

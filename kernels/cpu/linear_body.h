@@ -211,15 +211,11 @@ template <int32_t kFormat>
 void linear_format(const PackedLinear& weights, const PackedInput& input, float* y,
                    int64_t y_stride, bool accumulate, int64_t group_begin, int64_t group_end) {
   for (int64_t g = group_begin; g < group_end; ++g) {
-    int64_t t = 0;
-    for (; t + kTileTokens <= input.n_tokens; t += kTileTokens) {
-      group_times_tile<kFormat, kTileTokens>(weights, input, g, t, y, y_stride, accumulate);
-    }
-    for (; t + 2 <= input.n_tokens; t += 2) {
-      group_times_tile<kFormat, 2>(weights, input, g, t, y, y_stride, accumulate);
-    }
-    if (t < input.n_tokens) {
-      group_times_tile<kFormat, 1>(weights, input, g, t, y, y_stride, accumulate);
+    for (int64_t t = 0; t < input.n_tokens; t += kTileTokens) {
+      const int64_t left = input.n_tokens - t;
+      with_count<kTileTokens>(left < kTileTokens ? left : kTileTokens, [&](auto tokens) {
+        group_times_tile<kFormat, tokens()>(weights, input, g, t, y, y_stride, accumulate);
+      });
     }
   }
 }

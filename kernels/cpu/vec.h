@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace paddock::cpu {
 
@@ -57,6 +58,15 @@ static inline float join_lanes(V v, const Join& join) {
 template <typename V>
 static inline float sum_lanes(V v) {
   return join_lanes(v, [](V a, V b) { return a + b; });
+}
+
+/// Calls fn(integral_constant of n), 1 <= n <= kMost.
+template <int kMost, typename Fn>
+static inline void with_count(int64_t n, const Fn& fn) {
+  if constexpr (kMost > 1) {
+    if (n < kMost) return with_count<kMost - 1>(n, fn);
+  }
+  fn(std::integral_constant<int, kMost>());
 }
 
 }  // namespace paddock::cpu

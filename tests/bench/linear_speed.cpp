@@ -70,7 +70,7 @@ void bench(const cpu::Kernels& k, DType type) {
     const double work = 2e-12 * static_cast<double>(shape.rows * shape.cols);
     std::printf("%-8s %-5s %-10s %8.2f MB", cpu::isa_name(k.isa), dtype_traits(type).name,
                 shape.name, static_cast<double>(size) * 1e-6);
-    for (const int64_t n : {1, 2, 4, 8}) {
+    for (const int64_t n : {1, 2, 3, 4, 6, 8}) {
       const double t = best_time(k, w, n);
       std::printf("  %lld: %5.1f GB/s", static_cast<long long>(n),
                   static_cast<double>(size) * 1e-9 / t);
