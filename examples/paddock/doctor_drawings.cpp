@@ -6,6 +6,8 @@
 #include <array>
 #include <map>
 
+#include "wording.h"
+
 namespace cli {
 namespace {
 
@@ -139,32 +141,6 @@ std::string bars(double top, const paddock::StepHistogram& histogram, const std:
 }
 
 }  // namespace
-
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 std::string occupancy_drawing(const Diagnosis& d) {
   const int layers = d.header.n_layers;

@@ -7,8 +7,6 @@
 
 namespace cli {
 
-/// For HTML and SVG: no markup in it.
-std::string escaped(const std::string& text);
 /// Pages in use over the steps, and below it the positions of each layer, with marks where windows
 /// and rules took something.
 std::string occupancy_drawing(const paddock::Diagnosis& d);

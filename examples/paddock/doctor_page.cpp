@@ -9,6 +9,7 @@
 #include "doctor_style.h"
 #include "doctor_words.h"
 #include "log.h"
+#include "wording.h"
 
 namespace cli {
 namespace {
@@ -131,7 +132,7 @@ std::string prune(const Diagnosis& d) {
           "times. Budgets fell {} times and were lifted {} times.</p>\n",
           token, shown(d.header.kv_type), f(d, "removed_policy_trim"), f(d, "removed_window"),
           f(d, "violations"), f(d, "shortfalls"), f(d, "budget_falls"), f(d, "budget_lifts"));
-  if (d.header.kv_type == "f32") {
+  if (d.header.kv_type == paddock::kv_type_name(paddock::KvType::kF32)) {
     out += "<p class='soft'><code>--kv-type f16</code> takes half of it.</p>\n";
   }
   return out;
@@ -175,19 +176,6 @@ std::string swap(const Diagnosis& d) {
              "and its tokens are computed again. That was so for {} sequences and {} "
              "tokens.</p>\n",
              f(d, "preemptions"), f(d, "recomputed_tokens"));
-}
-
-/// "0-29" or "0,2,5-7".
-std::string layers_text(const std::vector<int32_t>& layers) {
-  std::string out;
-  for (size_t i = 0; i < layers.size();) {
-    size_t end = i + 1;
-    while (end < layers.size() && layers[end] == layers[end - 1] + 1) ++end;
-    out += (out.empty() ? "" : ",") + std::to_string(layers[i]);
-    if (end > i + 1) out += fmt::format("-{}", layers[end - 1]);
-    i = end;
-  }
-  return out;
 }
 
 /// Layers that lost as much of a sequence for a reason are one row.

@@ -9,6 +9,7 @@
 
 #include "common.h"
 #include "log.h"
+#include "wording.h"
 
 namespace cli {
 namespace {
@@ -19,18 +20,6 @@ using paddock::ExplainedLoss;
 using paddock::ExplainedSpan;
 using paddock::RemovalReason;
 
-/// "3", "0-29" or "0,2,5-7".
-std::string layers_text(const std::vector<int32_t>& layers) {
-  std::string out;
-  for (size_t i = 0; i < layers.size();) {
-    size_t end = i + 1;
-    while (end < layers.size() && layers[end] == layers[end - 1] + 1) ++end;
-    out += (out.empty() ? "" : ",") + std::to_string(layers[i]);
-    if (end > i + 1) out += fmt::format("{}{}", end > i + 2 ? "-" : ",", layers[end - 1]);
-    i = end;
-  }
-  return out;
-}
 std::string layers_named(const std::vector<int32_t>& layers, int32_t of) {
   if (static_cast<int32_t>(layers.size()) == of) {
     return of == 1 ? "its layer" : fmt::format("all {} layers", of);

@@ -78,14 +78,18 @@ std::unique_ptr<paddock::QualityMeter> make_meter(
   }
 }
 
+/// Whether the layer's rule decides once, where a prompt ends.
+bool decides_once(const paddock::KvLayerStats& layer, size_t n_layers) {
+  const auto rule = paddock::make_policy(layer.policy);
+  return rule->schedule(layer.layer, static_cast<int32_t>(n_layers)).every == 0;
+}
+
 /// Says which rules that decide where a prompt ends never did.
 void note_idle_rules(const Args& args, const paddock::QualityMeter& meter, size_t n_rules) {
   for (size_t i = 0; i < n_rules; ++i) {
     const paddock::KvStats stats = meter.engine(i).kv_stats();
     for (const paddock::KvLayerStats& layer : stats.layers) {
-      const bool once =
-          layer.policy.starts_with("snapkv") || layer.policy.find(":snapkv") != std::string::npos;
-      if (!once || layer.trim_decisions > 0) continue;
+      if (layer.trim_decisions > 0 || !decides_once(layer, stats.layers.size())) continue;
       note(fmt::format(
           "paddock: {} never acted: it decides once, where the prompt ends; {}\n", layer.policy,
           args.prompt_tokens > 0

@@ -7,6 +7,8 @@
 #include <functional>
 #include <iterator>
 
+#include "wording.h"
+
 namespace cli {
 namespace {
 
@@ -34,26 +36,6 @@ constexpr const char* kGrid = "#E3E3E3";
 constexpr const char* kFrame = "#444444";
 constexpr double kPanelWidth = 360, kPanelHeight = 300, kTop = 84, kBottom = 52, kLeft = 56;
 constexpr double kGap = 64, kLegend = 170, kLegendRow = 20, kLetter = 7.5;
-
-std::string escape(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 /// A logarithmic axis: what it spans, where on the page, and its marks.
 struct Axis {
@@ -108,7 +90,7 @@ std::string marker(size_t series, double x, double y, const std::string& title) 
       "<path transform='translate({:.1f} {:.1f})' d='{}' fill='{}' stroke='{}' "
       "stroke-width='{}'>{}</path>\n",
       x, y, shape.path, shape.filled ? colour(series) : "none", colour(series),
-      shape.filled ? 0 : 1.8, title.empty() ? "" : "<title>" + escape(title) + "</title>");
+      shape.filled ? 0 : 1.8, title.empty() ? "" : "<title>" + escaped(title) + "</title>");
 }
 
 std::string line(size_t series, const std::string& path) {
@@ -120,7 +102,7 @@ std::string line(size_t series, const std::string& path) {
 std::string text(double x, double y, const char* anchor, const std::string& content,
                  const char* more = "") {
   return fmt::format("<text x='{:.1f}' y='{:.1f}' text-anchor='{}'{}>{}</text>\n", x, y, anchor,
-                     more, escape(content));
+                     more, escaped(content));
 }
 
 using Series = std::vector<std::pair<std::string, std::vector<PlotPoint>>>;

@@ -147,7 +147,6 @@ struct Windowed {
 };
 std::optional<Windowed> windowed(const RuleAt& at) {
   const Parts parts = parts_without(at.rule, "no such option");
-  if (!parts.head.starts_with("window:") && !parts.head.starts_with("sink:")) return std::nullopt;
   try {
     const TokenVisibility v = make_policy(at.rule)->visibility(at.layer);
     if (v.bounded()) return Windowed{parts.options, v};

@@ -28,16 +28,34 @@ size_t edits(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// The name of a built-in rule that is nearest; h2o if none is near.
-std::string nearest_name(std::string_view name) {
-  std::string best = "h2o";
+// What is proposed where nothing else is near.
+constexpr const char* kUsualForm = "h2o:B";
+constexpr int64_t kUsualBudget = 256;
+
+/// What the form of a built-in rule says: "full", "h2o:B", "sink:S+W", "pyramid:NAME:B".
+struct RuleForm {
+  explicit RuleForm(std::string_view form)
+      : name(form.substr(0, form.find(':'))),
+        has_budget(form.size() > name.size()),
+        has_sinks(form.find('+') != std::string_view::npos),
+        wraps(form.find(':') != form.rfind(':')) {}
+
+  std::string name;
+  bool has_budget;  // or a window
+  bool has_sinks;   // before that
+  bool wraps;       // another rule, whose name comes before the budget
+};
+
+/// The one whose name is nearest. Forms with a budget are listed before those without.
+RuleForm nearest_form(std::string_view name) {
+  RuleForm best(kUsualForm);
   size_t fewest = 3;
-  for (const std::string& form : policy_forms()) {
-    const std::string known = form.substr(0, form.find(':'));
-    const size_t n = edits(name, known);
+  for (const std::string& text : policy_forms()) {
+    const RuleForm form(text);
+    const size_t n = edits(name, form.name);
     if (n < fewest) {
       fewest = n;
-      best = known;
+      best = form;
     }
   }
   return best;
@@ -66,13 +84,12 @@ bool has_digit(std::string_view text) {
   return text.find_first_of("0123456789") != std::string_view::npos;
 }
 
-/// Where no budget was given the rule without one is nearest, if it has such a form. `prefix`:
-/// "NAME:".
-std::optional<std::string> elastic_form(const std::string& prefix, std::string_view tail,
-                                        std::string_view options, int32_t n_layers,
-                                        int32_t block_size) {
-  std::string rule = prefix.substr(0, prefix.size() - 1);
-  if (rule == "sink") {
+/// Where no budget was given the rule without one is nearest, if it has such a form. `rule`: the
+/// name, or two.
+std::optional<std::string> without_budget(const RuleForm& form, std::string rule,
+                                          std::string_view tail, std::string_view options,
+                                          int32_t n_layers, int32_t block_size) {
+  if (form.has_sinks) {
     const size_t plus = std::min(tail.find('+'), tail.size());
     if (!has_digit(tail.substr(0, plus)) || has_digit(tail.substr(plus))) return std::nullopt;
     rule += fmt::format(":{}", number_in(tail.substr(0, plus), 4));
@@ -90,22 +107,24 @@ std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block
   if (parses(std::string(rule), n_layers, block_size)) return std::string(rule);
   const std::string_view head = rule.substr(0, rule.find('@'));
   const std::string_view options = rule.substr(head.size());
-  const std::string name = nearest_name(head.substr(0, head.find(':')));
+  const RuleForm form = nearest_form(head.substr(0, head.find(':')));
   const size_t colon = head.find(':');
   std::string_view tail = colon == std::string_view::npos ? "" : head.substr(colon + 1);
-  if (name == "full") return name;
-  std::string prefix = name + ":";
-  if (name == "pyramid" || name == "cake") {
+  if (!form.has_budget) return form.name;
+  std::string name = form.name;
+  if (form.wraps) {
     const size_t inner = tail.find(':');
-    prefix += nearest_name(tail.substr(0, inner)) + ":";
+    name += ":" + nearest_form(tail.substr(0, inner)).name;
     tail = inner == std::string_view::npos ? "" : tail.substr(inner + 1);
   }
   const size_t plus = tail.find('+');
-  if (const auto elastic = elastic_form(prefix, tail, options, n_layers, block_size)) {
+  if (const auto elastic = without_budget(form, name, tail, options, n_layers, block_size)) {
     return *elastic;
   }
-  const int64_t budget = number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), 256);
-  if (name == "sink") {
+  const int64_t budget =
+      number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), kUsualBudget);
+  std::string prefix = name + ":";
+  if (form.has_sinks) {
     const int64_t sinks = plus == std::string_view::npos ? 4 : number_in(tail.substr(0, plus), 4);
     prefix += fmt::format("{}+", sinks);
   }
@@ -117,7 +136,7 @@ std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block
       if (n > budget + 64 * int64_t{block_size}) break;
     }
   }
-  return "h2o:256";
+  return fmt::format("{}:{}", RuleForm(kUsualForm).name, kUsualBudget);
 }
 
 /// Which of LAYERS there are, each as one bit.

@@ -96,13 +96,13 @@ fault("advice-030", "one sink unless said",
       "plus == std::string_view::npos ? «4» : number_in(tail.substr(0, plus), 4)",
       "1")
 fault("advice-031", "a budget of 64 unless said",
-      "number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), «256»);",
+      "number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), «kUsualBudget»);",
       "64")
 fault("advice-032", "options are dropped although they could stay",
       "for (const std::string_view keep : {«options», std::string_view()}) { for (int64_t",
       "std::string_view()")
 fault("advice-033", "a pyramid is of nothing",
-      'if («name == "pyramid"» || name == "cake") {',
+      'if («form.wraps») {',
       "false")
 fault("advice-034", "layers that no part names are left out",
       'if («std::find(taken.begin(), taken.end(), false) != taken.end()») parts.emplace_back("*=full");',
@@ -111,10 +111,10 @@ fault("advice-035", "a layer is named twice",
       "named[i] = named[i] && «!taken[i]»;",
       "true")
 fault("advice-036", "a sink's budget is its sinks'",
-      "number_in(tail.substr(«plus == std::string_view::npos ? 0 : plus»), 256);",
+      "number_in(tail.substr(«plus == std::string_view::npos ? 0 : plus»), kUsualBudget);",
       "0")
 fault("advice-037", "full:3 is no rule",
-      'if («name == "full"») return name;',
+      'if («!form.has_budget») return form.name;',
       "false")
 
 source("src/core/error.cpp", "advice_test")
@@ -205,7 +205,7 @@ fault("advice-062", 'a rule without a budget is not tried with decisions that co
       'found')
 source("src/engine/spec_repair.cpp", "advice_test")
 fault("advice-063", 'a rule that was given no budget gets one',
-      'if (const auto elastic = «elastic_form(prefix, tail, options, n_layers, block_size)») {',
+      'if (const auto elastic = «without_budget(form, name, tail, options, n_layers, block_size)») {',
       'std::optional<std::string>()')
 fault("advice-064", 'a budget that was given is taken away',
       '} else if («has_digit(tail)») {',

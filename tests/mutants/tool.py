@@ -351,14 +351,14 @@ fault("tool-103", "against: --sweep is named",
       'const char* contender = «args.against.empty()» ? "--sweep"',
       "true", tests="cli_test:CliChat.RefusalsNameOptionsWithValuesThatWork")
 fault("tool-104", "snapkv that never acted is not said",
-      "if («!once || layer.trim_decisions > 0») continue;",
+      "if («layer.trim_decisions > 0 || !decides_once(layer, stats.layers.size())») continue;",
       "true")
 fault("tool-105", "snapkv that acted never acted",
-      "if (!once || «layer.trim_decisions > 0») continue;",
+      "if («layer.trim_decisions > 0» || !decides_once(layer, stats.layers.size())) continue;",
       "false")
-fault("tool-106", "a pyramid of snapkv that never acted is not said",
-      'layer.policy.starts_with("snapkv") || «layer.policy.find(":snapkv") != std::string::npos»;',
-      "false")
+fault("tool-106", "a rule that decides again and again is said to decide once",
+      "static_cast<int32_t>(n_layers)).«every == 0»;",
+      "every >= 0")
 fault("tool-107", "a rule that never acted is said at every layer",
       '"say where with --prompt-tokens N")); «break;»',
       "")
@@ -381,12 +381,20 @@ fault("tool-113", "--facts: the pool holds the text alone",
       "if (args.facts) «options.positions += paddock::recall_tokens(*model->tokenizer(), outcome.facts);»",
       "", tests="cli_test:CliReport.* cli_test:Cli.*")
 
-source("examples/paddock/quality_plot.cpp", PLOT)
+source("examples/paddock/wording.cpp", PLOT)
 fault("tool-114", "a text's < is SVG's",
       'case \'<\': out += «"&lt;"»;',
       '"<"')
+fault("tool-189", "two neighbours are a range of layers",
+      'end > i + «2» ? "-" : ","',
+      "1", tests="cli_test:CliWording.*")
+fault("tool-190", "the last of several names has a comma",
+      'i + 1 < names.size() ? ", " : «" or "»',
+      '", "', tests="cli_test:CliWording.*")
+
+source("examples/paddock/quality_plot.cpp", PLOT)
 fault("tool-115", "points have no titles",
-      'title.empty() ? "" : «"<title>" + escape(title) + "</title>"»);',
+      'title.empty() ? "" : «"<title>" + escaped(title) + "</title>"»);',
       "std::string()")
 fault("tool-116", "all series have one marker",
       "kMarkers[«(series + series / std::size(kColours)) % std::size(kMarkers)»];",

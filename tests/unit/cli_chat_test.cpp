@@ -349,6 +349,8 @@ TEST_F(CliChat, SnapKvActsAtEveryTurn) {
       "--prompt-tokens N\n");
   EXPECT_EQ(paddock(score + "--against snapkv:16 --prompt-tokens 40").err, "");
   EXPECT_EQ(times(paddock(score + "--against pyramid:snapkv:32").err, " never acted: "), 1);
+  // Of a rule that decides again and again nothing is said.
+  EXPECT_EQ(paddock(score + "--against h2o:64").err, "");
   // Once for a rule, not for each of its layers.
   const std::string golden = std::string(PADDOCK_TEST_DATA) + "/golden/";
   EXPECT_EQ(times(paddock("perplexity -m " + golden + "gqa1-default --tokens-file " + golden +
