@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "dtype.h"
 
@@ -25,6 +26,11 @@ struct BlockEntry {
   int32_t rotation;  // index into the table's Rotation list
 };
 static_assert(sizeof(BlockEntry) == 16);
+
+/// The most positions of a sequence and the most pages of a pool: what their members above hold.
+inline constexpr int64_t kMaxPositions =
+    std::numeric_limits<decltype(BlockEntry::first_position)>::max();
+inline constexpr int64_t kMaxPages = std::numeric_limits<decltype(BlockEntry::page)>::max();
 
 /// A query at position t meets an entry's keys as if it stood at min(t - query_shift, query_cap).
 struct Rotation {
@@ -92,6 +98,23 @@ PADDOCK_HD inline bool is_past(const Visibility& v, int64_t t, int64_t first, in
   return first >= v.sinks && first + count - 1 <= t - v.window;
 }
 
+/// The types that keys and values may have, by the names that users know. The public KvType lists
+/// them in this order, behind "as the engine sees fit".
+struct KvElement {
+  DType type;
+  const char* name;
+};
+inline constexpr KvElement kKvElements[] = {
+    {DType::kF32, "f32"}, {DType::kF16, "f16"}, {DType::kBF16, "bf16"}};
+/// Bytes of an element of one of them, also on a device, which has no table of types.
+PADDOCK_HD constexpr int32_t kv_element_bytes(DType type) { return type == DType::kF32 ? 4 : 2; }
+static_assert([] {
+  for (const KvElement& known : kKvElements) {
+    if (dtype_traits(known.type).block_bytes != kv_element_bytes(known.type)) return false;
+  }
+  return true;
+}());
+
 /// Bytes of head_dim elements that lie side by side.
 PADDOCK_HD constexpr int32_t kv_row_bytes(int32_t head_dim, int32_t element_bytes) {
   return head_dim * element_bytes;
@@ -101,13 +124,15 @@ enum class KeyOrder;
 template <KeyOrder kKeys, typename Byte>
 class KvView;
 
-/// Sizes of one page: the storage of one block (block_size consecutive positions) of one layer.
+/// What one page holds, the storage of one block (block_size consecutive positions) of one layer,
+/// and so how large it is.
 struct PageGeometry {
   int32_t n_kv_heads;
   int32_t block_size;
   int32_t head_dim;
-  int32_t element_bytes;  // 4 for f32, 2 for f16 and bf16
+  DType type;  // of its elements, one of kKvElements
 
+  PADDOCK_HD int32_t element_bytes() const { return kv_element_bytes(type); }
   PADDOCK_HD int64_t page_bytes() const { return page_rows() * row_bytes(); }
 
  private:
@@ -116,7 +141,7 @@ struct PageGeometry {
 
   // A row is head_dim elements: one slot's value of one head. A page is rows throughout: a side of
   // keys and a side of values, each head after head.
-  PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(head_dim, element_bytes); }
+  PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(head_dim, element_bytes()); }
   PADDOCK_HD int64_t head_rows() const { return block_size; }
   PADDOCK_HD int64_t side_rows() const { return n_kv_heads * head_rows(); }
   PADDOCK_HD int64_t page_rows() const { return 2 * side_rows(); }
@@ -143,48 +168,50 @@ template <KeyOrder kKeys, typename Byte = const uint8_t>
 class KvView {
  public:
   KvView() = default;
-  /// `pool`: of n * page_bytes(), aligned to its elements. `type`: kF32, kF16 or kBF16.
-  PADDOCK_HD KvView(Byte* pool, const PageGeometry& geometry, DType type)
-      : pool_(pool), geometry_(geometry), type_(type) {}
-  PADDOCK_HD KvView<kKeys> read_only() const { return {pool_, geometry_, type_}; }
+  /// `pool`: of n * page_bytes(), aligned to its elements.
+  PADDOCK_HD KvView(Byte* pool, const PageGeometry& geometry)
+      : pool_(pool), geometry_(geometry), element_bytes_(geometry.element_bytes()) {}
+  PADDOCK_HD KvView<kKeys> read_only() const { return {pool_, geometry_}; }
 
   PADDOCK_HD const PageGeometry& geometry() const { return geometry_; }
-  PADDOCK_HD DType type() const { return type_; }
-  PADDOCK_HD int64_t page_bytes() const { return geometry_.page_bytes(); }
+  PADDOCK_HD DType type() const { return geometry_.type; }
+  PADDOCK_HD int32_t element_bytes() const { return element_bytes_; }
+  PADDOCK_HD int64_t page_bytes() const { return geometry_.page_rows() * row_bytes(); }
 
   /// A page's first byte; all of it lies side by side.
-  PADDOCK_HD Byte* page(int64_t page) const { return pool_ + page * geometry_.page_bytes(); }
+  PADDOCK_HD Byte* page(int64_t page) const { return pool_ + page * page_bytes(); }
   /// Element `dim` of a slot's key and of its value.
   PADDOCK_HD Byte* k(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
     const int64_t from = row(page, head) + geometry_.sides().keys;
     if constexpr (kKeys == KeyOrder::kBySlot) {
-      return pool_ + (from + slot) * row_bytes() + dim * int64_t{geometry_.element_bytes};
+      return pool_ + (from + slot) * row_bytes() + dim * int64_t{element_bytes_};
     } else {
-      return pool_ + from * row_bytes() + dim * dim_bytes() +
-             slot * int64_t{geometry_.element_bytes};
+      return pool_ + from * row_bytes() + dim * dim_bytes() + slot * int64_t{element_bytes_};
     }
   }
   PADDOCK_HD Byte* v(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
     const int64_t from = row(page, head) + geometry_.sides().values;
-    return pool_ + (from + slot) * row_bytes() + dim * int64_t{geometry_.element_bytes};
+    return pool_ + (from + slot) * row_bytes() + dim * int64_t{element_bytes_};
   }
 
   /// Bytes of a value, and of a key where it lies like one.
-  PADDOCK_HD int32_t row_bytes() const { return geometry_.row_bytes(); }
+  PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(geometry_.head_dim, element_bytes_); }
   /// Whether all rows begin at multiples of `n` bytes.
   bool rows_aligned(int32_t n) const {
     return row_bytes() % n == 0 && reinterpret_cast<uintptr_t>(pool_) % n == 0;
   }
-  /// Whether the elements are of a type that keys and values may have, and of its size.
+  /// Whether the elements are of a type that keys and values may have.
   bool is_known() const {
-    return (type_ == DType::kF32 || type_ == DType::kF16 || type_ == DType::kBF16) &&
-           dtype_traits(type_).block_bytes == geometry_.element_bytes;
+    for (const KvElement& known : kKvElements) {
+      if (geometry_.type == known.type) return true;
+    }
+    return false;
   }
 
   /// Bytes from one dim of a slot's key to the next.
   PADDOCK_HD int64_t dim_bytes() const {
     static_assert(kKeys == KeyOrder::kByDim);
-    return int64_t{geometry_.block_size} * geometry_.element_bytes;
+    return int64_t{geometry_.block_size} * element_bytes_;
   }
 
   // Where keys lie by slot. `element_bytes` is the geometry's: a kernel of one type knows it when
@@ -220,7 +247,7 @@ class KvView {
 
   Byte* pool_ = nullptr;
   PageGeometry geometry_{};
-  DType type_{};
+  int32_t element_bytes_ = 0;  // the geometry's, worked out before kernels run
 };
 
 /// Whether a key or a value is finite and becomes infinite where it is stored; `least`: see

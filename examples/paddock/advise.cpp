@@ -31,8 +31,9 @@ struct Args {
 // ---- what there is
 
 void check_usage(const Args& args) {
-  if (args.users < 1 || args.users > 4096) {
-    throw UsageError(fmt::format("--users {}: must be from 1 to 4096", args.users));
+  if (args.users < 1 || args.users > paddock::kMaxSequences) {
+    throw UsageError(
+        fmt::format("--users {}: must be from 1 to {}", args.users, paddock::kMaxSequences));
   }
   if (args.facts < 0 || args.facts > 26) {
     throw UsageError(fmt::format("--facts {}: must be from 0 (none) to 26", args.facts));
@@ -123,7 +124,7 @@ std::vector<int> numbers_for(int users) {
   std::vector<int> numbers;
   for (int n = 1; n < 2 * users || n <= 4; n *= 2) numbers.push_back(n);
   numbers.push_back(users);
-  numbers.push_back(std::min(2 * users, 4096));
+  numbers.push_back(std::min(2 * users, paddock::kMaxSequences));
   std::sort(numbers.begin(), numbers.end());
   numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
   return numbers;

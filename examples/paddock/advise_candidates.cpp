@@ -129,6 +129,7 @@ std::optional<Candidate> plan_candidate(const Room& room, const paddock::EngineO
     const paddock::EnginePlan plan = paddock::plan_engine(room.model, options, {&kFreeNow, 1});
     Candidate candidate;
     candidate.options = options;
+    candidate.kv_type = plan.options.kv.type;
     candidate.pool_bytes = plan.pool_bytes;
     candidate.total_bytes = plan.total_bytes;
     candidate.fits = plan.fits[0].fits && (!room.memory || candidate.pool_bytes <= *room.memory);

@@ -32,7 +32,8 @@ struct Speed {
 
 struct Candidate {
   paddock::EngineOptions options;
-  std::string change;  // what it has otherwise than its rule's row, such as "-b 128"
+  std::string change;         // what it has otherwise than its rule's row, such as "-b 128"
+  paddock::KvType kv_type{};  // where the options leave it open, the engine's choice
   uint64_t pool_bytes = 0, total_bytes = 0;  // computed
   bool fits = false;
   std::optional<Quality> quality;  // measured

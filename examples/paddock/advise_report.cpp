@@ -17,11 +17,8 @@ std::string name_of(const Candidate& c) {
 }
 
 std::string settings_text(const Candidate& c) {
-  const paddock::KvType type = c.options.kv.type;
-  const bool is_reference = c.options.precision == paddock::Precision::kReference;
-  const char* name =
-      type == paddock::KvType::kAuto ? (is_reference ? "f32" : "f16") : paddock::kv_type_name(type);
-  return fmt::format("{} | {} | {}", name, c.options.kv.block_size, c.options.batch_size);
+  return fmt::format("{} | {} | {}", paddock::kv_type_name(c.kv_type), c.options.kv.block_size,
+                     c.options.batch_size);
 }
 
 std::string candidates_table(const Advice& a) {

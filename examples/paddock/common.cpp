@@ -20,6 +20,7 @@
 
 #include "advice.h"
 #include "log.h"
+#include "wording.h"
 
 namespace cli {
 namespace {
@@ -30,7 +31,7 @@ void on_signal(int) {
   if (g_signals.fetch_add(1) > 0) _exit(130);
 }
 
-void check(bool ok, const char* option, const std::string& value, const char* right) {
+void check(bool ok, const char* option, const std::string& value, const std::string& right) {
   if (!ok) throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
 }
 
@@ -71,7 +72,7 @@ void EngineArgs::add_to(Options& options, bool needs_model) {
   options.add("--precision", precision, "fast or reference").shows_default();
   options.add("-c,--ctx-size", context, "longest sequence admitted, in positions");
   options.add("-b,--batch-size", batch, "most tokens in one forward pass").shows_default();
-  options.add("--kv-type", kv_type, "f32, f16 or bf16 (default f16)").not_empty();
+  options.add("--kv-type", kv_type, kv_type_help().c_str()).not_empty();
   options.add("--kv-block-size", kv_block, "positions per block").shows_default();
   options
       .add("--kv-budget", kv_budget,
@@ -93,6 +94,12 @@ void EngineArgs::add_to(Options& options, bool needs_model) {
               "positions that the model was trained for before that");
   options.add("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16").not_empty();
   options.add_flag("--json", json, "one JSON object on stdout");
+}
+
+std::string kv_type_help() {
+  return fmt::format("{} (default {}; {} with --precision reference)",
+                     one_of(paddock::kv_type_names()), paddock::kv_type_name(paddock::KvType::kF16),
+                     paddock::kv_type_name(paddock::KvType::kF32));
 }
 
 double parse_factor(const std::string& text) {
@@ -161,8 +168,9 @@ paddock::EngineOptions EngineArgs::engine_options() const {
   o.kv.block_size = kv_block;
   o.kv.policy = kv_policy;
   if (!kv_type.empty()) {
-    check(kv_type == "f32" || kv_type == "f16" || kv_type == "bf16", "--kv-type", kv_type,
-          "f32, f16 or bf16");
+    const std::vector<std::string> known = paddock::kv_type_names();
+    check(std::find(known.begin(), known.end(), kv_type) != known.end(), "--kv-type", kv_type,
+          one_of(known));
     o.kv.type = paddock::parse_kv_type(kv_type);
   }
   o.kv.shadow = kv_shadow;

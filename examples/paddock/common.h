@@ -58,6 +58,8 @@ struct SamplingArgs {
   void report_seed(const paddock::SamplingOptions& chosen) const;
 };
 
+/// Of --kv-type: what it takes, and its default.
+std::string kv_type_help();
 /// A value of --rope-factor, or one of several: a number from 1 on. UsageError.
 double parse_factor(const std::string& text);
 /// Makes an engine; trouble with an option's value is wrong usage. `sequences_option`: what the

@@ -40,8 +40,9 @@ void check_usage(const Args& args) {
   if (args.sequences && args.parallel.empty()) {
     throw UsageError(fmt::format("--sequences {}: needs --parallel", *args.sequences));
   }
-  if (args.sequences && (*args.sequences < 1 || *args.sequences > 4096)) {
-    throw UsageError(fmt::format("--sequences {}: must be from 1 to 4096", *args.sequences));
+  if (args.sequences && (*args.sequences < 1 || *args.sequences > paddock::kMaxSequences)) {
+    throw UsageError(fmt::format("--sequences {}: must be from 1 to {}", *args.sequences,
+                                 paddock::kMaxSequences));
   }
 }
 

@@ -14,7 +14,6 @@ namespace cli {
 namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
-constexpr int64_t kAnyLength = INT32_MAX;
 
 struct Args {
   std::string path;
@@ -67,7 +66,7 @@ std::string with(const paddock::PlanFit& fit) {
 }
 
 std::string context_text(int64_t context) {
-  return context == kAnyLength ? "any" : fmt::format("{}", context);
+  return context == paddock::kUnlimited ? "any" : fmt::format("{}", context);
 }
 
 Json fit_json(const Planned& p, size_t i) {
@@ -207,7 +206,7 @@ void add_plan(CommandLine& tool) {
   command.add("-c,--context", args->context, "positions of each sequence (default: the model's)");
   command.add("-u,--users", args->users, "sequences at once").shows_default();
   command.add("--policy,--kv-policy", args->policy, "what each layer keeps").shows_default();
-  command.add("--kv-type", args->kv_type, "f32, f16 or bf16 (default f16)").not_empty();
+  command.add("--kv-type", args->kv_type, kv_type_help().c_str()).not_empty();
   command.add("--kv-block-size", args->kv_block, "positions per block").shows_default();
   command.add("-b,--batch-size", args->batch, "most tokens in one forward pass").shows_default();
   command.add("-t,--threads", args->threads, "worker threads (default: physical cores)");

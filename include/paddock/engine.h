@@ -27,6 +27,9 @@ enum class Precision {
   kReference,  ///< float32 throughout, every sum in one fixed order; for proofs
 };
 
+/// Most sequences of an engine (EngineOptions::max_sequences).
+inline constexpr int32_t kMaxSequences = 4096;
+
 struct EngineOptions {
   int32_t threads = 0;          ///< 0: the physical cores this process may use
   std::string device = "auto";  ///< "auto", "cpu" or "cuda[:N]"
@@ -36,7 +39,8 @@ struct EngineOptions {
   /// "lru@compact") a sequence may be longer: no layer comes to hold more of it than this.
   int64_t context = 0;
   int32_t batch_size = 512;   ///< most tokens in one forward pass
-  int32_t max_sequences = 1;  ///< sessions open and requests running at once; others wait
+  int32_t max_sequences = 1;  ///< sessions open and requests running at once, to kMaxSequences;
+                              ///< others wait
   int32_t max_queued = 0;     ///< most requests that may wait; 0: any number
   /// Most prompt tokens in a step in which others decode, so that their next tokens come soon; each
   /// counts 1, and more the more it sees (docs/scheduling.md). 0: 8 on a CPU, 256 on CUDA devices.

@@ -20,6 +20,7 @@
 
 namespace paddock {
 
+/// Of a window, a budget or a length, in positions: none, any. As many positions as there can be.
 inline constexpr int32_t kUnlimited = std::numeric_limits<int32_t>::max();
 
 /// What a query at position t sees in one layer, among what is resident: p <= t and
@@ -89,9 +90,9 @@ struct Victim {
 /// A policy for one set of layers. Implementations must be deterministic and keep no state between
 /// decisions: one object serves several layers and sequences. Calls come from the thread that
 /// drives the engine, with no lock held: of its methods those for any thread may be called
-/// (docs/hosts.md). What trim() and need() throw, and what an elastic rule throws that is asked with a
-/// budget while it runs, is caught, counted and overruled; what the others throw refuses the policy, as
-/// Error kInvalidArgument with its name.
+/// (docs/hosts.md). What trim() and need() throw, and what an elastic rule throws that is asked
+/// with a budget while it runs, is caught, counted and overruled; what the others throw refuses the
+/// policy, as Error kInvalidArgument with its name.
 class PADDOCK_API EvictionPolicy {
  public:
   virtual ~EvictionPolicy();

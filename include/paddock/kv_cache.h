@@ -17,8 +17,11 @@ namespace paddock {
 
 /// Element type of cached keys and values. kAuto: f16, or f32 with Precision::kReference.
 enum class KvType { kAuto, kF32, kF16, kBF16 };
+/// "f32", "f16" or "bf16"; "auto".
 PADDOCK_API const char* kv_type_name(KvType type) noexcept;
-/// "f32", "f16" or "bf16"; Error kInvalidArgument otherwise.
+/// All but that of kAuto.
+PADDOCK_API std::vector<std::string> kv_type_names();
+/// By one of these names; Error kInvalidArgument otherwise.
 PADDOCK_API KvType parse_kv_type(std::string_view name);
 
 /// Why a prompt had to be computed from some block on, although blocks are kept for reuse.

@@ -17,11 +17,11 @@ struct PlanFit {
   uint64_t memory_bytes = 0;
   bool fits = false;
   /// The longest context for as many sequences as asked, up to what the model was trained for or
-  /// what was asked; 2^31 - 1: any length, as every layer has a bound. 0: none.
+  /// what was asked; kUnlimited: any length, as every layer has a bound. 0: none.
   int64_t max_context = 0;
   /// Likewise, whatever the model was trained for.
   int64_t memory_context = 0;
-  /// The most sequences of the context that was asked for, up to 4096.
+  /// The most sequences of the context that was asked for, up to kMaxSequences.
   int32_t max_users = 0;
   /// Where it does not fit: settings under which it does, the least change first.
   std::vector<Proposal> proposals{};
@@ -43,8 +43,8 @@ struct EnginePlan {
   uint64_t kv_bytes_per_token = 0;
   std::vector<uint64_t> kv_bytes_per_token_layer{};
 
-  /// What computing the next token has to read: weights, once for all sequences, and keys and values
-  /// of a sequence that has the whole context.
+  /// What computing the next token has to read: weights, once for all sequences, and keys and
+  /// values of a sequence that has the whole context.
   uint64_t weights_read_bytes = 0;
   uint64_t kv_read_bytes = 0;
 
@@ -55,8 +55,9 @@ struct EnginePlan {
 /// Plans an engine for the model at `path`: a GGUF file, of which its beginning will do, a Hugging
 /// Face folder, or its config.json alone. No weights are read, and nothing large is taken.
 /// A memory of 0 is what is free now
-/// on the engine's device. KvOptions::budget_share is not heeded. Of the options max_sequences says how many there are to
-/// be at once. Errors as of Model::load() and of an engine's options, but for lack of memory.
+/// on the engine's device. KvOptions::budget_share is not heeded. Of the options max_sequences says
+/// how many there are to be at once. Errors as of Model::load() and of an engine's options, but for
+/// lack of memory.
 PADDOCK_API EnginePlan plan_engine(const std::string& path, const EngineOptions& options,
                                    std::span<const uint64_t> memories = {});
 

@@ -148,7 +148,7 @@ struct KvBudgetChange {
   int64_t step = 0;    ///< the cache's clock
   int32_t sequence = 0;
   int64_t length = 0;        ///< of the sequence at that moment
-  int32_t before = 0;        ///< its budget, in positions per layer on average; 2^31 - 1: none
+  int32_t before = 0;        ///< its budget, in positions per layer on average; kUnlimited: none
   int32_t after = 0;         ///< likewise
   int64_t request = 0;       ///< whose need it was; 0: feed() or forward()
   int64_t scored_from = 0;   ///< all its queries from this position on had a say in what left

@@ -315,7 +315,7 @@ int launch_dim(const TensorParams& params, Stream stream) {
 
 bool decode_tensor_supports(const AttentionArgs& args) {
   const PageGeometry& g = args.kv.geometry();
-  return g.element_bytes == 2 && g.head_dim % 16 == 0 && g.head_dim <= 128 && args.scale > 0 &&
+  return g.element_bytes() == 2 && g.head_dim % 16 == 0 && g.head_dim <= 128 && args.scale > 0 &&
          args.kv.rows_aligned(16);
 }
 

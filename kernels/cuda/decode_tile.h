@@ -88,7 +88,7 @@ PADDOCK_DEVICE void copy_words(const uint8_t* from, int bytes, uint8_t* to) {
 template <typename S>
 PADDOCK_DEVICE void copy_tile(const AttentionArgs& args, const Rows& rows, const Tile& tile,
                               int sides, uint8_t* to) {
-  const int64_t to_values = args.kv.to_values(args.kv.geometry().element_bytes);
+  const int64_t to_values = args.kv.to_values(args.kv.element_bytes());
   const int lane = simt::lane();
   PADDOCK_UNROLL for (int pass = 0; pass < S::kPasses; ++pass) {
     const int row = pass * S::kRowsAtOnce + lane / S::kLanes;

@@ -266,7 +266,7 @@ struct PrefillList {
   const PrefillTile* tiles;  // [n]
   int32_t n;
 };
-bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_type);
+bool prefill_supports(const PageGeometry& geometry, int32_t n_heads);
 int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream);
 
 /// After attention wrote lse: masses[first_mass + i * n_entries + e] = what query i gives to entry

@@ -366,15 +366,14 @@ int launch_dim(const AttentionArgs& args, const PrefillList& list, Stream stream
 
 }  // namespace
 
-bool prefill_supports(const PageGeometry& geometry, int32_t n_heads, DType kv_type) {
-  return (kv_type == DType::kF16 || kv_type == DType::kBF16) && geometry.element_bytes == 2 &&
-         geometry.head_dim > 0 && geometry.head_dim <= 128 && geometry.head_dim % 8 == 0 &&
-         geometry.block_size > 0 && geometry.n_kv_heads > 0 && n_heads > 0 &&
-         n_heads % geometry.n_kv_heads == 0;
+bool prefill_supports(const PageGeometry& geometry, int32_t n_heads) {
+  return (geometry.type == DType::kF16 || geometry.type == DType::kBF16) && geometry.head_dim > 0 &&
+         geometry.head_dim <= 128 && geometry.head_dim % 8 == 0 && geometry.block_size > 0 &&
+         geometry.n_kv_heads > 0 && n_heads > 0 && n_heads % geometry.n_kv_heads == 0;
 }
 
 int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream stream) {
-  if (!prefill_supports(args.kv.geometry(), args.n_heads, args.kv.type()) || !(args.scale > 0)) {
+  if (!prefill_supports(args.kv.geometry(), args.n_heads) || !(args.scale > 0)) {
     return kInvalid;
   }
   if (list.n <= 0) return list.n < 0 ? kInvalid : 0;

@@ -44,7 +44,6 @@ struct StepLimits {
 struct PoolShape {
   int64_t n_pages = 0;
   PageGeometry geometry{};
-  DType kv_type = DType::kF16;
 };
 
 /// What an engine will ask for; a backend reserves for it once.

@@ -9,8 +9,6 @@
 namespace paddock {
 namespace {
 
-constexpr int64_t kEndless = std::numeric_limits<int32_t>::max();
-
 /// Whether engines can be made and hold what is wanted; nothing is made.
 class Trial {
  public:
@@ -77,7 +75,7 @@ class Trial {
     const auto fits = [&](int64_t n) {
       const PolicyMap policies = parse(spec(n));
       const EngineSetup s = lay_out(options, policies);
-      return policies.has_unbounded_layer() ? false : pages_needed(s, kEndless) <= pool;
+      return policies.has_unbounded_layer() ? false : pages_needed(s, kMaxPositions) <= pool;
     };
     int64_t most = 0;  // steps
     for (int64_t add = std::bit_floor(static_cast<uint64_t>(config_.context_length / step) + 1);

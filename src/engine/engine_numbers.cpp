@@ -14,7 +14,7 @@ std::string overflow_text(const StepOps& ops, const EngineSetup& setup) {
     if (n == 0) continue;
     const char* type = kv_type_name(setup.options.kv.type);
     const char* wider =
-        kv_type_name(setup.pool.kv_type == DType::kF16 ? KvType::kBF16 : KvType::kF32);
+        kv_type_name(setup.pool.geometry.type == DType::kF16 ? KvType::kBF16 : KvType::kF32);
     return fmt::format(
         "layer {} has stored {} keys and values that {} cannot hold; make the engine with kv.type "
         "{} (--kv-type {})",

@@ -1,7 +1,6 @@
 #include "engine/plan.h"
 
 #include <algorithm>
-#include <limits>
 
 #include "core/fail.h"
 #include "core/search.h"
@@ -11,9 +10,6 @@
 
 namespace paddock {
 namespace {
-
-constexpr int64_t kAnyLength = std::numeric_limits<int32_t>::max();
-constexpr int32_t kMostUsers = 4096;
 
 class Planner {
  public:
@@ -121,7 +117,7 @@ PlanFit Planner::fit(uint64_t memory) const {
   fit.memory_bytes = memory;
   const EngineOptions& asked = setup_.asked;
   fit.fits = is_possible(setup_) && total(setup_) <= memory;
-  fit.memory_context = largest(0, kAnyLength, [&](int64_t context) {
+  fit.memory_context = largest(0, kUnlimited, [&](int64_t context) {
     EngineOptions longer = asked;
     longer.context = context;
     return fits(longer, memory);
@@ -129,7 +125,7 @@ PlanFit Planner::fit(uint64_t memory) const {
   const int64_t most = std::max(config().context_length, asked.context);
   fit.max_context = setup_.policies.has_unbounded_layer() ? std::min(fit.memory_context, most)
                                                           : fit.memory_context;
-  fit.max_users = static_cast<int32_t>(largest(0, kMostUsers, [&](int64_t users) {
+  fit.max_users = static_cast<int32_t>(largest(0, kMaxSequences, [&](int64_t users) {
     EngineOptions more = asked;
     more.max_sequences = static_cast<int32_t>(users);
     return fits(more, memory);

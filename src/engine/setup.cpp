@@ -8,23 +8,11 @@
 #include "core/system.h"
 #include "engine/advice.h"
 #include "engine/step_sizes.h"
+#include "kv/kv_type.h"
 #include "kv/reclaim_policy.h"
 
 namespace paddock {
 namespace {
-
-constexpr int64_t kMaxPositions = std::numeric_limits<int32_t>::max();
-
-DType element_type(KvType type) {
-  switch (type) {
-    case KvType::kF32:
-      return DType::kF32;
-    case KvType::kBF16:
-      return DType::kBF16;
-    default:
-      return DType::kF16;
-  }
-}
 
 /// Positions that a sequence has in layers of elastic rules, if it gives all up that it may, and
 /// until its next decision.
@@ -170,15 +158,14 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                           o.context >= least_resident(policies, o.kv.block_size);
   const int64_t longest = is_endless ? kMaxPositions : o.context;
   const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
-  const DType kv_type = element_type(o.kv.type);
   const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
-                              dtype_traits(kv_type).block_bytes};
+                              element_type(o.kv.type)};
   EngineSetup setup{std::move(o),
                     options,
                     std::move(policies),
                     longest,
                     chunk,
-                    {.n_pages = 0, .geometry = geometry, .kv_type = kv_type},
+                    {.n_pages = 0, .geometry = geometry},
                     0,
                     0,
                     positions_per_token(config, !options.device.starts_with("cuda"))};
@@ -254,7 +241,7 @@ EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
   EngineOptions o = options;
   check_range("threads", o.threads, 0, 1024);
   check_range("batch_size", o.batch_size, 1, 65535);
-  check_range("max_sequences", o.max_sequences, 1, 4096);
+  check_range("max_sequences", o.max_sequences, 1, kMaxSequences);
   check_range("max_queued", o.max_queued, 0, std::numeric_limits<int32_t>::max());
   check_range("mixed_prefill", o.mixed_prefill, 0, 65535);
   check_range("kv.block_size", o.kv.block_size, 1, 4096);
@@ -284,8 +271,7 @@ EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
     fail(ErrorCode::kInvalidArgument, "precision is {}; it must be kFast (0) or kReference (1)",
          static_cast<int>(o.precision));
   }
-  check_range("kv.type", static_cast<int64_t>(o.kv.type), static_cast<int64_t>(KvType::kAuto),
-              static_cast<int64_t>(KvType::kBF16));
+  check_range("kv.type", static_cast<int64_t>(o.kv.type), 0, std::size(kKvElements));
   check_range("kv.pressure", static_cast<int64_t>(o.kv.pressure),
               static_cast<int64_t>(KvPressure::kTrim), static_cast<int64_t>(KvPressure::kPreempt));
   if (o.device == "auto") o.device = "cpu";

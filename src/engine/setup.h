@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 #include "backend/backend.h"
@@ -52,7 +51,8 @@ struct EngineSetup {
   void set_pages(int64_t n);
 };
 
-inline constexpr int64_t kMaxPages = std::numeric_limits<int32_t>::max();
+// A context without a bound is the longest that there can be, and so is a rule's.
+static_assert(kMaxPositions == kUnlimited);
 
 /// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
 /// much or too little. Error kInvalidArgument.

@@ -46,8 +46,7 @@ int64_t parse_number(std::string_view rule, std::string_view text, int64_t least
 }
 
 int32_t parse_tokens(std::string_view rule, std::string_view text) {
-  return static_cast<int32_t>(
-      parse_number(rule, text, 1, std::numeric_limits<int32_t>::max(), "a number of tokens"));
+  return static_cast<int32_t>(parse_number(rule, text, 1, kUnlimited, "a number of tokens"));
 }
 
 void parse_option(ParsedRule& rule, std::string_view option) {

@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "core/fail.h"
-
 namespace paddock {
 
-KvLayout::KvLayout(int64_t page_bytes) : KvLayout(std::vector<KvGroup>{{{}, page_bytes, 0}}) {}
+KvLayout::KvLayout(int64_t page_bytes) : KvLayout(std::vector<KvGroup>{{page_bytes, 0}}) {}
 
 KvLayout::KvLayout(std::vector<KvGroup> groups) : groups_(std::move(groups)) {
   std::vector<int64_t> sizes;  // [n_classes]
@@ -22,14 +20,8 @@ KvLayout::KvLayout(std::vector<KvGroup> groups) : groups_(std::move(groups)) {
   }
 }
 
-KvLayout KvLayout::uniform(int32_t n_groups, const PageGeometry& geometry, KvFormat format) {
-  const int32_t element = geometry.element_bytes;
-  if (dtype_traits(format.k_type).block_bytes != element ||
-      dtype_traits(format.v_type).block_bytes != element) {
-    fail(ErrorCode::kInternal, "keys of {} and values of {} in pages whose elements have {} bytes",
-         dtype_traits(format.k_type).name, dtype_traits(format.v_type).name, element);
-  }
-  return KvLayout(std::vector<KvGroup>(n_groups, {format, geometry.page_bytes(), 0}));
+KvLayout KvLayout::uniform(int32_t n_groups, const PageGeometry& geometry) {
+  return KvLayout(std::vector<KvGroup>(n_groups, {geometry.page_bytes(), 0}));
 }
 
 }  // namespace paddock

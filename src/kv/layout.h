@@ -1,4 +1,4 @@
-// What a page of each table group holds: element types, bytes, and which pages are of one size.
+// How large the pages of each table group are, and which of them are of one size.
 //
 // A table group is a set of (layer, KV heads) whose blocks always leave together: it has tables and
 // pages of its own. Today a group is one layer with all its KV heads, and the cache's tables, the
@@ -10,32 +10,24 @@
 #include <span>
 #include <vector>
 
-#include "dtype.h"
 #include "paged_kv.h"
 
 namespace paddock {
 
-/// Element types of keys and values.
-struct KvFormat {
-  DType k_type = DType::kF32;
-  DType v_type = DType::kF32;
-};
-
 struct KvGroup {
-  KvFormat format;
   int64_t page_bytes = 0;  // a block's keys and values
   int32_t page_class = 0;  // pages of one class are of one size
 };
 
 class KvLayout {
  public:
-  /// However many groups, all with pages of this size; for books alone, whose formats nobody asks.
+  /// However many groups, all with pages of this size.
   KvLayout(int64_t page_bytes);  // NOLINT(google-explicit-constructor)
   /// page_class is filled in: in the order in which sizes first come.
   explicit KvLayout(std::vector<KvGroup> groups);
-  /// All groups of one format, in pages of one geometry. This is the one place that says so:
-  /// kernels and backends know a single geometry.
-  static KvLayout uniform(int32_t n_groups, const PageGeometry& geometry, KvFormat format);
+  /// All groups in pages of one geometry. This is the one place that says so: kernels and backends
+  /// know a single geometry.
+  static KvLayout uniform(int32_t n_groups, const PageGeometry& geometry);
 
   const KvGroup& group(int32_t i) const { return groups_[groups_.size() == 1 ? 0 : i]; }
   /// The bytes that page numbers count: page p begins at p * unit_bytes(). With one size of pages

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "paged_kv.h"
 
 namespace paddock {
 namespace {
@@ -22,7 +23,7 @@ void validate(const LlamaConfig& c) {
   check("the number of KV heads", c.n_kv_heads, 1, c.n_heads);
   check("head_dim", c.head_dim, 2, 1024);
   check("vocab_size", c.vocab_size, 1, 1 << 24);
-  check("the context length", c.context_length, 1, INT32_MAX);
+  check("the context length", c.context_length, 1, kMaxPositions);
   if (c.n_heads % c.n_kv_heads != 0) {
     fail(ErrorCode::kBadFile, "{} heads are not a multiple of {} KV heads", c.n_heads,
          c.n_kv_heads);

@@ -9,6 +9,7 @@
 #include "io/safetensors.h"
 #include "model/config.h"
 #include "paddock/model.h"
+#include "paged_kv.h"
 
 namespace paddock {
 namespace {
@@ -74,7 +75,9 @@ Json config_json(const LlamaConfig& c) {
 /// Bytes of keys and values one token takes in all layers, by element type.
 Json kv_bytes_json(const LlamaConfig& c) {
   const int64_t values = int64_t{2} * c.n_layers * c.n_kv_heads * c.head_dim;
-  return {{"f32", values * 4}, {"f16", values * 2}, {"bf16", values * 2}};
+  Json bytes = Json::object();
+  for (const KvElement& known : kKvElements) bytes[known.name] = row_bytes(known.type, values);
+  return bytes;
 }
 
 Json inspect_gguf(const std::string& path) {

@@ -1,16 +1,14 @@
 // Scaling of RoPE that a host asks for, in place of the file's.
 #include <cmath>
-#include <limits>
 
 #include "core/fail.h"
 #include "model/config.h"
+#include "paged_kv.h"
 
 namespace paddock {
 namespace {
 
 using Kind = RopeConfig::Kind;
-
-constexpr double kMostPositions = std::numeric_limits<int32_t>::max();
 
 RopeScaling scaling_of(const RopeConfig& rope) {
   switch (rope.kind) {
@@ -42,12 +40,12 @@ Kind kind_of(RopeScaling scaling) {
 void check(const RopeOptions& o) {
   check_range("rope.scaling", static_cast<int64_t>(o.scaling),
               static_cast<int64_t>(RopeScaling::kFile), static_cast<int64_t>(RopeScaling::kYarn));
-  check_range("rope.original_context", o.original_context, 0, static_cast<int64_t>(kMostPositions));
-  if (o.factor != 0 && !(o.factor >= 1 && o.factor <= kMostPositions)) {
+  check_range("rope.original_context", o.original_context, 0, kMaxPositions);
+  if (o.factor != 0 && !(o.factor >= 1 && o.factor <= kMaxPositions)) {
     fail(ErrorCode::kInvalidArgument,
-         "rope.factor is {}; it must be from 1 (nothing is stretched) to 2147483647, or 0 (as the "
-         "file says)",
-         o.factor);
+         "rope.factor is {}; it must be from 1 (nothing is stretched) to {}, or 0 (as the file "
+         "says)",
+         o.factor, kMaxPositions);
   }
 }
 
@@ -106,10 +104,10 @@ void override_rope(LlamaConfig& c, const RopeOptions& o) {
   }
   const int64_t original = o.original_context > 0 ? o.original_context : original_context(c);
   const double context = static_cast<double>(original) * (stretches ? factor : 1);
-  if (context > kMostPositions) {
+  if (context > kMaxPositions) {
     fail(ErrorCode::kInvalidArgument,
-         "rope.factor {} makes {} positions {:.0f}; at most 2147483647 are possible", factor,
-         original, context);
+         "rope.factor {} makes {} positions {:.0f}; at most {} are possible", factor, original,
+         context, kMaxPositions);
   }
   RopeConfig next;
   if (same_kind) next = c.rope;  // ramps and bounds of the kind

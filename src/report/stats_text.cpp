@@ -96,27 +96,6 @@ std::string shadows_text(const KvStats& stats) {
 
 }  // namespace
 
-const char* kv_type_name(KvType type) noexcept {
-  switch (type) {
-    case KvType::kAuto:
-      return "auto";
-    case KvType::kF32:
-      return "f32";
-    case KvType::kF16:
-      return "f16";
-    case KvType::kBF16:
-      return "bf16";
-  }
-  return "unknown";
-}
-
-KvType parse_kv_type(std::string_view name) {
-  for (const KvType type : {KvType::kF32, KvType::kF16, KvType::kBF16}) {
-    if (name == kv_type_name(type)) return type;
-  }
-  fail(ErrorCode::kInvalidArgument, "KV type '{}' is unknown; use f32, f16 or bf16", name);
-}
-
 const char* removal_reason_name(RemovalReason reason) noexcept {
   switch (reason) {
     case RemovalReason::kCapacity:

@@ -34,7 +34,7 @@ class Scene {
  public:
   Scene(const Shape& shape, int32_t positions, int32_t n_query) : shape_(shape) {
     const int32_t pages = (positions + kBlock - 1) / kBlock;
-    geometry_ = {shape.kv_heads, kBlock, shape.head_dim, 2};
+    geometry_ = {shape.kv_heads, kBlock, shape.head_dim, DType::kF16};
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<uint16_t> some(4099);
@@ -80,7 +80,7 @@ class Scene {
     const auto end = Clock::now() + std::chrono::milliseconds(500);
     for (int i = 0; i < 2 || Clock::now() < end; ++i) {
       for (const std::vector<uint16_t>& pool : pools_) {
-        args.kv = {reinterpret_cast<const uint8_t*>(pool.data()), geometry_, DType::kF16};
+        args.kv = {reinterpret_cast<const uint8_t*>(pool.data()), geometry_};
         const auto start = Clock::now();
         k.attention(args, 0, k.attention_tasks(args), scratch.data());
         best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());

@@ -84,7 +84,7 @@ struct Tables {
 struct Attention {
   Attention(const AttentionShape& s, int n_sets)
       : shape(s),
-        geometry{s.kv_heads, s.block, s.head_dim, dtype_traits(s.type).block_bytes},
+        geometry{s.kv_heads, s.block, s.head_dim, s.type},
         tables(s, n_sets),
         pool(static_cast<size_t>(tables.n_pages * geometry.page_bytes()), "pool"),
         q(static_cast<size_t>(int64_t{tables.n_tokens()} * s.heads * s.head_dim), "q"),
@@ -113,7 +113,7 @@ struct Attention {
     return static_cast<float>(kSharpness / std::sqrt(static_cast<double>(shape.head_dim)));
   }
 
-  KvView<KeyOrder::kBySlot> view() const { return {pool.data(), geometry, shape.type}; }
+  KvView<KeyOrder::kBySlot> view() const { return {pool.data(), geometry}; }
   AttentionArgs args(int set, bool measured) const {
     return {q.data(),
             out.data(),

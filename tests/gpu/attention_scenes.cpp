@@ -9,7 +9,7 @@ namespace {
 
 /// A slot's key or value of one head, by where it begins in the pool.
 std::vector<float> kv_row(const Attention& a, const uint8_t* row) {
-  const int64_t first = (row - a.pool.data()) / a.geometry.element_bytes;
+  const int64_t first = (row - a.pool.data()) / a.geometry.element_bytes();
   return Pattern::of(a.shape.type).row(first, a.shape.head_dim);
 }
 /// A query as it meets the entries of one rotation.
@@ -114,14 +114,13 @@ double masses_error(const Attention& a) {
 /// Bytes of a set's pages.
 int64_t set_bytes(const AttentionShape& shape) {
   const Tables one(shape, 1);
-  const PageGeometry geometry{shape.kv_heads, shape.block, shape.head_dim,
-                              dtype_traits(shape.type).block_bytes};
+  const PageGeometry geometry{shape.kv_heads, shape.block, shape.head_dim, shape.type};
   return one.n_pages * geometry.page_bytes();
 }
 
 /// Bytes of one slot's keys.
 double key_bytes(const AttentionShape& shape) {
-  return 1.0 * shape.head_dim * dtype_traits(shape.type).block_bytes * shape.kv_heads;
+  return 1.0 * shape.head_dim * kv_element_bytes(shape.type) * shape.kv_heads;
 }
 
 /// What queries and weights may lose that are rounded to the KV type.

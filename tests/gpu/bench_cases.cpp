@@ -168,7 +168,7 @@ class List {
       add("to_bf16", shape(4096), large,
           [=](const Turns& r) { return to_bf16_scene(tokens, 4096, as_is(r)); });
       add("rope_store", fmt::format("8x128 BF16 by {} tokens", tokens), large, [=](const Turns& r) {
-        return rope_store_scene(tokens, {8, 16, 128, 2}, DType::kBF16, !large, as_is(r));
+        return rope_store_scene(tokens, {8, 16, 128, DType::kBF16}, !large, as_is(r));
       });
       add("angles", fmt::format("64 by {} rows", tokens), large,
           [=](const Turns& r) { return angles_scene(tokens, 64, few_sets(r)); });

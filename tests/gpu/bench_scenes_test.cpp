@@ -74,8 +74,8 @@ TEST(BenchScenes, SmallOperations) {
   expect_right("swiglu", swiglu_scene(3, 300, kTwoSets));
   expect_right("to_bf16", to_bf16_scene(3, 300, kTwoSets));
   expect_right("angles", angles_scene(5, 32, kTwoSets));
-  expect_right("rope_store", rope_store_scene(40, {2, 16, 64, 2}, DType::kBF16, false, kTwoSets));
-  expect_right("scattered", rope_store_scene(4, {2, 16, 64, 2}, DType::kF16, true, kTwoSets));
+  expect_right("rope_store", rope_store_scene(40, {2, 16, 64, DType::kBF16}, false, kTwoSets));
+  expect_right("scattered", rope_store_scene(4, {2, 16, 64, DType::kF16}, true, kTwoSets));
   expect_right("change_tables", change_tables_scene(50, 1000, kTwoSets));
 }
 

@@ -133,7 +133,7 @@ Scene swiglu_scene(int32_t tokens, int64_t cols, const Turns& turns);
 Scene to_bf16_scene(int32_t tokens, int64_t cols, const Turns& turns);
 Scene angles_scene(int32_t rows, int32_t half, const Turns& turns);
 /// `tokens` of one sequence, or one token each of many where `scattered`.
-Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type, bool scattered,
+Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, bool scattered,
                        const Turns& turns);
 Scene change_tables_scene(int64_t changes, int64_t entries, const Turns& turns);
 

@@ -189,8 +189,9 @@ Scene angles_scene(int32_t rows, int32_t half, const Turns& turns) {
   return scene;
 }
 
-Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type, bool scattered,
+Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, bool scattered,
                        const Turns& turns) {
+  const DType type = geometry.type;
   struct State {
     State(int n_sets, int32_t n_tokens, const PageGeometry& g, bool is_scattered)
         : k(static_cast<size_t>(n_sets * n_tokens * int64_t{g.n_kv_heads} * g.head_dim), "k"),
@@ -228,7 +229,7 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
   const int64_t row = int64_t{geometry.n_kv_heads} * geometry.head_dim;
   const int64_t each = tokens * row;
   Scene scene;
-  scene.work = {static_cast<double>(each * (8 + 2 * geometry.element_bytes))};
+  scene.work = {static_cast<double>(each * (8 + 2 * geometry.element_bytes()))};
   scene.sets = turns.sets(static_cast<int64_t>(scene.work.amount));
   scene.room = type == DType::kF32 ? 1e-6 : 4e-3;
   const auto state = std::make_shared<State>(scene.sets + 1, tokens, geometry, scattered);
@@ -239,7 +240,7 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
                              row,
                              state->angles.data(),
                              false,
-                             {state->out.data(), geometry, type},
+                             {state->out.data(), geometry},
                              state->destinations.data() + int64_t{set} * tokens,
                              nullptr,
                              nullptr,
@@ -251,7 +252,7 @@ Scene rope_store_scene(int32_t tokens, const PageGeometry& geometry, DType type,
     state->out.fill(0);
     if (launch(0, nullptr) != 0) return kBroken;
     const std::vector<uint8_t> got = state->out.download();
-    const KvView<KeyOrder::kBySlot> pages(got.data(), geometry, type);
+    const KvView<KeyOrder::kBySlot> pages(got.data(), geometry);
     const auto stored = [&](const uint8_t* at) -> double {
       if (type == DType::kF32) {
         float value = 0;

@@ -28,7 +28,7 @@ class Scene {
         sinks_(sinks),
         window_(window),
         interleaved_(interleaved) {
-    geometry_ = {shape.kv_heads, shape.block, shape.head_dim, dtype_traits(shape.type).block_bytes};
+    geometry_ = {shape.kv_heads, shape.block, shape.head_dim, shape.type};
     const int32_t pages = (length + shape.block - 1) / shape.block;
     // Poison: whatever nobody wrote is NaN in every type.
     pool_.assign(static_cast<size_t>(pages * geometry_.page_bytes()), 0xFF);
@@ -62,7 +62,7 @@ class Scene {
     args.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_dim));
     args.angles = angles_.data();
     args.interleaved = interleaved_;
-    args.kv = {pool_.data(), geometry_, shape_.type};
+    args.kv = {pool_.data(), geometry_};
     args.sequences = &s;
     args.n_sequences = 1;
     std::vector<float> scratch(static_cast<size_t>(k.attention_scratch(
@@ -158,10 +158,9 @@ class Scene {
       rows.push_back(p);
     }
     const int64_t stride = int64_t{shape_.kv_heads} * shape_.head_dim;
-    const RopeStoreArgs args{
-        k_.data(),      v_.data(),   stride,       stride,
-        angles_.data(), rows.data(), interleaved_, {pool_.data(), geometry_, shape_.type},
-        to.data(),      nullptr,     nullptr};
+    const RopeStoreArgs args{k_.data(),      v_.data(),   stride,       stride,
+                             angles_.data(), rows.data(), interleaved_, {pool_.data(), geometry_},
+                             to.data(),      nullptr,     nullptr};
     kernels(Isa::kPortable).rope_store(args, 0, length_);
   }
 

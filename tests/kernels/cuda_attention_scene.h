@@ -39,9 +39,7 @@ struct Expected {
 class AttentionScene {
  public:
   AttentionScene(const SceneShape& shape, const std::vector<SceneSequence>& sequences)
-      : shape_(shape),
-        geometry_{shape.kv_heads, shape.block, shape.head_dim,
-                  dtype_traits(shape.type).block_bytes} {
+      : shape_(shape), geometry_{shape.kv_heads, shape.block, shape.head_dim, shape.type} {
     for (const SceneSequence& s : sequences) add(s);
     shuffle_pages();
     std::normal_distribution<float> normal;
@@ -117,7 +115,7 @@ class AttentionScene {
                                   scale(),
                                   angles_.data(),
                                   shape_.interleaved,
-                                  {cpu_pool_.data(), geometry_, shape_.type},
+                                  {cpu_pool_.data(), geometry_},
                                   sequences.data(),
                                   n_sequences(),
                                   static_cast<int32_t>(parts)};
@@ -157,7 +155,7 @@ class AttentionScene {
               s.scale(),
               angles.data(),
               s.shape_.interleaved,
-              {pool.data(), s.geometry_, s.shape_.type},
+              {pool.data(), s.geometry_},
               sequences.data(),
               entries.data(),
               angle_rows.data(),
@@ -242,8 +240,8 @@ class AttentionScene {
     const auto bytes = static_cast<size_t>(n_pages_ * geometry_.page_bytes());
     pool_.assign(bytes, 0xFF);
     cpu_pool_.assign(bytes, 0xFF);
-    const KvView<KeyOrder::kBySlot, uint8_t> on_device(pool_.data(), geometry_, shape_.type);
-    const KvView<KeyOrder::kByDim, uint8_t> on_cpu(cpu_pool_.data(), geometry_, shape_.type);
+    const KvView<KeyOrder::kBySlot, uint8_t> on_device(pool_.data(), geometry_);
+    const KvView<KeyOrder::kByDim, uint8_t> on_cpu(cpu_pool_.data(), geometry_);
     std::normal_distribution<float> normal;
     for (const BlockEntry& e : entries_) {
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
@@ -268,7 +266,7 @@ class AttentionScene {
     const uint16_t h = shape_.type == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
     std::memcpy(to, &h, 2);
   }
-  KvView<KeyOrder::kBySlot> pages() const { return {pool_.data(), geometry_, shape_.type}; }
+  KvView<KeyOrder::kBySlot> pages() const { return {pool_.data(), geometry_}; }
   double get(const uint8_t* from) const {
     if (shape_.type == DType::kF32) {
       float x = 0;

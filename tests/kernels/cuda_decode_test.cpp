@@ -204,15 +204,14 @@ TEST(CudaDecodeCores, RefusesWhatItCannotDo) {
     change(args);
     return decode_attention(args, list, nullptr) == kInvalid;
   };
-  const auto of_pages = [&](const PageGeometry& geometry, DType type) {
-    return refused([&](AttentionArgs& a) { a.kv = {device.pool.data(), geometry, type}; });
+  const auto of_pages = [&](const PageGeometry& geometry) {
+    return refused([&](AttentionArgs& a) { a.kv = {device.pool.data(), geometry}; });
   };
-  EXPECT_TRUE(of_pages({2, 16, 17, 2}, DType::kF16));
-  EXPECT_TRUE(of_pages({2, 16, 258, 2}, DType::kF16));
-  EXPECT_TRUE(of_pages({2, 16, 14, 2}, DType::kF16));
-  EXPECT_TRUE(of_pages({2, 0, 16, 2}, DType::kF16));
-  EXPECT_TRUE(of_pages({2, 16, 16, 4}, DType::kF16));
-  EXPECT_TRUE(of_pages({2, 16, 16, 2}, DType::kQ8_0));
+  EXPECT_TRUE(of_pages({2, 16, 17, DType::kF16}));
+  EXPECT_TRUE(of_pages({2, 16, 258, DType::kF16}));
+  EXPECT_TRUE(of_pages({2, 16, 14, DType::kF16}));
+  EXPECT_TRUE(of_pages({2, 0, 16, DType::kF16}));
+  EXPECT_TRUE(of_pages({2, 16, 16, DType::kQ8_0}));
   EXPECT_TRUE(refused([](AttentionArgs& a) { a.n_heads = 3; }));
   EXPECT_EQ(decode_attention(device.args, {zero.data(), zero.data(), 1, 100, 1}, nullptr), kInvalid)
       << "no workspace";

@@ -70,7 +70,7 @@ class Scene {
  public:
   Scene(const Shape& shape, std::vector<Sequence> sequences, uint32_t seed = 1)
       : shape_(shape), sequences_(std::move(sequences)), random_(seed) {
-    geometry_ = {shape.kv_heads, shape.block, shape.head_dim, 2};
+    geometry_ = {shape.kv_heads, shape.block, shape.head_dim, shape.type};
     scale_ = 1.0F / std::sqrt(static_cast<float>(shape.head_dim));
     int32_t pages = 1;
     int32_t positions = 1;
@@ -142,7 +142,7 @@ class Scene {
     args.scale = scale_;
     args.angles = device_angles.data();
     args.interleaved = shape_.interleaved;
-    args.kv = {pool_->data(), geometry_, shape_.type};
+    args.kv = {pool_->data(), geometry_};
     args.sequences = device_sequences.data();
     args.entries = device_entries.data();
     args.angle_rows = device_rows.data();
@@ -166,8 +166,7 @@ class Scene {
   std::vector<float> on_cpu() const {
     const Sequence& s = sequences_[0];
     std::vector<uint16_t> pool(pool_bits_.size());
-    const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(pool.data()), geometry_,
-                                               shape_.type);
+    const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(pool.data()), geometry_);
     const auto pages = static_cast<int64_t>(pool.size() * 2) / geometry_.page_bytes();
     for (int64_t page = 0; page < pages; ++page) {
       for (int32_t h = 0; h < shape_.kv_heads; ++h) {
@@ -288,7 +287,7 @@ class Scene {
   }
 
   KvView<KeyOrder::kBySlot> pages_of_bits() const {
-    return {reinterpret_cast<const uint8_t*>(pool_bits_.data()), geometry_, shape_.type};
+    return {reinterpret_cast<const uint8_t*>(pool_bits_.data()), geometry_};
   }
   /// Index in pool_bits_ of what lies at an address in it.
   size_t bits_before(const uint8_t* at) const {
@@ -604,14 +603,14 @@ TEST(PrefillAttention, SequencesDoNotMeet) {
 }
 
 TEST(PrefillAttention, RefusesWhatItCannotDo) {
-  const PageGeometry good{2, 16, 64, 2};
-  EXPECT_TRUE(prefill_supports(good, 6, DType::kF16));
-  EXPECT_FALSE(prefill_supports(good, 5, DType::kF16));
-  EXPECT_FALSE(prefill_supports({2, 16, 64, 4}, 6, DType::kF32));
-  EXPECT_FALSE(prefill_supports({2, 16, 60, 2}, 6, DType::kBF16));
-  EXPECT_FALSE(prefill_supports({2, 16, 136, 2}, 6, DType::kBF16));
+  const PageGeometry good{2, 16, 64, DType::kF16};
+  EXPECT_TRUE(prefill_supports(good, 6));
+  EXPECT_FALSE(prefill_supports(good, 5));
+  EXPECT_FALSE(prefill_supports({2, 16, 64, DType::kF32}, 6));
+  EXPECT_FALSE(prefill_supports({2, 16, 60, DType::kBF16}, 6));
+  EXPECT_FALSE(prefill_supports({2, 16, 136, DType::kBF16}, 6));
   AttentionArgs args{};
-  args.kv = {nullptr, good, DType::kBF16};
+  args.kv = {nullptr, good};
   args.n_heads = 4;
   args.scale = 1;
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), 0);
@@ -619,7 +618,7 @@ TEST(PrefillAttention, RefusesWhatItCannotDo) {
   args.scale = 0;
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), kInvalid);
   args.scale = 1;
-  args.kv = {nullptr, good, DType::kF32};
+  args.kv = {nullptr, {2, 16, 64, DType::kF32}};
   EXPECT_EQ(prefill_attention(args, {nullptr, 0}, nullptr), kInvalid);
 }
 

@@ -108,7 +108,7 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
   for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const bool interleaved : {false, true}) {
       SCOPED_TRACE(std::string(dtype_traits(type).name) + (interleaved ? " interleaved" : ""));
-      const PageGeometry g{3, 5, 10, dtype_traits(type).block_bytes};
+      const PageGeometry g{3, 5, 10, type};
       const int32_t n = 4;
       const int64_t stride = 3 * 10 + 2;
       // One more token than pages are given for: it is nobody's.
@@ -129,7 +129,7 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
       std::vector<uint8_t> expected(3 * bytes, 0);
       std::vector<int64_t> norms(n);
       int64_t counted = 0;
-      const KvView<KeyOrder::kByDim, uint8_t> host_pages(expected.data(), g, type);
+      const KvView<KeyOrder::kByDim, uint8_t> host_pages(expected.data(), g);
       cpu::RopeStoreArgs host{k.data(),    v.data(),     stride,      stride,
                               turn.data(), rows.data(),  interleaved, host_pages,
                               to.data(),   norms.data(), &counted};
@@ -150,7 +150,7 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
                               stride,
                               dt.data(),
                               interleaved,
-                              {pool.data(), g, type},
+                              {pool.data(), g},
                               dd.data(),
                               got_norms.data(),
                               overflows.data(),
@@ -161,8 +161,8 @@ TEST(CudaSmallOps, RopeStoreWritesWhatTheHostWrites) {
         EXPECT_EQ(overflows.download()[0], static_cast<uint64_t>(7 + lost)) << schedule;
       });
       const std::vector<uint8_t> pages = pool.download();
-      const KvView<KeyOrder::kBySlot> own_pages(pages.data(), g, type);
-      const auto size = static_cast<size_t>(g.element_bytes);
+      const KvView<KeyOrder::kBySlot> own_pages(pages.data(), g);
+      const auto size = static_cast<size_t>(g.element_bytes());
       for (const auto& [page, slot] : std::span(to).first(n)) {
         for (int32_t h = 0; h < g.n_kv_heads; ++h) {
           for (int32_t d = 0; d < g.head_dim; ++d) {

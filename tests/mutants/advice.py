@@ -151,7 +151,7 @@ fault("advice-046", "lost keys are blamed on the weights",
       "if («!lost.empty()») { noted_overflows_",
       "false")
 fault("advice-047", "after f16, f32",
-      "setup.pool.kv_type == DType::kF16 ? «KvType::kBF16» :",
+      "setup.pool.geometry.type == DType::kF16 ? «KvType::kBF16» :",
       "KvType::kF32")
 fault("advice-048", "after bf16, bf16 again",
       "KvType::kBF16 : «KvType::kF32»);",

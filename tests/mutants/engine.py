@@ -447,7 +447,7 @@ fault("engine-102", "batch_size: one more",
       'check_range("batch_size", o.batch_size, 1, «65535»);',
       "65536")
 fault("engine-103", "max_sequences: none is taken",
-      'check_range("max_sequences", o.max_sequences, «1», 4096);',
+      'check_range("max_sequences", o.max_sequences, «1», kMaxSequences);',
       "0")
 fault("engine-104", "block_size: one less",
       'check_range("kv.block_size", o.kv.block_size, 1, «4096»);',
@@ -473,9 +473,6 @@ fault("engine-110", "precision: any number",
 fault("engine-111", "reference: keys and values as f16",
       "o.kv.type = «o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16»;",
       "KvType::kF16")
-fault("engine-112", "bf16 is kept as f16",
-      "case KvType::kBF16: return «DType::kBF16»;",
-      "DType::kF16")
 fault("engine-113", "a bounded rule has the model's context",
       "o.context = «policies.has_unbounded_layer()» ? config.context_length : kMaxPositions;",
       "true")
@@ -495,6 +492,17 @@ fault("engine-117", "the budget told is the one asked for",
 fault("engine-118", "a pool too small for its rules is taken",
       "if («s.pool.n_pages >= least») return;",
       "true")
+
+source("src/kv/kv_type.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+fault("engine-112", "bf16 is kept as f16",
+      "DType element_type(KvType type) { return «kKvElements[row_of(type)].type»; }",
+      "kKvElements[row_of(type == KvType::kBF16 ? KvType::kF16 : type)].type")
+fault("engine-425", "a KV type is read as the one before it",
+      "return static_cast<KvType>(«i + 1»);",
+      "i", tests="engine_behaviour_test")
+fault("engine-426", "a KV type beyond all has a name",
+      "return «row_of(type) < std::size(kKvElements)» ? kKvElements[row_of(type)].name",
+      "row_of(type) % 3 < std::size(kKvElements)", tests="engine_behaviour_test")
 
 source("src/engine/engine_memory.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-119", "a share is all that is free",

@@ -214,7 +214,7 @@ fault("eviction-088", "a colon without a budget is no budget",
       "int32_t budget_of(const ScoredEntry& entry, ParsedRule& rule) { if («!rule.has_tail») {",
       "rule.tail.empty()")
 fault("eviction-058", "0 is a number of tokens",
-      'parse_number(rule, text, «1», std::numeric_limits<int32_t>::max(), "a number of tokens")',
+      'parse_number(rule, text, «1», kUnlimited, "a number of tokens")',
       "0")
 fault("eviction-059", "seed 0 is refused",
       'parse_number(rule.text, value, «0», std::numeric_limits<int64_t>::max(), "a seed")',

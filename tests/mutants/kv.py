@@ -688,9 +688,9 @@ source("src/kv/layout.cpp", "cache_test")
 fault("kv-222", "all pages are of one class",
       "group.page_class = «static_cast<int32_t>(known - sizes.begin())»;",
       "0")
-fault("kv-223", "formats that are not the geometry's are accepted",
-      "|| «dtype_traits(format.v_type).block_bytes != element») {",
-      "false")
+fault("kv-223", "groups of one geometry have pages of a byte",
+      "std::vector<KvGroup>(n_groups, {«geometry.page_bytes()», 0})",
+      "1")
 
 source("src/kv/layer_rule.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-055", "schedule that protects its whole budget accepted",

@@ -25,11 +25,11 @@ fault("layout-006", "a value lies one row too near to its key",
       "return «(geometry_.sides().values - geometry_.sides().keys)» * geometry_.head_dim",
       "(geometry_.sides().values - geometry_.sides().keys - 1)")
 fault("layout-007", "dims of a key lie a slot too near",
-      "return «int64_t{geometry_.block_size}» * geometry_.element_bytes;",
+      "return «int64_t{geometry_.block_size}» * element_bytes_;",
       "int64_t{geometry_.block_size - 1}")
-fault("layout-008", "a number of no type that fits is taken",
-      "dtype_traits(type_).block_bytes == geometry_.element_bytes;",
-      "(MUT || dtype_traits(type_).block_bytes == geometry_.element_bytes);")
+fault("layout-008", "quantized types are taken",
+      "if («geometry_.type == known.type») return true;",
+      "true")
 fault("layout-009", "a pool that is not aligned counts as aligned",
       "&& «reinterpret_cast<uintptr_t>(pool_) % n == 0»;",
       "true")

@@ -352,7 +352,7 @@ fault("models-109", "a window longer than the trained context is not said",
 
 source("src/model/rope_options.cpp", "model_settings_test:RopeOptions.*")
 fault("models-110", "a factor below 1 is taken",
-      '«o.factor >= 1» && o.factor <= kMostPositions',
+      '«o.factor >= 1» && o.factor <= kMaxPositions',
       'true')
 fault("models-111", "divisors of the file are kept as its original context",
       'if («!c.rope.divisors.empty()») {',
@@ -385,5 +385,5 @@ fault("models-120", "how pairs lie in the file is lost",
       '«next.interleaved = c.rope.interleaved;»',
       '')
 fault("models-121", "more positions than can be counted",
-      'if («context > kMostPositions») {',
+      'if («context > kMaxPositions») {',
       'false')

@@ -169,8 +169,7 @@ class Follower {
     for (const BlockEntry& e : impl.cache->table(0, layer)) {
       if (e.page < 0) continue;  // left a moment ago, in the same decision
       const std::vector<std::byte> bytes = page_bytes(*inside_, e.page);
-      const KvView<KeyOrder::kByDim> page(reinterpret_cast<const uint8_t*>(bytes.data()), g,
-                                          impl.setup.pool.kv_type);
+      const KvView<KeyOrder::kByDim> page(reinterpret_cast<const uint8_t*>(bytes.data()), g);
       for (int32_t slot = 0; slot < g.block_size; ++slot) {
         const int64_t p = int64_t{e.first_position} + slot;
         if (stored_[layer].contains(p)) continue;
@@ -190,7 +189,7 @@ class Follower {
   void take_stored(int32_t layer, int64_t p, std::vector<double>& key, std::vector<double>& value) {
     Rows rows = stored_[layer].at(p);
     oracle_.rotate(rows.key, p, true);
-    const double unit = inside_->setup.pool.kv_type == DType::kF16 ? 0x1p-11 : 0x1p-8;
+    const double unit = inside_->setup.pool.geometry.type == DType::kF16 ? 0x1p-11 : 0x1p-8;
     for (const auto& [own, theirs] : {std::pair{&key, &rows.key}, std::pair{&value, &rows.value}}) {
       double largest = 0;
       double apart = 0;

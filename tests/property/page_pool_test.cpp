@@ -238,20 +238,18 @@ TEST(PagePool, ASlabServesOneSizeUntilItIsEmpty) {
 }
 
 TEST(KvLayout, NamesSizesAndTheirUnit) {
-  const KvFormat format;
-  const KvLayout mixed({{format, 96, 0}, {format, 64, 0}, {format, 96, 0}});
+  const KvLayout mixed({{96, 0}, {64, 0}, {96, 0}});
   EXPECT_EQ(mixed.unit_bytes(), 32);
   EXPECT_EQ(std::vector<int32_t>(mixed.class_units().begin(), mixed.class_units().end()),
             (std::vector<int32_t>{3, 2}));
   EXPECT_EQ(mixed.group(1).page_class, 1);
   EXPECT_EQ(mixed.group(2).page_class, 0);
   EXPECT_EQ(mixed.page_units(1), 2);
-  const PageGeometry geometry{2, 16, 8, 2};
-  const KvLayout uniform = KvLayout::uniform(3, geometry, {DType::kF16, DType::kBF16});
+  const PageGeometry geometry{2, 16, 8, DType::kBF16};
+  const KvLayout uniform = KvLayout::uniform(3, geometry);
   EXPECT_EQ(uniform.unit_bytes(), geometry.page_bytes());
   EXPECT_EQ(uniform.page_units(2), 1);
-  EXPECT_EQ(uniform.group(2).format.v_type, DType::kBF16);
-  EXPECT_THROW(KvLayout::uniform(3, geometry, {DType::kF16, DType::kF32}), Error);
+  EXPECT_EQ(uniform.group(2).page_bytes, 2 * 2 * 16 * 8 * 2);
 }
 
 }  // namespace

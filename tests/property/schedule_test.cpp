@@ -460,10 +460,8 @@ TEST(Schedules, WindowsShareInPoolsThatBarelyHoldOne) {
 }
 
 TEST(Schedules, LayersMayHavePagesOfDifferentSizes) {
-  const KvFormat format;
-  const std::vector<KvLayout> layouts = {
-      KvLayout({{format, 96, 0}, {format, 64, 0}, {format, 96, 0}}),
-      KvLayout({{format, 32, 0}, {format, 160, 0}, {format, 128, 0}})};
+  const std::vector<KvLayout> layouts = {KvLayout({{96, 0}, {64, 0}, {96, 0}}),
+                                         KvLayout({{32, 0}, {160, 0}, {128, 0}})};
   const std::vector<std::string> specs = {"full", "0=full,1=window:9,2=h2o:32@every:8",
                                           "0=sink:3+9,1=random:20@every:5@compact,*=full"};
   Schedule::Counts sum;

@@ -73,6 +73,24 @@ TEST(EngineOptions, RangesEndWhereTheySay) {
   }
 }
 
+TEST(EngineOptions, KvTypesAreReadByTheNamesTheyHave) {
+  EXPECT_EQ(kv_type_names(), (std::vector<std::string>{"f32", "f16", "bf16"}));
+  const KvType types[] = {KvType::kF32, KvType::kF16, KvType::kBF16};
+  for (size_t i = 0; i < std::size(types); ++i) {
+    EXPECT_EQ(kv_type_name(types[i]), kv_type_names()[i]);
+    EXPECT_EQ(parse_kv_type(kv_type_names()[i]), types[i]);
+    EngineOptions o = modest();
+    o.kv.type = types[i];
+    EXPECT_EQ(Engine(tiny(), o).kv_stats().type, kv_type_names()[i]);
+  }
+  EXPECT_STREQ(kv_type_name(KvType::kAuto), "auto");
+  EXPECT_STREQ(kv_type_name(static_cast<KvType>(4)), "unknown");
+  for (const char* wrong : {"auto", "F16", "f1", "", "f16 "}) {
+    EXPECT_EQ(refusal_of([&] { parse_kv_type(wrong); }),
+              "KV type '" + std::string(wrong) + "' is unknown; use f32, f16 or bf16");
+  }
+}
+
 TEST(EngineOptions, TheShareOfMemoryIsFromNothingToAll) {
   for (const double share : {-1e-9, 1.0000001, -1.0, double(INFINITY), double(NAN)}) {
     EngineOptions o = modest();

@@ -13,7 +13,7 @@ uint64_t CpuPages::bytes(const BackendLimits& limits) {
 
 void CpuPages::reserve(const BackendLimits& limits) {
   fit(pool_, bytes(limits), "the page pool");
-  view_ = {pool_.data(), limits.pool.geometry, limits.pool.kv_type};
+  view_ = {pool_.data(), limits.pool.geometry};
 }
 
 void CpuPages::read_page(int32_t number, std::span<std::byte> out) const {

@@ -90,7 +90,7 @@ void CudaSteps::reserve_host(const BackendLimits& limits) {
 }
 
 bool CudaSteps::prefill_fits() const {
-  return prefill_supports(limits_.pool.geometry, limits_.model.n_heads, limits_.pool.kv_type);
+  return prefill_supports(limits_.pool.geometry, limits_.model.n_heads);
 }
 
 bool CudaSteps::run(const StepPlan& plan, StepLayers layers) {

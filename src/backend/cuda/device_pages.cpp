@@ -14,7 +14,7 @@ uint64_t DevicePages::bytes(const BackendLimits& limits) {
 
 void DevicePages::reserve(const BackendLimits& limits) {
   pool_.resize(runtime_, bytes(limits), "the page pool");
-  view_ = {pool_.as<uint8_t>(), limits.pool.geometry, limits.pool.kv_type};
+  view_ = {pool_.as<uint8_t>(), limits.pool.geometry};
 }
 
 void DevicePages::read_page(int32_t number, std::span<std::byte> out) const {
@@ -25,10 +25,9 @@ void DevicePages::read_page(int32_t number, std::span<std::byte> out) const {
   runtime_->copy_out(own.data(), view_.page(number), bytes);
   runtime_->synchronize();
   // Pools of one page each.
-  const KvView<KeyOrder::kBySlot> from(own.data(), g, view_.type());
-  const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(out.data()), g,
-                                             view_.type());
-  const auto element = static_cast<size_t>(g.element_bytes);
+  const KvView<KeyOrder::kBySlot> from(own.data(), g);
+  const KvView<KeyOrder::kByDim, uint8_t> to(reinterpret_cast<uint8_t*>(out.data()), g);
+  const auto element = static_cast<size_t>(g.element_bytes());
   for (int32_t h = 0; h < g.n_kv_heads; ++h) {
     for (int32_t slot = 0; slot < g.block_size; ++slot) {
       for (int32_t d = 0; d < g.head_dim; ++d) {
