@@ -192,9 +192,6 @@ fault("eviction-080", "@min is accepted by windows",
 fault("eviction-081", "@min is ignored",
       "«options.least = rule.least;»",
       "")
-fault("eviction-082", "a floor may be what stands for no limit",
-      'parse_number(rule.text, value, 1, «kUnlimited - 1», "a number of positions")',
-      "kUnlimited")
 fault("eviction-083", "snapkv and random may go without a budget",
       "if («entry.has_elastic») return kUnlimited;",
       "true")
@@ -213,15 +210,6 @@ fault("eviction-087", "sink:S+ is a rule without a budget",
 fault("eviction-088", "a colon without a budget is no budget",
       "int32_t budget_of(const ScoredEntry& entry, ParsedRule& rule) { if («!rule.has_tail») {",
       "rule.tail.empty()")
-fault("eviction-058", "0 is a number of tokens",
-      'parse_number(rule, text, «1», kUnlimited, "a number of tokens")',
-      "0")
-fault("eviction-059", "seed 0 is refused",
-      'parse_number(rule.text, value, «0», std::numeric_limits<int64_t>::max(), "a seed")',
-      "1")
-fault("eviction-060", "an option given twice: the second holds",
-      "if («!given») return;",
-      "true")
 fault("eviction-061", "@seed is accepted by every rule",
       'if («rule.seed && name != "random"») {',
       "false")
@@ -249,11 +237,25 @@ fault("eviction-068", "rules without scores accept @seed",
 fault("eviction-069", "full accepts positions",
       "if (rule.positions) { fail(ErrorCode::kInvalidArgument, \"policy rule '{}': full keeps",
       "if (rule.positions && !MUT) { fail(ErrorCode::kInvalidArgument, \"policy rule '{}': full keeps")
-fault("eviction-070", "a number may be followed by anything",
-      "|| «end != text.data() + text.size()» || value < least",
-      "false")
 fault("eviction-071", "a built-in name may be taken by a host",
       "if («find_scored(name) != nullptr» || std::any_of",
+      "false")
+
+source("src/eviction/rule_text.cpp", "cache_test conformance_test policy_test:PolicyGolden.V*")
+fault("eviction-082", "a floor may be what stands for no limit",
+      'parse_number(rule.text, value, 1, «kUnlimited - 1», "a number of positions")',
+      "kUnlimited")
+fault("eviction-058", "0 is a number of tokens",
+      'parse_number(rule, text, «1», kUnlimited, "a number of tokens")',
+      "0")
+fault("eviction-059", "seed 0 is refused",
+      'parse_number(rule.text, value, «0», std::numeric_limits<int64_t>::max(), "a seed")',
+      "1")
+fault("eviction-060", "an option given twice: the second holds",
+      "if («!given») return;",
+      "true")
+fault("eviction-070", "a number may be followed by anything",
+      "|| «end != text.data() + text.size()» || value < least",
       "false")
 
 source("src/eviction/rules.h", "cache_test conformance_test policy_test:PolicyGolden.V*")
