@@ -1,4 +1,4 @@
-// paddock chat: messages and commands, line by line.
+// paddock chat: what messages and commands do (chat_line.h reads them).
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -7,11 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include "advice.h"
+#include "chat_line.h"
 #include "chat_record.h"
 #include "common.h"
 #include "conversation.h"
 #include "kv_notes.h"
 #include "kv_report.h"
+#include "wording.h"
 
 namespace cli {
 namespace {
@@ -26,105 +28,10 @@ struct Args {
   bool single_turn = false;
 };
 
-// ---- what a line is
-
-struct Line {
-  enum class Kind { kMessage, kCommand, kRefused } kind = Kind::kMessage;
-  std::string text;      // the message, the command's name, or why it is refused
-  std::string argument;  // of a command
-};
-
-struct SlashCommand {
-  const char* name;
-  const char* argument;  // null: takes none
-  const char* does;
-};
-constexpr SlashCommand kCommands[] = {
-    {"stats", nullptr, "what is held, of how much, and what has left"},
-    {"kv", nullptr, "the cache, layer by layer"},
-    {"policy", "[SPEC]",
-     "what each layer keeps; with SPEC the conversation is read again under it"},
-    {"why", "[TEXT]", "what became of a text in the cache; without one, of what left last"},
-    {"turns", nullptr, "the turns there are, and their tokens"},
-    {"drop", "N", "leave a turn out"},
-    {"pin", "N", "have rules keep what a turn has in the cache; /unpin N: no longer"},
-    {"unpin", "N", ""},
-    {"summarise", nullptr, "have the model condense all turns but the newest, and leave them out"},
-    {"retry", nullptr, "the last message again: what was refused, or with another answer"},
-    {"clear", nullptr, "forget the conversation"},
-    {"help", nullptr, "this list"},
-    {"quit", nullptr, "end; so does /exit"},
-    {"exit", nullptr, ""}};
-
-/// Whether one letter more, less or changed, or two neighbours swapped, make `b` of `a`.
-bool nearly(std::string_view a, std::string_view b) {
-  while (!a.empty() && !b.empty() && a[0] == b[0]) {
-    a.remove_prefix(1);
-    b.remove_prefix(1);
-  }
-  while (!a.empty() && !b.empty() && a.back() == b.back()) {
-    a.remove_suffix(1);
-    b.remove_suffix(1);
-  }
-  const bool swapped = a.size() == 2 && b.size() == 2 && a[0] == b[1] && a[1] == b[0];
-  return swapped || (a.size() <= 1 && b.size() <= 1);
-}
-
-std::string in_small_letters(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return text;
-}
-
-/// A line that begins with a slash is a command if it names one, and a message otherwise: "//"
-/// makes it one in any case. A single word that nearly names a command, or does in capitals, is
-/// neither.
-Line read_line(const std::string& line) {
-  if (line.starts_with("//")) return {Line::Kind::kMessage, line.substr(1), ""};
-  if (line[0] != '/') return {Line::Kind::kMessage, line, ""};
-  const std::string name = line.substr(1, line.find(' ') - 1);
-  const size_t argument_at = line.find_first_not_of(' ', name.size() + 1);
-  const std::string argument = argument_at == std::string::npos ? "" : line.substr(argument_at);
-  const auto refuse = [&](const std::string& why) {
-    return Line{Line::Kind::kRefused,
-                fmt::format("{}; a message that begins so is written /{}", why, line), ""};
-  };
-  for (const SlashCommand& command : kCommands) {
-    if (name != command.name) continue;
-    if (argument.empty() || command.argument != nullptr) {
-      return {Line::Kind::kCommand, name, argument};
-    }
-    return refuse(fmt::format("/{} takes nothing after it", name));
-  }
-  const std::string meant = argument.empty() ? in_small_letters(name) : name;
-  if (meant == "save" || meant == "load") return refuse(fmt::format("there is no /{} yet", meant));
-  if (!argument.empty()) return {Line::Kind::kMessage, line, ""};
-  for (const SlashCommand& command : kCommands) {
-    if (nearly(meant, command.name)) {
-      return refuse(fmt::format("there is no command /{}, but /{}", name, command.name));
-    }
-  }
-  return {Line::Kind::kMessage, line, ""};
-}
-
-std::string help() {
-  std::string text;
-  for (const SlashCommand& command : kCommands) {
-    if (*command.does == '\0') continue;
-    const std::string form =
-        fmt::format("/{} {}", command.name, command.argument != nullptr ? command.argument : "");
-    text += fmt::format("{:<15} {}\n", form, command.does);
-  }
-  return text + "//...           a message that begins with one slash\n";
-}
-
 /// The beginning of a text, without its line ends.
 std::string on_one_line(std::string text) {
-  constexpr size_t kShown = 300;
   for (char& c : text) c = c == '\n' || c == '\r' ? ' ' : c;
-  if (text.size() <= kShown) return text;
-  size_t end = kShown;
-  while (end > 0 && (text[end] & 0xC0) == 0x80) --end;  // not in the middle of a character
-  return text.substr(0, end) + "...";
+  return beginning_of(text, 300);
 }
 
 // ---- the chat
@@ -149,10 +56,10 @@ class Chat {
   }
   /// False once nothing more is to be read.
   bool take(const std::string& text) {
-    const Line line = read_line(text);
-    if (line.kind == Line::Kind::kMessage) {
+    const ChatLine line = read_chat_line(text);
+    if (line.kind == ChatLine::Kind::kMessage) {
       all_taken_ &= say(line.text);
-    } else if (line.kind == Line::Kind::kRefused) {
+    } else if (line.kind == ChatLine::Kind::kRefused) {
       complain(line.text);
     } else if (line.text == "quit" || line.text == "exit") {
       return false;
@@ -269,7 +176,7 @@ class Chat {
     } else if (name == "policy" && argument.empty()) {
       note(fmt::format("{}\n", engine_.options().kv.policy));
     } else if (name == "help") {
-      note(help());
+      note(chat_help());
     } else if (name == "why") {
       note(record_.why(argument, conversation_.session()));
     } else if (name == "turns") {
@@ -297,7 +204,7 @@ class Chat {
     const int64_t most = conversation_.most_tokens();
     const int64_t context = engine_.options().context;
     std::string text = fmt::format("{} tokens", conversation_.length());
-    if (most == INT32_MAX) {
+    if (most == paddock::kUnlimited) {
       text +=
           fmt::format(" of any number, as {} bounds what layers keep", engine_.options().kv.policy);
     } else {

@@ -29,10 +29,7 @@ std::string layers_named(const std::vector<int32_t>& layers, int32_t of) {
 
 /// In at most so many bytes, one line.
 std::string shown(const std::string& text, size_t most = 60) {
-  if (text.size() <= most) return one_line(text);
-  size_t end = most;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return one_line(text.substr(0, end) + "...");
+  return one_line(beginning_of(text, most));
 }
 
 std::string when(const ExplainedLoss& loss) {

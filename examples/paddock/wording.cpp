@@ -30,6 +30,12 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+std::string beginning_of(const std::string& text, size_t most) {
+  if (text.size() <= most) return text;
+  while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
+  return text.substr(0, most) + "...";
+}
+
 std::string layers_text(const std::vector<int32_t>& layers) {
   std::string out;
   for (size_t i = 0; i < layers.size();) {

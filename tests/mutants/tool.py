@@ -123,20 +123,20 @@ CHAT = "cli_test:CliChat.*"
 SLASH = "cli_test:CliChat.ALineThatBeginsWithASlashMayBeAMessage"
 FULL = "cli_test:CliChat.AFullCacheIsSaidOnceAndAnotherPolicyGoesOn"
 LACK = "cli_test:CliChat.LackOfRoomIsSaidInEveryFormAndIsOne"
-source("examples/paddock/chat.cpp", CHAT)
+source("examples/paddock/chat_line.cpp", CHAT)
 fault("tool-031", "// is not one slash",
-      'return {Line::Kind::kMessage, «line.substr(1)», ""};',
+      'return {ChatLine::Kind::kMessage, «line.substr(1)», ""};',
       "line", tests=SLASH)
 fault("tool-032", "// begins a command",
       'if («line.starts_with("//")») return',
       "false", tests=SLASH)
 fault("tool-033", "a message whose first word nearly names a command is refused",
-      'if («!argument.empty()») return {Line::Kind::kMessage, line, ""}; for',
+      'if («!argument.empty()») return {ChatLine::Kind::kMessage, line, ""}; for',
       "false", tests=SLASH)
 fault("tool-034", "/etc/hosts is no message",
-      'return {Line::Kind::kMessage, line, ""}; } std::string help() {',
-      'return MUT ? refuse("there is no such command") : Line{Line::Kind::kMessage, line, ""}; } '
-      "std::string help() {", tests=SLASH)
+      'return {ChatLine::Kind::kMessage, line, ""}; } std::string chat_help() {',
+      'return MUT ? refuse("there is no such command") : ChatLine{ChatLine::Kind::kMessage, line, ""}; } '
+      "std::string chat_help() {", tests=SLASH)
 fault("tool-035", "two letters swapped name no command",
       "return «swapped» ||",
       "false", tests=SLASH)
@@ -149,6 +149,8 @@ fault("tool-037", "what follows a command that takes nothing is ignored",
 fault("tool-038", "/save is a message",
       'if («meant == "save" || meant == "load"») return',
       "false", tests=SLASH)
+
+source("examples/paddock/chat.cpp", CHAT)
 fault("tool-039", "a message that was refused: exit code 0",
       "«all_taken_ &= say(line.text);»",
       "say(line.text);", tests=FULL)
@@ -181,7 +183,7 @@ fault("tool-048", "a full cache that was said before /clear is known",
       "«cut_off_.reset();»",
       "")
 fault("tool-049", "/stats: what is bounded has a limit",
-      "if («most == INT32_MAX») {",
+      "if («most == paddock::kUnlimited») {",
       "false", tests="cli_test:CliTrouble.APolicyThatCannotHold* cli_test:CliChat.*")
 fault("tool-050", "/stats: the limit is always the context's",
       '«most < context» ? "--kv-budget"',
@@ -385,6 +387,9 @@ source("examples/paddock/wording.cpp", PLOT)
 fault("tool-114", "a text's < is SVG's",
       'case \'<\': out += «"&lt;"»;',
       '"<"')
+fault("tool-191", "a beginning ends within a character",
+      "«while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;»",
+      "", tests="cli_test:CliWording.*")
 fault("tool-189", "two neighbours are a range of layers",
       'end > i + «2» ? "-" : ","',
       "1", tests="cli_test:CliWording.*")

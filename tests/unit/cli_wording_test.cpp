@@ -20,6 +20,13 @@ TEST(CliWording, ChoicesAreListedWithAnOr) {
   EXPECT_EQ(one_of({"f32", "f16", "bf16"}), "f32, f16 or bf16");
 }
 
+TEST(CliWording, ABeginningHasWholeCharacters) {
+  EXPECT_EQ(beginning_of("four", 4), "four");
+  EXPECT_EQ(beginning_of("fives", 4), "five...");
+  EXPECT_EQ(beginning_of("a\u00e9\u00e9", 4), "a\u00e9...");
+  EXPECT_EQ(beginning_of("\u20ac", 2), "...");
+}
+
 TEST(CliWording, NothingThatIsEscapedIsMarkup) {
   EXPECT_EQ(escaped("a<b>&'\"c"), "a&lt;b&gt;&amp;&#39;&quot;c");
 }
