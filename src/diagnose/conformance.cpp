@@ -7,6 +7,7 @@
 
 #include "core/fail.h"
 #include "diagnose/cost_growth.h"
+#include "diagnose/declared_needs.h"
 #include "diagnose/elastic_budgets.h"
 #include "diagnose/findings.h"
 #include "diagnose/policy_settings.h"
@@ -19,16 +20,6 @@ using PolicyPointer = std::shared_ptr<const EvictionPolicy>;
 
 constexpr int32_t kBlockSizes[] = {16, 5, 1};  // the engine's default first
 constexpr int64_t kCostBlockSize = 16;
-
-/// What blocks were scored by, in their order.
-std::vector<std::pair<int32_t, double>> scores_by_block(const Answer& answer) {
-  std::vector<std::pair<int32_t, double>> scores;
-  if (answer) {
-    for (const Victim& v : *answer) scores.emplace_back(v.block, v.score);
-  }
-  std::sort(scores.begin(), scores.end());
-  return scores;
-}
 
 class Suite {
  public:
@@ -47,15 +38,9 @@ class Suite {
   void check_repeats();
   void check_state();
   void check_sharing();
-  void check_needs();
-  /// Whether an answer to the scene, `base`, becomes another one with other attention.
-  bool attention_matters(const Scene& scene, const Answer& base);
-  /// Likewise, with other norms of keys.
-  bool norms_matter(const Scene& scene, const Answer& base);
-  /// What the policy's need() says to it, where it is asked at all.
-  std::optional<double> wants(const Scene& scene);
   void check_cost();
   double seconds_of(const Scene& scene);
+  int32_t trimming_layer() const { return static_cast<int32_t>(trimming_ - rules_.data()); }
 
   const PolicyFactory& factory_;
   const ConformanceOptions& options_;
@@ -237,80 +222,6 @@ void Suite::check_sharing() {
   }
 }
 
-// ---- measurements
-
-std::optional<double> Suite::wants(const Scene& scene) {
-  return settings_->shares ? findings_.want(*policy_, scene) : std::optional<double>();
-}
-
-bool Suite::attention_matters(const Scene& scene, const Answer& base) {
-  Scene varied = scene;
-  set_measures(varied, {.attention = true}, Measures::kRandom, dice_);
-  const bool wants_differ = wants(scene) != wants(varied);
-  if (trimming_->needs.attention) {
-    return wants_differ || !same_answer(base, findings_.ask(*policy_, varied));
-  }
-  if (wants_differ) {
-    findings_.error(FindingKind::kNeeds,
-                    "need() goes by mass, recent_mass or last_used, but needs().attention is "
-                    "false; in an engine they would all be zero, or a block's own position");
-  }
-  // Ranking equal scores by last_used is right; scoring by it is not.
-  const bool by_use = scores_by_block(base) != scores_by_block(findings_.ask(*policy_, varied));
-  for (size_t b = 0; b < scene.blocks.size(); ++b) {
-    varied.blocks[b].last_used = scene.blocks[b].last_used;
-  }
-  if (by_use || !same_answer(base, findings_.ask(*policy_, varied))) {
-    findings_.error(FindingKind::kNeeds,
-                    "trim() ranks by mass, recent_mass or last_used, but needs().attention is "
-                    "false; in an engine they would all be zero, or a block's own position");
-  }
-  return false;
-}
-
-bool Suite::norms_matter(const Scene& scene, const Answer& base) {
-  Scene varied = scene;
-  set_measures(varied, {.key_norms = true}, Measures::kRandom, dice_);
-  const bool differs = !same_answer(base, findings_.ask(*policy_, varied));
-  const bool wants_differ = wants(scene) != wants(varied);
-  if (wants_differ && !trimming_->needs.key_norms) {
-    findings_.error(FindingKind::kNeeds,
-                    "need() goes by key_norm, but needs().key_norms is false; in an engine it "
-                    "would be zero");
-  }
-  if (differs && !trimming_->needs.key_norms) {
-    findings_.error(FindingKind::kNeeds,
-                    "trim() ranks by key_norm, but needs().key_norms is false; in an engine it "
-                    "would be zero");
-  }
-  return differs || wants_differ;
-}
-
-void Suite::check_needs() {
-  constexpr int32_t kBlocks = 24;
-  constexpr int32_t kScenes = 16;
-  const LayerRule& rule = *trimming_;
-  const auto layer = static_cast<int32_t>(trimming_ - rules_.data());
-  bool attention = false, norms = false;
-  for (int32_t i = 0; i < kScenes; ++i) {
-    Scene scene = make_scene(rule, options_, layer, 16, kBlocks, dice_);
-    set_measures(scene, rule.needs, Measures::kRandom, dice_);
-    for (BlockInfo& block : scene.blocks) block.is_protected = false;
-    scene.n_tokens = scene.unprotected_tokens();
-    const Answer base = findings_.ask(*policy_, scene);
-    attention |= attention_matters(scene, base);
-    norms |= norms_matter(scene, base);
-  }
-  const auto unused = [&](const char* what) {
-    findings_.warning(FindingKind::kNeeds,
-                      "needs().{} is true, but no answer depends on what it measures; leave it out "
-                      "and save the time",
-                      what);
-  };
-  if (rule.needs.attention && !attention) unused("attention");
-  if (rule.needs.key_norms && !norms) unused("key_norms");
-}
-
 // ---- cost
 
 /// Of one decision; of this thread, so that other programs do not count.
@@ -326,7 +237,7 @@ double Suite::seconds_of(const Scene& scene) {
 }
 
 void Suite::check_cost() {
-  const auto layer = static_cast<int32_t>(trimming_ - rules_.data());
+  const int32_t layer = trimming_layer();
   const auto growth = find_cost_growth([&](int32_t n) {
     Scene scene = make_scene(*trimming_, options_, layer, kCostBlockSize, n, dice_);
     set_measures(scene, trimming_->needs, Measures::kRandom, dice_);
@@ -355,7 +266,8 @@ void Suite::check_decisions() {
   if (trimming_ == nullptr) {
     report_.notes.emplace_back("no layer is trimmed, so trim() is never asked");
   } else if (repeatable) {
-    check_needs();
+    check_needs({*policy_, *trimming_, trimming_layer(), settings_->shares}, options_, dice_,
+                findings_);
     if (options_.measure_cost) check_cost();
   }
 }
