@@ -8,12 +8,13 @@
 namespace paddock {
 namespace {
 
-/// Requests that may be let in before one that was there first and does not fit yet.
+/// How many requests may be let in before one that was there first and does not fit yet.
 constexpr int32_t kMaxPassed = 16;
-/// Requests that do not fit yet which a step looks at.
+/// A step looks no further once it has met so many requests that do not fit yet.
 constexpr int32_t kMaxBlocked = 32;
 
-/// Meets requests in their order, in which answers to one prompt stand together.
+/// Knows, for answers to one prompt, which stand together in the order of requests, whether one
+/// before computes that prompt.
 class PromptReader {
  public:
   /// Whether one that was noted computes the prompt for this one.
@@ -33,7 +34,7 @@ class PromptReader {
 
 int64_t Scheduler::places_in_use() const {
   auto live = static_cast<int64_t>(sessions_.size());
-  for (const auto& request : requests_) {  // while they are swept some are gone
+  for (const auto& request : requests_) {  // null: it has just been taken out
     if (request != nullptr && request->running && request->session == nullptr) ++live;
   }
   return live;
@@ -146,7 +147,7 @@ int64_t Scheduler::pages_followed(size_t at) const {
   pins_.for_each([&](SequenceId pin, std::span<const TokenId> text) {
     if (cache_.shares_blocks(pin, sequence.rules())) look_at(text);
   });
-  // What windows see of them is bounded anyway.
+  // In layers with a window pages_due() counts what the window holds, whoever computed it.
   int64_t layers = 0;
   const PolicyMap& policies = setup_of(sequence).policies;
   for (int32_t layer = 0; layer < policies.size(); ++layer) {

@@ -37,8 +37,8 @@ class Trial {
            s.longest >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
   }
 
-  /// A pool: the smallest that holds what is wanted or, where that cannot be had, the largest that
-  /// can.
+  /// Proposes a pool: the smallest that holds what is wanted or, if there is no memory for that,
+  /// the largest that there is memory for.
   std::optional<Proposal> budget(EngineOptions options, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies());
     const auto page_bytes = static_cast<uint64_t>(s.pool.geometry.page_bytes());
@@ -60,7 +60,7 @@ class Trial {
     return proposal;
   }
 
-  /// A rule whose name is tried with the largest budget that fits.
+  /// The rule of this name (and options) with the largest budget that fits; nothing if none helps.
   std::optional<std::string> largest(const EngineOptions& options, const std::string& name,
                                      int64_t positions) const {
     const int32_t block = base_.kv.block_size;
@@ -112,7 +112,7 @@ class Trial {
     const LayerRule rule = parse(spec).layer(0);
     return rule.trims() ? rule.schedule.budget : rule.visibility.sinks + rule.visibility.window;
   }
-  /// And what one sequence finds room for.
+  /// Positions of one sequence that the whole pool has room for.
   int64_t pool_positions() const {
     return pool_pages(base_) / config_.n_layers * base_.kv.block_size;
   }
@@ -187,8 +187,8 @@ std::optional<Proposal> elastic_policy(const Trial& trial, int64_t positions) {
   return found ? found : try_spec(trial, "lru" + short_interval(trial), positions);
 }
 
-/// Rules with a budget help little where no larger pool can be had, and where they would keep less
-/// than half of this one.
+/// Whether a rule with a budget is worth proposing: not if no larger pool can be had beside it, nor
+/// if it would keep less than half of what this pool holds.
 bool helps(const Trial& trial, const std::optional<Proposal>& fixed, bool can_be_raised) {
   if (!fixed) return false;
   if (!trial.policies().has_unbounded_layer()) return true;  // one was asked for

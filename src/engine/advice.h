@@ -24,11 +24,13 @@ struct Wanted {
 std::vector<Proposal> propose(const LlamaConfig& config, const EngineSetup& setup,
                               const Wanted& wanted);
 
-/// Likewise for sequences under one of the setup's rules. What it proposes in place of others than
-/// the engine's own is KvOptions::other_policies; none of it is refused for other rules' sake.
+/// Likewise for sequences that go by the setup's rules of that number. A SPEC in place of others
+/// than the engine's own is proposed as a list of KvOptions::other_policies. Left out is what the
+/// other rules of the setup would not work with.
 std::vector<Proposal> propose_for(const LlamaConfig& config, const EngineSetup& setup,
                                   RulesId rules, const Wanted& wanted);
-/// SPECs in proposals for the i-th of these.
+/// The same proposals, but each SPEC as what it would make of `specs` (KvOptions::other_policies)
+/// in place of the i-th.
 std::vector<Proposal> as_others(std::vector<Proposal> proposals,
                                 const std::vector<std::string>& specs, size_t i);
 

@@ -69,7 +69,7 @@ struct Engine::Impl {
   int64_t max_positions(const Session* session) const;
   KvStats stats() const;
   EngineOptions options() const;
-  /// Runs one request of this call's own to its end.
+  /// Runs one request to its end, which nobody else knows of, and with it all others that run.
   GenerateResult generate(std::span<const TokenId> prompt, const GenerateOptions& options,
                           Session* session);
   std::optional<GenerateResult> take(RequestId id);
@@ -78,7 +78,7 @@ struct Engine::Impl {
   void discard(RequestId id);
   /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
   void abandon();
-  /// What it means, for everyone, that a row of logits is not all finite numbers; nothing if it is.
+  /// The error that a row of logits stands for which is not all finite numbers; nothing if it is.
   std::optional<Error> judge(std::span<const float> logits, int64_t position);
   void cancel(std::optional<RequestId> id);
 
@@ -110,7 +110,7 @@ struct Engine::Impl {
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
   /// Pages that a sequence needs to have `positions`: a new one, or that of a session.
   int64_t pages_for(const Session* session, RulesId rules, int64_t positions) const;
-  /// Bytes that a pool could have in place of this one; 0: unknown.
+  /// Bytes that the pool could have if it were made anew; 0: unknown.
   uint64_t pool_limit() const;
   /// What would hold `positions`, or else `least`.
   std::vector<Proposal> proposals(RulesId rules, int64_t positions, int64_t least) const;
@@ -128,12 +128,12 @@ struct Engine::Impl {
   /// the request ends.
   void accept(Request& request, const PartResult& step);
   void take_next(Request& request, const PartResult& step);
-  /// Likewise, for other answers to the prompt that `reader` has computed.
+  /// Likewise, for the other answers to the prompt that `reader` has just computed for them.
   void accept_awaiting(Request& reader, const PartResult& step);
   /// The token that the host chooses; nothing, and the request has ended, where there is none.
   std::optional<TokenId> choose(Request& request, std::span<const float> logits);
-  /// Lets the host's processor change a copy of the logits, and gives that. What it did wrong:
-  /// nothing, and the request has ended.
+  /// Lets the host's logits_processor change a copy of the logits, and returns that. If the host
+  /// throws, or leaves what cannot be used: nothing, and the request has ended.
   std::optional<std::span<const float>> process(Request& request, std::span<const float> logits);
   /// Puts a chosen token into text and result and hands it to the host.
   void take_token(Request& request, TokenId id, std::span<const float> logits);
@@ -156,7 +156,7 @@ struct Engine::Impl {
   KvRelief ask_for_room(const KvShortage& shortage);
   /// Logits to the host's callback; false: stop.
   bool hand_out(const OnLogits& on_logits, int64_t position, std::span<const float> logits);
-  /// Whether the last step can go no further; where the Engine is gone, Error kCancelled.
+  /// Error kCancelled if a callback has destroyed the Engine.
   void check_abandoned() const;
 
   /// Error kInvalidArgument if open sessions and running requests leave no sequence for one more.
@@ -176,9 +176,9 @@ struct Engine::Impl {
   void reuse_blocks(Sequence& sequence, int64_t end);
   /// Runs what the sequence has not had computed yet, handing out the logits after each token.
   void feed_rows(Sequence& sequence, const OnLogits& on_logits);
-  /// Adds `tokens` to the session's text and calls feed_all, which runs what is uncomputed of it;
-  /// when it returns or throws, what has not been run of the tokens pending before stays pending,
-  /// and of `tokens` leaves again.
+  /// Adds `tokens` to the session's text and calls feed_all, which runs what is uncomputed of it.
+  /// If that returns or throws before all has run, those of `tokens` that have not run leave the
+  /// text again; tokens that were pending before stay pending.
   void feed_session(Session& session, std::span<const TokenId> tokens,
                     const std::function<void()>& feed_all);
 
@@ -201,7 +201,7 @@ struct Engine::Impl {
   /// How long it waited, once it has been let in.
   void note_queue(Request& request) noexcept;
   void note_token(Request& request);
-  /// Warns once where keys or values have not fitted their type and nobody has said so.
+  /// Warns once where keys or values have not fitted their type and no request has failed of it.
   void note_overflows();
 
   bool noted_overflows_ = false;

@@ -59,7 +59,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
       data.has_weights(key) ? 0 : weights_bytes(data.tensors, backend->weights());
   if (o.kv.budget_share > 0) fit_pool(packed);
   const uint64_t pool = setup.reserved_bytes();
-  // Weights and pool first: making the tables of too large a pool could itself run out of memory.
+  // Weights and pool are checked alone at first: tables are made before they can be counted, and
+  // those of a pool that is far too large could take all memory themselves.
   check_memory(config, setup, backend->available_bytes(), packed, 0);
   if (o.kv.trace.sink) make_trace();
   std::unique_ptr<StepPlanner> planner = make_books();
@@ -100,9 +101,9 @@ std::unique_ptr<StepPlanner> Engine::Impl::make_books() {
   };
   books.observer = trace.get();
   if (o.kv.shadow && o.kv.reuse) books.shadow_order = [&o] { return make_reclaim(o.kv); };
-#ifdef PADDOCK_POISON  // by the build
+#ifdef PADDOCK_POISON  // a build whose free pages are full of NaN
   books.on_free = [this](int32_t page) { backend->pages().poison_page(page); };
-  books.on_withheld = nullptr;  // it stays filled
+  books.on_withheld = nullptr;  // giving a page back would empty it
 #endif
   cache = std::make_unique<CacheManager>(books, sequence_rules(setup), make_reclaim(o.kv));
   return std::make_unique<StepPlanner>(*cache, max_step_tokens(o));

@@ -62,7 +62,7 @@ bool Scheduler::park_idle() {
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (last.running || last.finished || pages_of(last.sequence) == 0) continue;
-    last.sequence.park();  // its session's, held while it waits
+    last.sequence.park();  // that of its session, which has pages while the request waits
     ++sessions_parked_;
     return true;
   }
@@ -77,7 +77,8 @@ bool Scheduler::park_last(const Request* request) {
     park(last);
     return true;
   }
-  // Whoever comes before gives nothing up for this one; so pins do where there is nobody.
+  // Requests of a higher rank give nothing up for this one. Pins do, where no other request has
+  // pages that it could wait for.
   return is_alone(request) && release_pin();
 }
 
@@ -89,7 +90,8 @@ bool Scheduler::is_alone(const Request* request) const {
 }
 
 bool Scheduler::release_pin() {
-  // Without the pins, and with them.
+  // `tables` is what sequences list, without pins at first: a pin is worth its going only if pages
+  // come back by it.
   std::vector<SequenceId> tables, pins;
   for (const auto& [id, session] : sessions_) {
     if (session->sequence.is_open()) tables.push_back(session->sequence.tables());

@@ -26,8 +26,8 @@ class Pins {
   bool remove(PinId id);
   /// Lets go of those whose time is over with this step.
   void expire(int64_t step);
-  /// Lets go of the one of the lowest priority, of those the oldest, among those for which
-  /// `frees(where its tables are)`, or among all where that holds for none. There is one.
+  /// Lets go of one: of those for which frees(their tables) is true, or of all if it is for none,
+  /// the one of the lowest priority, and of several such the oldest. There is a pin.
   template <typename Frees>
   void give_way(const Frees& frees);
   void clear();

@@ -1,13 +1,17 @@
 // Elastic rules under pressure: who gives pages back, and how many.
 //
-// A sequence under an elastic rule keeps everything as long as the pages up to its next decision
-// length (a multiple of the interval) can be had. It asks for them when it stands at one; between
-// two it has them for certain, as what others are still to take up to theirs counts as taken. Where
-// they cannot be had, budgets fall: each sequence's is the same level, times its weight, but never
-// above what it was nor below the floor, and the level is the highest at which all have what they
-// need until their next decisions, and what slack_of() says more where they give.
-// Budgets fall only where lengths are decision lengths: whoever asks waits, a step or more, until
-// those above the level come to theirs.
+// Elastic rules decide at lengths that are multiples of an interval: decision lengths. A sequence
+// asks for pages when it stands at one, for all up to the next. From then on it is sure of them:
+// what a sequence has yet to take on its way counts as taken when others ask. So it keeps
+// everything as long as pages can be had at its decision lengths.
+//
+// Where they cannot, budgets fall. All are set by one number, the level: a sequence's budget is the
+// level times the weight of its priority, but not more than it was, and not less than its floor.
+// The level is the highest at which everybody has what he needs until his next decision; those who
+// give something up also get the slack of slack_of(), so that they need not give again at once.
+//
+// A budget can only fall at a decision length. If sequences above the level are not there yet,
+// whoever asks waits for them, a step or more.
 //
 // A sequence under rules without an elastic layer gives nothing and asks by the block: it takes
 // part as one whose interval is a block, so that nothing is owed to it between two.
@@ -22,9 +26,10 @@
 namespace paddock {
 namespace {
 
-/// Levels of priority beyond which a weight grows no more.
+/// A level of priority doubles the weight, up to so many of them.
 constexpr int32_t kMostLevels = 8;
-/// Times that a level is lowered because what left was shared, or lay in blocks that stay.
+/// How often a level is lowered because fewer pages come back than it promised: some are shared,
+/// and blocks leave only as a whole.
 constexpr int32_t kMostTries = 8;
 
 int64_t next_multiple(int64_t n, int64_t of) { return (n / of + 1) * of; }
@@ -51,7 +56,8 @@ int64_t Scheduler::interval_of(const Sequence& sequence) const {
 
 int64_t Scheduler::last_length(const Sequence& sequence, const Request* request) const {
   const int64_t context = setup_of(sequence).longest;
-  // What a host feeds, and a session, may go on from any length: only decision lengths have ways.
+  // A text that a host feeds, and a session's, may go on beyond this request, so it can need pages
+  // up to the end of the context.
   if (request == nullptr || request->session != nullptr) return context;
   const int64_t made = sequence.length() - request->prompt_end;
   const int64_t left = std::max<int64_t>(0, request->options.max_tokens - made);
@@ -62,16 +68,17 @@ int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
                               bool waiting_too) const {
   const int64_t at = sequence.computed() + cache_.reserved(sequence.tables());
   const int64_t interval = interval_of(sequence);
-  // Whoever waits at a decision length comes before others that stand at one.
+  // Whoever already waits at a decision length comes before those that have just come to one: for
+  // them what it waits for is taken.
   const bool waits = waiting_too && request != nullptr && request->waits_for_pages;
   const int64_t next = at % interval == 0 && waits ? at + interval : up_to_multiple(at, interval);
   return cache_.pages_ahead(sequence.tables(), std::min(next, last_length(sequence, request)));
 }
 
 int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int64_t enough) const {
-  // Until budgets have fallen there may be more than the limit says, for what is owed.
+  // Where the limit was lowered (limit.cpp), pages that are owed may be taken beyond it.
   int64_t pages = cache_.available_pages() + (waiting_too ? 0 : cache_.pages_beyond_limit());
-  // No sum over all of them where even the most that each could be owed leaves enough.
+  // If there are enough even if each sequence were owed as much as can be, nothing is summed up.
   int64_t interval = 0;
   for (RulesId rules = 0; rules < setup_.n_rules(); ++rules) {
     interval = std::max<int64_t>(interval, setup_.of(rules).policies.interval());
@@ -94,7 +101,8 @@ int32_t Scheduler::affordable_tokens(const Sequence& sequence, int32_t n, const 
   const int64_t interval = interval_of(sequence);
   const int64_t at = sequence.computed();
   const int64_t room = room_in_context(sequence);
-  // One whose budget may not fall runs to the end of the context.
+  // Where the context bounds what is resident, a sequence whose budget cannot fall here goes no
+  // further than its end.
   const bool falls = may_fall(sequence, request) && at % interval == 0;
   const int64_t last = std::min(last_length(sequence, request),
                                 falls || room == kUnlimited ? kUnlimited : at + room);
@@ -146,7 +154,8 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
       known = member.held.positions + std::max(ahead, sequence.length() - sequence.computed());
     }
     member.demand = std::min(known, member.budget) + interval;
-    // What it had is read again as it was, where there may be so many pages still.
+    // One that is computed again after it was parked comes back with all that it had, and gives
+    // nothing before: unless the pool has become too small for that.
     const bool comes_back = sequence.comes_back();
     const bool is_too_much = comes_back && pages_it_had(sequence) > setup_.pool.n_pages;
     member.gives = may_fall(sequence, its) && (!comes_back || is_too_much);
@@ -172,7 +181,7 @@ int64_t Scheduler::budget_at(const Member& member, double level) const {
 
 std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int64_t pages) const {
   const int64_t block = setup_.options.kv.block_size;
-  // Of pages that several list each needs its part alone.
+  // A page that several list is needed once: each counts its part of it.
   const auto pages_beside = [&](const Member& member, int64_t positions) {
     const int64_t per_block = cache_.elastic_pages(member.sequence->rules());
     const auto pages_for = [&](int64_t n) {
@@ -228,7 +237,8 @@ int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
 }
 
 bool Scheduler::has_share(Request& newcomer) const {
-  // Who gives nothing up has no floor to come down to: it comes when what it needs can be had.
+  // Without elastic rules it gives nothing up, so that no level can make room for it: it is let in
+  // when the pages that it needs can be had.
   if (!setup_of(newcomer.sequence).policies.is_elastic()) return false;
   const std::vector<Member> all = members(newcomer.sequence, &newcomer);
   return find_level(all, pages_shared_out(all)).has_value();
@@ -242,7 +252,7 @@ bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed
   std::vector<SequenceId> later;
   std::vector<uint8_t> brings;
   bool others_will = false;
-  int64_t missing = 0;  // pages that the last level turned out to be too high by
+  int64_t missing = 0;  // pages by which levels so far have turned out to be too high
   for (int32_t i = 0; i < kMostTries && before < needed; ++i) {
     auto level = find_level(all, pages_shared_out(all) - missing);
     if (!level && i == 0) return false;
@@ -268,7 +278,7 @@ bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed
     missing += (needed - before - back) << i;
   }
   for (size_t i = 0; i < falls.size(); ++i) {
-    if (brings[i] == 0) continue;  // others go on to list all of it
+    if (brings[i] == 0) continue;  // others list all that it would drop, and go on to
     if (falls.size() > 1) cache_.plan_fall(falls[i].id, falls[i].budget);
     let_fall(*falling[i]->sequence, falling[i]->request, request);
   }
@@ -278,7 +288,7 @@ bool Scheduler::lower_budgets(Sequence& asking, Request* request, int64_t needed
 void Scheduler::let_fall(Sequence& sequence, Request* request, const Request* asking) {
   std::vector<KvBudgetChange> none;
   std::vector<KvBudgetChange>& told = request == nullptr ? none : request->result.budget_changes;
-  told.reserve(told.size() + 1);  // what has fallen is told, whatever memory there is then
+  told.reserve(told.size() + 1);  // first: once the budget has fallen this must not fail
   told.push_back(sequence.fall(asking == nullptr ? 0 : asking->id));
 }
 
@@ -313,12 +323,12 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
   const auto least = static_cast<int32_t>(std::clamp<int64_t>(end - at, 1, n));
   bool is_asked = false;
   for (;;) {
-    n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // steps end where it decides now
+    n = std::min(n, static_cast<int32_t>(sequence.max_next()));  // its budget may have just fallen
     const int64_t most = cache_.pages_ahead(sequence.tables(), up_to_multiple(at + n, interval));
     const int32_t fit =
         affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true, most));
     if (fit > 0) return fit;
-    // Between two decision lengths it has pages for certain, whoever waits.
+    // Between two decision lengths it is sure of its pages, even if others wait for some.
     const int32_t owed = at % interval == 0
                              ? 0
                              : affordable_tokens(sequence, std::min(n, least), request,

@@ -78,7 +78,7 @@ Request::Request(RequestId first, int32_t answer, Session* continued, RulesId ru
   const int64_t reached = sequence.reached();
   sequence.tokens.reserve(static_cast<size_t>(prompt_end));
   sequence.set_prompt(prompt_end);
-  // From here on nothing fails: the session's text grows, or the request is none.
+  // From here on nothing fails, so that the session's text has grown only if there is a request.
   sequence.tokens.insert(sequence.tokens.end(), prompt.begin(), prompt.end());
   result.prompt_tokens = sequence.length() - reached;
   result.answer = answer;

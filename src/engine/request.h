@@ -28,9 +28,9 @@ struct Session {
 using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
 
 struct Request {
-  /// Its prompt continues the session's text, or begins one of its own. If it throws the session is
-  /// as before. `answer`: which of GenerateOptions::n it is, the first one's number is `first`.
-  /// `rules`: of a text of its own.
+  /// Its prompt continues the session's text or, without a session, begins a text of its own, which
+  /// goes by `rules`. If it throws the session is as before. `answer`: which of GenerateOptions::n
+  /// it is, from 0; `first`: the id of answer 0.
   Request(RequestId first, int32_t answer, Session* session, RulesId rules,
           std::span<const TokenId> prompt, const GenerateOptions& options, const Model& model,
           CacheManager& cache);
@@ -53,7 +53,7 @@ struct Request {
   bool waits_for_pages = false;                           // until others' budgets have fallen
   std::optional<Sampler> sampler;                         // once it has begun
   TextStream text;
-  /// Becomes an entry of Engine::Impl::finished without an allocation.
+  /// Made beforehand, so that it becomes an entry of Engine::Impl::finished without an allocation.
   std::map<RequestId, GenerateResult>::node_type node;
   GenerateResult& result;  // in the node
   std::atomic<bool> cancelled{false};
@@ -64,7 +64,7 @@ struct Request {
   bool awaited = false;
   bool discarded = false;        // nobody wants its result
   std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
-  size_t undelivered = 0;        // bytes at the end of result.text that on_token has yet to get
+  size_t undelivered = 0;        // bytes at the end of result.text that on_token has not had yet
 
   /// Takes the memory that it needs to run: one that waits costs what its tokens cost.
   void begin(int32_t vocab_size);

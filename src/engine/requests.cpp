@@ -115,7 +115,7 @@ void Engine::Impl::cancel(std::optional<RequestId> id) {
 }
 
 void Engine::Impl::finish(Request& request, FinishReason reason, std::string_view error) noexcept {
-  // What its callback threw may have ended it, or a step that then failed for another one's sake.
+  // It may have ended already: its own callback threw, or the step failed because of another.
   if (request.finished) return;
   try {
     request.text.finish();

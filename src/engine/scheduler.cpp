@@ -94,7 +94,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   for (size_t i = 0; i < running_.size(); ++i) {
     if (shares_[i] > 0 && running_[i]->running) place(*running_[i], shares_[i], batch);
   }
-  // Where all wait for one another the last one gives way.
+  // Nothing runs and nothing ends: all wait for pages that the others have. The last gives way.
   const bool is_stuck = batch.parts.empty() && batch.endings.empty() && !host_waits_;
   if (is_stuck && !running_.empty()) park_last(running_[0]);
   return batch;
@@ -103,7 +103,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
 void Scheduler::list_kept(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
-  // What others have been promised is not listed.
+  // Listing a kept page takes it from those that can be had. Those owed to others are left alone.
   const int64_t most = cache_.is_elastic() ? pages_unclaimed(sequence, true) : kUnlimited;
   cache_.list_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
                      sequence.computed() == reached, most);
@@ -125,7 +125,8 @@ void Scheduler::share_tokens() {
   }
   if (n_prompts == 0) return;
   const int64_t room = max_step_tokens(setup_.options) - n_decoding;
-  // While others decode, work is counted, so that their next tokens do not wait for long.
+  // While others decode, a share is measured in work and not in tokens: late tokens of a long
+  // prompt cost more, and those who decode wait for the whole step.
   const bool mixed = n_decoding > 0;
   const auto cost = [&](const Sequence& sequence, int64_t n) {
     return mixed ? work(sequence, sequence.computed(), n) : static_cast<double>(n);
@@ -133,7 +134,8 @@ void Scheduler::share_tokens() {
   const auto most =
       static_cast<double>(mixed ? std::min<int64_t>(room, setup_.options.mixed_prefill) : room);
   double budget = most;
-  // Equal shares; what a short prompt leaves of its own is shared by the others.
+  // Prompts get equal shares. One that needs less than its share gets what it needs, and the others
+  // share the rest anew, until nobody needs less.
   int64_t unsettled = n_prompts;
   for (bool settled = true; settled && unsettled > 0;) {
     settled = false;
@@ -212,8 +214,8 @@ int64_t Scheduler::affordable(const Sequence& sequence, double budget) const {
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
   const int64_t left = sequence.length() - sequence.computed();
-  // What others have computed is listed by now: why is the rest to be computed? Of a text of its
-  // own, and of what is new.
+  // What others have computed is listed by now. Why the rest has to be computed is asked once, of a
+  // text that is not a session's, and before anything of it was computed.
   const bool has_own_text = request.prompt_end == request.result.prompt_tokens;
   if (has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()) {
     request.miss_asked = true;
@@ -235,7 +237,8 @@ void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
     batch.endings.push_back({&request, FinishReason::kContext, ""});
     return;
   }
-  // Those before it have all pages: it keeps what it has, and waits for theirs.
+  // There is no page for it, and nobody behind it could give way: it keeps what it has and waits
+  // for those before it, if there are any.
   if (is_alone(&request)) batch.endings.push_back({&request, FinishReason::kKvFull, ""});
 }
 

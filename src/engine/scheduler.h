@@ -61,18 +61,20 @@ class Scheduler {
   template <typename Fn>
   void sweep(const Fn& fn) noexcept;
 
-  /// Lets in who may come, and shares the step's tokens out: each that decodes gets its own,
-  /// prompts take turns with what is left. Pages of every part are reserved. `memory` is an earlier
-  /// batch, whose vectors are used again.
+  /// Decides the next step: lets requests in, and shares the step's tokens out. Each request that
+  /// decodes gets its one, prompts take turns with what is left. Pages of every part are reserved.
+  /// `memory`: an earlier batch, whose vectors are used again.
   ScheduledBatch next(ScheduledBatch memory);
 
-  // ---- several answers to one prompt (answers.cpp): the one that runs first computes it, and the
-  // others that run begin as it is then
-  /// Whether another answer that wants to go on awaits what this one computes. Inside a step.
+  // ---- several answers to one prompt (answers.cpp): the one that has most of it computes the
+  // rest, and the others that run await it and begin with a copy
+  /// Whether another answer, which still wants to go on, awaits the prompt that this one computes.
+  /// Inside a step.
   bool is_needed(const Request& request) const;
-  /// Its prompt is in the cache now: it is for those that await it, too.
+  /// Its prompt is in the cache now: those that await it begin with it.
   void share_prompt(const Request& request);
-  /// It has ended: what it has of its prompt goes to the next one that would have to compute it.
+  /// It has ended before its prompt was computed: what there is of that goes to the next answer,
+  /// which would have to compute it.
   void hand_over(const Request& request) noexcept;
 
   /// Reserves pages for up to `n` tokens more of a sequence that the host feeds. Returns for how
@@ -81,19 +83,21 @@ class Scheduler {
     keep_to_budget(&sequence);
     return reserve(sequence, n, nullptr);
   }
-  /// Where sequences list more pages than there may be by now (Engine::set_kv_budget()), idle ones
-  /// are parked, then requests from the last on; under elastic rules those keep what they are owed
-  /// up to their decision lengths, where budgets fall. Between steps. `fed`: what the host feeds.
+  /// Where sequences list more pages than Engine::set_kv_budget() allows by now: parks idle ones,
+  /// and then requests from the last in rank on. Where some of those that run are elastic none of
+  /// these is parked, and they are left the pages up to their next decision lengths: there their
+  /// budgets fall. Between steps. `fed`: what the host feeds.
   void keep_to_budget(const Sequence* fed = nullptr);
 
-  /// Of EngineOptions::max_sequences: sessions, and requests that run without one.
+  /// How many of EngineOptions::max_sequences are taken: by sessions, and by requests that run
+  /// without one.
   int64_t places_in_use() const;
   int64_t step() const { return step_; }  // the last one
   int64_t preemptions() const { return preemptions_; }
   int64_t sessions_parked() const { return sessions_parked_; }
 
  private:
-  /// The setup, as it is for the rules that the sequence goes by.
+  /// The setup for the rules that the sequence goes by.
   const EngineSetup& setup_of(const Sequence& sequence) const {
     return setup_.of(sequence.rules());
   }
@@ -103,33 +107,36 @@ class Scheduler {
   void start(Request& request, ScheduledBatch& batch);
   /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
   int64_t pages_due(const Sequence& sequence) const;
-  /// Pages that an answer needs which gets its prompt from another one: a block that is a copy of
-  /// the prompt's last one, and the next.
+  /// Pages that an answer needs which begins with another one's prompt: for a copy of the prompt's
+  /// last block, and for the block behind it.
   int64_t pages_beside(const Sequence& sequence) const;
-  /// Of pages_due() of requests_[at], those it need not have for itself: blocks that a request
-  /// before it has computed, or is going to compute, and that it will list.
+  /// Pages in pages_due() of requests_[at] that it will not take from the pool: of blocks that it
+  /// will list because a pin, or a request before it, has them or is going to compute them.
   int64_t pages_followed(size_t at) const;
-  /// Pages that the sequence lists, and nobody that runs, nor a pin. After pages_obtainable().
+  /// Pages that the sequence lists, but no sequence that runs and no pin. pages_obtainable() has
+  /// been called before, in the same step.
   int64_t pages_apart(const Sequence& sequence);
-  /// Pages that can be had, or that only sequences list which do not run.
+  /// Pages that could be had if all sequences that do not run were parked.
   int64_t pages_obtainable();
 
   // ---- what a step brings
-  /// Lists what others have computed of what comes next of a prompt; its last token runs in any
-  /// case, for its logits. What was there before it was parked is nothing new.
+  /// Makes a request that reads its prompt list blocks that others have computed. The prompt's last
+  /// token runs in any case, for its logits. Blocks that it had itself before it was parked do not
+  /// count as found.
   void list_kept(Request& request);
-  /// Sets Request::awaits and awaited of those that run.
+  /// Finds out who computes the prompts of several answers: sets Request::awaits and awaited.
   void find_readers();
   /// Sets shares_: how many tokens each that runs may bring.
   void share_tokens();
-  /// Each prompt's share is a token at least: where that is more work than there is for all, those
-  /// whose turn it is not get nothing in this step.
+  /// Each prompt's share is at least one token. Where that alone is more work than `budget`, only
+  /// some prompts get theirs in this step, beginning with another one each time.
   void take_turns(double budget);
-  /// Whether one that comes before running_[i] computes the very block that it needs next: then it
-  /// waits for that, and lists it.
+  /// Whether a request before running_[i] is computing the very block that this one needs next:
+  /// then it brings nothing, and lists that block when it is there.
   bool follows(size_t i) const;
-  /// What the tokens [first, first + n) of a prompt cost: each 1, and the positions that it sees,
-  /// on average over the layers, over EngineSetup::positions_per_token.
+  /// What the tokens [first, first + n) of a prompt cost: each of them 1, for what does not depend
+  /// on its place, and for attention the number of positions that it sees (the mean over the
+  /// layers) divided by EngineSetup::positions_per_token.
   double work(const Sequence& sequence, int64_t first, int64_t n) const;
   /// Most of a chunk's tokens, from the first that is not computed on, that cost no more than
   /// `budget`; at least 1.
@@ -137,7 +144,7 @@ class Scheduler {
   void place(Request& request, int64_t n, ScheduledBatch& batch);
 
   // ---- when pages run short (giving_way.cpp)
-  /// In place of a number of tokens: none now, and that is no reason to end.
+  /// In place of a number of tokens: none in this step, but the request need not end for that.
   static constexpr int32_t kWaits = -1;
   int32_t reserve(Sequence& sequence, int32_t n, Request* request);
   /// Parks one sequence, or lets go of a pin, so that `request` (null: the host's own) may go on;
@@ -159,17 +166,17 @@ class Scheduler {
 
   // ---- elastic rules (pressure.cpp)
   struct Member;
-  /// Finds pages for up to `n` tokens more, and up to the next decision length behind them; where
-  /// they are short budgets fall, then sequences are parked. Returns for how many tokens; 0: it
-  /// waits for others to come to their decision lengths.
+  /// Finds pages for up to `n` tokens more, and from there to the next decision length. Where they
+  /// are short budgets fall, then sequences are parked. Returns for how many tokens there are
+  /// pages; 0: for none before others have come to their decision lengths; kWaits.
   int32_t relieve(Sequence& sequence, int32_t n, Request* request);
   /// Whether the sequence's budget may fall at all. `request`: null for the host's own.
   bool may_fall(const Sequence& sequence, const Request* request) const;
-  /// Lengths at which it asks for pages, up to the next one: where its budget may fall. One that
-  /// has none asks by the block.
+  /// The sequence asks for pages when its length is a multiple of this, for all up to the next
+  /// multiple: there its budget may fall. One without elastic rules asks block by block.
   int64_t interval_of(const Sequence& sequence) const;
-  /// Does what was planned last, for `asking`; the result of the sequence's own request tells of
-  /// it.
+  /// The sequence's budget falls as CacheManager::plan_fall() said last. `request`: its own, whose
+  /// result tells of it; `asking`: the one for whose need it falls.
   void let_fall(Sequence& sequence, Request* request, const Request* asking);
   /// How many positions more it may have before some elastic layer would hold more than the
   /// context; kUnlimited where the context bounds its length.
@@ -178,12 +185,14 @@ class Scheduler {
   bool stay_in_context(Sequence& sequence, Request* request);
   /// Asks the host to help before budgets fall. True: wait.
   bool host_makes_room(const Sequence& sequence, const Request* request, int64_t needed);
-  /// How far it will grow at most, as far as is known.
+  /// The greatest length that it may come to have, by what is known: max_tokens, the context.
   int64_t last_length(const Sequence& sequence, const Request* request) const;
-  /// Pages that it is still to take up to its next decision length.
-  /// `waiting_too`: one that stands at a decision length and waits for pages counts up to the next.
+  /// Pages that the sequence is still going to take on its way to its next decision length. One
+  /// that stands at such a length has none to come, unless `waiting_too` and it waits for pages:
+  /// then those up to the following length.
   int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
-  /// Pages that can be had, and are not owed to others; perhaps fewer, but not fewer than `enough`.
+  /// Pages that can be had and are not owed to others. Where there are certainly `enough`, the sum
+  /// is not worked out: then it may say fewer than there are, but no fewer than that.
   int64_t pages_unclaimed(const Sequence& asking, bool waiting_too,
                           int64_t enough = kUnlimited) const;
   /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
@@ -192,16 +201,17 @@ class Scheduler {
   /// Pages that it needs to come back as it was before it was parked.
   int64_t pages_it_had(const Sequence& sequence) const;
   std::vector<Member> members(Sequence& asking, Request* request) const;
-  /// Its budget at a level.
+  /// The member's budget at a level: level times weight, no more than now, no less than the floor.
   int64_t budget_at(const Member& member, double level) const;
-  /// Pages that members have for themselves, or can have.
+  /// Pages that the members' elastic layers may have together: those they hold, and those that can
+  /// be had, but for what layers of theirs without a bound will take.
   int64_t pages_shared_out(const std::vector<Member>& all) const;
   /// The highest level at which the pages are enough; nothing if they are not at any.
   std::optional<double> find_level(const std::vector<Member>& all, int64_t pages) const;
-  /// Lets budgets fall until `needed` pages are unclaimed, or none falls any more. True: those of
-  /// others will, when they come to their decision lengths.
+  /// Lets budgets fall until `needed` pages are unclaimed, or no budget may fall any more. True if
+  /// more will come back later, when others come to their decision lengths.
   bool lower_budgets(Sequence& asking, Request* request, int64_t needed);
-  /// Whether there is a level with the newcomer among those that run.
+  /// Whether some level would give the newcomer and all that run what they need.
   bool has_share(Request& newcomer) const;
 
   CacheManager& cache_;

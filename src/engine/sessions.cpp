@@ -171,7 +171,9 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
     }
     return true;
   };
-  // What has left its origin is there again where it is computed anew.
+  // A fork has only what its origin still had, while a shorter text computed from its beginning
+  // would have all that its rule keeps. So where rules drop something it is parked, to be computed
+  // again.
   if (target.is_new_fork && sequence.is_open() && !keeps_all()) sequence.park();
   target.is_new_fork = false;
   sequence.truncate(length);

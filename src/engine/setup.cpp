@@ -14,8 +14,8 @@
 namespace paddock {
 namespace {
 
-/// Positions that a sequence has in layers of elastic rules, if it gives all up that it may, and
-/// until its next decision.
+/// The least positions that a sequence needs in layers of elastic rules: what the smallest budget
+/// keeps, and what comes until the next decision.
 int64_t least_resident(const PolicyMap& policies, int32_t block_size) {
   const int64_t floor = policies.floor_budget(block_size);
   return floor + slack_of(policies.interval(), floor) + block_size;
@@ -53,10 +53,10 @@ int64_t pool_pages(const EngineSetup& s) {
   return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
 }
 
-/// How many positions a token sees at the price of all else that is computed for it: a layer's
-/// multiplications with weights, over those with the key and the value of one position. On the CPU
-/// those of attention, in float32, take four times as long as those of 8-bit numbers
-/// (docs/performance.md).
+/// How many positions cost a token as much in attention as all else that is computed for it: a
+/// layer's multiplications with weights, divided by those with the key and the value of one
+/// position. On the CPU one of attention, in float32, takes four times as long as one with weights,
+/// of 8-bit numbers (docs/performance.md).
 double positions_per_token(const LlamaConfig& c, bool on_cpu) {
   const double q = static_cast<double>(c.n_heads) * c.head_dim;
   const double kv = static_cast<double>(c.n_kv_heads) * c.head_dim;
@@ -153,7 +153,8 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   if (o.context == 0) {
     o.context = policies.has_unbounded_layer() ? config.context_length : kMaxPositions;
   }
-  // Where the context holds what an elastic rule cannot give, and an interval.
+  // A sequence may be of any length if the context has room for what its elastic rules cannot give
+  // up, and for what comes until the next decision.
   const bool is_endless = policies.is_elastic() && policies.is_endless() &&
                           o.context >= least_resident(policies, o.kv.block_size);
   const int64_t longest = is_endless ? kMaxPositions : o.context;
@@ -173,7 +174,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   if (options.kv.max_budget_bytes > 0) {
     const auto page_bytes = static_cast<uint64_t>(geometry.page_bytes());
     setup.reserved_pages = pages_in(options.kv.max_budget_bytes, page_bytes);
-    // A budget that is not given is what there is, at most.
+    // A budget that nobody gave is no more than what is reserved.
     if (options.kv.budget_bytes == 0) {
       setup.pool.n_pages = std::min(setup.pool.n_pages, setup.reserved_pages);
     }

@@ -30,10 +30,10 @@ struct EngineSetup {
     return static_cast<uint64_t>(reserved_pages * pool.geometry.page_bytes());
   }
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
-  /// Positions that a token sees at the price of all else that is computed for it.
+  /// So many positions cost a token as much in attention as all else that is computed for it.
   double positions_per_token = 0;
-  /// What it would be with each of KvOptions::other_policies as the policy; none of these has
-  /// others. The pool is one for all, and large enough for each.
+  /// The setups that there would be with each of KvOptions::other_policies as the policy. Their own
+  /// `others` are empty. The pool is one for all, and large enough for each.
   std::vector<EngineSetup> others{};
 
   /// For sequences that go by these rules.
@@ -51,7 +51,8 @@ struct EngineSetup {
   void set_pages(int64_t n);
 };
 
-// A context without a bound is the longest that there can be, and so is a rule's.
+// Where nothing bounds a length it is kUnlimited, for rules and contexts alike; that must be the
+// longest that there can be.
 static_assert(kMaxPositions == kUnlimited);
 
 /// Checks every option by itself, fills in the defaults and lays out what follows, which may be too
@@ -67,11 +68,11 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
 PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup, const Wanted& wanted);
 /// Pages that one sequence of `positions` needs.
 int64_t pages_needed(const EngineSetup& setup, int64_t positions);
-/// Likewise, if it gives all up that elastic rules may give.
+/// Likewise, once its elastic layers have given up all that they may.
 int64_t least_pages_needed(const EngineSetup& setup, int64_t positions);
 /// Pages without which the rules cannot work at all.
 int64_t min_pages(const EngineSetup& setup);
-/// Those that need most without which they cannot work.
+/// The rules for which min_pages() is largest.
 RulesId most_needing(const EngineSetup& setup);
 /// Error kOutOfMemory if the pool has fewer than some rules need, with what works.
 void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);

@@ -53,7 +53,7 @@ bool Engine::Impl::step() {
     finish(*request, request->is_cancelled() ? FinishReason::kCancelled : FinishReason::kDeadline);
     ended = true;
   }
-  if (ended) {  // what those hold is there for the others
+  if (ended) {  // what they held is free for the others now
     deliver_rests();
     retire();
   }

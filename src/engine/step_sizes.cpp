@@ -30,8 +30,9 @@ int32_t group_of(std::span<const StepRules> all, int32_t layer, StepSizes& sizes
   return static_cast<int32_t>(sizes.groups.size()) - 1;
 }
 
-// A step may bring tokens of sequences under all rules: rows that come by the sequence add up, of
-// those that come by the token each token has at most the most.
+// A step may mix sequences under all rules. Under some a table's rotations are its own: the rows of
+// each sequence add up. Under others all tables have the same few: each token has a row for each of
+// them, and at worst all tokens are under the rules that have most.
 int64_t angle_rows(const CacheConfig& config, std::span<const StepRules> all, int32_t layer,
                    int32_t max_tokens) {
   int64_t by_sequence = 0, per_token = 0;

@@ -26,7 +26,8 @@ struct StepSizes {
   std::vector<RotationGroup> groups;
   std::vector<int32_t> layer_group;       // [n_layers]
   std::vector<int64_t> max_entries;       // [n_layers] longest table of one sequence
-  std::vector<int64_t> measured_entries;  // [n_layers] of one whose use is measured; 0: none is
+  std::vector<int64_t> measured_entries;  // [n_layers] longest one that attention is measured for;
+                                          // 0: for none
   int32_t max_angle_rows = 0;
 
   int64_t max_measured_entries() const;  // 0: none is

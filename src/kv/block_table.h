@@ -21,18 +21,18 @@ struct BlockRecord {
   int64_t last_used = 0;
 };
 
-/// Capacity is fixed by reserve(). Whoever changes entries by hand keeps `tokens` and notes the
-/// change.
+/// reserve() fixes how many entries there can be, so that nothing takes memory later. Code that
+/// edits `entries` itself keeps `tokens` in step and notes the change in `changes`.
 struct BlockTable {
   std::vector<BlockEntry> entries;
   std::vector<BlockRecord> records;  // [n_entries]
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
-  TrimSchedule schedule;             // that the sequence goes by; of an elastic rule, its own
+  TrimSchedule schedule;             // in force here: shares and falls change it
   int64_t tokens = 0;                // positions listed
   int64_t max_seen = 0;              // by one query, its own position included
   int64_t dropped_at = 0;            // length at which a trim last dropped something
-  bool is_recent_over = false;       // recent masses are still there for whoever decides at this
-                                     // length, but start anew with what is measured next
+  bool is_recent_over = false;       // recent masses are to be cleared: not yet, as the rule may
+                                     // still decide by them, but before the next are added
   ChangeLog changes;                 // of the entries; goes on when the table is cleared
 
   void reserve(const LayerRule& rule, int64_t max_entries);
@@ -43,18 +43,21 @@ struct BlockTable {
   /// caller notes the change, once for all that it appends.
   void append_part(const LayerRule& rule, int32_t page, int64_t first, int32_t begin, int32_t end,
                    int64_t step);
-  /// Lists sinks apart from what follows them, or (length before LayerRule::splits_at()) with it.
+  /// Cuts the entry in which the sinks end in two, since queries meet sinks by a rotation of their
+  /// own. Below the length LayerRule::splits_at() nothing is cut: join_sinks() undoes it.
   void split_sinks(const LayerRule& rule);
   void join_sinks(const LayerRule& rule);
-  /// Takes out entries [first, end); their positions are no longer counted already.
+  /// Takes out entries [first, end). `tokens` is the caller's to have lowered.
   void erase(size_t first, size_t end);
-  /// Takes out the entries whose page is -1; their positions are no longer counted already.
+  /// Takes out the entries whose page the caller has set to -1. `tokens` is lowered already.
   void erase_dropped();
-  /// What is older than a removed run is met by queries shifted by its length.
+  /// Gives each entry the rotation that makes survivors look contiguous: where a run of positions
+  /// is gone, queries meet what is older than it as if they stood nearer by the run's length.
   void renumber_rotations();
   /// Page and slot of each position from `first` on, the newest of which the table lists last.
   void find_destinations(int64_t first, std::span<KvDestination> out) const;
-  /// How far back from `end` on positions are listed without a gap, as far as `enough`.
+  /// Where the run of positions begins that ends at `end` and has no gap. Not looked for beyond
+  /// `enough`.
   int64_t listed_from(int64_t end, int64_t enough) const;
   /// The first entry of the block at a position; n_entries() if it is not listed.
   int64_t entry_of(int64_t first_position) const;

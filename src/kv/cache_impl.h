@@ -31,8 +31,8 @@ struct RuleSet : SequenceRules {
   bool shares = false;  // blocks: what layers see depends on positions alone
   int32_t root = 0;     // of the tree, then: sequences whose layers see the same have one in common
   std::vector<uint8_t> norms;  // [n_layers] whether key norms are measured: for these rules, or for
-                               // elastic ones that have the root in common
-  bool keeps_norms = false;    // they are for elastic ones: a block's sum is never taken back
+                               // elastic ones that may come to list the same blocks
+  bool keeps_norms = false;    // for elastic ones, which may list shared blocks: see truncate()
   int32_t least_budget = 0;    // that elastic rules are given
   std::vector<int32_t> least_shares;  // [n_layers] of those that share by need
   std::vector<int32_t> names;         // [n_layers] index of the rule's among rule_names
@@ -85,7 +85,7 @@ struct CacheManager::Impl {
   /// Takes the rules over; `rules` has the old ones afterwards, for the caller to let go of where
   /// no lock is held: policies are the host's, and may look at the cache in their destructors.
   void adopt(std::vector<RuleSet>& rules);
-  /// What follows from rules that are not those of the cache yet.
+  /// Fills in what a RuleSet has beside the rules. They are not those of the cache yet.
   void complete(std::vector<RuleSet>& rules);
   /// Takes memory for tables and decisions under them.
   void make_room(const std::vector<RuleSet>& rules);
@@ -100,7 +100,7 @@ struct CacheManager::Impl {
   /// Frees kept pages until every layer can have so many. False, and nothing is freed, where all
   /// that could be reclaimed is not enough.
   bool make_room(int64_t pages_per_layer);
-  /// Whether it would.
+  /// Whether make_room() would succeed; frees nothing.
   bool has_room(int64_t pages_per_layer);
   /// Frees what was let go of first: a page that a live sequence's window has passed, or a block
   /// that nobody has locked.
@@ -112,7 +112,7 @@ struct CacheManager::Impl {
   void count_cached(int32_t layer, int32_t page, bool is_cached);
   void lock(int32_t node, bool is_prompt);
   void unlock(int32_t node);
-  /// Takes out the node, and what it continues, as far as they are of no use to anybody.
+  /// Takes the node out of the tree if it is void, then the one before it, and so on.
   void prune(int32_t node);
   void unlock_all(CachedSequence& sequence);
   /// Whether blocks can be shared: what layers see depends on positions alone.
@@ -122,8 +122,9 @@ struct CacheManager::Impl {
   /// Puts full blocks of a sequence into the tree.
   void keep_blocks(CachedSequence& sequence, std::span<const int32_t> tokens, bool is_ending);
   int32_t insert(int32_t parent, std::span<const int32_t> tokens);
-  /// The node's pages take the place of the sequence's own in its block i, which has the same bits
-  /// (not if `is_ending`); where the node has none it gets them.
+  /// The node and the sequence's block i hold the same. Where the node lacks a page it gets the
+  /// sequence's; where both have one, the sequence lists the node's from now on and its own is let
+  /// go of, unless it `is_ending` and lets go of all in a moment.
   void merge(CachedSequence& sequence, int64_t i, int32_t node, bool is_ending);
   /// Takes out the positions after the last full block; a kept block that has them comes next.
   void drop_tail(CachedSequence& sequence);
@@ -149,7 +150,8 @@ struct CacheManager::Impl {
   void drop_page(int32_t layer, int32_t page, RemovalReason reason);
   /// A rule takes it out of a live sequence's view, which counts whether or not others hold it.
   void drop_from_view(int32_t layer, int32_t page, RemovalReason reason);
-  /// Takes back every position at or beyond `length`; `reserved` ones were never counted as there.
+  /// Takes back every position at or beyond `length`. `reserved`: they were never committed, so
+  /// that nothing tells of a removal.
   void shrink(SequenceId id, int32_t layer, int64_t length, bool reserved);
   void release_past(SequenceId id, int32_t layer);
   void log_removal(SequenceId id, int32_t layer, size_t entry, RemovalReason reason,
@@ -163,8 +165,8 @@ struct CacheManager::Impl {
   void tell_blocks(SequenceId id, std::span<const int32_t> tokens);
   /// The victims that were chosen, before they go.
   void tell_decision(SequenceId id, int32_t layer);
-  /// What is in view, in the order of which the rule is asked for the observer alone; empty where
-  /// that does not want it. No lock is held.
+  /// All blocks in view in the order in which the rule would drop them. It is asked for the sake of
+  /// the observer alone, so not at all where that does not want to know. No lock is held.
   void rank_all(const CachedSequence& sequence, int32_t layer, std::vector<CandidateFacts>& all);
 
   // ---- trims (trim.cpp)
@@ -194,17 +196,18 @@ struct CacheManager::Impl {
   void remove_victims(SequenceId id, int32_t layer);
 
   // ---- layers that share by need (share.cpp)
-  /// Gives layers that share, and decide at the sequence's length, their shares, where they hold
-  /// more than they may in all: what the log says, or what they want now.
+  /// Where layers that share are to decide at the sequence's length, and hold more together than
+  /// they may, gives each its share: the one in the log or, the first time, by what it wants now.
   void share_by_need(SequenceId id);
-  /// Whether they do so at this length, each having `n` positions more than now.
+  /// Whether the group decides at this length and would hold too much, if each of its layers had
+  /// `n` positions more than now.
   static bool is_over(const CachedSequence& sequence, const PolicyMap::Sharers& group,
                       int64_t length, int64_t n);
-  /// What they may keep on average.
+  /// What the group's layers may keep on average.
   static int32_t budget_of(const CachedSequence& sequence, const PolicyMap::Sharers& group) {
     return group.budget == kUnlimited ? sequence.budget : group.budget;
   }
-  /// Asks them, and fills shares_of.
+  /// Asks the group's layers how much they want, and fills shares_of.
   void work_out_shares(const CachedSequence& sequence, const PolicyMap::Sharers& group,
                        int32_t budget);
   double need_of(const CachedSequence& sequence, int32_t layer);
@@ -231,10 +234,11 @@ struct CacheManager::Impl {
   /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
   /// taken.
   TrimSchedule schedule_for(const RuleSet& rules, int32_t layer, int32_t budget);
-  /// How many of the tree's nodes in `shared`, from `first` on, list no more than `max_pages` pages
-  /// that could be had.
+  /// How many of the nodes in `shared`, from `first` on, a sequence may list: listing a page that
+  /// nobody else lists takes it from those that can be had, of which no more than `max_pages`.
   int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
-  /// Most tokens that a step may bring under an elastic rule.
+  /// Most tokens that a step may bring under an elastic rule: a table with many rotations has as
+  /// many rows of angles for each token, and there is room for so many only.
   int64_t max_elastic(const CachedSequence& sequence, int32_t layer) const;
   /// What plan_fall() asks, into `plan`.
   void ask_layers(SequenceId id, int32_t budget);
@@ -242,8 +246,9 @@ struct CacheManager::Impl {
   void carry_out(SequenceId id);
   /// rank_all() for each layer of the plan.
   void rank_plan(const CachedSequence& sequence);
-  /// From here on its keys are not those of the text alone: it shares no full blocks any more, and
-  /// has this budget; schedules are the caller's.
+  /// The sequence has this budget now; its schedules are the caller's to set. Tokens that come
+  /// later see less than the whole text, so their keys serve no other sequence: it shares no full
+  /// blocks any more.
   void begin_fall(CachedSequence& sequence, int32_t budget);
   void lift(CachedSequence& sequence) const;
   void note_change(const KvBudgetChange& change);
@@ -268,7 +273,7 @@ struct CacheManager::Impl {
   std::vector<int64_t> block_pages;     // [n_classes] of them, by size
   std::vector<int64_t> wanted;          // [n_classes] scratch of make_room()
   PagePool pool;
-  int32_t limit = 0;  // of pages in use, as it was set; that of the pool is above it for a while
+  int32_t limit = 0;  // of pages in use, as it was set; the pool's own may be above (limit.cpp)
   PrefixTree tree;
   Shadows shadows;
   std::vector<int32_t> node_of;  // [n_units] the node that holds a reference to the page, or -1
@@ -280,7 +285,7 @@ struct CacheManager::Impl {
   BlockLists passed;
   std::vector<int64_t> passed_at;
   std::vector<int32_t> own_pages;         // [n_layers] scratch of copy_tail()
-  std::vector<int64_t> marked;            // [n_units] by which call of pages_listed()
+  std::vector<int64_t> marked;            // [n_units] which call of pages_listed() met it last
   int64_t marks = 0;                      // calls so far
   std::vector<CachedSequence> sequences;  // [max_sequences], and pins behind them
 

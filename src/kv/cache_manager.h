@@ -46,7 +46,7 @@ struct CacheConfig {
   int32_t n_pages;  // of the pool, counted in units of the layout: with one size of pages, pages
   KvLayout layout;
   int32_t max_sequences;              // tables are reserved for this many
-  int64_t max_positions;              // of SequenceRules, where there are one's alone
+  int64_t max_positions;              // for SequenceRules, where one PolicyMap is for all
   int32_t max_chunk;                  // most tokens of one sequence in one step
   int64_t max_resident = kUnlimited;  // likewise
   int32_t event_capacity = 4096;
@@ -74,7 +74,7 @@ class CacheManager {
   /// the order in which kept blocks leave; null: least recently used.
   CacheManager(const CacheConfig& config, std::vector<SequenceRules> rules,
                std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
-  /// All go by one, as long as the configuration says.
+  /// All sequences go by `policies`, and may be as long as the configuration says.
   CacheManager(const CacheConfig& config, PolicyMap policies,
                std::unique_ptr<ReclaimPolicy> reclaim = nullptr);
   ~CacheManager();
@@ -82,24 +82,25 @@ class CacheManager {
   /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
   /// open. If it throws nothing has changed.
   void set_rules(std::vector<SequenceRules> rules);
-  /// One in place of all, with sequences of up to `max_positions` (0: as those of the first).
+  /// `policies` in place of all rules, for sequences of up to `max_positions` (0: as many as under
+  /// the first of the rules so far).
   void set_policies(PolicyMap policies, int64_t max_positions = 0,
                     int64_t max_resident = kUnlimited);
 
   /// Opens an empty sequence under one of the rules. Error kInvalidArgument beyond max_sequences.
-  /// Allocates nothing. `log`, which outlives it: what rules decided of its text before is decided
-  /// again, whatever they would say now, and what they decide beyond is appended. Null: they are
-  /// always asked.
-  /// `kept`, which outlives it, too: what its host protects; null: nothing.
+  /// Allocates nothing. `log`: what rules have decided of its text so far; that is done again,
+  /// whatever they would say now, and what they decide beyond is appended. Null: they are always
+  /// asked. `kept`: what its host protects; null: nothing. Both outlive the sequence.
   SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0, const Protection* kept = nullptr);
-  /// Ends a sequence: drops all its pages. Full blocks that `tokens` reach, those of the sequence
-  /// from its first position on, are kept for reuse like those of commit(), and also below what
-  /// others computed. `reason`: what the log says of the other pages.
+  /// Ends a sequence: drops all its pages. `tokens`: the sequence's, from its first position on;
+  /// full blocks that they reach are kept for reuse as by commit() and, unlike there, also those
+  /// behind a block that another sequence computed first. `reason`: what events say of the other
+  /// pages.
   void close(SequenceId id, std::span<const int32_t> tokens = {},
              RemovalReason reason = RemovalReason::kSequenceEnd);
-  /// Makes the empty sequence `to`, which goes by the same rules, begin as `from` is: the pages of
-  /// that are listed by both, and who writes first to one that is partly filled gets a copy of its
-  /// own. No step is under way in either. Allocates nothing.
+  /// Makes the empty sequence `to`, which goes by the same rules, begin as `from` is. Both list the
+  /// same pages; whichever writes first to a page that is partly filled gets a copy of its own. No
+  /// step is under way in either. Allocates nothing.
   void fork(SequenceId from, SequenceId to);
   /// Holds on to the kept blocks of `tokens`, from the first on: a sequence beside max_sequences,
   /// which lists what it would see at its end, never grows, and is let go of with close(). Nothing
@@ -111,13 +112,13 @@ class CacheManager {
 
   /// Whether one of the rules decides where a prompt ends.
   bool heeds_prompts(RulesId rules) const;
-  /// Goes by another end of the prompt from now on, without looking back: what was said later is
-  /// void. 0, or one that is reached: none.
+  /// Replaces what set_prompt() said last, because the text was taken back. What lies before the
+  /// sequence's length stays decided. 0, or a length that is reached: no end is known.
   void restore_prompt(SequenceId id, int64_t length);
   /// What its log knows beyond `length`, which it has not reached again, is void.
   void forget_decisions(SequenceId id, int64_t length);
-  /// Entries that the log of a text of so many positions comes to, but for later turns of rules
-  /// that decide where prompts end.
+  /// Entries that the log of a text of so many positions comes to, with one prompt: rules that
+  /// decide where prompts end add more with each later turn.
   int64_t max_logged(RulesId rules, int64_t positions) const;
 
   /// Most tokens that one step may add to the sequence: steps end where a rule decides.
@@ -137,37 +138,40 @@ class CacheManager {
   /// kNormUnits, summed over KV heads). Before commit(), what needs() asks for.
   void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
                std::span<const int64_t> key_norms);
-  /// The reserved tokens are written: length grows, what the rules say leaves. Where
-  /// shares_blocks(), blocks that are full now are kept for reuse, what a window passes with this
-  /// step included, as far as `tokens`, those of the sequence from its first position on, reach.
-  /// Where another sequence has computed the same block, its pages take the place of this one's, or
-  /// (unless CacheConfig::merges_blocks) this one's and what follows stay its own until it ends.
+  /// The reserved tokens are written: length grows, what the rules say leaves. `tokens`: the
+  /// sequence's, from its first position on. Where shares_blocks(), blocks that they reach and that
+  /// are full now are kept for reuse, also what a window passes with this step. Where another
+  /// sequence has computed such a block before, its pages take the place of this one's. Without
+  /// CacheConfig::merges_blocks they do not: that block and those behind it are then kept only when
+  /// the sequence ends.
   void commit(SequenceId id, std::span<const int32_t> tokens = {});
   /// One forward pass is over.
   void tick();
   int64_t steps() const;  // forward passes so far
-  /// Takes the sequence back to `length` positions, exactly as if the later ones had never been:
-  /// a prompt that would have ended there is void. Under elastic rules what the later positions
-  /// gave others in attention stays counted, and where such measure key norms, its own or others
-  /// that share its blocks, it goes back to the end of the last full block. Error kInvalidArgument,
-  /// and no change, where a rule has dropped or measured what that forbids.
+  /// Takes the sequence back to `length` positions, as if the later ones had never been: a prompt
+  /// that would have ended there is void. Error kInvalidArgument, and no change, where a rule has
+  /// dropped what would be seen again, or has counted the later positions in scores that decide.
+  /// Elastic rules allow it, with two differences: the attention that later positions gave stays
+  /// counted, and where key norms are measured for them (a block's sum cannot be taken apart) the
+  /// sequence goes back to the end of the last full block.
   void truncate(SequenceId id, int64_t length);
 
   // ---- what hosts protect (protection.cpp)
   /// Error kInvalidArgument where a sequence under these rules cannot protect it. Returns the least
   /// budget that it may be given then, as least_budget().
   int32_t check_protection(RulesId rules, const Protection& kept) const;
-  /// `kept`, which a sequence may have been opened with, becomes `next`, which has the old one
-  /// then.
+  /// Exchanges the two while the books are locked: `kept` may be what a sequence was opened with.
   void set_protection(Protection& kept, Protection& next) const noexcept;
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)
   /// Whether any sequence may go by some.
   bool is_elastic() const;
-  /// Most of `n` tokens more. While nothing has fallen steps may end anywhere; but one that ends at
-  /// a length where the budget may fall, or shortly before, would end there with more queries
-  /// counted than the rule observes: it ends where those begin, and another one brings them.
+  /// How many of `n` tokens the next step may bring. A rule that observes goes by the last queries
+  /// before a decision, and all queries of one step are added up together. So a step that would
+  /// reach a length where the budget may fall, or come nearer to it than the rule observes, ends
+  /// where those last queries begin; another step brings them. Once a budget has fallen, steps end
+  /// where rules decide, which max_next() knows.
   int32_t max_observed(SequenceId id, int32_t n) const;
   /// The least budget that may be given.
   int32_t least_budget(RulesId rules) const;
@@ -183,7 +187,7 @@ class CacheManager {
     double fair_pages = 0;  // each shared in equal parts by those that list it
   };
   Holdings holdings(SequenceId id) const;
-  /// Positions in the layer of these that has most.
+  /// Positions in that elastic layer which has most.
   int64_t most_resident(SequenceId id) const;
   /// Pages of a block, in all layers.
   int64_t block_pages() const;
@@ -200,37 +204,40 @@ class CacheManager {
     SequenceId id;
     int32_t budget;
   };
-  /// Asks what would leave if several budgets fell, one after another. Returns how many pages would
-  /// come back. `brings[i]`: whether falls[i] would drop some that come back, at once or, as far as
-  /// those of `later` still list them, when theirs fall. One alone is planned by that.
+  /// Asks what would leave if several budgets fell. Returns how many pages would come back: a page
+  /// does once all who list it have dropped it. `brings[i]`: whether falls[i] drops some that come
+  /// back, now, or later when the sequences in `later`, which list them too, have dropped them. If
+  /// `falls` has one entry, fall() may follow as after plan_fall().
   int64_t plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
                      std::vector<uint8_t>& brings);
-  /// Does what the last plan_fall() asked about, after which nothing has changed. `request`: whose
-  /// need it is. What left stays away; the sequence shares no full blocks any more. `was`: what is
-  /// told of its budget before, if it is not the one in force.
+  /// Does what the last plan_fall() asked about; nothing may have changed since. `request`: whose
+  /// need it is. What left stays away; the sequence shares no full blocks any more. `was`: the
+  /// budget before, as it is told, where that is another than the one in force.
   KvBudgetChange fall(SequenceId id, int64_t request, std::optional<int32_t> was = {});
-  /// Takes the limit away from a text, at the length to which it has been computed, in its log and,
-  /// where it has tables and has come so far, there: what left stays away. `before`: its budget.
+  /// The text has no budget any more from `length` on, to which it has been computed: its log says
+  /// so and, where it has tables (`id`) that have come so far, they go by it. What left stays away.
+  /// `before`: the budget that it had.
   KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
                       std::optional<SequenceId> id);
   /// The newest, oldest first; from any thread.
   std::vector<KvBudgetChange> budget_changes(int64_t from = 0) const;
 
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where rules do not score
-  /// Lists, in a sequence that has as many positions of `tokens`, the kept blocks that go on from
-  /// there, as far as all is there that its layers then see; it has their length, at most
-  /// `max_positions`, and the tables that it would have if it had computed them.
-  /// Returns by how much it grew: 0 where full blocks of the sequence are its own alone. Positions
-  /// after its last full block give way to a kept block that has them, too.
-  /// Blocks are compared by their token ids, and found where all layers of both sequences see the
-  /// same: whatever else decides their contents is the same for all of a manager. Hits are counted
-  /// if `counts`: not for warm-up, not for reading a parked sequence again. Of pages that could be
-  /// had, no more than `max_pages` are listed.
+  /// Makes a sequence, whose positions so far are the first of `tokens`, go on with kept blocks
+  /// that have the tokens behind them, up to `max_positions`. It then has the length and the tables
+  /// that it would have if it had computed them; so blocks are taken only as far as all pages are
+  /// there that its layers see from their end. A kept block also takes the place of positions that
+  /// the sequence has computed behind its last full block. Returns by how much the sequence grew: 0
+  /// where it has full blocks that are its own alone.
+  /// Blocks are the same if their token ids are, and the layers of both sequences see the same of
+  /// what comes before: all else that decides their contents is the same for all of a manager.
+  /// `counts`: whether hits count; not for warm-up, nor where a parked sequence is read again. Of
+  /// the pages that could be had, no more than `max_pages` are listed.
   int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                       bool counts, int64_t max_pages = kUnlimited);
-  /// Why the next block, in full before `max_positions`, is to be computed; counted as a miss, so
-  /// asked once for a text. kNone: there is none to look for, or the sequence goes on in the middle
-  /// of a block or after blocks of its own alone.
+  /// Why the block that comes next has to be computed. That is counted as a miss, so it is asked
+  /// once for a text. kNone: no full block comes before `max_positions`, or the sequence goes on in
+  /// the middle of a block or behind blocks that are its own alone.
   PrefixMiss ask_missing(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions);
   /// list_prefix(), and then ask_missing() if the sequence was empty before and `counts`.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
@@ -239,24 +246,25 @@ class CacheManager {
   /// Whether full blocks of sequences under these rules are kept, and listed by others whose tokens
   /// begin alike.
   bool keeps_blocks(RulesId rules) const;
-  /// Whether those of this sequence are, as far as sequences under these rules are concerned.
+  /// Whether sequences under the rules `with` can list full blocks of this sequence, and the other
+  /// way round.
   bool shares_blocks(SequenceId id, RulesId with) const;
 
   int64_t length(SequenceId id) const;    // committed positions
   int32_t reserved(SequenceId id) const;  // positions after them
   /// Entries in position order, reserved ones included.
   std::span<const BlockEntry> table(SequenceId id, int32_t layer) const;
-  /// What has changed in table(). Its versions are those of the sequence's slot and never come
-  /// twice, whatever sequences use it.
+  /// What has changed in table(). Versions go on where another sequence gets the id: none comes
+  /// twice.
   const ChangeLog& changes(SequenceId id, int32_t layer) const;
   std::span<const Rotation> rotations(SequenceId id, int32_t layer) const;
   /// The rules that it goes by.
   RulesId rules_of(SequenceId id) const;
   const LayerRule& rule(SequenceId id, int32_t layer) const;
-  /// What observe() wants of it in this layer: for its own rule and, of key norms, for those of
-  /// others that may come to list its blocks.
+  /// What observe() wants of it in this layer: what its own rule needs and, of key norms, also what
+  /// rules of others need that may come to list its blocks.
   PolicyNeeds needs(SequenceId id, int32_t layer) const;
-  /// And of any sequence.
+  /// What it wants of one sequence or another.
   PolicyNeeds needs(int32_t layer) const;
   const PolicyMap& policies(RulesId rules = 0) const;
   int64_t max_positions(RulesId rules) const;
@@ -284,16 +292,17 @@ class CacheManager {
   /// is in use stays: keep_to_limit().
   void set_limit(int64_t pages);
   int64_t limit() const;
-  /// Whether no more is in use, and none may be.
+  /// Whether no more is in use than the limit says, and the pool would give out no more.
   bool is_within_limit() const;
-  /// Frees kept pages, and withholds what is free, until no more can be in use than the limit says
-  /// or, while tables list more than that, than what they list and `owed` pages beside it.
+  /// Frees kept pages, and withholds free ones, until no more can be in use than the limit says.
+  /// While tables list more than that: no more than they list, and `owed` pages, which sequences
+  /// are to have before their budgets can fall.
   void keep_to_limit(int64_t owed);
   /// Pages beyond the limit that may be in use all the same, until keep_to_limit() is called again.
   int64_t pages_beyond_limit() const;
 
-  int64_t free_pages() const;                 // of the limit; below 0: more are in use
-  int64_t available_pages() const;            // free, or kept and referenced by nobody; likewise
+  int64_t free_pages() const;                 // of the limit; below 0: so many too many are in use
+  int64_t available_pages() const;            // free, or kept and listed by nobody; likewise
   int64_t pages_listed(SequenceId id) const;  // by the sequence's tables
   int64_t pages_active() const;               // by any tables, each counted once
   /// By those of some sequences, each counted once.

@@ -55,7 +55,7 @@ class DecisionLog {
   /// Makes room for `n` more entries, which append() then needs no memory for. If it throws nothing
   /// has changed.
   void make_room(int64_t n);
-  /// make_room() has been called for it, and all that was there has been taken.
+  /// Only after make_room() for it, and when all entries before it have been taken.
   void append(const DecisionEntry& entry);
   /// Everything decided up to this length is in the log now.
   void reach(int64_t length);
@@ -65,7 +65,8 @@ class DecisionLog {
   /// The next decision, which is the one at this length in this layer; empty if it is not.
   std::span<const DecisionEntry> take(int64_t length, int32_t layer);
 
-  /// A budget from `length` on. make_room() has been called for it, and nothing later is there.
+  /// A budget from `length` on. Only after make_room() for it, and if no entry is of a later
+  /// length.
   void append_budget(int64_t length, int32_t budget);
   /// The budget at its end; kUnlimited: it knows of none.
   int32_t last_budget() const;

@@ -80,7 +80,8 @@ CacheManager::Holdings CacheManager::holdings(SequenceId id) const {
 }
 
 int64_t CacheManager::Impl::max_elastic(const CachedSequence& sequence, int32_t layer) const {
-  // Each rotation of a table has a row of angles per token, of which there are so many.
+  // A step needs a row of angles for each token and each rotation of its table. There is room for
+  // as many rows as a table may have entries (step_sizes.cpp).
   const auto n_rotations = static_cast<int64_t>(sequence.layers[layer].rotations.size());
   if (n_rotations <= 1) return config.max_chunk;
   return std::max<int64_t>(1, max_entries(*sequence.rules, layer, config) / n_rotations);

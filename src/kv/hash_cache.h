@@ -19,16 +19,17 @@ class HashCache {
   /// `policy`: null for least recently used.
   HashCache(int32_t capacity, std::unique_ptr<ReclaimPolicy> policy);
 
-  /// What depends on the capacity.
+  /// The memory that depends on the capacity; made apart, as that may fail.
   struct Room;
   static Room make_room(int32_t capacity);
-  /// Goes on there, with nothing. Nothing is held.
+  /// Uses this memory from now on, empty. No text holds a block at that moment.
   void move_into(Room room) noexcept;
   int32_t capacity() const { return static_cast<int32_t>(nodes_.size()); }
-  /// A live text, which holds the blocks `nodes`, its first ones, goes on with `blocks`: holds them
-  /// too, as far as others can make room. A block is the hash of everything up to its end, which is
-  /// trusted. Returns how many of them, from the first one on, were there. `is_prompt`: it is a
-  /// prompt that finds them. `nodes` needs room for `capacity` at most.
+  /// A live text that holds `nodes`, its first blocks, goes on with `blocks` and holds them, too,
+  /// as far as blocks that nobody holds can make room. A block is told by the hash of everything up
+  /// to its end, which is trusted. Returns how many of them, from the first one on, were there
+  /// before. `is_prompt`: whether a prompt finds them, which counts for those that are found again.
+  /// `nodes` comes to have `capacity` elements at most.
   int64_t hold(std::span<const uint64_t> blocks, IfMissing missing, bool is_prompt,
                std::vector<int32_t>& nodes);
   /// The hash of a block that is held.

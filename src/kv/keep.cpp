@@ -19,17 +19,18 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
     const auto block = tokens.subspan(static_cast<size_t>(i * block_size), block_size);
     int32_t node = tree.find(parent, block);
     if (node >= 0) {
-      // Another sequence computed the same and was first. Who locks a node lists its pages, or what
-      // it holds of the pool would be more than its tables say. Where the bits may differ this one
-      // keeps its own pages, so it locks nothing now; when it ends, deeper blocks go below that
-      // one.
+      // Another sequence computed the same and was first. A sequence that has locked a node lists
+      // the node's pages, not its own beside them: else it would keep more of the pool in use than
+      // its tables say. Where the bits may differ it cannot list the node's pages, so it locks
+      // nothing; when it ends, what it computed behind this block goes below the node.
       if (!config.merges_blocks && !is_ending) return;
       lock(node, true);
     } else {
       node = insert(parent, block);
       if (node < 0) {
-        // All nodes are those of live texts. A window moves on, and what it leaves behind serves
-        // nobody for long without what follows it: whoever finds no room gives its own back.
+        // All nodes belong to live texts. A block is found only together with those before it and
+        // what windows see behind it: if this text's next blocks have no room, those that it has in
+        // the tree will soon serve nobody. It gives them back, and keeps nothing more.
         unlock_all(sequence);
         sequence.is_apart = true;
         return;

@@ -56,8 +56,8 @@ struct LayerRule {
   /// True if survivors of trims are to look contiguous: rotations then belong to each table.
   bool moves_queries() const { return trims() && positions == Positions::kCompact; }
 
-  /// True if sinks are met by a rotation of their own once something has left: from the length
-  /// `splits_at` on, tables list them apart. Before it every query sees everything.
+  /// True if queries meet sinks by a rotation of their own once something has left. From the length
+  /// splits_at() on tables list them apart for that; before it every query sees everything.
   bool has_sinks() const { return rotations.size() > 1; }
   int64_t splits_at() const { return int64_t{visibility.sinks} + visibility.window; }
 
@@ -66,7 +66,8 @@ struct LayerRule {
   bool decides_at(int64_t length, int64_t prompt) const;
   /// Whether recent_mass starts anew at this length.
   bool observes_from(int64_t length, int64_t prompt) const;
-  /// The next length beyond `length` at which a step must end, of a sequence that goes by `asked`.
+  /// The next length beyond `length` at which a step must end, for a sequence whose schedule in
+  /// this layer is `asked`: where it decides, and where what it observes begins.
   int64_t next_split(const TrimSchedule& asked, int64_t length, int64_t prompt) const;
 
   /// Most positions resident at once while chunks of up to `chunk` tokens are read; kUnlimited if
@@ -85,8 +86,8 @@ struct LayerRule {
   int32_t min_budget = 0;   // of an elastic one; 0: it did not say
   TrimSchedule schedule;    // of an elastic one: while its budget is kUnlimited
   int64_t most_budget = 0;  // of its own; where layers share, the largest that a share may be
-  /// Of every table, unless moves_queries(). The last is neutral; with two, the first is the
-  /// sinks'.
+  /// Of every table, unless moves_queries(): one that turns nothing and, before it where
+  /// has_sinks(), that of the sinks.
   std::vector<Rotation> rotations;
 };
 

@@ -1,9 +1,10 @@
 // How much of the pool may be in use: less than there is, where the host lowered its budget.
 //
-// There are two limits. The one that was set is what everybody reckons with. The pool's own is
-// above it as long as tables list more than was set: it comes down with what they list, so that
-// nothing that leaves is taken again, but for pages that sequences are owed until they can give
-// some up.
+// There are two limits. The one that was set, Impl::limit, is what free_pages() and admission go
+// by. The pool's own says which pages it gives out. Where tables list more than was set, it cannot
+// be that low yet: it is as high as what they list and comes down as they let go, so that pages
+// that leave are not given out again. `owed` pages are an exception: sequences under elastic rules
+// have been promised them up to the length where their budgets can fall.
 #include <algorithm>
 
 #include "kv/cache_impl.h"

@@ -66,8 +66,9 @@ class PagePool {
     int32_t units = 0;  // of a page
     int32_t per_slab = 0;
     int32_t first_partial = -1;  // slab with free pages
-    // Free pages in slabs of this class: now, and if what is marked were released. The second
-    // leaves out slabs that this would empty, as any class could have these (emptied_).
+    // Free pages in slabs of this class: now, and if all marked pages were released. The second
+    // does not count slabs that would be empty then: they go back to the stock, where any class
+    // could have them (emptied_).
     int64_t free_now = 0, free_then = 0;
   };
   bool fits(std::span<const int64_t> counts, int64_t Class::*free, int64_t stock) const;

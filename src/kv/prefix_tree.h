@@ -49,22 +49,24 @@ class PrefixTree {
   PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
              std::unique_ptr<ReclaimPolicy> policy, BlockHash hash = hash_block);
 
-  /// What depends on how many blocks there can be, and on what layers see of them.
+  /// The memory that depends on how many blocks there can be, and on what layers see of them; made
+  /// apart, as that may fail.
   struct Room;
   /// `seen`: [n_roots, n_layers].
   std::unique_ptr<Room> make_room(int32_t capacity, std::vector<Visibility> seen) const;
-  /// Goes on there. Nothing is kept now.
+  /// Uses this memory from now on. No block is kept at that moment.
   void move_into(std::unique_ptr<Room> room);
   int32_t capacity() const { return static_cast<int32_t>(nodes_.size()); }
 
-  /// Appends to `nodes`, which has those of the first blocks of `tokens`, the nodes of the full
-  /// blocks after them, up to the last one before `max_blocks` behind which every layer has all
-  /// that it sees. The caller has those of the first blocks that are seen. Where `counts`, each
-  /// node is a lookup and a hit. `root`: where the text begins.
+  /// `nodes` has the nodes of the first blocks of `tokens`; appends those of the full blocks behind
+  /// them, at most to `max_blocks` in all. The last one appended is one behind which every layer
+  /// has all pages that it sees; of the blocks that `nodes` had before, the caller has them. Where
+  /// `counts`, each node is a lookup and a hit. `root`: where the text begins.
   void extend(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks, bool counts,
               std::vector<int32_t>& nodes);
-  /// Why the full block after those is missing, which is counted as a lookup, and once as regret if
-  /// it had been reclaimed. Nothing if there is none to look for.
+  /// Why the full block behind those of `nodes` is missing. Counted as a lookup and, the first time
+  /// after it was reclaimed, as regret. kNone, and nothing counted, if no block is to be looked
+  /// for.
   PrefixMiss ask(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
                  std::span<const int32_t> nodes);
   /// The child of `parent` (a node or a root) with these block_size tokens, or -1.
@@ -79,8 +81,7 @@ class PrefixTree {
   void note_page_back(int32_t node) { departed_.take(nodes_[node].hash); }
   /// How many live sequences have locked it.
   int32_t locks(int32_t node) const { return nodes_[node].locks; }
-  /// A block that continues it, or one that continues that and so on, and that nothing continues;
-  /// itself if nothing does.
+  /// A leaf at or below it: the node itself if it has no children, else a leaf below one of them.
   int32_t leaf_below(int32_t node) const;
   /// Blocks before it.
   int32_t depth(int32_t node) const { return nodes_[node].depth; }

@@ -49,18 +49,19 @@ class ReclaimOrder {
   /// `policy`: null for least recently used.
   ReclaimOrder(std::unique_ptr<ReclaimPolicy> policy, int32_t n_blocks);
 
-  /// What depends on how many blocks there can be.
+  /// The memory that depends on how many blocks there can be; made apart, as that may fail.
   struct Room {
     explicit Room(int32_t n_blocks = 0) : is_leaf(n_blocks) { lists.reserve(n_blocks); }
     BlockLists lists;              // one, by the time when they were let go of
     std::vector<uint8_t> is_leaf;  // [n_blocks] 1 where the block may be named
   };
-  /// Goes on there. Nothing is kept now. A policy that throws is let go of: least recently used.
+  /// Uses this memory from now on. No block is kept at that moment. A policy that throws when it is
+  /// told the new number is let go of; the order is then least recently used.
   void move_into(Room room);
 
   /// Nobody has the block locked any more.
   void on_release(const CachedBlock& block, bool is_leaf);
-  /// Nothing continues any more what nobody has locked.
+  /// The last block that continued this one is gone, and nobody has it locked: it is a leaf now.
   void on_leaf(const CachedBlock& block);
   /// Somebody has locked it again.
   void on_use(int32_t block);

@@ -38,8 +38,10 @@ bool CacheManager::Impl::shares(const PolicyMap& policies, const CacheConfig& co
   return true;
 }
 
-// A node is worth its place as long as the layers without a window have its pages; where all have
-// one, texts may be longer than what is resident of them: there is room for a block per page.
+// A node is of use while it has its pages in the layers without a window, so no more of them are of
+// use than the pool can hold such pages for. If all layers have a window, nodes of a text outlive
+// their pages, and texts may be longer than what is resident of them: there is room for a node per
+// page.
 int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConfig& config) {
   if (!config.keep_blocks) return 0;
   int32_t units = 0;
@@ -138,7 +140,7 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
     impl_->tell_blocks(id, tokens);
   }
   if (sequence.log != nullptr)
-    sequence.log->reach(sequence.length);  // rules that share drop nothing
+    sequence.log->reach(sequence.length);  // nothing was decided: rules that share blocks drop none
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     impl_->list_blocks(id, layer, known);
   }

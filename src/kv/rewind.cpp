@@ -90,7 +90,8 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   if (length == sequence.length) return;
   const int64_t block_size = impl_->config.block_size;
-  // What a block's later keys were cannot be taken out of the sum: it is computed again.
+  // The norms of a block's later keys are in one sum with those that stay and cannot be taken out
+  // of it: such a block is computed again from its beginning.
   if (sequence.rules->keeps_norms) length -= length % block_size;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     check_rewind(sequence.rule(layer), layer, sequence.layers[layer], length, block_size);
@@ -122,15 +123,16 @@ void CacheManager::truncate(SequenceId id, int64_t length) {
   if (length < sequence.prompt) sequence.prompt = 0;
   if (sequence.log != nullptr) {
     sequence.log->cut(length);
-    // A budget that was lifted later stays so, for who comes back after it was parked, too.
+    // The fall of a budget may still be in the log while the lift that came later was just cut off.
+    // It stays lifted: a sequence that was parked and is computed again is to find that, too.
     const bool is_lifted = sequence.budget == kUnlimited;
     if (is_lifted && sequence.log->last_budget() != kUnlimited) {
       sequence.log->append_budget(length, kUnlimited);
     }
   }
   if (length < block_size && !sequence.has_fallen) sequence.is_apart = false;
-  // Of a kept block that `length` lies in the table goes on to list the beginning: reserve() makes
-  // a copy before anything is written there.
+  // Where `length` lies inside a kept block, the sequence does not lock that any more, but its
+  // table goes on to list the page: before anything is written there reserve() makes a copy.
   while (static_cast<int64_t>(sequence.shared.size()) * block_size > length) {
     impl_->unlock(sequence.shared.back());
     sequence.shared.pop_back();

@@ -31,7 +31,7 @@ class Shadows {
     std::vector<uint64_t> hashes;
   };
   Room make_room(int32_t n_blocks, int64_t longest) const;
-  /// Goes on there, with nothing. Nothing is held.
+  /// Uses this memory from now on, empty. No sequence holds a block at that moment.
   void move_into(Room room) noexcept;
   /// So that what a sequence holds takes no memory later.
   void make_room(Held& held, int32_t n_blocks, int64_t longest) const;

@@ -61,7 +61,7 @@ void CacheManager::Impl::rank_all(const CachedSequence& sequence, int32_t layer,
   ranking.clear();
   try {
     sequence.rule(layer).policy->trim(view_of(sequence, layer), open, ranking);
-  } catch (...) {  // what it answers when it counts is another matter
+  } catch (...) {  // what it says when it really decides is judged there
     return;
   }
   for (const Victim& victim : ranking) {

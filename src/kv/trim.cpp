@@ -20,10 +20,11 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-/// For each block that leaves, in their order: the smallest budget under which it would have
-/// stayed. Whole blocks leave until what is left fits, so a block stays where those before it are
-/// enough. Under a larger budget more of the newest positions are protected, perhaps some of those
-/// blocks: they would not have left, so that this one would have had to go all the same.
+/// For each block that leaves, in their order: the smallest budget from which on it would have
+/// stayed. Whole blocks leave until what is left fits the budget, so a block stays if those before
+/// it are enough. That alone would be one subtraction. But where keep_newest grows with the budget
+/// (TrimSchedule::newest_divisor), a larger one also protects some of the blocks before: they would
+/// not have left, and this one would have had to go in their place.
 class SufficientBudget {
  public:
   SufficientBudget(const TrimSchedule& schedule, int64_t length, int64_t tokens,
@@ -53,7 +54,7 @@ class SufficientBudget {
  private:
   static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
-  /// The budget from which on the newest positions, which it protects, reach the block.
+  /// The smallest budget under which the block is among the newest positions that are protected.
   int64_t protected_from(const BlockInfo& block) const {
     if (schedule_.newest_divisor == 0) return kNever;
     return schedule_.newest_divisor * (length_ - block.first_position - block.n_tokens + 1);

@@ -1026,7 +1026,7 @@ fault("kv-632", "a fork that is parked does not know what was decided of its beg
 
 source("src/kv/rewind.cpp", "replay_test")
 fault("kv-633", "decisions that were taken back are decided again",
-      "«sequence.log->cut(length);» // A budget", "")
+      "«sequence.log->cut(length);» // The fall", "")
 
 source("src/kv/cache_manager.cpp", "replay_test")
 fault("kv-634", "a text that is computed again begins in the middle of its log",
