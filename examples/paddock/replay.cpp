@@ -16,7 +16,7 @@ namespace {
 
 struct Args {
   std::string path;
-  std::vector<std::string> reclaim = {"lru", "s3fifo", "depth"};
+  std::vector<std::string> reclaim = paddock::reclaim_names();
   std::vector<int> capacities;
   std::string block_bytes;
   bool curve = false;
@@ -195,9 +195,7 @@ void add_replay(CommandLine& tool) {
       .add("path", args->path,
            "JSON lines with hash_ids: Mooncake's, Bailian's or `paddock trace --to mooncake`")
       .not_empty();
-  command.add("--reclaim", args->reclaim, "orders of reclaiming: lru, s3fifo, depth")
-      .split_at_commas()
-      .shows_default();
+  command.add("--reclaim", args->reclaim, "orders of reclaiming").split_at_commas().shows_default();
   command
       .add("--capacity", args->capacities,
            "sizes of the cache, in blocks (default: parts of what holds all)")

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "paddock/export.h"
 
@@ -43,6 +44,9 @@ class PADDOCK_API ReclaimPolicy {
   /// goes first that a live sequence's window passed before anybody last used that leaf.
   virtual int32_t next() = 0;
 };
+
+/// The orders that KvOptions::reclaim may name, its default first.
+PADDOCK_API std::vector<std::string> reclaim_names();
 
 /// Makes a policy of the host's own, for one engine.
 using ReclaimMaker = std::function<std::unique_ptr<ReclaimPolicy>()>;

@@ -47,7 +47,7 @@ PADDOCK_API RequestTrace parse_request_trace(std::string_view lines, const std::
 
 struct ReplayOptions {
   /// Orders, by the names of KvOptions::reclaim.
-  std::vector<std::string> reclaim = {"lru", "s3fifo", "depth"};
+  std::vector<std::string> reclaim = reclaim_names();
   /// And the host's own, one for each maker, which is called once per capacity.
   std::vector<ReclaimMaker> custom_reclaim{};
   std::vector<int64_t> capacities{};  ///< blocks; 0 to 2^31 - 1

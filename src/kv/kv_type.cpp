@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "core/fail.h"
+#include "core/one_of.h"
 
 namespace paddock {
 namespace {
@@ -31,13 +32,11 @@ std::vector<std::string> kv_type_names() try {
 }
 
 KvType parse_kv_type(std::string_view name) {
-  std::string known;
   for (size_t i = 0; i < std::size(kKvElements); ++i) {
     if (name == kKvElements[i].name) return static_cast<KvType>(i + 1);
-    known += (i == 0 ? "" : i + 1 < std::size(kKvElements) ? ", " : " or ");
-    known += kKvElements[i].name;
   }
-  fail(ErrorCode::kInvalidArgument, "KV type '{}' is unknown; use {}", name, known);
+  fail(ErrorCode::kInvalidArgument, "KV type '{}' is unknown; use {}", name,
+       one_of(kv_type_names()));
 }
 
 }  // namespace paddock

@@ -5,17 +5,36 @@
 #include <new>
 
 #include "core/fail.h"
+#include "core/one_of.h"
 
 namespace paddock {
+namespace {
+
+struct NamedOrder {
+  const char* name;
+  std::unique_ptr<ReclaimPolicy> (*make)();  // null: ReclaimOrder has it itself
+};
+constexpr NamedOrder kOrders[] = {{"lru", nullptr}, {"s3fifo", make_s3fifo}, {"depth", make_depth}};
+
+}  // namespace
 
 ReclaimPolicy::~ReclaimPolicy() = default;
 void ReclaimPolicy::reserve(int32_t) {}
 
+std::vector<std::string> reclaim_names() try {
+  std::vector<std::string> names;
+  for (const NamedOrder& order : kOrders) names.emplace_back(order.name);
+  return names;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
+}
+
 std::unique_ptr<ReclaimPolicy> make_reclaim_policy(std::string_view name) {
-  if (name == "lru") return nullptr;
-  if (name == "s3fifo") return make_s3fifo();
-  if (name == "depth") return make_depth();
-  fail(ErrorCode::kInvalidArgument, "kv.reclaim is '{}'; it must be lru, s3fifo or depth", name);
+  for (const NamedOrder& order : kOrders) {
+    if (name == order.name) return order.make == nullptr ? nullptr : order.make();
+  }
+  fail(ErrorCode::kInvalidArgument, "kv.reclaim is '{}'; it must be {}", name,
+       one_of(reclaim_names()));
 }
 
 // ---- lists

@@ -12,7 +12,7 @@
 
 namespace paddock {
 
-/// The order of that name; null: "lru", which ReclaimOrder has itself. Error kInvalidArgument.
+/// The order of one of reclaim_names(); null: ReclaimOrder has it itself. Error kInvalidArgument.
 std::unique_ptr<ReclaimPolicy> make_reclaim_policy(std::string_view name);
 /// One file each.
 std::unique_ptr<ReclaimPolicy> make_s3fifo();

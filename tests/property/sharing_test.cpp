@@ -474,6 +474,8 @@ TEST(Sharing, TheOrderOfReclaimsIsTheHostsChoice) {
   int asked = 0;
   hits_under("lru", [&] { return std::make_unique<NewestFirst>(&asked); });
   EXPECT_GT(asked, 0);
+  EXPECT_EQ(reclaim_names(), (std::vector<std::string>{"lru", "s3fifo", "depth"}));
+  EXPECT_EQ(KvOptions().reclaim, reclaim_names().front());
   EngineOptions options = options_with(0, 1);
   options.kv.reclaim = "mru";
   EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
