@@ -20,13 +20,7 @@ paddock::ChatOptions chat_options(const ConversationOptions& options) {
 constexpr const char* kSummarise =
     "Summarise our conversation so far in a few sentences, for yourself: keep every name, number, "
     "date and decision.";
-constexpr const char* kSummaryIs = "Summary of the conversation so far: ";
 constexpr int32_t kSummaryTokens = 160;  // at most
-
-void add_answer(const paddock::GenerateResult& answer, std::vector<paddock::TokenId>& tokens) {
-  tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
-  if (answer.stop_token) tokens.push_back(*answer.stop_token);
-}
 
 }  // namespace
 
@@ -36,6 +30,7 @@ Conversation::Conversation(const ConversationOptions& options, paddock::Engine& 
       engine_(engine),
       generate_(generate),
       format_(engine.model().tokenizer(), chat_options(options)),
+      said_(format_, options.system),
       session_(engine.open_session()) {}
 
 paddock::GenerateResult Conversation::answer(const std::string& text) {
@@ -45,52 +40,32 @@ paddock::GenerateResult Conversation::answer(const std::string& text) {
   return result;
 }
 
-std::string Conversation::system() const {
-  if (summary_.empty()) return options_.system;
-  return fmt::format("{}{}{}{}", options_.system, options_.system.empty() ? "" : "\n\n", kSummaryIs,
-                     summary_);
-}
-
-std::vector<paddock::TokenId> Conversation::first_turn(const std::string& text) const {
-  std::vector<paddock::ChatMessage> messages;
-  if (const std::string all = system(); !all.empty()) messages.push_back({"system", all});
-  messages.push_back({"user", text});
-  return format_.encode(messages, true);
-}
-
 std::vector<paddock::TokenId> Conversation::next_turn(const std::string& text) {
-  if (turns_.empty()) return first_turn(text);
-  paddock::ChatTurn turn = format_.next_turn({"user", text}, turns_.back().answer);
-  take_back_to(answer_end_ - turn.take_back);
-  return std::move(turn.tokens);
+  Transcript::Message message = said_.next(text);
+  if (!said_.turns().empty()) take_back_to(said_.end() - message.take_back);
+  return std::move(message.tokens);
 }
 
 paddock::GenerateResult Conversation::answer(const std::string& text,
                                              const std::vector<paddock::TokenId>& tokens) {
   if (!session_) session_ = engine_.open_session();
   if (options_.keep.kind == KeepRule::Kind::kDropIrrelevant) attention_.begin(engine_);
-  std::vector<paddock::TokenId> input(history_.begin() + held(), history_.end());
+  std::vector<paddock::TokenId> input(said_.tokens().begin() + held(), said_.tokens().end());
   input.insert(input.end(), tokens.begin(), tokens.end());
   const paddock::GenerateResult result = engine_.generate(*session_, input, generate_);
-  const int64_t start = length();
-  turns_.push_back(
-      {next_number_++, start, start + static_cast<int64_t>(tokens.size()), text, result});
-  history_.insert(history_.end(), tokens.begin(), tokens.end());
-  add_answer(result, history_);
-  answer_end_ = length();
+  said_.add(next_number_++, text, tokens, result);
   return result;
 }
 
 paddock::GenerateResult Conversation::retry() {
   if (refused_) return answer(std::string(*refused_));
-  if (turns_.empty()) {
+  if (said_.turns().empty()) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument, "there is no answer to replace");
   }
-  const auto history = history_;
-  const auto turns = turns_;
-  const Turn last = turns.back();
-  const std::vector<paddock::TokenId> message(history.begin() + last.start,
-                                              history.begin() + last.prompt_end);
+  const Transcript before = said_;
+  const Transcript::Turn& last = before.turns().back();
+  const std::vector<paddock::TokenId> message(before.tokens().begin() + last.start,
+                                              before.tokens().begin() + last.prompt_end);
   try {
     take_back_to(last.start);
     next_number_ = last.number;
@@ -98,8 +73,7 @@ paddock::GenerateResult Conversation::retry() {
     return answer(last.message, message);
   } catch (...) {
     next_number_ = last.number + 1;
-    history_ = history;  // the session lacks its end, which comes before the next message
-    turns_ = turns;
+    said_ = before;  // the session lacks its end, which comes before the next message
     throw;
   }
 }
@@ -121,10 +95,8 @@ void Conversation::set_policy(const std::string& spec) {
 
 void Conversation::clear() {
   if (session_) engine_.truncate(*session_, 0);
-  history_.clear();
-  turns_.clear();
+  said_.clear();
   next_number_ = 1;
-  summary_.clear();
   refused_.reset();
 }
 
@@ -132,7 +104,7 @@ void Conversation::clear() {
 
 std::optional<LeftOut> Conversation::keep_to_rule() {
   const auto most = static_cast<size_t>(options_.keep.turns);
-  const size_t n = turns_.size();
+  const size_t n = said_.turns().size();
   if (options_.keep.kind == KeepRule::Kind::kAll || n <= most) return std::nullopt;
   switch (options_.keep.kind) {
     case KeepRule::Kind::kSummarise:
@@ -148,76 +120,61 @@ std::optional<LeftOut> Conversation::keep_to_rule() {
   }
 }
 
-std::vector<Conversation::Turn>::iterator Conversation::find_turn(int64_t number) {
-  const auto turn =
-      std::find_if(turns_.begin(), turns_.end(), [&](const Turn& t) { return t.number == number; });
-  if (turn == turns_.end()) {
-    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
-                         fmt::format("there is no turn {}; /turns lists those there are", number));
-  }
-  return turn;
-}
-
 LeftOut Conversation::drop(int64_t number) {
-  const auto turn = find_turn(number);
-  if (turns_.size() == 1) {
+  const Transcript::Turn& turn = said_.find(number);
+  if (said_.turns().size() == 1) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          fmt::format("turn {} is the only one; /clear forgets it", number));
   }
-  return leave_out({static_cast<size_t>(turn - turns_.begin())});
+  return leave_out({static_cast<size_t>(&turn - said_.turns().data())});
 }
 
 LeftOut Conversation::summarise() {
-  if (turns_.size() < 2) {
+  if (said_.turns().size() < 2) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          "there is nothing before the newest turn to be summarised");
   }
-  return condense(turns_.size() - 1);
+  return condense(said_.turns().size() - 1);
 }
 
 std::vector<Conversation::TurnInfo> Conversation::turns() const {
   std::vector<TurnInfo> infos;
-  for (size_t i = 0; i < turns_.size(); ++i) {
-    const Turn& turn = turns_[i];
-    infos.push_back({turn.number, end_of(turn) - turn.start, turn.message, turn.is_pinned});
+  for (const Transcript::Turn& turn : said_.turns()) {
+    infos.push_back({turn.number, said_.end_of(turn) - turn.start, turn.message, turn.is_pinned});
   }
   return infos;
 }
 
 // ---- turns that are pinned
 
-int64_t Conversation::end_of(const Turn& turn) const {
-  const auto next = static_cast<size_t>(&turn - turns_.data()) + 1;
-  return next < turns_.size() ? turns_[next].start : length();
-}
-
 void Conversation::pin(int64_t number) {
-  const auto turn = find_turn(number);
+  Transcript::Turn& turn = said_.find(number);
   if (!session_) reopen(engine_.options().kv.policy);
-  engine_.protect(*session_, turn->start, end_of(*turn) - turn->start);
-  turn->is_pinned = true;
+  engine_.protect(*session_, turn.start, said_.end_of(turn) - turn.start);
+  turn.is_pinned = true;
 }
 
 void Conversation::unpin(int64_t number) {
-  const auto turn = find_turn(number);
-  if (!turn->is_pinned) {
+  Transcript::Turn& turn = said_.find(number);
+  if (!turn.is_pinned) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          fmt::format("turn {} is not pinned; /turns says which are", number));
   }
-  if (session_) engine_.unprotect(*session_, turn->start, end_of(*turn) - turn->start);
-  turn->is_pinned = false;
+  if (session_) engine_.unprotect(*session_, turn.start, said_.end_of(turn) - turn.start);
+  turn.is_pinned = false;
 }
 
 void Conversation::protect_pinned() {
-  for (const Turn& turn : turns_) {
+  for (const Transcript::Turn& turn : said_.turns()) {
     if (!turn.is_pinned) continue;
-    engine_.protect(*session_, turn.start, end_of(turn) - turn.start);
+    engine_.protect(*session_, turn.start, said_.end_of(turn) - turn.start);
   }
 }
 
 std::vector<size_t> Conversation::least_attended(size_t n) {
+  std::vector<Transcript::Turn>& turns = said_.turns();
   std::vector<int64_t> starts;
-  for (const Turn& turn : turns_) starts.push_back(turn.start);
+  for (const Transcript::Turn& turn : turns) starts.push_back(turn.start);
   const std::vector<double> shares = attention_.shares(engine_, starts);
   if (shares.empty()) {
     throw paddock::Error(
@@ -227,9 +184,9 @@ std::vector<size_t> Conversation::least_attended(size_t n) {
                     engine_.options().kv.policy));
   }
   std::vector<std::pair<double, size_t>> by_token;
-  for (size_t i = 0; i + 1 < turns_.size(); ++i) {
-    const int64_t tokens = turns_[i + 1].start - turns_[i].start;
-    turns_[i].share = shares[i];
+  for (size_t i = 0; i + 1 < turns.size(); ++i) {
+    const int64_t tokens = turns[i + 1].start - turns[i].start;
+    turns[i].share = shares[i];
     by_token.emplace_back(shares[i] / static_cast<double>(tokens), i);
   }
   std::sort(by_token.begin(), by_token.end());
@@ -244,7 +201,7 @@ LeftOut Conversation::condense(size_t n_oldest) {
   const paddock::GenerateResult summary = ask_for_summary();
   std::vector<size_t> places;
   for (size_t i = 0; i < n_oldest; ++i) places.push_back(i);
-  summary_ = summary.text;
+  said_.set_summary(summary.text);
   LeftOut left = leave_out(places);
   left.summary = summary.text;
   left.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -252,18 +209,16 @@ LeftOut Conversation::condense(size_t n_oldest) {
 }
 
 paddock::GenerateResult Conversation::ask_for_summary() {
-  const std::vector<Turn> turns = turns_;
+  const Transcript before = said_;
   const paddock::GenerateOptions generate = generate_;
   const int64_t number = next_number_;
-  const int64_t end = answer_end_;
   generate_.on_token = {};
   generate_.max_tokens = kSummaryTokens;
   generate_.sampling = {.temperature = 0};
   const auto restore = [&] {
     generate_ = generate;
-    turns_ = turns;
+    said_.restore_turns(before);
     next_number_ = number;
-    answer_end_ = end;
   };
   try {
     paddock::GenerateResult result = answer(kSummarise, next_turn(kSummarise));
@@ -276,7 +231,7 @@ paddock::GenerateResult Conversation::ask_for_summary() {
     restore();
     return result;
   } catch (...) {
-    take_back_to(std::min(end, length()));
+    take_back_to(std::min(before.end(), length()));
     restore();
     throw;
   }
@@ -285,41 +240,21 @@ paddock::GenerateResult Conversation::ask_for_summary() {
 LeftOut Conversation::leave_out(const std::vector<size_t>& places) {
   const auto begin = std::chrono::steady_clock::now();
   LeftOut left;
-  std::vector<paddock::TokenId> tokens;
-  std::vector<Turn> kept;
-  for (size_t i = 0; i < turns_.size(); ++i) {
-    if (std::binary_search(places.begin(), places.end(), i)) {
-      left.turns.push_back(turns_[i].number);
-      if (turns_[i].share >= 0) left.shares.push_back(turns_[i].share);
-      continue;
-    }
-    Turn turn = turns_[i];
-    std::vector<paddock::TokenId> message;
-    if (kept.empty()) {
-      message = first_turn(turn.message);
-    } else {
-      paddock::ChatTurn next = format_.next_turn({"user", turn.message}, kept.back().answer);
-      tokens.resize(tokens.size() - static_cast<size_t>(next.take_back));
-      message = std::move(next.tokens);
-    }
-    turn.start = static_cast<int64_t>(tokens.size());
-    tokens.insert(tokens.end(), message.begin(), message.end());
-    turn.prompt_end = static_cast<int64_t>(tokens.size());
-    add_answer(turn.answer, tokens);
-    kept.push_back(std::move(turn));
+  for (const size_t place : places) {
+    const Transcript::Turn& turn = said_.turns()[place];
+    left.turns.push_back(turn.number);
+    if (turn.share >= 0) left.shares.push_back(turn.share);
   }
-  const auto n = std::min(tokens.size(), history_.size());
+  Transcript shorter = said_.without(places);
+  const std::vector<paddock::TokenId>&before = said_.tokens(), &after = shorter.tokens();
+  const auto n = static_cast<int64_t>(std::min(before.size(), after.size()));
   const auto same =
-      std::mismatch(tokens.begin(), tokens.begin() + static_cast<int64_t>(n), history_.begin())
-          .first -
-      tokens.begin();
-  left.tokens = answer_end_ - static_cast<int64_t>(tokens.size());
+      std::mismatch(after.begin(), after.begin() + n, before.begin()).first - after.begin();
+  left.tokens = said_.end() - shorter.length();
   left.stayed = same;
-  left.read_again = static_cast<int64_t>(tokens.size()) - same;
+  left.read_again = shorter.length() - same;
   take_back_to(same);
-  history_ = std::move(tokens);
-  turns_ = std::move(kept);
-  answer_end_ = length();
+  said_ = std::move(shorter);
   catch_up();
   left.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return left;
@@ -331,18 +266,11 @@ int64_t Conversation::most_tokens() const {
   return positions < engine_.options().context ? positions + 1 : positions;
 }
 
-int64_t Conversation::turn_of(int64_t position) const {
-  const auto next = std::upper_bound(turns_.begin(), turns_.end(), position,
-                                     [](int64_t at, const Turn& turn) { return at < turn.start; });
-  return next == turns_.begin() ? 0 : std::prev(next)->number;
-}
-
 int64_t Conversation::held() const { return session_ ? engine_.session_length(*session_) : 0; }
 
 void Conversation::take_back_to(int64_t to) {
   if (to >= length()) return;
-  history_.resize(static_cast<size_t>(to));
-  while (!turns_.empty() && turns_.back().start >= to) turns_.pop_back();
+  said_.cut(to);
   if (held() <= to) return;
   try {
     engine_.truncate(*session_, to);
@@ -367,13 +295,13 @@ void Conversation::catch_up() {
   const auto feed_to = [&](int64_t to, int64_t prompt_end) {
     const int64_t from = held();
     if (to <= from) return;
-    const auto tokens =
-        std::span(history_).subspan(static_cast<size_t>(from), static_cast<size_t>(to - from));
+    const auto tokens = std::span(said_.tokens())
+                            .subspan(static_cast<size_t>(from), static_cast<size_t>(to - from));
     engine_.feed(*session_, tokens, prompt_end);
   };
   // Prompts end where they ended, for rules that decide there, and are said where they were: when
   // all before them but the last token of an answer was fed.
-  for (const Turn& turn : turns_) {
+  for (const Transcript::Turn& turn : said_.turns()) {
     feed_to(std::min(turn.start - 1, end), 0);
     feed_to(std::min(turn.prompt_end, end), turn.prompt_end);
   }

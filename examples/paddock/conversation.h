@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "keep.h"
+#include "transcript.h"
 
 namespace cli {
 
@@ -27,9 +28,9 @@ struct LeftOut {
   std::string summary;         // what is said in their place, if they were summarised
 };
 
-/// The tokens of the whole conversation are kept here, so that they can be read again under other
-/// rules, and so that nothing is lost where that fails: the session holds the first of them, mostly
-/// all, and whatever it lacks comes before the next message.
+/// What was said is a Transcript; a session of the engine follows it. It holds the first tokens,
+/// mostly all, and whatever it lacks comes before the next message: so the conversation can be read
+/// again under other rules, and nothing is lost where that fails.
 class Conversation {
  public:
   Conversation(const ConversationOptions& options, paddock::Engine& engine,
@@ -62,46 +63,31 @@ class Conversation {
   };
   std::vector<TurnInfo> turns() const;
 
-  int64_t length() const { return static_cast<int64_t>(history_.size()); }
+  int64_t length() const { return said_.length(); }
   /// The tokens that it may come to have.
   int64_t most_tokens() const;
   /// That it is in now; 0: in none.
   paddock::SessionId session() const { return session_.value_or(0); }
   /// The number of the turn that holds a position, counted from 1.
-  int64_t turn_of(int64_t position) const;
+  int64_t turn_of(int64_t position) const { return said_.turn_of(position); }
 
  private:
-  struct Turn {
-    int64_t number;  // counted from 1, whatever is left out
-    int64_t start, prompt_end;
-    std::string message;
-    paddock::GenerateResult answer;
-    double share = -1;  // of what the newest turn attended to; below 0: not measured
-    bool is_pinned = false;
-  };
-
   paddock::GenerateResult answer(const std::string& text,
                                  const std::vector<paddock::TokenId>& tokens);
-  /// The system message, and what was said in the turns that it stands for.
-  std::string system() const;
-  /// The tokens that begin a conversation with this message.
-  std::vector<paddock::TokenId> first_turn(const std::string& text) const;
-  /// The conversation without these turns, which are some of turns_ and not all.
+  /// The conversation without these turns, which are some of those there are.
   LeftOut leave_out(const std::vector<size_t>& places);
   /// Likewise, with a summary in their place.
   LeftOut condense(size_t n_oldest);
   /// The model's own. The question and its answer stay behind the last turn, for leave_out() to
   /// take back.
   paddock::GenerateResult ask_for_summary();
-  /// The turns_ that the newest one attended to least, so many of them.
+  /// The turns that the newest one attended to least, so many of them.
   std::vector<size_t> least_attended(size_t n);
-  /// The tokens that bring in a message, after what was taken back for it.
+  /// The tokens that bring in a message; takes back what it follows on from the answer before.
   std::vector<paddock::TokenId> next_turn(const std::string& text);
-  /// The one of this number; Error kInvalidArgument where there is none.
-  std::vector<Turn>::iterator find_turn(int64_t number);
-  int64_t end_of(const Turn& turn) const;
   /// Protects what pinned turns have, once more where the session lost it.
   void protect_pinned();
+  /// How many tokens the session holds.
   int64_t held() const;
   /// Takes the conversation back to its first `length` tokens.
   void take_back_to(int64_t length);
@@ -114,12 +100,9 @@ class Conversation {
   paddock::Engine& engine_;
   paddock::GenerateOptions generate_;
   paddock::ChatTemplate format_;
+  Transcript said_;
   std::optional<paddock::SessionId> session_;
-  std::vector<paddock::TokenId> history_;
-  std::vector<Turn> turns_;
-  int64_t next_number_ = 1;
-  int64_t answer_end_ = 0;              // length of the conversation after the last answer
-  std::string summary_;                 // of turns that were left out
+  int64_t next_number_ = 1;             // of a turn
   AttentionMeter attention_;            // of the newest turn
   std::optional<std::string> refused_;  // the last message, where it is not in the conversation
 };

@@ -148,23 +148,25 @@ fault("protect-041", "no position at all is protected",
 CHAT = "cli_test:CliChat.*"
 source("examples/paddock/conversation.cpp", CHAT)
 fault("protect-042", "a turn that is pinned is not said to be",
-      "«turn->is_pinned = true;»",
+      "«turn.is_pinned = true;»",
       "")
 fault("protect-043", "a turn that was let go of is pinned again with the next rule",
-      "«turn->is_pinned = false;»",
+      "«turn.is_pinned = false;»",
       "")
 fault("protect-044", "another rule forgets which turns are pinned",
       "«protect_pinned();» // before rules could choose it",
       "")
-fault("protect-045", "the newest turn is pinned without its answer",
-      "return next < turns_.size() ? turns_[next].start : «length()»;",
-      "turn.prompt_end")
 fault("protect-046", "letting go of a turn keeps its blocks",
       "if («session_») engine_.unprotect(",
       "false")
 fault("protect-047", "the turn behind is pinned, too",
-      "engine_.protect(*session_, turn->start, «end_of(*turn) - turn->start»);",
-      "length() - turn->start")
+      "engine_.protect(*session_, turn.start, «said_.end_of(turn) - turn.start»); turn.is_pinned",
+      "length() - turn.start")
+source("examples/paddock/transcript.cpp", CHAT)
+fault("protect-045", "the newest turn is pinned without its answer",
+      "return next < turns_.size() ? turns_[next].start : «length()»;",
+      "turn.prompt_end")
+
 source("examples/paddock/advice.cpp", CHAT)
 fault("protect-048", "a chat whose cache is full does not say that pinned turns fill it",
       "if («!result.error.empty()») text +=",

@@ -14,25 +14,19 @@ fault("tool-002", "/retry says what was refused and then answered",
       "result = answer(text, next_turn(text)); «refused_.reset();»",
       "", tests=REFUSED)
 fault("tool-003", "/clear keeps what was refused",
-      "summary_.clear(); «refused_.reset();»",
+      "next_number_ = 1; «refused_.reset();»",
       "", tests=REFUSED)
 fault("tool-004", "a stop token that does not end turns stays",
-      "take_back_to(answer_end_ - «turn.take_back»);",
+      "take_back_to(said_.end() - «message.take_back»);",
       "int64_t{0}")
-fault("tool-005", "the system message is lost",
-      "if (const std::string all = system(); «!all.empty()») messages",
-      "false")
 fault("tool-006", "what could not be read again is lost",
-      "std::vector<paddock::TokenId> input(«history_.begin() + held()», history_.end());",
-      "history_.end()")
+      "std::vector<paddock::TokenId> input(«said_.tokens().begin() + held()», said_.tokens().end());",
+      "said_.tokens().end()")
 fault("tool-007", "/retry draws the same answer",
       "«++generate_.sampling.seed;»",
       "", tests="cli_test:CliChat.RetryDraws*")
 fault("tool-008", "a /retry that fails loses the answer there was",
-      "«history_ = history;» // the session",
-      "")
-fault("tool-009", "a /retry that fails loses the turn",
-      "«turns_ = turns;» throw;",
+      "«said_ = before;» // the session",
       "")
 fault("tool-010", "/retry says the last answered message, not what was refused",
       "if (refused_) return answer",
@@ -44,17 +38,14 @@ fault("tool-012", "rules are changed before they are looked at",
       "«engine_.check_kv_policy(spec, std::max<int64_t>(0, length() - 1));»",
       "")
 fault("tool-013", "/clear keeps the session's tokens",
-      "if (session_) «engine_.truncate(*session_, 0);» history_.clear();",
+      "if (session_) «engine_.truncate(*session_, 0);» said_.clear();",
       "", tests="cli_test:CliTrouble.AConversation* cli_test:CliChat.*")
 fault("tool-014", "/clear keeps the turns",
-      "«history_.clear();» turns_.clear();",
+      "«said_.clear();» next_number_",
       "", tests="cli_test:CliTrouble.AConversation* cli_test:CliChat.*")
 fault("tool-015", "a full pool has no place for the newest token",
       "positions < engine_.options().context ? «positions + 1» : positions",
       "positions", tests="cli_test:CliChat.AFullCache*")
-fault("tool-016", "a turn's first position is the turn before's",
-      "{ return «at < turn.start»; })",
-      "at <= turn.start")
 fault("tool-017", "what rules have dropped cannot be taken back",
       "if («e.code() != paddock::ErrorCode::kInvalidArgument») throw;",
       "true", tests="cli_test:CliTrouble.APolicyThatCannotHold*")
@@ -557,18 +548,29 @@ source("examples/paddock/conversation.cpp", "cli_test:CliChat.*:AttentionMeter.*
 fault("tool-183", "the first turn leaves first",
       'for (size_t i = «1»; i <= n - most; ++i)',
       '0')
-fault("tool-184", "a turn that stays is read without what it was given",
-      '«add_answer(turn.answer, tokens);»',
-      '')
 fault("tool-185", "the conversation is not read again",
-      'answer_end_ = length(); «catch_up();» left.seconds',
+      'said_ = std::move(shorter); «catch_up();» left.seconds',
       '', tests="advice_test:Turns.*")
 fault("tool-186", "the summary is an answer",
       '«generate_.on_token = {};»',
       '')
 fault("tool-187", "the question for a summary stays a turn",
-      'turns_ = turns; «next_number_ = number;»',
+      'said_.restore_turns(before); «next_number_ = number;»',
       '')
 fault("tool-188", "the only turn may leave",
-      'if («turns_.size() == 1») {',
+      'if («said_.turns().size() == 1») {',
       'false')
+
+source("examples/paddock/transcript.cpp", "advice_test:Turns.* cli_test:CliChat.*")
+fault("tool-005", "the system message is lost",
+      "if («!system.empty()») messages",
+      "false")
+fault("tool-009", "a /retry keeps the turn whose answer it replaces",
+      "while (!turns_.empty() && «turns_.back().start >= to») turns_.pop_back();",
+      "false")
+fault("tool-016", "a turn's first position is the turn before's",
+      "{ return «at < turn.start»; })",
+      "at <= turn.start")
+fault("tool-184", "a turn that stays is read without what it was given",
+      '«tokens_.insert(tokens_.end(), answer.tokens.begin(), answer.tokens.end());»',
+      '')
