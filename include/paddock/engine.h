@@ -38,7 +38,7 @@ struct EngineOptions {
   /// else no limit but 2^31 - 1. Under elastic rules that let survivors look contiguous ("sink:4",
   /// "lru@compact") a sequence may be longer: no layer comes to hold more of it than this.
   int64_t context = 0;
-  int32_t batch_size = 512;   ///< most tokens in one forward pass
+  int32_t batch_size = 512;   ///< most tokens in one forward pass, or max_sequences if that is more
   int32_t max_sequences = 1;  ///< sessions open and requests running at once, to kMaxSequences;
                               ///< others wait
   int32_t max_queued = 0;     ///< most requests that may wait; 0: any number

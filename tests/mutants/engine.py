@@ -150,8 +150,9 @@ fault("scheduler-071", "one waits for blocks that begin alike and go on otherwis
       "std::equal(its.begin(), «its.begin() + end», sequence.tokens.begin())", "its.begin() + computed")
 fault("scheduler-072", "the last token waits for a block that nobody can give it",
       "if («end >= sequence.length()») return false;", "end > sequence.length()")
-fault("scheduler-073", "one waits for blocks that the rules do not share",
-      "if («!cache_.keeps_blocks(sequence.rules())») return false;", "false")
+same("scheduler-073", "one waits for blocks that the rules do not share",
+     "if («!cache_.keeps_blocks(sequence.rules())») return false;", "false",
+     "whose rules share nothing shares with nobody: it is only found out sooner")
 fault("scheduler-074", "the last token of a prompt is listed, too",
       "cache_.list_prefix(sequence.tables(), sequence.tokens, «sequence.length() - 1»,", "sequence.length()")
 fault("scheduler-076", "nobody is told what was missing",

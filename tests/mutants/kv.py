@@ -157,9 +157,10 @@ fault("kv-031", "tokens_read under trims: own key not counted",
 fault("kv-104", "tokens_peak counts no sinks",
       "met = std::min(met, «int64_t{v.sinks} + v.window»);",
       "int64_t{v.window}")
-fault("kv-109", "open(): blocks that the previous sequence shared stay",
-      "«sequence.shared.clear();»",
-      "")
+same("kv-109", "open(): blocks that the previous sequence shared stay",
+     "«sequence.shared.clear();»",
+     "",
+     "close() has let go of them")
 fault("kv-112", "close(): the second part of a page drops it again",
       "if («i > 0 && table.entries[i].page == table.entries[i - 1].page») continue; // its second part",
       "false")

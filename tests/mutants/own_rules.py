@@ -86,15 +86,17 @@ fault("rules-017", "pages of another rule's plan count for this one",
       "if (MUT && !rule.is_elastic) continue; planned.choices.clear(); planned.pages = 0; "
       "if (!rule.is_elastic) continue;")
 
-source("src/backend/cuda/step_recorder.cpp", "own_rules_test_cuda")
+source("src/backend/cuda/step_recorder.cpp", "cuda_engine_test:CudaStep.Shapes* own_rules_test_cuda")
 fault("rules-018", "recorded steps are replayed although other layers are measured",
       "measured = mix(measured + («asks ? 1 : 0»));",
       "0")
 
 source("src/engine/pressure.cpp", "own_rules_test elastic_test:ElasticSchedules.Fixed*")
-fault("rules-019", "budgets of rules that have none are to fall",
-      "return «setup_of(sequence).policies.is_elastic()» &&",
-      "true")
+same("rules-019", "budgets of rules that have none are to fall",
+     "return «setup_of(sequence).policies.is_elastic()» &&",
+     "true",
+     "who has no elastic layer holds no positions that count, so that none of its budgets is too "
+     "large, and its context never ends before its text does")
 fault("rules-020", "a newcomer that gives nothing up makes others give",
       "if («!setup_of(newcomer.sequence).policies.is_elastic()») return false;",
       "false")

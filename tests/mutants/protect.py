@@ -157,8 +157,8 @@ fault("protect-044", "another rule forgets which turns are pinned",
       "«protect_pinned();» // before rules could choose it",
       "")
 fault("protect-046", "letting go of a turn keeps its blocks",
-      "if («session_») engine_.unprotect(",
-      "false")
+      "«engine_.unprotect(*session_, turn.start, said_.end_of(turn) - turn.start);»",
+      "")
 fault("protect-047", "the turn behind is pinned, too",
       "engine_.protect(*session_, turn.start, «said_.end_of(turn) - turn.start»); turn.is_pinned",
       "length() - turn.start")

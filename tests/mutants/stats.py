@@ -132,7 +132,7 @@ fault("stats-040", 'no budget is a budget',
       'true')
 fault("stats-041", "the budget in force is the last sequence's",
       '(«layer.budget == 0 || budget < layer.budget»)) layer.budget',
-      'true')
+      'true', tests='own_rules_test:OwnRules.TheBudget* stats_test')
 fault("stats-042", 'pins count among what scores',
       'for (SequenceId id = 0; id < «config.max_sequences»; ++id) {',
       'static_cast<SequenceId>(impl_->sequences.size())')

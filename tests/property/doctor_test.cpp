@@ -1,5 +1,7 @@
 // What the doctor finds in runs with one thing wrong with each, and that its figures are those of
 // an independent count.
+#include "engine/engine_impl.h"
+#include "support/hooked_backend.h"
 #include "support/planted_runs.h"
 #include "support/trace_recount.h"
 
@@ -178,6 +180,45 @@ TEST(Doctor, EveryFigureIsThatOfAnIndependentCount) {
     EXPECT_EQ(d.lives, counted.lives);
     EXPECT_EQ(d.reuse_gaps, counted.gaps);
   }
+}
+
+TEST(Doctor, ABudgetIsNotBlamedForWhatAWrongPolicyDropped) {
+  /// Names a block that is not there; the manager chooses.
+  class Liar final : public EvictionPolicy {
+   public:
+    std::string name() const override { return "liar"; }
+    TrimSchedule schedule(int32_t, int32_t) const override { return {.budget = 24, .every = 8}; }
+    void trim(const LayerView&, int64_t, std::vector<Victim>& victims) const override {
+      victims.push_back({1000, 0});
+    }
+  };
+  EngineOptions o = shared_memory("full", 400);
+  o.kv.custom_policy = std::make_shared<Liar>();
+  const std::string bytes = recorded(o, false, in_turn({words(1, 40)}, 40));
+  const Diagnosis d = diagnose(std::string_view(bytes), "trace");
+  EXPECT_GT(value_of(d.figures, "violations"), 0);
+  EXPECT_EQ(value_of(d.figures, "shortfalls"), 0);
+  EXPECT_EQ(found_in(d), names_of({Ailment::kPolicyViolation}));
+}
+
+TEST(Doctor, StepsThatFailAreCountedAndNamed) {
+  std::string bytes;
+  EngineOptions o = small_options(1);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  int fails = 2;
+  {
+    const InLayer hook([&](int32_t) {
+      if (fails-- > 0) throw Error(ErrorCode::kOutOfMemory, "no memory for a step");
+    });
+    Engine engine(make_engine_impl(tiny(), o, make_hooked_backend));
+    engine.add(prompt_of(8), greedy(3));
+    for (int i = 0; i < 2; ++i) EXPECT_THROW(engine.step(), Error);
+    finish_all(engine);
+  }
+  const Diagnosis d = diagnose(std::string_view(bytes), "trace");
+  EXPECT_EQ(value_of(d.figures, "steps_failed"), 2);
+  EXPECT_EQ(found_in(d), names_of({Ailment::kFailures}));
+  EXPECT_EQ(value_of(d.causes.at(0).evidence, "steps_failed"), 2);
 }
 
 TEST(Doctor, SamplesAddUpToTheRun) {

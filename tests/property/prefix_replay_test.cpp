@@ -363,6 +363,35 @@ TEST(PrefixReplay, TakesOrdersOfTheHostsOwn) {
   EXPECT_EQ(report.results[3].violations, 0);
 }
 
+/// Writes down how deep the leaves are that it is told of, and lets go of the newest.
+class Depths final : public ReclaimPolicy {
+ public:
+  explicit Depths(std::vector<int32_t>& told) : told_(told) {}
+  std::string name() const override { return "depths"; }
+  void on_leaf(const CachedBlock& block) override {
+    told_.push_back(block.depth);
+    leaves_.push_back(block.block);
+  }
+  void on_use(int32_t block) override { std::erase(leaves_, block); }
+  void on_removed(int32_t block) override { std::erase(leaves_, block); }
+  int32_t next() override { return leaves_.back(); }
+
+ private:
+  std::vector<int32_t>& told_;
+  std::vector<int32_t> leaves_;
+};
+
+TEST(PrefixReplay, OrdersAreToldHowDeepLeavesAre) {
+  std::vector<int32_t> told;
+  ReplayOptions options;
+  options.reclaim = {};
+  options.custom_reclaim = {[&] { return std::make_unique<Depths>(told); }};
+  options.capacities = {4};
+  // The third text takes the places of 5 and of 3, so that 2 is a leaf, and the last one that of 7.
+  replay_requests(trace_of({{1, 2, 3}, {1, 5}, {6, 7}, {8}}), options);
+  EXPECT_EQ(told, (std::vector<int32_t>{2, 1, 1, 1, 0, 0}));
+}
+
 // ---- files
 
 TEST(PrefixReplay, ReadsMooncakesAndBailiansLines) {

@@ -273,6 +273,43 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
   }
 }
 
+TEST(PrefixTree, ALostSinkStaysLostWhateverElseIsMissing) {
+  PrefixTree tree(8, 2, 1, nullptr);
+  tree.move_into(tree.make_room(8, {Visibility{2, 4}}));
+  const Tokens tokens = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  std::vector<int32_t> all;
+  for (size_t i = 0; i < 5; ++i) {
+    all.push_back(
+        tree.insert(i == 0 ? PrefixTree::kRoot : all.back(), std::span(tokens).subspan(2 * i, 2)));
+    tree.pages(all.back())[0] = static_cast<int32_t>(i);
+  }
+  const auto found = [&] {
+    std::vector<int32_t> nodes;
+    tree.extend(PrefixTree::kRoot, tokens, 9, false, nodes);
+    return nodes.size();
+  };
+  EXPECT_EQ(found(), 5U);
+  tree.pages(all[1])[0] = -1;  // which the window has passed at the end
+  EXPECT_EQ(found(), 5U);
+  tree.pages(all[0])[0] = -1;
+  EXPECT_EQ(found(), 0U) << "sinks are seen for ever";
+}
+
+TEST(PrefixTree, ABlockThatCameBackIsNotMissingForWhatTookItBefore) {
+  PrefixTree tree(8, 2, 1, nullptr);
+  const Tokens tokens = {1, 2};
+  const auto put = [&] {
+    const int32_t node = tree.insert(PrefixTree::kRoot, tokens);
+    tree.unlock(node, 0);
+    return node;
+  };
+  put();
+  evict(tree);
+  tree.take_out(put(), nullptr);  // of no use to anybody: there is nothing to remember
+  EXPECT_EQ(tree.ask(PrefixTree::kRoot, tokens, 9, {}).reason, MissReason::kFirstSeen);
+  EXPECT_EQ(tree.regrets(), 0);
+}
+
 TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {
   RecentHashes<int> recent(4);
   EXPECT_FALSE(recent.take(0).has_value());

@@ -441,7 +441,7 @@ TEST(Protect, APoolTooSmallForItSaysSoAndWhatHelps) {
 
 TEST(Protect, IsNotBlamedWhereNoBudgetMayFall) {
   for (const bool lossless : {true, false}) {
-    EngineOptions o = options_for("lru@every:8", 40);
+    EngineOptions o = options_for("lru@every:8", 42);
     if (!lossless) o.kv.pressure = KvPressure::kPreempt;
     Engine engine(tiny(), o);
     const SessionId session = engine.open_session();
@@ -450,9 +450,13 @@ TEST(Protect, IsNotBlamedWhereNoBudgetMayFall) {
     asked.lossless = lossless;
     const GenerateResult r = engine.generate(session, text_at(0, 60), asked);
     EXPECT_EQ(r.finish_reason, FinishReason::kKvFull);
-    EXPECT_EQ(engine.session_length(session), 81) << "the pool is full to its last position";
+    EXPECT_EQ(engine.session_length(session), 85) << "the pool is full to its last position";
     EXPECT_EQ(r.error, "");
   }
+  Engine engine(tiny(), options_for("full", 42));
+  const GenerateResult r = engine.generate(text_at(0, 60), greedy(60));
+  EXPECT_EQ(r.finish_reason, FinishReason::kKvFull);
+  EXPECT_EQ(r.error, "") << "nothing is protected";
 }
 
 TEST(Protect, AFallThatWasLiftedCountsAsLongAsTheTextIsThere) {

@@ -218,6 +218,69 @@ TEST(Reuse, WhoWritesIntoASharedBlockGetsACopy) {
   EXPECT_EQ(cache.table(b, 0)[1].page, cache.table(a, 0)[1].page);
 }
 
+/// Positions up to `end`, some at once.
+void go_on(CacheManager& cache, SequenceId id, std::span<const int32_t> tokens, int64_t end) {
+  while (cache.length(id) < end) {
+    const int64_t n = std::min({end - cache.length(id), int64_t{kBlock}, cache.max_next(id)});
+    ASSERT_TRUE(cache.reserve(id, static_cast<int32_t>(n)));
+    cache.commit(id, tokens.first(static_cast<size_t>(cache.length(id) + n)));
+    cache.check_integrity();
+  }
+}
+
+TEST(Reuse, ATailThatSinksHaveSplitGivesWayToAKeptBlock) {
+  const auto tokens = tokens_of(1, 6);
+  const auto policies = PolicyMap::parse("sink:5+10", kLayers);
+  CacheManager cache(config_with(24), policies), plain(config_with(24), policies);
+  const SequenceId id = cache.open(), expected = plain.open();
+  go_on(cache, id, tokens, 15);  // where the sinks' block is split
+  const SequenceId other = cache.open();
+  cache.match_prefix(other, tokens, 12);
+  go_on(cache, other, tokens, 20);
+  EXPECT_EQ(cache.match_prefix(id, tokens, 16), 1);  // it still sees the block's last position
+  cache.check_integrity();
+  go_on(plain, expected, tokens, 16);
+  for (int32_t layer = 0; layer < kLayers; ++layer) {
+    const auto its = cache.table(id, layer), computed = plain.table(expected, layer);
+    ASSERT_EQ(its.size(), computed.size());
+    for (size_t i = 0; i < its.size(); ++i) {
+      EXPECT_EQ(its[i].first_position, computed[i].first_position) << i;
+      EXPECT_EQ(its[i].slot_begin, computed[i].slot_begin) << i;
+      EXPECT_EQ(its[i].slot_end, computed[i].slot_end) << i;
+      EXPECT_EQ(its[i].rotation, computed[i].rotation) << i;
+    }
+  }
+}
+
+TEST(Reuse, OnlyWhatOthersListTooIsCopied) {
+  CacheConfig config = config_with(24);
+  config.keep_blocks = false;
+  CacheManager cache(config, PolicyMap::parse("0=full,1=window:9", kLayers));
+  const auto tokens = tokens_of(1, 8);
+  const SequenceId id = cache.open(), fork = cache.open();
+  go_on(cache, id, tokens, 8);
+  cache.fork(id, fork);
+  go_on(cache, fork, tokens, 24);  // its window has passed all of the other's
+  cache.truncate(id, 6);
+  const KvStats before = cache.stats();
+  go_on(cache, id, tokens, 7);
+  const KvStats after = cache.stats();
+  EXPECT_EQ(after.layers[0].pages_allocated, before.layers[0].pages_allocated + 1) << "a copy";
+  EXPECT_EQ(after.layers[1].pages_allocated, before.layers[1].pages_allocated);
+}
+
+TEST(Reuse, AsMuchIsKeptAsLayersWithoutAWindowHold) {
+  // Of a long text one layer holds three quarters of the pool, and the other a few pages.
+  CacheManager cache(config_with(20), PolicyMap::parse("0=full,1=window:4", kLayers));
+  const auto tokens = tokens_of(1, 30);
+  const SequenceId id = cache.open();
+  go_on(cache, id, tokens, 30 * kBlock);
+  cache.close(id, tokens);
+  const SequenceId again = cache.open();
+  EXPECT_EQ(cache.match_prefix(again, tokens, 30 * kBlock), 30 * kBlock);
+  cache.check_integrity();
+}
+
 TEST(Reuse, WithoutAPageForACopyOnlyWhatNobodyListsIsTaken) {
   CacheManager cache(config_with(3), PolicyMap::parse("full", kLayers));
   const auto tokens = tokens_of(1, 3);

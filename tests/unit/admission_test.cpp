@@ -167,6 +167,22 @@ TEST(Admission, PagesThatPromptsShareCountOnce) {
   for (const RequestId id : ids) EXPECT_EQ(engine.take(id)->tokens, alone(prompt_of(40), 4));
 }
 
+TEST(Admission, WhoRunsAndWaitsForAnothersBlocksIsNotChargedForThem) {
+  // One comes to eleven blocks; one that begins alike adds two of its own; there is room for three.
+  Engine engine(tiny(), pool_of((11 + 2 + 3) * 2, 3));
+  engine.add(prompt_of(40), greedy(2));
+  engine.add(prompt_of(40), greedy(2));
+  engine.step();
+  std::vector<TokenId> other = prompt_of(5);
+  other[0] += 1;
+  const RequestId third = engine.add(other, greedy(2));
+  engine.step();
+  EXPECT_EQ(engine.status(third).state, RequestState::kRunning);
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(engine.stats().preemptions, 0);
+  EXPECT_EQ(engine.take(third)->tokens, alone(other, 2));
+}
+
 TEST(Admission, PagesThatIdleSessionsShareCountOnce) {
   Engine engine(tiny(), pool_of(32, 4));
   for (int i = 0; i < 2; ++i) engine.generate(engine.open_session(), prompt_of(30), greedy(2));

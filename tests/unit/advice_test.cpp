@@ -209,6 +209,66 @@ TEST(Advice, NoRuleIsProposedThatItsBlocksProtectWhole) {
   }
 }
 
+TEST(Advice, RulesAreProposedForTheBlocksThereAre) {
+  int rules = 0;
+  for (const int32_t block : {8, 16, 32, 64}) {
+    for (uint64_t budget = 64; budget <= 352; budget += 16) {
+      for (const int64_t positions : {40, 70, 200}) {
+        for (const int32_t batch : {4, 64}) {
+          const EngineOptions o = options("full", budget, 400, batch, block);
+          const Wanted wanted{.positions = positions, .least = positions};
+          for (const Proposal& proposal : proposed(outline(*tiny(), o), wanted)) {
+            rules += proposal.policy ? 1 : 0;
+            EXPECT_NO_THROW(Engine(tiny(), with_proposal(o, proposal)))
+                << to_text({&proposal, 1}) << " in blocks of " << block << ", budget " << budget;
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(rules, 20);
+}
+
+TEST(Advice, ARunningEngineIsNeverProposedARuleThatItWouldRefuse) {
+  int rules = 0;
+  for (const char* policy : {"full", "window:8", "lru:24@every:8", "0=full,*=window:8", "lru"}) {
+    for (const uint64_t budget : {0, 24, 40, 56, 80, 96, 112, 128, 160}) {
+      for (const auto& [batch, block] :
+           {std::pair{4, 4}, {16, 4}, {64, 4}, {4, 8}, {4, 16}, {64, 16}, {4, 32}}) {
+        std::unique_ptr<Engine> engine;
+        try {
+          engine = std::make_unique<Engine>(tiny(), options(policy, budget, 0, batch, block));
+        } catch (const Error&) {
+          continue;
+        }
+        const auto check = [&](std::span<const Proposal> proposals) {
+          for (const Proposal& p : proposals) {
+            if (!p.policy || p.batch_size || p.budget_bytes || p.context) continue;
+            ++rules;
+            EXPECT_NO_THROW(engine->check_kv_policy(*p.policy))
+                << policy << ", budget " << budget << ", batch " << batch << ": " << *p.policy;
+          }
+        };
+        for (const char* other : {"h2p:48@every:8", "lru:400", "sink:4+200", "h2o:96@every:4"}) {
+          try {
+            engine->set_kv_policy(other);
+          } catch (const Error& e) {
+            check(e.proposals());
+          }
+        }
+        for (const int64_t prompt : {20, 50, 90}) {
+          try {
+            check(engine->generate(some_tokens(prompt), {.max_tokens = 20}).proposals);
+          } catch (const Error& e) {
+            check(e.proposals());
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(rules, 20);
+}
+
 TEST(Advice, ARunningEngineIsProposedARuleThatItsPoolHolds) {
   Engine engine(tiny(), options("window:8", 0, 0, 4));  // a pool for eight positions and a batch
   try {

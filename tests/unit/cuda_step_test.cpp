@@ -256,6 +256,37 @@ TEST_F(CudaStep, ShapesAreRoundedWhereStepsAreAlike) {
   EXPECT_EQ(shape(3, 2, 3).shape, (cuda::StepShape{6, 3, 16}));
 }
 
+TEST_F(CudaStep, ShapesDifferWhereOtherLayersAreMeasured) {
+  BackendLimits limits;
+  limits.step.max_tokens = 8;
+  limits.pool.geometry = {1, 16, 16, 2};
+  const std::vector<BlockEntry> entries(2);
+  std::vector<BlockUse> uses(2);
+  const std::vector<int32_t> tokens(2);
+  // Two sequences, of which one, in some layers, is measured.
+  const auto shape = [&](std::vector<int> measured, int32_t which) {
+    std::vector<std::vector<SequenceView>> views;
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      views.emplace_back();
+      for (int32_t s = 0; s < 2; ++s) {
+        const bool asks = s == which && measured[static_cast<size_t>(layer)] != 0;
+        views.back().push_back(
+            {s, s, 1, 0, entries, nullptr, nullptr, 1, {}, asks ? uses.data() : nullptr});
+      }
+    }
+    std::vector<LayerPlan> layers;
+    for (const auto& its : views) layers.push_back({{}, its, nullptr, 0});
+    return cuda::choose_shape({tokens, {}, layers}, limits, 16);
+  };
+  for (int a = 0; a < 8; ++a) {
+    for (int b = 0; b < 8; ++b) {
+      const auto one = shape({a & 1, a & 2, a & 4}, 0), other = shape({b & 1, b & 2, b & 4}, 1);
+      EXPECT_TRUE(one.recordable);
+      EXPECT_EQ(one.shape == other.shape, a == b) << a << " " << b;
+    }
+  }
+}
+
 TEST_F(CudaStep, ReplaysServeChangingBatches) {
   const auto model = Model::load(golden("gqa2-linear"));
   const std::vector<TokenId> tokens = golden_tokens();

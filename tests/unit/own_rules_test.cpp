@@ -209,6 +209,33 @@ TEST(OwnRules, WhatIsReclaimedNamesARuleThatItWasKeptUnder) {
   EXPECT_EQ(rules, (std::set<std::string>{"full", "window:12"})) << "lru keeps as full does";
 }
 
+TEST(OwnRules, TheBudgetToldIsTheLeastInForce) {
+  for (const bool first : {true, false}) {
+    Engine engine(tiny(), mixed("full", {"lru:24@every:8", "tova:40@every:8"}));
+    EXPECT_EQ(engine.kv_stats().layers[0].budget, 0);
+    engine.open_session({.kv_policy = first ? "lru:24@every:8" : "tova:40@every:8"});
+    EXPECT_EQ(engine.kv_stats().layers[0].budget, first ? 24 : 40);
+    engine.open_session({.kv_policy = first ? "tova:40@every:8" : "lru:24@every:8"});
+    EXPECT_EQ(engine.kv_stats().layers[0].budget, 24);
+  }
+}
+
+TEST(OwnRules, WhatItsOwnRulesDoNotSeeMayBeMissing) {
+  EngineOptions how = shared_memory("full", 2 * 30, 3);
+  how.kv.other_policies = {"window:8"};
+  Engine engine(tiny(), how);
+  const SessionId session = engine.open_session({.kv_policy = "window:8"});
+  engine.feed(session, prompt_of(41));
+  engine.generate(text_at(9, 100), greedy(1));  // takes pages that the session's window has passed
+  const std::vector<KvEvent> events = engine.kv_events();
+  EXPECT_TRUE(std::any_of(events.begin(), events.end(), [](const KvEvent& e) {
+    return e.reason == RemovalReason::kCapacity && e.policy == "window:8" && e.first_position == 0;
+  }));
+  const GenerateResult again = engine.generate(prompt_of(41), under("window:8", 12));
+  EXPECT_EQ(again.cached_tokens, 40);
+  EXPECT_EQ(again.tokens, alone("window:8", prompt_of(41), 12));
+}
+
 TEST(OwnRules, OtherRulesStayWhereTheEnginesOwnChange) {
   Engine engine(tiny(), mixed("full", {"window:8"}));
   engine.generate(prompt_of(41), under("window:8", 1));

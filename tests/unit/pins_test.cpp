@@ -109,6 +109,48 @@ TEST(Pins, GiveWayWhereOneThatIsAloneNeedsThePages) {
   EXPECT_EQ(engine.stats().pins_lost, 2);
 }
 
+TEST(Pins, TheLowestGivesWayFirstAndOfThoseTheOldest) {
+  Engine engine(tiny(), pool_of(13));
+  std::vector<PinId> pins;
+  for (const int32_t priority : {2, 1, 0, 1}) {
+    const auto text = other(static_cast<TokenId>(pins.size()), 8);
+    engine.generate(text, greedy(1));
+    pins.push_back(engine.pin(text, {.priority = priority}).id);
+  }
+  // Five blocks are left of 13, and each pin holds two.
+  for (const size_t n : {22, 30, 38}) {
+    EXPECT_EQ(engine.generate(other(9, n), greedy(2)).finish_reason, FinishReason::kLength);
+  }
+  EXPECT_EQ(engine.stats().pins, 1);
+  EXPECT_TRUE(engine.unpin(pins[0])) << "the highest one";
+  Engine again(tiny(), pool_of(13));
+  pins.clear();
+  for (const int32_t priority : {1, 0, 1, 0}) {
+    const auto text = other(static_cast<TokenId>(pins.size()), 8);
+    again.generate(text, greedy(1));
+    pins.push_back(again.pin(text, {.priority = priority}).id);
+  }
+  again.generate(other(9, 22), greedy(2));
+  EXPECT_EQ(again.stats().pins, 3);
+  EXPECT_FALSE(again.unpin(pins[1])) << "the older one of the lower";
+}
+
+TEST(Pins, DoNotGiveWayForOneThatMayWaitForAnother) {
+  Engine engine(tiny(), pool_of(12, 2));
+  const auto system = prompt_of(24);
+  engine.generate(system, greedy(1));
+  engine.pin(system);
+  // Of six blocks left the second one needs its fourth when the first one has its third: it waits
+  // until that has ended.
+  const RequestId first = engine.add(other(1, 5), greedy(6));
+  const RequestId second = engine.add(other(2, 8), greedy(10));
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(engine.take(first)->finish_reason, FinishReason::kLength);
+  EXPECT_EQ(engine.take(second)->finish_reason, FinishReason::kLength);
+  EXPECT_EQ(engine.stats().pins_lost, 0);
+  EXPECT_EQ(engine.stats().pins, 1);
+}
+
 TEST(Pins, DoNotGiveWayWhileOthersRun) {
   Engine engine(tiny(), pool_of(12, 3));
   const auto system = prompt_of(24);

@@ -269,6 +269,30 @@ TEST(Plan, WhatItProposesFits) {
   EXPECT_TRUE(fit_of(options, 1000).proposals.empty());
 }
 
+TEST(Plan, RulesThatItProposesFitWhateverWasAskedFor) {
+  int rules = 0;
+  for (const int32_t users : {1, 3, 16}) {
+    for (const int64_t context : {200, 2000, 30'000}) {
+      for (const int32_t batch : {16, 512}) {
+        EngineOptions options = planned("full", context, users);
+        options.batch_size = batch;
+        const EnginePlan plan = plan_engine(golden("gqa1-Q8_0.gguf"), options);
+        const uint64_t without_pool = plan.total_bytes - plan.pool_bytes;
+        for (uint64_t part = 2; part <= 4096; part *= 2) {
+          const uint64_t memory = without_pool + plan.pool_bytes / part;
+          for (const Proposal& proposal : fit_of(options, memory).proposals) {
+            rules += proposal.policy ? 1 : 0;
+            EXPECT_LE(total_of(with_proposal(options, proposal)), memory)
+                << to_text({&proposal, 1}) << ", " << users << " users, " << context << ", "
+                << batch;
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GT(rules, 20);
+}
+
 TEST(Plan, NoMemoryMeansWhatIsFreeHere) {
   const PlanFit fit = fit_of(planned("full", 64, 1), 0);
   EXPECT_GT(fit.memory_bytes, 0U);

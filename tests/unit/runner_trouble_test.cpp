@@ -99,6 +99,47 @@ TEST(RunnerTrouble, AStepThatFindsNoMemoryIsTriedAgain) {
   EXPECT_FALSE(runner.failure());
 }
 
+TEST(RunnerTrouble, AHostsOwnResultThatNobodyTakesDelaysNobody) {
+  EngineRunner runner(hooked_engine());
+  runner.call([](Engine& engine) {
+    engine.add(prompt_of(3), greedy(1));
+    while (engine.step()) {
+    }
+  });
+  std::mutex mutex;
+  std::vector<int> ended;
+  const auto tell = [&](int which) {
+    return [&, which](const RequestHandle&) {
+      const std::lock_guard lock(mutex);
+      ended.push_back(which);
+    };
+  };
+  std::vector<RequestHandle> handles;
+  runner.call([&](Engine&) {  // both before the next step
+    handles.push_back(runner.submit(prompt_of(5), greedy(60), tell(60)));
+    handles.push_back(runner.submit(prompt_of(6), greedy(2), tell(2)));
+  });
+  for (const RequestHandle& handle : handles) handle.wait();
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_EQ(ended, (std::vector<int>{2, 60}));
+}
+
+TEST(RunnerTrouble, WhatComesAfterATroubleIsTriedAsLong) {
+  std::atomic<bool> fails{false};
+  const InLayer hook([&](int32_t) {
+    if (fails) throw std::bad_alloc();
+  });
+  EngineRunner runner(hooked_engine());
+  fails = true;
+  runner.call([](Engine& engine) { engine.add(prompt_of(3), greedy(2)); });  // it fails on and on
+  const RequestHandle first = runner.submit(prompt_of(5), greedy(3));
+  EXPECT_EQ(code_of([&] { first.wait(); }), ErrorCode::kOutOfMemory);
+  const RequestHandle second = runner.submit(prompt_of(5), greedy(3));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  fails = false;
+  EXPECT_EQ(second.wait().tokens.size(), 3U);
+}
+
 TEST(RunnerTrouble, WithoutMemoryForLongWhatIsThereEndsAndWhatComesIsServed) {
   std::atomic<bool> fails{false};
   const InLayer hook([&](int32_t) {

@@ -254,6 +254,28 @@ TEST(Parked, APromptThatWasTakenBackDecidesNothingAnywhere) {
   }
 }
 
+TEST(Fork, OfAParkedSessionTakesAPlaceAndIsReadAgain) {
+  EngineOptions options = shared_memory("full", 2 * 20, 2);
+  options.kv.reuse = false;
+  for (const int32_t places : {2, 3}) {
+    options.max_sequences = places;
+    Engine engine(tiny(), options);
+    const SessionId first = engine.open_session(), second = engine.open_session();
+    engine.feed(first, text_at(0, 40));
+    engine.feed(second, text_at(3, 60));
+    ASSERT_EQ(engine.kv_stats().sequences, 1) << "the first one is parked";
+    if (places == 2) {
+      EXPECT_NE(refusal_of([&] { engine.fork_session(first); }).find("max_sequences"),
+                std::string::npos);
+      continue;
+    }
+    const SessionId fork = engine.fork_session(first);
+    const GenerateResult r = engine.generate(fork, text_at(40, 3), greedy(2));
+    EXPECT_EQ(r.recomputed_tokens, 40) << "its origin had computed them";
+    EXPECT_EQ(r.tokens, Engine(tiny(), options).generate(text_at(0, 43), greedy(2)).tokens);
+  }
+}
+
 TEST(Fork, TakesAPlaceAndLeavesItsOriginAlone) {
   Engine engine(tiny(), shared_memory("full", 0, 2));
   const SessionId one = engine.open_session();
@@ -344,6 +366,18 @@ TEST(Shares, NoStepIsLargerThanTheBatch) {
       EXPECT_LE(engine.kv_stats().tokens_written - written, 10);
     }
   }
+  finish_all(engine);
+}
+
+TEST(Shares, AStepHasRoomForATokenOfEachSequenceAlsoWherePromptsAreAlone) {
+  EngineOptions options = shared_memory("full", 0, 6);
+  options.batch_size = 3;
+  Engine engine(tiny(), options);
+  Said said;
+  said.add(engine, text_at(0, 20), 1);
+  said.add(engine, text_at(3, 20), 1);
+  engine.step();
+  EXPECT_EQ(engine.kv_stats().tokens_written, 6);
   finish_all(engine);
 }
 
@@ -459,6 +493,8 @@ TEST(Shares, MorePromptsThanThereIsWorkForTakeTurns) {
       // One prompt brings a token in any case.
       EXPECT_LE(engine.kv_stats().tokens_written - written, 1 + mixed) << mixed;
       EXPECT_GE(engine.kv_stats().tokens_written - written, 2) << mixed;
+      if (mixed > 1 || steps >= 30) continue;
+      EXPECT_EQ(said.firsts.size(), 1U) << "no prompt is read before the others have come as far";
     }
     EXPECT_EQ(said.firsts.size(), 13U) << "nobody starves";
     EXPECT_LE(steps, 12 * 6);
