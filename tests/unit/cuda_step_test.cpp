@@ -37,7 +37,7 @@ BackendLimits limits_of(const CacheManager& cache, const StepPlanner& planner, i
   limits.step.max_angle_rows = planner.sizes().max_angle_rows;
   limits.step.max_sequences = cache.config().max_sequences;
   limits.step.max_entries = planner.sizes().max_entries;
-  limits.pool.geometry = {1, cache.config().block_size, 16, 2};
+  limits.pool.geometry = {1, cache.config().block_size, 16, DType::kF16};
   return limits;
 }
 
@@ -226,7 +226,7 @@ TEST_F(CudaStep, RowsAreDrawnAndBroughtInEitherOrder) {
 TEST_F(CudaStep, ShapesAreRoundedWhereStepsAreAlike) {
   BackendLimits limits;
   limits.step.max_tokens = 200;
-  limits.pool.geometry = {1, 16, 16, 2};
+  limits.pool.geometry = {1, 16, 16, DType::kF16};
   const auto shape = [&](int32_t sequences, int32_t each, int32_t n_entries) {
     const std::vector<BlockEntry> entries(n_entries);
     std::vector<SequenceView> views;
@@ -259,7 +259,7 @@ TEST_F(CudaStep, ShapesAreRoundedWhereStepsAreAlike) {
 TEST_F(CudaStep, ShapesDifferWhereOtherLayersAreMeasured) {
   BackendLimits limits;
   limits.step.max_tokens = 8;
-  limits.pool.geometry = {1, 16, 16, 2};
+  limits.pool.geometry = {1, 16, 16, DType::kF16};
   const std::vector<BlockEntry> entries(2);
   std::vector<BlockUse> uses(2);
   const std::vector<int32_t> tokens(2);
