@@ -102,6 +102,7 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
 void Scheduler::start(Request& request, ScheduledBatch& batch) {
   try {
     request.begin(vocab_size_);
+    if (request.sequence.is_open()) park_if_stuck(request.sequence, &request);
     if (!request.sequence.is_open()) request.sequence.open();
     request.running = true;
   } catch (const std::bad_alloc&) {

@@ -134,8 +134,30 @@ bool Scheduler::may_fall(const Sequence& sequence, const Request* request) const
 }
 
 int64_t Scheduler::pages_it_had(const Sequence& sequence) const {
-  return sequence.peak_pages() > 0 ? sequence.peak_pages()
-                                   : pages_needed(setup_of(sequence), sequence.reached());
+  if (sequence.peak_pages() > 0) return sequence.peak_pages();
+  const EngineSetup& setup = setup_of(sequence);
+  const int64_t next = up_to_multiple(sequence.reached(), interval_of(sequence));
+  return pages_needed(setup, std::min(next, setup.longest));
+}
+
+int64_t Scheduler::sure_length(const Sequence& sequence, const Request* request) const {
+  if (!may_fall(sequence, request)) return kUnlimited;
+  const EngineSetup& setup = setup_of(sequence);
+  const int64_t interval = interval_of(sequence);
+  return interval * largest(0, setup.longest / interval + 1, [&](int64_t n) {
+           return pages_needed(setup, n * interval) <= setup_.pool.n_pages;
+         });
+}
+
+void Scheduler::park_if_stuck(Sequence& sequence, const Request* request) {
+  const int64_t interval = interval_of(sequence);
+  const int64_t at = sequence.computed();
+  if (at % interval == 0 || !may_fall(sequence, request)) return;
+  const int64_t next = std::min(up_to_multiple(at, interval), last_length(sequence, request));
+  const int64_t needed = cache_.pages_to_reach(sequence.tables(), next);
+  if (needed <= setup_.pool.n_pages) return;
+  sequence.park(needed);
+  ++sessions_parked_;
 }
 
 std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* request) const {

@@ -105,8 +105,8 @@ void Scheduler::list_kept(Request& request) {
   const int64_t reached = sequence.reached();
   // Listing a kept page takes it from those that can be had. Those owed to others are left alone.
   const int64_t most = cache_.is_elastic() ? pages_unclaimed(sequence, true) : kUnlimited;
-  cache_.list_prefix(sequence.tables(), sequence.tokens, sequence.length() - 1,
-                     sequence.computed() == reached, most);
+  const int64_t end = std::min(sequence.length() - 1, sure_length(sequence, &request));
+  cache_.list_prefix(sequence.tables(), sequence.tokens, end, sequence.computed() == reached, most);
   request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
 }
 

@@ -77,6 +77,14 @@ class Scheduler {
   /// which would have to compute it.
   void hand_over(const Request& request) noexcept;
 
+  /// How far a sequence may begin with what the cache holds: no further than to the last length at
+  /// which its budget may fall and up to which the pool holds all of it. Beyond, it might stand
+  /// where no budget can fall, without pages to go on. `request`: null: the host's own.
+  int64_t sure_length(const Sequence& sequence, const Request* request = nullptr) const;
+  /// Parks an open sequence that stands there already, since the pool has become smaller: read
+  /// again, its budget falls on its way.
+  void park_if_stuck(Sequence& sequence, const Request* request = nullptr);
+
   /// Reserves pages for up to `n` tokens more of a sequence that the host feeds. Returns for how
   /// many; 0: the pool holds no more of it.
   int32_t reserve(Sequence& sequence, int32_t n) {
@@ -198,7 +206,8 @@ class Scheduler {
   /// Most of `n` tokens for which there are pages, up to the next decision length behind them.
   int32_t affordable_tokens(const Sequence& sequence, int32_t n, const Request* request,
                             int64_t pages) const;
-  /// Pages that it needs to come back as it was before it was parked.
+  /// Pages that it needs to come back as it was before it was parked, and to go on to the next
+  /// length at which it decides.
   int64_t pages_it_had(const Sequence& sequence) const;
   std::vector<Member> members(Sequence& asking, Request* request) const;
   /// The member's budget at a level: level times weight, no more than now, no less than the floor.

@@ -15,8 +15,8 @@ void Sequence::open() {
   n_told_ = 0;
 }
 
-void Sequence::park() {
-  if (peak_pages_ > 0) peak_pages_ = std::max(peak_pages_, cache_.pages_listed(*tables_));
+void Sequence::park(int64_t pages) {
+  if (peak_pages_ > 0) peak_pages_ = std::max({peak_pages_, cache_.pages_listed(*tables_), pages});
   reached_ = reached();
   trims_ = trims();
   cache_.close(*tables_, tokens, RemovalReason::kPreempt);

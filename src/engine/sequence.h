@@ -38,8 +38,9 @@ class Sequence {
   bool is_open() const { return tables_.has_value(); }
   /// Where the cache has its tables. It is open.
   SequenceId tables() const { return *tables_; }
-  /// Gives its pages up. It is open, and no step is under way.
-  void park();
+  /// Gives its pages up. It is open, and no step is under way. `pages`: what it will need at least,
+  /// where it needs more than it has had.
+  void park(int64_t pages = 0);
   /// Takes over the text of another one, as if it had been parked where that is. It is new, and
   /// goes by the same rules, here and with fork().
   void copy(const Sequence& other);

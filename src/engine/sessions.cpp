@@ -113,6 +113,7 @@ void Engine::Impl::feed_session(Session& session, std::span<const TokenId> token
     session.last_used = cache->steps();
   };
   try {
+    if (sequence.is_open()) scheduler->park_if_stuck(sequence);
     feed_all();
   } catch (...) {
     settle();
@@ -229,7 +230,8 @@ bool Engine::Impl::hand_out(const OnLogits& on_logits, int64_t position,
 
 void Engine::Impl::reuse_blocks(Sequence& sequence, int64_t end) {
   if (!sequence.is_open()) sequence.open();
-  cache->match_prefix(sequence.tables(), sequence.tokens, end,
+  cache->match_prefix(sequence.tables(), sequence.tokens,
+                      std::min(end, scheduler->sure_length(sequence)),
                       sequence.reached() == sequence.computed());
 }
 

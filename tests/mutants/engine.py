@@ -154,7 +154,7 @@ same("scheduler-073", "one waits for blocks that the rules do not share",
      "if («!cache_.keeps_blocks(sequence.rules())») return false;", "false",
      "whose rules share nothing shares with nobody: it is only found out sooner")
 fault("scheduler-074", "the last token of a prompt is listed, too",
-      "cache_.list_prefix(sequence.tables(), sequence.tokens, «sequence.length() - 1»,", "sequence.length()")
+      "const int64_t end = std::min(«sequence.length() - 1», sure_length(sequence, &request));", "sequence.length()")
 fault("scheduler-076", "nobody is told what was missing",
       "«has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()») {", "false")
 fault("scheduler-077", "a miss is asked for at every step",
@@ -957,3 +957,23 @@ fault("engine-423", "a session that was forked is computed again",
       "if («from.sequence.is_open() && from.sequence.computed() == from.sequence.reached()») {", "false")
 fault("engine-424", "a new fork cannot go back where its origin has lost something",
       "if («target.is_new_fork && sequence.is_open() && !keeps_all()») sequence.park();", "false")
+
+source("src/engine/scheduler.cpp", "budget_test:Budget.*")
+fault("engine-430", "a kept text is listed to where no budget can fall",
+      "const int64_t end = std::min(sequence.length() - 1, «sure_length(sequence, &request)»);", "kUnlimited")
+source("src/engine/sessions.cpp", "budget_test:Budget.*")
+fault("engine-431", "a session that is fed begins with as much as is kept",
+      "std::min(end, «scheduler->sure_length(sequence)»),", "kUnlimited")
+fault("engine-432", "a session that is fed stays where its budget cannot fall",
+      "if («sequence.is_open()») scheduler->park_if_stuck(sequence);", "false")
+source("src/engine/admission.cpp", "budget_test:Budget.*")
+fault("engine-433", "a request goes on where its session's budget cannot fall",
+      "if («request.sequence.is_open()») park_if_stuck(request.sequence, &request);", "false")
+source("src/engine/pressure.cpp", "budget_test:Budget.*")
+fault("engine-434", "what is read again needs no more than it had",
+      "const int64_t next = «up_to_multiple(sequence.reached(), interval_of(sequence))»; return pages_needed",
+      "sequence.reached()")
+fault("engine-435", "of pages that it will need nothing is remembered",
+      "sequence.park(«needed»);", "0")
+fault("engine-436", "whoever cannot fall is parked, too",
+      "if (at % interval == 0 || «!may_fall(sequence, request)») return;", "false")

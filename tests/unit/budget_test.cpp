@@ -1,4 +1,6 @@
 // A live engine's KV budget, raised and lowered: who gives way, who is let in, what is refused.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -207,6 +209,83 @@ TEST(Budget, WhatWasParkedAndIsTooMuchNowFallsOnItsWayBack) {
     }
     EXPECT_LE(in_use(engine), 20);
     engine.check_integrity();
+  }
+}
+
+// A budget falls at decision lengths alone: one that stands between two of them, and has the pool
+// no more in which to reach the next, is read again.
+TEST(Budget, NoElasticSequenceAloneIsEndedByALowerOne) {
+  for (const char* policy : {"lru@every:8", "h2o@every:16", "sink:3@every:8", "window@every:12"}) {
+    for (int32_t length = 40; length < 58; length += 3) {
+      for (const int64_t pages : {18, 20, 22, 23, 24, 25, 26, 27, 28, 29, 30, 40}) {
+        SCOPED_TRACE(fmt::format("{}, {} positions, {} pages", policy, length, pages));
+        for (const int64_t before : {100, 36}) {  // with 36 its budget has fallen already
+          for (const bool fed : {false, true}) {
+            Engine engine(tiny(), resizable(policy, before, 100, 2));
+            const SessionId session = engine.open_session();
+            engine.feed(session, text_at(0, static_cast<size_t>(length) + (before == 36 ? 36 : 0)));
+            ASSERT_EQ(engine.kv_budget_changes().empty(), before == 100);
+            set_pages(engine, pages);
+            if (fed) {
+              EXPECT_NO_THROW(engine.feed(session, text_at(3, 30)));
+            } else {
+              const GenerateResult r = engine.generate(session, text_at(3, 2), greedy(30));
+              EXPECT_EQ(r.finish_reason, FinishReason::kLength) << r.tokens.size();
+            }
+            EXPECT_LE(in_use(engine), pages);
+            engine.check_integrity();
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Budget, NorOneWhoseBudgetHadFallenAndWasLifted) {
+  for (int32_t more = 0; more < 16; ++more) {
+    for (int64_t pages = 18; pages < 40; pages += 2) {
+      SCOPED_TRACE(fmt::format("{} more, {} pages", more, pages));
+      Engine engine(tiny(), resizable("lru@every:8", 24, 100, 1));
+      const SessionId session = engine.open_session();
+      engine.feed(session, text_at(0, 50));
+      set_pages(engine, 100);
+      engine.generate(session, text_at(3, 2), greedy(1));
+      ASSERT_EQ(engine.kv_budget_changes().back().after, kUnlimited) << "lifted";
+      engine.feed(session, text_at(5, 1 + static_cast<size_t>(more)));
+      set_pages(engine, pages);
+      const GenerateResult r = engine.generate(session, text_at(3, 2), greedy(20));
+      EXPECT_EQ(r.finish_reason, FinishReason::kLength) << r.tokens.size();
+      engine.check_integrity();
+    }
+  }
+}
+
+TEST(Budget, WhatMayNotFallIsNotReadAgainForIt) {
+  Engine engine(tiny(), resizable("lru@every:8", 100, 100, 1));
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(0, 41));
+  set_pages(engine, 22);  // of 44 positions
+  GenerateOptions lossless = greedy(20);
+  lossless.lossless = true;
+  const GenerateResult r = engine.generate(session, text_at(3, 1), lossless);
+  EXPECT_EQ(r.finish_reason, FinishReason::kKvFull);
+  EXPECT_EQ(r.recomputed_tokens, 0);
+  EXPECT_EQ(engine.session_length(session), 45);
+}
+
+// Likewise where the cache holds more of its text than that.
+TEST(Budget, AKeptTextIsListedNoFurtherThanABudgetMayFall) {
+  for (const int64_t pages : {20, 22, 24, 26, 30}) {
+    SCOPED_TRACE(pages);
+    Engine engine(tiny(), shared_memory("lru@every:16", pages, 1));
+    const std::vector<TokenId> text = text_at(0, 2 * static_cast<size_t>(pages));
+    GenerateOptions lossless = greedy(1);
+    lossless.lossless = true;
+    engine.generate(std::vector<TokenId>(text.begin(), text.end() - 1), lossless);
+    const GenerateResult r = engine.generate(text, greedy(40));
+    EXPECT_EQ(r.finish_reason, FinishReason::kLength);
+    EXPECT_EQ(r.cached_tokens, std::min((2 * pages - 1) / 4 * 4, 2 * pages / 16 * 16));
+    EXPECT_FALSE(r.budget_changes.empty());
   }
 }
 
