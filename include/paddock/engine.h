@@ -200,8 +200,9 @@ struct RequestStatus {
 
 /// Runs requests. Used by one thread at a time; cancel(), options(), the model and the statistics
 /// are safe from any thread at any time. Inside its callbacks (on_token, logits_processor,
-/// on_event, on_pressure, on_logits) add(), status(), take(), discard(), pin(), unpin() and what
-/// opens, closes or measures sessions may be called, too. A call that is not allowed there throws
+/// on_event, on_pressure, on_logits, the trace's sink) add(), status(), take(), finished_after(),
+/// discard(), pin(), unpin(), set_kv_budget(), check_kv_policy(), max_positions() and what opens,
+/// forks, closes or measures sessions may be called, too. A call that is not allowed there throws
 /// Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An engine destroyed
 /// inside a callback ends the call under way as if cancelled.
 ///

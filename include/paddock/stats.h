@@ -92,9 +92,11 @@ struct KvStats {
   double policy_seconds = 0;      ///< spent inside trim() and need()
   int64_t policy_violations = 0;  ///< answers overruled: thrown, protected, twice, out of range
   int64_t policy_shortfalls = 0;  ///< answers that named too few blocks and were filled up
-  int64_t policy_slow = 0;        ///< answers that took longer than a millisecond; only counted
+  int64_t policy_slow = 0;        ///< calls of trim(), not of need(), that took longer than a
+                                  ///< millisecond; only counted
   std::string last_violation;     ///< what the latest one was
-  int64_t hook_failures = 0;  ///< times that on_event, on_pressure or the process's log hook threw
+  int64_t hook_failures = 0;      ///< times that on_event, on_pressure, the trace's sink or the
+                                  ///< process's log hook threw
 
   // Of blocks kept for reuse.
   int64_t prefix_lookups = 0;   ///< blocks looked for among them, up to the first one missing,

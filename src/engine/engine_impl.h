@@ -1,7 +1,8 @@
-// The engine's inside. Requests: requests.cpp, and what a host asks about them: request_books.cpp;
-// a step and its tokens: step.cpp; sessions and raw passes: sessions.cpp; rules that change, and
-// snapshots: policies.cpp; how it is made: engine_memory.cpp; what became of the numbers:
-// engine_numbers.cpp.
+// The engine's inside. Requests: requests.cpp, and what a host asks about them or does to their
+// logits: request_books.cpp; a step and its tokens: step.cpp; sessions and raw passes:
+// sessions.cpp; rules and budgets that change, options() and stats(): policies.cpp; what a trace is
+// told: tracing.cpp; how it is made: engine_memory.cpp; what became of the numbers, and what is
+// counted: engine_numbers.cpp.
 #pragma once
 
 #include <atomic>
@@ -119,10 +120,10 @@ struct Engine::Impl {
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
   void check_prompt(const Session* session, RulesId rules, int64_t total, int32_t max_tokens) const;
 
-  // ---- a step (step.cpp)
+  // ---- a step (step.cpp; how requests end: requests.cpp)
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
-  /// One pass, of which the trace is told.
+  /// One pass, of which the trace is told (tracing.cpp).
   StepResult run_step(std::span<const BatchPart> parts, StopCheck& stop);
   /// Takes the next token of a request from what its step gave; where there is no memory for it
   /// the request ends.
@@ -133,7 +134,7 @@ struct Engine::Impl {
   /// The token that the host chooses; nothing, and the request has ended, where there is none.
   std::optional<TokenId> choose(Request& request, std::span<const float> logits);
   /// Lets the host's logits_processor change a copy of the logits, and returns that. If the host
-  /// throws, or leaves what cannot be used: nothing, and the request has ended.
+  /// throws, or leaves what cannot be used: nothing, and the request has ended (request_books.cpp).
   std::optional<std::span<const float>> process(Request& request, std::span<const float> logits);
   /// Puts a chosen token into text and result and hands it to the host.
   void take_token(Request& request, TokenId id, std::span<const float> logits);

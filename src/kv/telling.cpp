@@ -1,5 +1,5 @@
-// What an observer is told beyond single events: blocks' hashes, decisions, those among which a
-// rule chose.
+// What an observer is told beyond single events: the hashes of full blocks, each decision before
+// its victims go, and all blocks among which a rule chose, in the order of its scores.
 #include <algorithm>
 #include <cmath>
 

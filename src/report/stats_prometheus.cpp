@@ -122,12 +122,12 @@ void print_totals(Printer& p, const KvStats& s) {
   p.single("tokens_written_total", "counter", "Tokens whose keys and values were stored.",
            s.tokens_written);
   p.single("sequences", "gauge", "Live sequences.", int64_t{s.sequences});
-  p.single("policy_seconds_total", "counter", "Time spent in trim().", s.policy_seconds);
+  p.single("policy_seconds_total", "counter", "Time spent in trim() and need().", s.policy_seconds);
   p.single("policy_violations_total", "counter", "Answers of rules that were overruled.",
            s.policy_violations);
   p.single("policy_shortfalls_total", "counter", "Answers of rules that named too few blocks.",
            s.policy_shortfalls);
-  p.single("policy_slow_total", "counter", "Answers that took longer than a millisecond.",
+  p.single("policy_slow_total", "counter", "Calls of trim() that took longer than a millisecond.",
            s.policy_slow);
   p.single("hook_failures_total", "counter", "Times that a callback of the host threw.",
            s.hook_failures);

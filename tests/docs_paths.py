@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Checks what the documents name: the files, functions and tests of docs/architecture.md are there, and every
+command of the tool stands in README.md and in the table of docs/cli.md."""
+import fnmatch
+import os
+import re
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TOPS = ("include", "src", "kernels", "tests", "examples", "docs")
+FILE = re.compile(r"[\w.*+/-]*\.(?:cpp|h|cu|py|md|sh|json|cmake|txt)\b")
+# What is code: calls, what has a scope, constants. Words of users and options are none.
+CODE = re.compile(r"^(?:[A-Za-z_]\w*(?:(?:::|\.)\w+)*\(\)|\w+(?:::\w+)+|k[A-Z]\w+)$")
+TEST = re.compile(r"^([A-Z]\w+)\.([A-Z]\w+)$")
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+        return f.read()
+
+
+def files():
+    found = ["README.md", "CMakeLists.txt"]
+    for top in TOPS:
+        for folder, _, names in os.walk(os.path.join(ROOT, top)):
+            found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in names]
+    return found
+
+
+def names_a_file(name, all_files):
+    """A path from the root, or its end: `kv/trim.cpp` and `trim.cpp` are src/kv/trim.cpp."""
+    return any(fnmatch.fnmatch(path, name) or fnmatch.fnmatch(path, "*/" + name) for path in all_files)
+
+
+def check_document(path, all_files, code):
+    text = read(path)
+    wrong = []
+    fences = text.split("```")
+    for name in sorted({n for part in fences[1::2] for n in FILE.findall(part)}):
+        if not names_a_file(name, all_files):
+            wrong.append(f"{path}: the drawing names {name}, which is no file; name another or add it")
+    for name in sorted({n for part in fences[0::2] for n in re.findall(r"`([^`\n]+)`", part)}):
+        test = TEST.match(name)
+        if FILE.fullmatch(name):
+            if not names_a_file(name, all_files):
+                wrong.append(f"{path}: `{name}` is no file; name another or add it")
+        elif name.endswith("/") and re.fullmatch(r"[\w/]+", name):
+            if not os.path.isdir(os.path.join(ROOT, name)):
+                wrong.append(f"{path}: `{name}` is no folder; name another or add it")
+        elif test and not test.group(2).isupper():
+            if not re.search(rf"TEST(?:_F|_P)?\(\s*{test.group(1)},\s*{test.group(2)}\)", code):
+                wrong.append(f"{path}: `{name}` is no test; name another or add it")
+        elif CODE.match(name):
+            for word in re.findall(r"\w+", name):
+                if not re.search(rf"\b{word}\b", code):
+                    wrong.append(f"{path}: `{name}`: nothing is called {word}; correct the name")
+    return wrong
+
+
+def check_commands():
+    commands = re.findall(r"\badd_(\w+)\(tool\)", read("examples/paddock/main.cpp"))
+    wrong = [] if len(commands) > 5 else ["examples/paddock/main.cpp: no commands are found there"]
+    listed = re.search(r"^- The tool `paddock`: ([\w,\s]+)\.$", read("README.md"), re.M)
+    in_readme = re.findall(r"\w+", listed.group(1)) if listed else []
+    in_table = re.findall(r"^\| `(\w+)\b", read("docs/cli.md"), re.M)
+    for command in commands:
+        if command not in in_readme:
+            wrong.append(f"README.md: the list of `paddock`'s commands lacks {command}; add it")
+        if command not in in_table:
+            wrong.append(f"docs/cli.md: the table of commands lacks {command}; add a row")
+    return wrong + [f"README.md: {name} is no command; take it out" for name in in_readme if name not in commands]
+
+
+def main():
+    all_files = files()
+    code = "\n".join(
+        read(path) for path in all_files if path.endswith((".h", ".cpp", ".cu", ".py")) and not path.startswith("tests/mutants"))
+    wrong = check_document("docs/architecture.md", all_files, code) + check_commands()
+    print("\n".join(wrong) if wrong else f"{len(all_files)} files: what the documents name is there")
+    return 1 if wrong or len(all_files) < 100 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
