@@ -195,10 +195,7 @@ PolicyMap parse_policies(const LlamaConfig& config, const EngineSetup& setup,
   } catch (const Error& e) {
     // What a host's own policy says is the host's to mend.
     const bool own =
-        kv.custom_policy != nullptr ||
-        std::any_of(kv.custom_policies.begin(), kv.custom_policies.end(), [&](const auto& custom) {
-          return kv.policy.find(custom.first) != std::string::npos;
-        });
+        kv.custom_policy != nullptr || PolicyMap::names_custom(kv.policy, kv.custom_policies);
     if (own) throw;
     throw Error(e.code(), e.what(), propose_policy(config, setup, wanted));
   }

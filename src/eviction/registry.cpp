@@ -269,7 +269,7 @@ std::vector<std::string> policy_forms() try {
 std::shared_ptr<const EvictionPolicy> make_policy(std::string_view text,
                                                   const CustomPolicies& custom) try {
   check_custom_policies(custom);
-  const std::string_view name = text.substr(0, text.find_first_of(":@"));
+  const std::string_view name = rule_name(text);
   if (const auto found = custom.find(name); found != custom.end()) {
     return custom_rule(text, name, found->second);
   }

@@ -20,8 +20,7 @@ bool is_digit(char c) { return c >= '0' && c <= '9'; }
 /// hold anything; other rules hold neither '=' nor ','.
 bool is_list(std::string_view spec, const CustomPolicies& custom) {
   if (is_digit(spec[0]) || spec[0] == '*') return true;
-  const std::string_view name = spec.substr(0, spec.find_first_of(":@"));
-  return !custom.contains(name) && spec.find_first_of("=,") != std::string_view::npos;
+  return !custom.contains(rule_name(spec)) && spec.find_first_of("=,") != std::string_view::npos;
 }
 
 int32_t parse_layer(std::string_view part, std::string_view text, int32_t n_layers) {
@@ -65,6 +64,18 @@ void for_each_layer(std::string_view part, std::string_view layers, int32_t n_la
 }
 
 }  // namespace
+
+bool PolicyMap::names_custom(std::string_view spec, const CustomPolicies& custom) {
+  if (spec.empty()) return false;
+  if (!is_list(spec, custom)) return custom.contains(rule_name(spec));
+  for (std::string_view rest = spec;;) {
+    const size_t comma = rest.find(',');
+    const std::string_view part = rest.substr(0, comma);
+    if (custom.contains(rule_name(part.substr(part.find('=') + 1)))) return true;
+    if (comma == std::string_view::npos) return false;
+    rest.remove_prefix(comma + 1);
+  }
+}
 
 PolicyMap PolicyMap::parse(std::string_view spec, int32_t n_layers, const CustomPolicies& custom) {
   if (spec.empty())

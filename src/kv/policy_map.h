@@ -26,6 +26,8 @@ class PolicyMap {
   /// the model, a layer without a rule, bad syntax, elastic layers that seldom decide together.
   static PolicyMap parse(std::string_view spec, int32_t n_layers,
                          const CustomPolicies& custom = {});
+  /// Whether some rule of a SPEC, which may be wrong, is one of `custom`.
+  static bool names_custom(std::string_view spec, const CustomPolicies& custom);
   /// One policy for all layers.
   static PolicyMap uniform(const std::shared_ptr<const EvictionPolicy>& policy, int32_t n_layers);
 

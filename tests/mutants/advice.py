@@ -219,3 +219,15 @@ fault("advice-066", 'a window that was given is taken away',
 fault("advice-067", 'elastic forms lose their options',
       'for (const std::string_view keep : {«options», std::string_view()}) { std::string text',
       'std::string_view()')
+
+source("src/kv/policy_map.cpp", "advice_test")
+fault('advice-068', "a host's rule in a list is taken for a wrong one of ours",
+      'if («custom.contains(rule_name(part.substr(part.find(\'=\') + 1)))») return true;',
+      'false')
+fault('advice-069', "of a list only the first part may be a host's own",
+      'if («comma == std::string_view::npos») return false;',
+      'true')
+source("src/eviction/registry.h", "advice_test eviction_test")
+fault('advice-070', 'options belong to the name of a rule',
+      'text.substr(0, text.find_first_of(«":@"»));',
+      '":"')

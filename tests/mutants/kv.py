@@ -840,7 +840,7 @@ fault("kv-069", "a rule that reaches no layer accepted",
       "if (!reached) {",
       "if (!reached && !MUT) {")
 fault("kv-191", "= and , in the arguments of a host's rule make it a list",
-      "return «!custom.contains(name)» &&",
+      "return «!custom.contains(rule_name(spec))» &&",
       "true")
 fault("kv-192", "blocks are checked against the first layer alone",
       "for (int32_t i = 0; «i < size()»; ++i) layers_[i].check_block_size",

@@ -509,6 +509,30 @@ TEST(Advice, WhatAHostsOwnRuleSaysIsTheHostsToMend) {
   }
 }
 
+TEST(Advice, AHostsRuleCountsWhereItIsNamedNotWhereItsNameIsPartOfAnother) {
+  const auto n_proposals = [](const std::string& spec) -> size_t {
+    EngineOptions o = options(spec, 48);
+    for (const char* name : {"o", "h", "all"}) {
+      o.kv.custom_policies[name] = [](std::string_view) -> std::shared_ptr<const EvictionPolicy> {
+        throw Error(ErrorCode::kInvalidArgument, "not like this");
+      };
+    }
+    try {
+      Engine(tiny(), o);
+    } catch (const Error& e) {
+      return e.proposals().size();
+    }
+    ADD_FAILURE() << spec;
+    return 0;
+  };
+  for (const char* spec : {"h2oo:16", "*=h2oo:16", "0=fall,*=lru:16@o", "tova@original:16"}) {
+    EXPECT_EQ(n_proposals(spec), 1U) << spec;
+  }
+  for (const char* spec : {"o", "o:16", "o@every:4", "*=o:16", "0=full,*=h", "0=all:8,*=h2oo:16"}) {
+    EXPECT_EQ(n_proposals(spec), 0U) << spec;
+  }
+}
+
 TEST(Advice, AWrongSpecInASmallPoolGetsARuleThatBoundsWhatItKeeps) {
   try {
     Engine(tiny(), options("lur", 60, 0, 8));  // lru:256 would not fit
