@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that includes only run down the house that docs/architecture.md draws."""
+"""Checks that includes only run down the house that docs/architecture.md draws, and that it draws so."""
 import os
 import re
 import sys
@@ -38,8 +38,26 @@ def target_of(name):
     return first
 
 
+def check_drawing():
+    """The arrows in docs/architecture.md are those of MAY, and point down."""
+    with open(os.path.join(ROOT, "docs/architecture.md"), encoding="utf-8") as f:
+        drawing = f.read().split("## Rooms")[1].split("```")[1]
+    drawn = {}
+    for line in drawing.strip().splitlines():
+        room, _, arrows = line.partition("->")
+        drawn[room.split()[0].removeprefix("src/")] = {word for word in re.findall(r"\w+", arrows) if word in MAY}
+    order = list(drawn)
+    wrong = [f"the drawing has the rooms {sorted(order)}, the table MAY {sorted(MAY)}"] if set(order) != set(MAY) else []
+    for room in MAY if not wrong else ():
+        may = {name.split("/")[0] for name in MAY[room][0]}
+        if drawn[room] != may:
+            wrong.append(f"{room}: drawn are arrows to {sorted(drawn[room])}, the table MAY has {sorted(may)}")
+        wrong += [f"{room}: the arrow to {other} points up" for other in may if order.index(other) < order.index(room)]
+    return wrong
+
+
 def main():
-    wrong = []
+    wrong = check_drawing()
     files = 0
     for top in ("src", "kernels"):
         for folder, _, names in os.walk(os.path.join(ROOT, top)):

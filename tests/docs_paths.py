@@ -9,8 +9,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOPS = ("include", "src", "kernels", "tests", "examples", "docs")
 FILE = re.compile(r"[\w.*+/-]*\.(?:cpp|h|cu|py|md|sh|json|cmake|txt)\b")
-# What is code: calls, what has a scope, constants. Words of users and options are none.
-CODE = re.compile(r"^(?:[A-Za-z_]\w*(?:(?:::|\.)\w+)*\(\)|\w+(?:::\w+)+|k[A-Z]\w+)$")
+# What is code: calls, what has a scope, constants, types of two words. Words of users and options are none.
+CODE = re.compile(r"^(?:[A-Za-z_]\w*(?:(?:::|\.)\w+)*(?:\(\))|\w+(?:::\w+)+(?:\(\))?|k[A-Z]\w+|[A-Z][a-z]+[A-Z]\w+)$")
 TEST = re.compile(r"^([A-Z]\w+)\.([A-Z]\w+)$")
 
 
