@@ -79,7 +79,7 @@ Extent extent_of(const PolicyMap& policies, int32_t block_size, int64_t budgets,
     const TrimSchedule& s = rule.schedule;
     if (!rule.trims()) {
       if (rule.visibility.window == kUnlimited) continue;
-      tokens = int64_t{rule.visibility.sinks} + rule.visibility.window + kMostChunk;
+      tokens = rule.splits_at() + kMostChunk;
       e.length = std::max(e.length, std::min(2 * tokens, kFreeLength));
       continue;
     }

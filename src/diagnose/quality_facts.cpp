@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/fail.h"
+#include "core/mix.h"
 
 namespace paddock {
 namespace {
@@ -16,14 +17,6 @@ constexpr const char* kNames[] = {"Alice",  "Boris", "Clara", "David", "Emma",  
                                   "Oscar",  "Paul",  "Quinn", "Rosa",  "Simon", "Tina",  "Ursula",
                                   "Victor", "Wendy", "Xaver", "Yusuf", "Zoe"};
 constexpr auto kMostFacts = static_cast<int32_t>(std::size(kNames));
-
-/// SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-uint64_t next_random(uint64_t& state) {
-  uint64_t z = (state += 0x9E3779B97F4A7C15ULL);
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-  return z ^ (z >> 31);
-}
 
 void append(std::vector<TokenId>& to, std::span<const TokenId> tokens) {
   to.insert(to.end(), tokens.begin(), tokens.end());

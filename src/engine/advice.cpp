@@ -66,7 +66,7 @@ class Trial {
     const int32_t block = base_.kv.block_size;
     const int64_t step = block >= 8 ? block : (8 + block - 1) / block * block;
     const auto spec = [&](int64_t n) {
-      if (name == "sink") return fmt::format("sink:4+{}", n - 4);
+      if (name == "sink") return fmt::format("sink:{}+{}", kUsualSinks, n - kUsualSinks);
       const size_t at = name.find('@');
       return fmt::format("{}:{}{}", name.substr(0, at), n,
                          at == std::string::npos ? "" : name.substr(at));
@@ -110,7 +110,7 @@ class Trial {
   /// Positions that a layer keeps under a rule with a budget.
   int64_t kept(const std::string& spec) const {
     const LayerRule rule = parse(spec).layer(0);
-    return rule.trims() ? rule.schedule.budget : rule.visibility.sinks + rule.visibility.window;
+    return rule.trims() ? rule.schedule.budget : rule.splits_at();
   }
   /// Positions of one sequence that the whole pool has room for.
   int64_t pool_positions() const {

@@ -12,6 +12,10 @@
 
 namespace paddock {
 
+/// Sinks of a rule that is proposed, where nobody said how many: as many as the first positions
+/// that attention is known to lean on (arXiv 2309.17453).
+inline constexpr int32_t kUsualSinks = 4;
+
 /// What is to be possible afterwards.
 struct Wanted {
   int64_t positions = 0;   // of one sequence, to the end of all that was asked for

@@ -31,10 +31,9 @@ StepSizes step_sizes(const LlamaConfig& config, const EngineSetup& setup) {
   const std::vector<SequenceRules> rules = sequence_rules(setup);
   std::vector<StepRules> all;
   for (const SequenceRules& one : rules) {
-    all.push_back({&one.policies, {}});
-    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-      all.back().max_entries.push_back(CacheManager::max_entries(one, layer, books));
-    }
+    all.push_back(step_rules(one.policies, config.n_layers, [&](int32_t layer) {
+      return CacheManager::max_entries(one, layer, books);
+    }));
   }
   return step_sizes(books, all, max_step_tokens(setup.options));
 }

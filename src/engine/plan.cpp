@@ -94,19 +94,13 @@ void Planner::count_reads(EnginePlan& plan) const {
   };
   add(t.output);
   for (const LlamaTensors::Layer& layer : t.layers) {
-    for (const TensorView* w :
-         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
-      add(*w);
-    }
+    for (const TensorView* w : layer.matrices()) add(*w);
     plan.weights_read_bytes += vector_bytes(layer.attn_norm) + vector_bytes(layer.ffn_norm);
   }
   plan.weights_read_bytes += vector_bytes(t.output_norm);
   for (int32_t layer = 0; layer < config().n_layers; ++layer) {
     const LayerRule& rule = setup_.policies.layer(layer);
-    int64_t most = std::min(setup_.options.context, rule.max_resident(1));
-    if (rule.visibility.window != kUnlimited) {
-      most = std::min(most, int64_t{rule.visibility.sinks} + rule.visibility.window);
-    }
+    const int64_t most = std::min({setup_.options.context, rule.max_resident(1), rule.max_seen()});
     plan.kv_read_bytes += static_cast<uint64_t>(most) * plan.kv_bytes_per_token_layer[layer];
   }
 }

@@ -33,7 +33,9 @@ constexpr int32_t kMostLevels = 8;
 constexpr int32_t kMostTries = 8;
 
 int64_t next_multiple(int64_t n, int64_t of) { return (n / of + 1) * of; }
-int64_t up_to_multiple(int64_t n, int64_t of) { return (n + of - 1) / of * of; }
+int64_t up_to_multiple(int64_t n, int64_t of) {
+  return static_cast<int64_t>(round_up(static_cast<uint64_t>(n), static_cast<uint64_t>(of)));
+}
 
 }  // namespace
 
@@ -42,11 +44,11 @@ struct Scheduler::Member {
   Sequence* sequence;
   Request* request;  // null: the host's own
   double weight;
-  CacheManager::Holdings held;
-  int64_t demand;        // positions that it needs until its next decision, if it gives nothing
-  int64_t budget;        // in force
-  int64_t pages_before;  // that it had before it was parked, if it is read again
-  bool gives;            // it may be asked for some
+  CacheManager::Holdings held{};
+  int64_t demand = 0;  // positions that it needs until its next decision, if it gives nothing
+  int64_t budget = kUnlimited;  // in force
+  int64_t pages_before = 0;     // that it had before it was parked, if it is read again
+  bool gives = true;            // it may be asked for some
 };
 
 int64_t Scheduler::interval_of(const Sequence& sequence) const {
@@ -165,9 +167,9 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
   const auto add = [&](Sequence& sequence, Request* its) {
     const int64_t interval = interval_of(sequence);
     const int32_t priority = its == nullptr ? 0 : its->options.priority;
-    Member member{&sequence, its, std::exp2(std::clamp(priority, -kMostLevels, kMostLevels)),
-                  {},        0,   kUnlimited,
-                  0,         true};
+    Member member{.sequence = &sequence,
+                  .request = its,
+                  .weight = std::exp2(std::clamp(priority, -kMostLevels, kMostLevels))};
     int64_t known = sequence.length();
     if (sequence.is_open()) {
       member.held = cache_.holdings(sequence.tables());

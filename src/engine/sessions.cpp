@@ -38,9 +38,7 @@ Session& Engine::Impl::session(SessionId id) {
 void Engine::Impl::check_place() const {
   const int64_t used = scheduler->places_in_use();
   if (used < setup.options.max_sequences) return;
-  fail(ErrorCode::kInvalidArgument,
-       "all {} sequences of the engine are in use; close a session or raise max_sequences",
-       setup.options.max_sequences);
+  fail_all_in_use(setup.options.max_sequences);
 }
 
 SessionId Engine::Impl::open_session(const SessionOptions& options) {

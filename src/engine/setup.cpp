@@ -332,7 +332,7 @@ std::vector<LinearShape> linear_shapes(const LlamaTensors& tensors) {
   };
   add(tensors.output);
   for (const LlamaTensors::Layer& t : tensors.layers) {
-    for (const TensorView* w : {&t.q, &t.k, &t.v, &t.o, &t.gate, &t.up, &t.down}) add(*w);
+    for (const TensorView* w : t.matrices()) add(*w);
   }
   return shapes;
 }

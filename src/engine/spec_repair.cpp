@@ -92,7 +92,7 @@ std::optional<std::string> without_budget(const RuleForm& form, std::string rule
   if (form.has_sinks) {
     const size_t plus = std::min(tail.find('+'), tail.size());
     if (!has_digit(tail.substr(0, plus)) || has_digit(tail.substr(plus))) return std::nullopt;
-    rule += fmt::format(":{}", number_in(tail.substr(0, plus), 4));
+    rule += fmt::format(":{}", number_in(tail.substr(0, plus), kUsualSinks));
   } else if (has_digit(tail)) {
     return std::nullopt;
   }
@@ -125,7 +125,8 @@ std::string repaired_rule(std::string_view rule, int32_t n_layers, int32_t block
       number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), kUsualBudget);
   std::string prefix = name + ":";
   if (form.has_sinks) {
-    const int64_t sinks = plus == std::string_view::npos ? 4 : number_in(tail.substr(0, plus), 4);
+    const int64_t sinks =
+        plus == std::string_view::npos ? kUsualSinks : number_in(tail.substr(0, plus), kUsualSinks);
     prefix += fmt::format("{}+", sinks);
   }
   // With its options if they can stay, and a larger budget where blocks want one.

@@ -9,10 +9,8 @@ namespace {
 StepSizes sizes_for(const CacheManager& cache, int32_t max_tokens) {
   std::vector<StepRules> all;
   for (RulesId rules = 0; rules < cache.n_rules(); ++rules) {
-    all.push_back({&cache.policies(rules), {}});
-    for (int32_t layer = 0; layer < cache.config().n_layers; ++layer) {
-      all.back().max_entries.push_back(cache.max_entries(rules, layer));
-    }
+    all.push_back(step_rules(cache.policies(rules), cache.config().n_layers,
+                             [&](int32_t layer) { return cache.max_entries(rules, layer); }));
   }
   return step_sizes(cache.config(), all, max_tokens);
 }

@@ -5,19 +5,12 @@
 namespace paddock {
 namespace {
 
-bool equal(std::span<const Rotation> a, std::span<const Rotation> b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const Rotation& x, const Rotation& y) {
-                      return x.query_shift == y.query_shift && x.query_cap == y.query_cap;
-                    });
-}
-
 /// Whether two layers' tables use equal rotations, whatever rules they go by.
 bool turn_alike(std::span<const StepRules> all, int32_t layer, int32_t other) {
   return std::all_of(all.begin(), all.end(), [&](const StepRules& rules) {
     const LayerRule& a = rules.policies->layer(layer);
     const LayerRule& b = rules.policies->layer(other);
-    return !a.moves_queries() && !b.moves_queries() && equal(a.rotations, b.rotations);
+    return !a.moves_queries() && !b.moves_queries() && same_rotations(a, b);
   });
 }
 

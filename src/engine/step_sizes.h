@@ -16,6 +16,16 @@ struct StepRules {
   std::vector<int64_t> max_entries;  // [n_layers]
 };
 
+/// Of a model of n_layers. max_entries(layer): of the layer's longest table.
+template <typename MaxEntries>
+StepRules step_rules(const PolicyMap& policies, int32_t n_layers, const MaxEntries& max_entries) {
+  StepRules rules{&policies, {}};
+  for (int32_t layer = 0; layer < n_layers; ++layer) {
+    rules.max_entries.push_back(max_entries(layer));
+  }
+  return rules;
+}
+
 struct StepSizes {
   /// Layers whose tables use equal rotations share their angle rows; a layer whose rule moves
   /// queries by what each table lost has a group of its own.

@@ -1,8 +1,12 @@
 // What the engine tells its trace: what it is, whose steps are run.
+#include "block_use.h"
 #include "engine/engine_impl.h"
 #include "paddock/version.h"
 
 namespace paddock {
+
+// The trace's room does not know the kernels': it is handed masses in their unit.
+static_assert(trace::kMassUnit == kMassUnit);
 
 void Engine::Impl::make_trace() {
   TraceRecorder::Piece piece;

@@ -10,18 +10,22 @@
 namespace paddock {
 namespace {
 
-/// Keys met by the queries at positions [first, first + n): each sees min(t + 1, sinks + window).
-int64_t keys_met(const Visibility& v, int64_t first, int64_t n) {
+/// Keys met by the queries at positions [first, first + n): each sees min(t + 1, max).
+int64_t keys_met(int64_t max, int64_t first, int64_t n) {
   const auto ramp = [](int64_t from, int64_t to) {  // sum of t + 1 for t in [from, to)
     return (to * (to + 1) - from * (from + 1)) / 2;
   };
-  if (v.window == kUnlimited) return ramp(first, first + n);
-  const int64_t max = int64_t{v.sinks} + v.window;
   const int64_t turn = std::clamp(max, first, first + n);  // from here on every query sees `max`
   return ramp(first, turn) + (first + n - turn) * max;
 }
 
 }  // namespace
+
+void fail_all_in_use(int32_t max_sequences) {
+  fail(ErrorCode::kInvalidArgument,
+       "all {} sequences of the engine are in use; close a session or raise max_sequences",
+       max_sequences);
+}
 
 // ---- sequences
 
@@ -59,9 +63,7 @@ SequenceId CacheManager::open(DecisionLog* log, RulesId rules, const Protection*
     if (impl_->is_observed()) impl_->config.observer->opened(id, false, rules);
     return id;
   }
-  fail(ErrorCode::kInvalidArgument,
-       "all {} sequences of the engine are in use; close a session or raise max_sequences",
-       impl_->config.max_sequences);
+  fail_all_in_use(impl_->config.max_sequences);
 }
 
 void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, RemovalReason reason) {
@@ -241,10 +243,10 @@ void CacheManager::commit(SequenceId id, std::span<const int32_t> tokens) {
     const LayerRule& layer_rule = sequence.rule(layer);
     // Under a rule that trims, every query sees all that the table lists up to itself.
     const int64_t held = sequence.layers[layer].tokens - n;
-    const Visibility& v = layer_rule.visibility;
-    count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2 : keys_met(v, sequence.length, n);
-    int64_t met = layer_rule.trims() ? held + n : sequence.length + n;
-    if (v.window != kUnlimited) met = std::min(met, int64_t{v.sinks} + v.window);
+    const int64_t max = layer_rule.max_seen();
+    count.read +=
+        layer_rule.trims() ? n * held + n * (n + 1) / 2 : keys_met(max, sequence.length, n);
+    const int64_t met = std::min(max, layer_rule.trims() ? held + n : sequence.length + n);
     sequence.layers[layer].max_seen = std::max(sequence.layers[layer].max_seen, met);
     count.allocated += blocks;
     count.reserved -= blocks;

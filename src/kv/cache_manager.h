@@ -68,6 +68,9 @@ struct CacheConfig {
   CacheObserver* observer = nullptr;  // is told of everything; outlives the cache
 };
 
+/// Error kInvalidArgument: there is no place for another sequence.
+[[noreturn]] void fail_all_in_use(int32_t max_sequences);
+
 class CacheManager {
  public:
   /// Each sequence goes by one of `rules`; tables have room for whichever needs most. `reclaim`:

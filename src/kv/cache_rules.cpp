@@ -41,16 +41,11 @@ int32_t most_kept_of(const std::vector<Rules>& all, const CacheConfig& config) {
 /// Whether a block has the same contents under both, as long as neither drops what queries see:
 /// what a layer sees, and from how far, decides what the next layer's keys are.
 bool see_alike(const RuleSet& a, const RuleSet& b) {
-  const auto is_same = [](const Rotation& x, const Rotation& y) {
-    return x.query_shift == y.query_shift && x.query_cap == y.query_cap;
-  };
   for (int32_t layer = 0; layer < a.policies.size(); ++layer) {
     const LayerRule& one = a.layer(layer);
     const LayerRule& other = b.layer(layer);
     if (one.visibility.sinks != other.visibility.sinks ||
-        one.visibility.window != other.visibility.window ||
-        !std::equal(one.rotations.begin(), one.rotations.end(), other.rotations.begin(),
-                    other.rotations.end(), is_same)) {
+        one.visibility.window != other.visibility.window || !same_rotations(one, other)) {
       return false;
     }
   }

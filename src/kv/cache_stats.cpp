@@ -121,7 +121,7 @@ KvStats CacheManager::stats() const {
   const std::lock_guard lock(impl_->mutex);
   stats.pool_pages = impl_->limit;
   stats.pool_bytes = stats.pool_pages * config.layout.unit_bytes();
-  stats.pages_per_block = config.n_layers;
+  stats.pages_per_block = block_pages();
   stats.reservations_refused = impl_->refused;
   stats.budget_falls = impl_->n_falls;
   stats.budget_lifts = impl_->n_lifts;

@@ -203,7 +203,7 @@ int64_t LayerRule::next_split(const TrimSchedule& asked, int64_t length, int64_t
 }
 
 int64_t LayerRule::max_resident(int64_t chunk) const {
-  if (visibility.window != kUnlimited) return int64_t{visibility.sinks} + visibility.window + chunk;
+  if (visibility.window != kUnlimited) return splits_at() + chunk;
   return bounded() ? most_budget + schedule.every : int64_t{kUnlimited};
 }
 
@@ -216,6 +216,13 @@ int64_t LayerRule::max_pages(int64_t block_size, int64_t positions_, int64_t chu
   }
   const auto sink_blocks = static_cast<int64_t>(ceil_div(visibility.sinks, block_size));
   return std::min(all, sink_blocks + blocks_touched(visibility.window - 1 + chunk, block_size));
+}
+
+bool same_rotations(const LayerRule& a, const LayerRule& b) {
+  return std::equal(a.rotations.begin(), a.rotations.end(), b.rotations.begin(), b.rotations.end(),
+                    [](const Rotation& x, const Rotation& y) {
+                      return x.query_shift == y.query_shift && x.query_cap == y.query_cap;
+                    });
 }
 
 }  // namespace paddock

@@ -76,6 +76,11 @@ struct LayerRule {
   /// Most pages one sequence of `positions` needs at once.
   int64_t max_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
 
+  /// Most keys that one query meets of all that were written; kUnlimited where none are hidden.
+  int64_t max_seen() const {
+    return visibility.window == kUnlimited ? int64_t{kUnlimited} : splits_at();
+  }
+
   std::shared_ptr<const EvictionPolicy> policy;
   std::string name;
   Visibility visibility;
@@ -90,5 +95,8 @@ struct LayerRule {
   /// has_sinks(), that of the sinks.
   std::vector<Rotation> rotations;
 };
+
+/// Whether queries are turned alike by both, in tables whose rotations are the rules'.
+bool same_rotations(const LayerRule& a, const LayerRule& b);
 
 }  // namespace paddock

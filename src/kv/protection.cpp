@@ -63,7 +63,7 @@ void check_heeds(const LayerRule& rule, int32_t layer) {
     fail(ErrorCode::kInvalidArgument,
          "layer {} is under '{}', which goes by position alone: nothing in it can be protected; "
          "use a rule that chooses, such as h2o:{}",
-         layer, rule.name, int64_t{rule.visibility.sinks} + rule.visibility.window);
+         layer, rule.name, rule.splits_at());
   }
   if (rule.shares) {
     fail(ErrorCode::kInvalidArgument,

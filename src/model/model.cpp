@@ -151,10 +151,8 @@ void describe(ModelData& data, const std::string& path) {
   std::vector<const TensorView*> all = {&t.embedding, &t.output_norm};
   if (!info.tied_embeddings) all.push_back(&t.output);
   for (const LlamaTensors::Layer& layer : t.layers) {
-    for (const TensorView* w : {&layer.attn_norm, &layer.q, &layer.k, &layer.v, &layer.o,
-                                &layer.ffn_norm, &layer.gate, &layer.up, &layer.down}) {
-      all.push_back(w);
-    }
+    all.insert(all.end(), {&layer.attn_norm, &layer.ffn_norm});
+    for (const TensorView* w : layer.matrices()) all.push_back(w);
   }
   for (const TensorView* w : all) {
     info.n_parameters += static_cast<uint64_t>(w->rows() * w->cols());

@@ -1,6 +1,7 @@
 // The tensors of a Llama decoder by role, and their backend-owned forms.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,11 @@ struct LlamaTensors {
     TensorView ffn_norm;   // [hidden_size]
     TensorView gate, up;   // [intermediate_size, hidden_size]
     TensorView down;       // [hidden_size, intermediate_size]
+
+    /// Those that are multiplied with, in the order of a step.
+    std::array<const TensorView*, 7> matrices() const {
+      return {&q, &k, &v, &o, &gate, &up, &down};
+    }
   };
   TensorView embedding;    // [vocab_size, hidden_size]
   TensorView output_norm;  // [hidden_size]

@@ -93,7 +93,7 @@ fault("advice-029", "names that are nothing alike are near",
       "size_t fewest = «3»;",
       "100")
 fault("advice-030", "one sink unless said",
-      "plus == std::string_view::npos ? «4» : number_in(tail.substr(0, plus), 4)",
+      "plus == std::string_view::npos ? «kUsualSinks» : number_in(tail.substr(0, plus), kUsualSinks)",
       "1")
 fault("advice-031", "a budget of 64 unless said",
       "number_in(tail.substr(plus == std::string_view::npos ? 0 : plus), «kUsualBudget»);",
@@ -211,7 +211,7 @@ fault("advice-064", 'a budget that was given is taken away',
       '} else if («has_digit(tail)») {',
       'false')
 fault("advice-065", 'sinks that were given become others',
-      'rule += fmt::format(":{}", «number_in(tail.substr(0, plus), 4)»);',
+      'rule += fmt::format(":{}", «number_in(tail.substr(0, plus), kUsualSinks)»);',
       '5')
 fault("advice-066", 'a window that was given is taken away',
       '|| «has_digit(tail.substr(plus))») return std::nullopt;',

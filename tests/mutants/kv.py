@@ -155,8 +155,8 @@ fault("kv-031", "tokens_read under trims: own key not counted",
       "count.read += layer_rule.trims() ? n * held + n * (n + 1) / 2",
       "count.read += layer_rule.trims() ? n * held + n * (n + (MUT ? -1 : 1)) / 2")
 fault("kv-104", "tokens_peak counts no sinks",
-      "met = std::min(met, «int64_t{v.sinks} + v.window»);",
-      "int64_t{v.window}")
+      "const int64_t met = std::min(«max», layer_rule.trims()",
+      "int64_t{layer_rule.visibility.window}")
 same("kv-109", "open(): blocks that the previous sequence shared stay",
      "«sequence.shared.clear();»",
      "",
@@ -708,8 +708,8 @@ fault("kv-058", "no step boundary where snapkv's observation begins",
       "consider(prompt - asked.observe);",
       "if (!MUT) consider(prompt - asked.observe);")
 fault("kv-059", "max_resident() without chunk (least pool)",
-      "visibility.window + chunk;",
-      "visibility.window + (MUT ? 0 : chunk);")
+      "return splits_at() + «chunk»;",
+      "0")
 fault("kv-060", "window of 0 accepted from a policy",
       "v.sinks < 0 || v.window < 1 ||",
       "v.sinks < 0 || v.window < (MUT ? 0 : 1) ||")

@@ -16,8 +16,7 @@ fault("kv-224", "policies are let go of under the lock",
 
 source("src/kv/cache_rules.cpp", "own_rules_test eviction_test:Schedules.SequencesUnder*")
 fault("rules-001", "whether queries turn does not count for what is shared",
-      "|| «!std::equal(one.rotations.begin(), one.rotations.end(), other.rotations.begin(), "
-      "other.rotations.end(), is_same)») {",
+      "|| «!same_rotations(one, other)») {",
       "false")
 fault("rules-002", "windows of all widths share blocks",
       "«one.visibility.window != other.visibility.window» ||",

@@ -22,7 +22,7 @@ fault("plan-008", "rules are proposed for one sequence alone",
 fault("plan-009", "rules are proposed that do not fit",
       "if («fits(with_proposal(setup_.asked, proposal), memory)») out.push_back", "true")
 fault("plan-010", "keys and values beyond a window are read",
-      "if («rule.visibility.window != kUnlimited») {", "false")
+      "std::min({setup_.options.context, rule.max_resident(1), «rule.max_seen()»});", "int64_t{kUnlimited}")
 fault("plan-011", "the output matrix is not read", "«add(t.output);»", "")
 fault("plan-012", "weights that are read where they lie are not read",
       "own > 0 ? own : «in_file»", "0")
@@ -42,7 +42,7 @@ source("src/engine/step_sizes.cpp", "engine_test:Plan.* cache_test policy_test")
 fault("plan-017", "no rows of angles for tables that turn by themselves",
       "by_sequence += «entries * std::min<int64_t>(max_tokens, max * config.max_sequences)»;", "0")
 fault("plan-018", "layers that turn differently share their angles",
-      "!a.moves_queries() && !b.moves_queries() && «equal(a.rotations, b.rotations)»", "true")
+      "!a.moves_queries() && !b.moves_queries() && «same_rotations(a, b)»", "true")
 fault("plan-019", "nothing is measured",
       "if (!rules.policies->layer(layer).needs.attention) continue;",
       "if (MUT || !rules.policies->layer(layer).needs.attention) continue;")

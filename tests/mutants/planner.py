@@ -39,12 +39,14 @@ same("planner-015", "a token's own row is made again",
      "false",
      "The row has the same angle; the table has one row more")
 
-source("src/engine/step_sizes.cpp", "cache_test")
+source("src/kv/layer_rule.cpp", "cache_test")
 fault("planner-004", "layers of different query cap share angle rows",
       "x.query_shift == y.query_shift && x.query_cap == y.query_cap;",
       "x.query_shift == y.query_shift && (MUT || x.query_cap == y.query_cap);")
+
+source("src/engine/step_sizes.cpp", "cache_test")
 fault("planner-008", "a layer that moves queries shares its angle rows",
-      "return «!a.moves_queries() && !b.moves_queries()» && equal", "true")
+      "return «!a.moves_queries() && !b.moves_queries()» && same", "true")
 fault("planner-013", "the longest measured table is not noted",
       "«sizes.measured_entries[layer] = std::max(sizes.measured_entries[layer], entries);»",
       "")

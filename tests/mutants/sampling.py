@@ -115,3 +115,8 @@ fault("sampling-037", "log-probabilities overflow",
 fault("sampling-038", "the seed is the position's",
       "options_.min_p, «options_.seed», observed_};",
       "observed_")
+
+source("src/core/mix.h", "sampling_test quality_test")
+fault("sampling-039", "a generator's first number is that of the seed's next",
+      "const uint64_t number = mix(«state»);",
+      "state + kMixStep")

@@ -37,7 +37,7 @@ fault("stats-011", "stats(): lock dropped",
       "if (MUT) impl_->mutex.unlock(); struct Again { std::mutex& mutex; ~Again() { if (MUT) "
       "mutex.lock(); } } again{impl_->mutex}; stats.steps = impl_->steps;")
 fault("stats-014", "pages_per_block is 1",
-      "stats.pages_per_block = «config.n_layers»;",
+      "stats.pages_per_block = «block_pages()»;",
       "1")
 fault("stats-015", "bytes count cached pages",
       "layer.bytes = «count.active» * config.layout.group(i).page_bytes;",
@@ -157,3 +157,8 @@ source("src/kv/rewind.cpp", "stats_test")
 fault("stats-048", 'what was taken back is still found',
       'sequence.scored_from = «std::min(sequence.scored_from, length)»;',
       'sequence.scored_from')
+
+source("src/kv/cache_stats.cpp", "schedule_test:Schedules.LayersMayHave*")
+fault("stats-049", "pages of a block count as one each, whatever their size",
+      "stats.pages_per_block = «block_pages()»;",
+      "config.n_layers")

@@ -102,7 +102,9 @@ class Schedule {
     const KvStats stats = cache_->stats();
     EXPECT_EQ(stats.total.pages_active, 0);
     EXPECT_EQ(stats.policy_violations, 0);
-    int64_t cached_units = 0;
+    int64_t cached_units = 0, block_units = 0;
+    for (int32_t layer = 0; layer < kLayers; ++layer) block_units += layout_.page_units(layer);
+    EXPECT_EQ(stats.pages_per_block, block_units);
     for (int32_t layer = 0; layer < kLayers; ++layer) {
       cached_units += stats.layers[layer].pages_cached * layout_.page_units(layer);
     }

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <random>
 
+#include "core/mix.h"
 #include "engine/sampler.h"
 #include "paddock/error.h"
 
@@ -261,6 +262,16 @@ TEST(Sampling, RangesAreChecked) {
   bad([](auto& o) { o.repeat_penalty = 0; });
   bad([](auto& o) { o.logit_bias = {{10, 1.0F}}; });
   SamplingOptions().validate(10);
+}
+
+TEST(Sampling, RandomNumbersAreThoseOfTheOneGenerator) {
+  for (const uint64_t seed : {uint64_t{0}, uint64_t{7}, ~uint64_t{0} - 3}) {
+    uint64_t state = seed;
+    for (uint64_t n = 0; n < 100; ++n) {
+      EXPECT_EQ(random_uniform(seed, n), unit_interval(mix(seed + n * kMixStep))) << seed;
+      EXPECT_EQ(random_uniform(seed, n), unit_interval(next_random(state))) << seed;
+    }
+  }
 }
 
 /// A seed whose n-th random number is 0: the generator's mixing keeps 0.

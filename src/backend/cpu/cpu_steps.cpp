@@ -25,9 +25,7 @@ int64_t max_parts(const BackendLimits& limits) {
 uint64_t CpuSteps::input_bytes(const BackendLimits& limits) const {
   if (device_.reference) return device_.threads.size() * padded_cols(limits) * sizeof(float);
   int64_t most = 0;
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-                           DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
-                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+  for (const DType type : kDTypes) {
     most =
         std::max(most, device_.kernels.input_bytes(device_.kernels.packed_format(type),
                                                    limits.step.max_tokens, limits.model.max_cols));
