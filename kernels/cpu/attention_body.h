@@ -359,6 +359,7 @@ void attention(const AttentionArgs& args, int64_t begin, int64_t end, float* scr
     case DType::kF16:
       return attention_as<DType::kF16>(args, begin, end, scratch);
     default:
+      static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
       return attention_as<DType::kBF16>(args, begin, end, scratch);
   }
 }

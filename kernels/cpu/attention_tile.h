@@ -107,6 +107,7 @@ static inline void rotate_query(const AttentionArgs& args, const float* q, int32
   }
 }
 
+static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
 static inline float load_element(const uint8_t* base, DType type, int64_t i) {
   if (type == DType::kF32) return reinterpret_cast<const float*>(base)[i];
   const uint16_t h = reinterpret_cast<const uint16_t*>(base)[i];

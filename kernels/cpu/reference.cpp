@@ -126,6 +126,7 @@ void add_up_uses(const AttentionSequence& s, int32_t n_heads, BlockUse* uses) {
 
 namespace {
 
+static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
 void store_element(uint8_t* base, DType type, int64_t i, float value) {
   if (type == DType::kF32) {
     reinterpret_cast<float*>(base)[i] = value;

@@ -326,6 +326,7 @@ int decode_tensor(const AttentionArgs& args, const DecodeList& list, Stream stre
   const TensorParams params{args, list, split_bound(g, list.max_entries),
                             choose_pieces(g, int64_t{list.n} * groups, list), groups};
   if (params.splits > 1 && (args.workspace == nullptr || args.arrivals == nullptr)) return kInvalid;
+  static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
   return args.kv.type() == DType::kF16 ? launch_dim<simt::F16>(params, stream)
                                        : launch_dim<simt::Bf16>(params, stream);
 }

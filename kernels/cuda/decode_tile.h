@@ -69,6 +69,7 @@ int with_shape(const AttentionArgs& a, const Use& use) {
   };
   if (a.kv.type() == DType::kF32) return with_heads(float());
   if (a.kv.type() == DType::kF16) return with_heads(simt::F16());
+  static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
   return with_heads(simt::Bf16());
 }
 

@@ -377,6 +377,7 @@ int prefill_attention(const AttentionArgs& args, const PrefillList& list, Stream
     return kInvalid;
   }
   if (list.n <= 0) return list.n < 0 ? kInvalid : 0;
+  static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // what is neither is bf16
   return args.kv.type() == DType::kF16 ? launch_dim<F16>(args, list, stream)
                                        : launch_dim<Bf16>(args, list, stream);
 }

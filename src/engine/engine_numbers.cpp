@@ -12,6 +12,8 @@ std::string overflow_text(const StepOps& ops, const EngineSetup& setup) {
   for (int32_t layer = 0; layer < setup.policies.size(); ++layer) {
     const int64_t n = ops.kv_overflows(layer);
     if (n == 0) continue;
+    // f32 holds all that is finite, and what is neither is bf16.
+    static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));
     const char* type = kv_type_name(setup.options.kv.type);
     const char* wider =
         kv_type_name(setup.pool.geometry.type == DType::kF16 ? KvType::kBF16 : KvType::kF32);

@@ -11,9 +11,22 @@
 #include "core/system.h"
 #include "core/thread_pool.h"
 #include "half.h"
+#include "paddock/error.h"
 
 namespace paddock {
 namespace {
+
+TEST(ErrorCodes, HaveStableNames) {
+  EXPECT_STREQ(error_code_name(ErrorCode::kInvalidArgument), "invalid_argument");
+  EXPECT_STREQ(error_code_name(ErrorCode::kNotFound), "not_found");
+  EXPECT_STREQ(error_code_name(ErrorCode::kIo), "io");
+  EXPECT_STREQ(error_code_name(ErrorCode::kBadFile), "bad_file");
+  EXPECT_STREQ(error_code_name(ErrorCode::kUnsupported), "unsupported");
+  EXPECT_STREQ(error_code_name(ErrorCode::kOutOfMemory), "out_of_memory");
+  EXPECT_STREQ(error_code_name(ErrorCode::kCancelled), "cancelled");
+  EXPECT_STREQ(error_code_name(ErrorCode::kDevice), "device");
+  EXPECT_STREQ(error_code_name(ErrorCode::kInternal), "internal");
+}
 
 TEST(ThreadPool, RunsEveryWorkerOnceAndWaits) {
   for (const int n : {1, 2, 5}) {
