@@ -139,14 +139,15 @@ struct PageGeometry {
   template <KeyOrder kKeys, typename Byte>
   friend class KvView;
 
-  // A row is head_dim elements: one slot's value of one head. A page is rows throughout: a side of
-  // keys and a side of values, each head after head.
+  // A row is head_dim elements: one slot's value of one head. A page is rows throughout, head after
+  // head: the side of its keys, then that of its values. What one task of attention reads lies
+  // together, which memory rewards (docs/performance.md).
   PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(head_dim, element_bytes()); }
-  PADDOCK_HD int64_t head_rows() const { return block_size; }
-  PADDOCK_HD int64_t side_rows() const { return n_kv_heads * head_rows(); }
-  PADDOCK_HD int64_t page_rows() const { return 2 * side_rows(); }
+  PADDOCK_HD int64_t side_rows() const { return block_size; }
+  PADDOCK_HD int64_t head_rows() const { return 2 * side_rows(); }
+  PADDOCK_HD int64_t page_rows() const { return n_kv_heads * head_rows(); }
   struct Sides {
-    int64_t keys, values;  // each side's first row in a page
+    int64_t keys, values;  // each side's first row in a head
   };
   PADDOCK_HD Sides sides() const { return Sides{0, side_rows()}; }
 };
@@ -239,8 +240,7 @@ class KvView {
   }
 
  private:
-  /// The first row of a head, counted from the pool's beginning as if its side were the page's
-  /// first.
+  /// The first row of a head, counted from the pool's beginning.
   PADDOCK_HD int64_t row(int64_t page, int32_t head) const {
     return page * geometry_.page_rows() + head * geometry_.head_rows();
   }

@@ -27,7 +27,7 @@ struct Shape {
 };
 constexpr Shape kShapes[] = {{"135M", 9, 3, 64}, {"1B", 32, 8, 64}, {"8B", 32, 8, 128}};
 constexpr int32_t kBlock = 16;
-constexpr int32_t kLayers = 6;
+constexpr int32_t kLayers = 24;
 
 /// Layers of random keys and values, and queries at the end of them.
 class Scene {

@@ -11,16 +11,16 @@ same("layout-002", "the last head lies first",
      "(geometry_.n_kv_heads - 1 - head)",
      "the order of heads is known in one place")
 same("layout-003", "a gap of one row behind each head",
-     "int64_t head_rows() const { return «block_size»; }",
-     "block_size + 1",
+     "int64_t head_rows() const { return «2 * side_rows()»; }",
+     "2 * side_rows() + 1",
      "the size of a head, and so of a page, is known in one place")
 same("layout-004", "a gap of one row behind each page",
-     "int64_t page_rows() const { return «2 * side_rows()»; }",
-     "2 * side_rows() + 1",
+     "int64_t page_rows() const { return «n_kv_heads * head_rows()»; }",
+     "n_kv_heads * head_rows() + 1",
      "the size of a page is known in one place")
 fault("layout-005", "the last keys of a page lie where its first values do",
-      "int64_t side_rows() const { return «n_kv_heads * head_rows()»; }",
-      "n_kv_heads * head_rows() - 1")
+      "int64_t side_rows() const { return «block_size»; }",
+      "block_size - 1")
 fault("layout-006", "a value lies one row too near to its key",
       "return «(geometry_.sides().values - geometry_.sides().keys)» * geometry_.head_dim",
       "(geometry_.sides().values - geometry_.sides().keys - 1)")
