@@ -186,8 +186,13 @@ CauseWords words_of(const Diagnosis&, const DoctorCause& cause) {
     case Ailment::kPrefixReclaimed:
       words = of_prefixes(cause);
       break;
-    default:
+    case Ailment::kWindowDropsStart:
+    case Ailment::kBeyondContext:
+    case Ailment::kContextFull:
+    case Ailment::kPolicyViolation:
+    case Ailment::kFailures:
       words = of_text(cause);
+      break;
   }
   words.flag = flag_of(cause);
   return words;

@@ -98,9 +98,10 @@ bool Reader::read_steps(Tag tag, Decoder& in) {
       take_time(in);
       TraceFinish f;
       f.request = in.number();
-      const uint8_t reason = in.u8();
-      if (reason > static_cast<uint8_t>(FinishReason::kError)) in.refuse("a reason is not known");
-      f.reason = static_cast<FinishReason>(reason);
+      f.reason = static_cast<FinishReason>(in.u8());
+      if (finish_reason_name(f.reason) == std::string_view("unknown")) {
+        in.refuse("a reason is not known");
+      }
       f.made_tokens = in.number();
       f.cached_tokens = in.number();
       f.recomputed_tokens = in.number();

@@ -200,3 +200,8 @@ fault("trace-057", "sinks without room for them",
 fault("trace-058", "sinks that were asked for stay beside the new ones",
       "const Parts parts = parts_without(at.rule, «\"sinks\"»);",
       "\"no such option\"")
+
+source("src/trace/reader.cpp", "trace_test:Traces.KnowEvery*")
+fault("trace-060", "a reason that nobody knows is read",
+      "if («finish_reason_name(f.reason) == std::string_view(\"unknown\")») {",
+      "false")

@@ -480,6 +480,8 @@ TEST(Sharing, TheOrderOfReclaimsIsTheHostsChoice) {
   options.kv.reclaim = "mru";
   EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
             "kv.reclaim is 'mru'; it must be lru, s3fifo or depth");
+  options.kv.reclaim = "custom";  // what traces call a host's
+  EXPECT_THROW(Engine(parts(tiny(), options)), Error);
   options.kv.custom_reclaim = [] { return std::unique_ptr<ReclaimPolicy>(); };
   EXPECT_EQ(refusal_of([&] { Engine(parts(tiny(), options)); }),
             "kv.custom_reclaim made no policy");

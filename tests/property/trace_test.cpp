@@ -520,6 +520,50 @@ TEST(Traces, HaveTheLengthThatARemovalTells) {
   EXPECT_EQ(positions, (std::vector<int64_t>{8, 5, 8}));
 }
 
+TEST(Traces, KnowEveryReasonToFinishAndNoOther) {
+  const auto read_back = [](FinishReason reason) {
+    std::string bytes;
+    {
+      TraceHeader header;
+      header.n_layers = 1;
+      header.block_size = 4;
+      header.max_sequences = 1;
+      header.model_context = 640;
+      KvTrace asked;
+      asked.sink = [&](std::string_view more) { bytes += more; };
+      asked.tokens = asked.scores = true;
+      asked.times = false;
+      TraceRecorder recorder(asked, header, {});
+      TraceRules rules;
+      rules.layers.resize(1);
+      recorder.rules(rules);
+      TraceFinish finish;
+      finish.reason = reason;
+      recorder.finished(finish);
+    }
+    int n = 0;
+    read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+      if (const auto* header = std::get_if<TraceHeader>(&record.what)) {
+        EXPECT_EQ(header->model_context, 640);
+        EXPECT_TRUE(header->has_tokens);
+        EXPECT_TRUE(header->has_scores);
+        EXPECT_FALSE(header->has_times);
+      }
+      const auto* finish = std::get_if<TraceFinish>(&record.what);
+      if (finish == nullptr) return;
+      ++n;
+      EXPECT_EQ(finish->reason, reason);
+    });
+    return n;
+  };
+  int known = 0;
+  for (; finish_reason_name(FinishReason{known}) != std::string_view("unknown"); ++known) {
+    EXPECT_EQ(read_back(FinishReason{known}), 1) << known;
+  }
+  EXPECT_EQ(known, 7);
+  EXPECT_THROW(read_back(FinishReason{known}), Error);
+}
+
 TEST(Traces, EndWithASinkThatThrows) {
   int calls = 0;
   EngineOptions o = small_options(1);
