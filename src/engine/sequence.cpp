@@ -36,7 +36,9 @@ KvBudgetChange Sequence::fall(int64_t request) {
 std::optional<KvBudgetChange> Sequence::lift() {
   const int32_t before = log_.last_budget();
   if (before == kUnlimited) return std::nullopt;
-  return cache_.lift(log_, reached(), before, tables_);
+  // What lies beyond what the log knows is decided anew, without that budget: of one that fell on
+  // its way back, and was interrupted there, that is less than it had reached.
+  return cache_.lift(log_, std::max(log_.reaches(), computed()), before, tables_);
 }
 
 void Sequence::copy(const Sequence& other) {

@@ -273,7 +273,7 @@ TEST(Budget, WhatMayNotFallIsNotReadAgainForIt) {
   EXPECT_EQ(engine.session_length(session), 45);
 }
 
-// Likewise where the cache holds more of its text than that.
+// Nor where the cache holds more of its text than that.
 TEST(Budget, AKeptTextIsListedNoFurtherThanABudgetMayFall) {
   for (const int64_t pages : {20, 22, 24, 26, 30}) {
     SCOPED_TRACE(pages);
@@ -286,6 +286,39 @@ TEST(Budget, AKeptTextIsListedNoFurtherThanABudgetMayFall) {
     EXPECT_EQ(r.finish_reason, FinishReason::kLength);
     EXPECT_EQ(r.cached_tokens, std::min((2 * pages - 1) / 4 * 4, 2 * pages / 16 * 16));
     EXPECT_FALSE(r.budget_changes.empty());
+  }
+}
+
+// Whoever fell on the way back, and was interrupted there, goes on from there when its budget is
+// lifted.
+TEST(Budget, AFallOnAWayBackThatWasInterruptedIsLiftedThere) {
+  for (const char* policy : {"lru@every:8", "h2o@every:8", "sink:3@every:8", "tova@every:6"}) {
+    for (int steps = 1; steps < 24; ++steps) {
+      SCOPED_TRACE(fmt::format("{}, {} steps", policy, steps));
+      EngineOptions options = resizable(policy, 100, 100, 2);
+      options.batch_size = 4;
+      Engine engine(tiny(), options);
+      const SessionId session = engine.open_session();
+      engine.feed(session, text_at(0, 70));
+      set_pages(engine, 24);  // of 48 positions
+      const RequestId first = engine.add(session, text_at(3, 4), greedy(8));
+      for (int i = 0; i < steps; ++i) {
+        engine.step();
+        engine.check_integrity();
+      }
+      engine.cancel(first);
+      while (engine.step()) engine.check_integrity();
+      const int64_t changes = static_cast<int64_t>(engine.kv_budget_changes().size());
+      const RequestId second = engine.add(session, text_at(9, 3), greedy(8));
+      while (engine.step()) engine.check_integrity();
+      EXPECT_EQ(engine.take(second)->finish_reason, FinishReason::kLength);
+      const std::vector<KvBudgetChange> all = engine.kv_budget_changes();
+      int64_t length = 0;
+      for (size_t i = static_cast<size_t>(changes); i < all.size(); ++i) {
+        EXPECT_GE(all[i].length, length) << "in the order of lengths";
+        length = all[i].length;
+      }
+    }
   }
 }
 
