@@ -18,7 +18,13 @@ namespace {
 struct Ask {
   std::vector<paddock::TokenId> prompt;
   paddock::GenerateOptions options;
+  int64_t line = 0;  // its number in the file
 };
+
+[[noreturn]] void refuse_line(const std::string& file, int64_t number, const std::string& why) {
+  throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
+                       fmt::format("{}:{}: {}", file, number, why));
+}
 
 /// One line of the file.
 class Line {
@@ -28,10 +34,7 @@ class Line {
     if (!json_.is_object()) refuse("is no JSON object");
   }
 
-  [[noreturn]] void refuse(const std::string& why) const {
-    throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
-                         fmt::format("{}:{}: {}", file_, number_, why));
-  }
+  [[noreturn]] void refuse(const std::string& why) const { refuse_line(file_, number_, why); }
 
   /// The value of a key, which the line no longer has; null if it had none.
   Json take(const char* key) {
@@ -168,6 +171,7 @@ std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) 
     ++number;
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
     asks.push_back(read_ask(Line(job.file, number, text), n_answers, job, model));
+    asks.back().line = number;
     n_answers += static_cast<size_t>(asks.back().options.n);
   }
   if (asks.empty()) {
@@ -175,6 +179,27 @@ std::vector<Ask> read_asks(const ParallelJob& job, const paddock::Model& model) 
                          fmt::format("'{}' holds no request", job.file));
   }
   return asks;
+}
+
+/// The engine; a rule that it refuses is told of by the first line that names it.
+std::shared_ptr<paddock::Engine> engine_for(const ParallelJob& job, const std::vector<Ask>& asks,
+                                            const std::shared_ptr<const paddock::Model>& model,
+                                            const paddock::EngineOptions& options) {
+  try {
+    return make_engine(model, options, "--sequences");
+  } catch (const UsageError& e) {
+    const std::string text = e.what();
+    const std::vector<std::string>& rules = options.kv.other_policies;
+    for (size_t i = 0; i < rules.size(); ++i) {
+      const std::string name = fmt::format("kv.other_policies[{}]", i);
+      if (!text.starts_with(name)) continue;
+      const auto first = std::find_if(asks.begin(), asks.end(), [&](const Ask& ask) {
+        return ask.options.kv_policy == rules[i];
+      });
+      refuse_line(job.file, first->line, "kv_policy" + text.substr(name.size()));
+    }
+    throw;
+  }
 }
 
 /// Answers that have ended, handed from the driving thread to the one that prints.
@@ -230,9 +255,21 @@ struct Falls {
   }
 };
 
+/// Answers for which there was not enough room, and what would help the first.
+struct Lacks {
+  int64_t answers = 0;
+  std::string first;
+
+  void add(const paddock::GenerateResult& result, const paddock::Engine& engine) {
+    const std::string lack = lack_of_room(result, engine);
+    if (!lack.empty() && answers++ == 0) first = lack;
+  }
+};
+
 /// Prints what became of an answer. Whether it went well.
 bool print_answer(size_t index, const paddock::GenerateOptions& options,
-                  const paddock::RequestHandle& handle, Falls& falls) {
+                  const paddock::RequestHandle& handle, const paddock::Engine& engine, Falls& falls,
+                  Lacks& lacks) {
   Json out = {{"index", index}};
   if (options.n > 1) out["answer"] = handle.index();
   bool good = false;
@@ -245,6 +282,7 @@ bool print_answer(size_t index, const paddock::GenerateOptions& options,
     out["trims"] = result.trims;
     out["preemptions"] = result.preemptions;
     falls.add(result.budget_changes);
+    lacks.add(result, engine);
     good = result.finish_reason != paddock::FinishReason::kError;
   } catch (const paddock::Error& e) {  // refused, or the device failed
     out["finish_reason"] = paddock::finish_reason_name(paddock::FinishReason::kError);
@@ -267,7 +305,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   engine_options.kv.other_policies = rules_of(asks, engine_options.kv.policy);
   EventFile events(report.events, engine_options);
   TraceFile trace(report.trace, engine_options);
-  const std::shared_ptr<paddock::Engine> engine = make_engine(model, engine_options, "--sequences");
+  const std::shared_ptr<paddock::Engine> engine = engine_for(job, asks, model, engine_options);
   events.begin(*engine);
   trace.begin();
   sampling.report_seed(job.defaults.sampling);
@@ -277,6 +315,7 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
 
   bool all_good = true;
   Falls falls;
+  Lacks lacks;
   Ended ended;
   paddock::EngineRunner runner(engine);
   const auto submit_all = [&](paddock::Engine&) {
@@ -292,13 +331,19 @@ int run_parallel(const ParallelJob& job, const EngineArgs& args, const SamplingA
   runner.call(submit_all);  // before its first step: what comes first depends on no thread's luck
   for (; left > 0; --left) {
     const Ended::Answer answer = ended.pop();
-    all_good = print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) && all_good;
+    const paddock::GenerateOptions& asked = asks[answer.ask].options;
+    all_good = print_answer(answer.ask, asked, answer.handle, *engine, falls, lacks) && all_good;
   }
   runner.shutdown(paddock::EngineRunner::Shutdown::kDrain);
   watch.reset();
   events.close();
   trace.check();
   if (report.stats) note(fmt::format("\n{}", stats_text(*engine)));
+  if (lacks.answers > 0) {
+    note(fmt::format("paddock: {} ended early; of the first: {}\n",
+                     lacks.answers == 1 ? "1 answer" : fmt::format("{} answers", lacks.answers),
+                     lacks.first));
+  }
   if (falls.answers > 0) note(fmt::format("paddock: {}\n", falls.text()));
   return all_good ? 0 : 1;
 }

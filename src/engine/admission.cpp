@@ -73,7 +73,8 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
       if (any) continue;
       batch.endings.push_back(
           {&request, FinishReason::kError,
-           "all sequences of the engine are held by open sessions; raise max_sequences"});
+           "all sequences of the engine are held by open sessions, so that it would wait for "
+           "ever; close one or raise max_sequences"});
       continue;
     }
     const auto place = static_cast<size_t>(at - requests_.begin());

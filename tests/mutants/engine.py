@@ -977,3 +977,7 @@ fault("engine-435", "of pages that it will need nothing is remembered",
       "sequence.park(«needed»);", "0")
 fault("engine-436", "whoever cannot fall is parked, too",
       "if (at % interval == 0 || «!may_fall(sequence, request)») return;", "false")
+
+source("src/engine/sequence.cpp", "budget_test:Budget.*")
+fault("engine-437", "a budget is lifted where the sequence had been before",
+      "cache_.lift(log_, «std::max(log_.reaches(), computed())», before, tables_);", "reached()")

@@ -438,8 +438,12 @@ fault("tool-130", "a key that nobody knows is lost without a word",
       "«line.check_done();»",
       "")
 fault("tool-131", "a request that was refused is no failure",
-      "all_good = «print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) && all_good»;",
-      "print_answer(answer.ask, asks[answer.ask].options, answer.handle, falls) || all_good")
+      "all_good = «print_answer(answer.ask, asked, answer.handle, *engine, falls, lacks) && all_good»;",
+      "print_answer(answer.ask, asked, answer.handle, *engine, falls, lacks) || all_good")
+fault("tool-192", "a rule that is refused is no line's",
+      "if («!text.starts_with(name)») continue;", "true")
+fault("tool-193", "nothing is said of answers without room",
+      "if («!lack.empty() && answers++ == 0») first = lack;", "false")
 fault("tool-132", "all answers of a line have its seed",
       "options.sampling.seed + «static_cast<uint64_t>(handle.index())»;",
       "0")

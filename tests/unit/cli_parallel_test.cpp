@@ -115,7 +115,7 @@ TEST_F(CliParallel, ALineMayHaveARuleOfItsOwn) {
   expect_refused(R"({"prompt": "a", "kv_policy": 3})", "kv_policy must be");
   expect_refusal(command() + "--parallel " +
                      folder_.write("bad.jsonl", R"({"prompt": "a", "kv_policy": "lruu"})"),
-                 2, "for lines with a kv_policy lru fits now");
+                 1, "for lines with a kv_policy lru fits now");
 }
 
 TEST_F(CliParallel, WhatTheEngineRefusesIsOneLinesTrouble) {
@@ -131,6 +131,17 @@ TEST_F(CliParallel, WhatTheEngineRefusesIsOneLinesTrouble) {
   EXPECT_NE(found.at({0, 0}).at("error").get<std::string>().find("context"), std::string::npos);
   EXPECT_EQ(found.at({1, 0}).at("text"), "bc");
   EXPECT_NE(found.at({2, 0}).at("error").get<std::string>().find("temperature"), std::string::npos);
+}
+
+TEST_F(CliParallel, SaysWhatWouldHaveHelpedWhoHadNoRoom) {
+  const std::string lines = folder_.write("full.jsonl", R"({"prompt": "a", "max_tokens": 5}
+{"prompt": "b", "max_tokens": 400, "ignore_eos": true}
+)");
+  const Outcome o = paddock(command() + "-c 64 --parallel " + lines);
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_NE(o.err.find("paddock: 1 answer ended early; of the first: the context is full, 64"),
+            std::string::npos)
+      << o.err;
 }
 
 TEST_F(CliParallel, AWrongFileRunsNothing) {
@@ -150,6 +161,10 @@ TEST_F(CliParallel, AWrongFileRunsNothing) {
   expect_refused(R"({"prompt": "a", "stop": [1]})", "stop is");
   expect_refused(R"({"prompt": "a", "priority": 1001})", "priority is 1001");
   expect_refused(R"({"prompt": "a", "ignore_eos": 1})", "ignore_eos");
+  expect_refused(
+      "{\"prompt\": \"a\", \"kv_policy\": \"lru:64\"}\n\n"
+      "{\"prompt\": \"a\", \"kv_policy\": \"nonsense\"}\n",
+      "bad.jsonl:3: kv_policy: policy rule 'nonsense'");
   expect_refusal(command() + "-p a --sequences 2", 2, "--sequences 2");
   expect_refusal(command() + "--parallel x --sequences 0", 2, "--sequences 0");
   expect_refusal(command() + "-p a --parallel x", 2, "prompt");
