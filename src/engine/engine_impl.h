@@ -208,7 +208,8 @@ struct Engine::Impl {
   bool noted_overflows_ = false;
   std::atomic<bool> cancel_feed_{false};  // cancel() without an id, for feed() and forward()
   std::atomic<bool> abandoned_{false};
-  RequestId own_request_ = 0;  // of the generate() under way; not to be taken by a callback
+  RequestId own_request_ = 0;     // of the generate() under way; not to be taken by a callback
+  bool delivers_events_ = false;  // on_event is being called
   std::atomic<int64_t> hook_failures_{0};      // times that on_event threw
   std::atomic<int64_t> pressure_failures_{0};  // and on_pressure,
   std::atomic<int64_t> trace_failures_{0};     // and the trace's sink

@@ -257,20 +257,27 @@ KvRelief Engine::Impl::ask_for_room(const KvShortage& shortage) {
 
 void Engine::Impl::deliver_events() {
   const std::function<void(const KvEvent&)>& on_event = setup.options.kv.on_event;
-  if (!on_event) return;
-  std::vector<KvEvent> events;
-  try {
-    events = cache->take_queued();
-  } catch (const std::bad_alloc&) {  // the next time, then: a step must not end half-way
-    return;
-  }
-  for (const KvEvent& event : events) {
-    if (hook_failures_ > 0) return;  // it threw once
-    const Driving::CallOut out(driving);
+  // What comes of what a handler does waits until those before have been told.
+  if (!on_event || delivers_events_) return;
+  struct Delivering {
+    bool& flag;
+    ~Delivering() { flag = false; }
+  } delivering{delivers_events_ = true};
+  for (std::vector<KvEvent> events;;) {
     try {
-      on_event(event);
-    } catch (...) {
-      ++hook_failures_;
+      events = cache->take_queued();
+    } catch (const std::bad_alloc&) {  // the next time, then: a step must not end half-way
+      return;
+    }
+    if (events.empty()) return;
+    for (const KvEvent& event : events) {
+      if (hook_failures_ > 0) return;  // it threw once
+      const Driving::CallOut out(driving);
+      try {
+        on_event(event);
+      } catch (...) {
+        ++hook_failures_;
+      }
     }
   }
 }

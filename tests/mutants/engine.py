@@ -981,3 +981,7 @@ fault("engine-436", "whoever cannot fall is parked, too",
 source("src/engine/sequence.cpp", "budget_test:Budget.*")
 fault("engine-437", "a budget is lifted where the sequence had been before",
       "cache_.lift(log_, «std::max(log_.reaches(), computed())», before, tables_);", "reached()")
+
+source("src/engine/requests.cpp", "engine_behaviour_test:Interruptions.*")
+fault("engine-438", "what comes of a handler's doing overtakes what is being told",
+      "if (!on_event || «delivers_events_») return;", "false")

@@ -170,6 +170,26 @@ TEST(Interruptions, WhatRunsCannotBeTakenOrUsedFromItsCallbacks) {
   EXPECT_THROW(engine->session_length(session + 1), Error);
 }
 
+TEST(Interruptions, EventsOfWhatAHandlerDoesComeBehindThoseBefore) {
+  EngineOptions options = small("h2o:16@every:8");
+  std::unique_ptr<Engine> engine;
+  std::vector<uint64_t> told;
+  std::optional<SessionId> idle;
+  options.kv.on_event = [&](const KvEvent& event) {
+    told.push_back(event.number);
+    if (idle) engine->close_session(*std::exchange(idle, std::nullopt));
+  };
+  engine = std::make_unique<Engine>(tiny(), options);
+  const SessionId session = engine->open_session();
+  engine->feed(session, prompt_of(12));
+  ASSERT_TRUE(told.empty());
+  idle = session;
+  engine->generate(prompt_of(40), greedy(2));
+  EXPECT_FALSE(idle);
+  EXPECT_EQ(told.size(), engine->kv_stats().events);
+  for (size_t i = 0; i < told.size(); ++i) EXPECT_EQ(told[i], i);
+}
+
 TEST(Interruptions, EventsAreToldInOrderWhenTheirCallIsDone) {
   EngineOptions options = small("0=h2o:16@every:8,1=sink:2+6");
   std::vector<uint64_t> told;
