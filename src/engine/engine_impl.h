@@ -117,6 +117,10 @@ struct Engine::Impl {
   std::vector<Proposal> proposals(RulesId rules, int64_t positions, int64_t least) const;
   /// Where protected positions are why the pool is full: so, and what helps; else nothing.
   std::string what_is_kept(const Sequence& sequence) const;
+  /// As proposals(), for a sequence that the pool has no room for: where protected positions are
+  /// why, no other rule and no smaller batch helps.
+  std::vector<Proposal> proposals_for(const Sequence& sequence, int64_t positions,
+                                      int64_t least) const;
   /// Error, with what works, if context or pool can never hold a prompt that ends at `total`.
   void check_prompt(const Session* session, RulesId rules, int64_t total, int32_t max_tokens) const;
 

@@ -48,6 +48,15 @@ std::string Engine::Impl::what_is_kept(const Sequence& sequence) const {
       least, setup.pool.n_pages);
 }
 
+std::vector<Proposal> Engine::Impl::proposals_for(const Sequence& sequence, int64_t positions,
+                                                  int64_t least) const {
+  std::vector<Proposal> all = proposals(sequence.rules(), positions, least);
+  if (!what_is_kept(sequence).empty()) {
+    std::erase_if(all, [](const Proposal& proposal) { return !proposal.budget_bytes; });
+  }
+  return all;
+}
+
 void Engine::Impl::check_prompt(const Session* session, RulesId rules, int64_t total,
                                 int32_t max_tokens) const {
   const int64_t context = setup.of(rules).longest;
@@ -130,7 +139,7 @@ void Engine::Impl::finish(Request& request, FinishReason reason, std::string_vie
     const auto made = static_cast<int64_t>(request.result.tokens.size());
     try {
       request.result.proposals =
-          proposals(request.sequence.rules(), now - made + request.options.max_tokens, now + 1);
+          proposals_for(request.sequence, now - made + request.options.max_tokens, now + 1);
     } catch (...) {  // no memory, or a rule of the host's own that throws when it is tried
       // It ends all the same, without advice.
     }

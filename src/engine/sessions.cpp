@@ -282,7 +282,7 @@ void Engine::Impl::feed_sequence(
       throw Error(ErrorCode::kOutOfMemory,
                   fmt::format("the KV pool of {} pages is full at position {}{}{}",
                               setup.pool.n_pages, first, kept.empty() ? "" : ": ", kept),
-                  proposals(sequence.rules(), end, end));
+                  proposals_for(sequence, end, end));
     }
     const BatchPart part{
         .sequence = &sequence, .n_tokens = n, .wants_logits = wants_logits && first + n == end};

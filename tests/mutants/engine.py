@@ -44,7 +44,7 @@ fault("engine-047", "no proposals where the context ends",
       "if (reason == FinishReason::kContext || reason == FinishReason::kKvFull) { const",
       "if ((reason == FinishReason::kContext && !MUT) || reason == FinishReason::kKvFull) { const")
 fault("engine-048", "proposals count the answer twice",
-      "proposals(request.sequence.rules(), «now - made + request.options.max_tokens», now + 1);",
+      "proposals_for(request.sequence, «now - made + request.options.max_tokens», now + 1);",
       "now + request.options.max_tokens + 64")
 fault("engine-049", "a session stays busy",
       "«gone->session->busy = false;»",

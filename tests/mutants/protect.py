@@ -171,3 +171,7 @@ source("examples/paddock/advice.cpp", CHAT)
 fault("protect-048", "a chat whose cache is full does not say that pinned turns fill it",
       "if («!result.error.empty()») text +=",
       "false")
+
+source("src/engine/requests.cpp", "protect_test")
+fault("protect-049", "rules are proposed that would protect as much",
+      "if («!what_is_kept(sequence).empty()») { std::erase_if", "false")

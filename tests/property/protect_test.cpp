@@ -424,6 +424,8 @@ TEST(Protect, APoolTooSmallForItSaysSoAndWhatHelps) {
             std::string::npos)
       << full.error;
   EXPECT_NE(full.error.find("let go of some, or give the pool more"), std::string::npos);
+  ASSERT_EQ(full.proposals.size(), 1U) << "another rule would protect as much";
+  EXPECT_TRUE(full.proposals[0].budget_bytes);
   try {
     engine.feed(session, text_at(0, 30));
     ADD_FAILURE() << "it found room";
@@ -431,6 +433,8 @@ TEST(Protect, APoolTooSmallForItSaysSoAndWhatHelps) {
     EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
     EXPECT_NE(std::string(e.what()).find("what is protected keeps its budget"), std::string::npos)
         << e.what();
+    ASSERT_EQ(e.proposals().size(), 1U) << e.what();
+    EXPECT_TRUE(e.proposals()[0].budget_bytes);
   }
   engine.unprotect(session, 0, 60);
   const GenerateResult free = engine.generate(session, text_at(0, 8), greedy(20));
