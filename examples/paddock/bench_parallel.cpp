@@ -147,7 +147,8 @@ void print_rows(const std::vector<ParallelRow>& rows, const ParallelBench& bench
                      {"decode_tokens_per_second", r.decode_rate},
                      {"gap_p50_ms", r.gap_p50},
                      {"gap_p99_ms", r.gap_p99},
-                     {"kv_pages_peak", r.pages_peak}});
+                     {"kv_pages_peak", r.pages_peak},
+                     {"preemptions", r.preemptions}});
       if (bench.beside == 0) continue;
       out.back()["beside"] = bench.beside;
       out.back()["beside_tokens_per_second"] = r.beside_rate;
@@ -229,6 +230,13 @@ int run_parallel_bench(const ParallelBench& bench, const EngineArgs& args) {
     rows.push_back(measure_parallel(bench, n, args.engine_options(), model));
   }
   print_rows(rows, bench);
+  for (const ParallelRow& row : rows) {
+    if (row.preemptions == 0) continue;
+    note(fmt::format(
+        "paddock: of {} sequences some gave their memory up and were computed again, {} "
+        "times; --kv-budget is too small for as many at once\n",
+        row.parallel, row.preemptions));
+  }
   return 0;
 }
 

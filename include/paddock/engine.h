@@ -100,7 +100,7 @@ struct GenerateOptions {
   /// company. Callbacks are copied for each.
   int32_t n = 1;
   /// Strings (UTF-8) that end the text and are not part of it; a special token's text stands for
-  /// the token.
+  /// the token. Without a tokenizer there is no text, and none of them is ever found.
   std::vector<std::string> stop{};
   bool ignore_stop_tokens = false;  ///< run on through the model's stop tokens
   bool add_bos = true;              ///< for text prompts: as the tokenizer's own settings say

@@ -278,7 +278,15 @@ TEST(Cli, BenchAndInspectPrintJson) {
       EXPECT_GT(runs[i][rate].get<double>(), 0.0) << rate;
     }
     EXPECT_LE(runs[i]["gap_p50_ms"].get<double>(), runs[i]["gap_p99_ms"].get<double>());
+    EXPECT_EQ(runs[i]["preemptions"], 0);
   }
+  const Outcome tight = paddock("bench -m " + tiny() +
+                                " --parallel 3 -p 9 -n 40 -r 1 --kv-block-size 4 --kv-budget 40KiB "
+                                "--kv-type f16 -c 64 -o json");
+  ASSERT_EQ(tight.code, 0) << tight.err;
+  EXPECT_GT(nlohmann::json::parse(tight.out)[0]["preemptions"].get<int>(), 0);
+  EXPECT_NE(tight.err.find("of 3 sequences some gave their memory up"), std::string::npos)
+      << tight.err;
   for (const char* wrong : {" --parallel 0", " --parallel 2 -p 3,4", " --beside 5",
                             " --parallel 2 -n 0", " --parallel 2 -d 3"}) {
     EXPECT_EQ(paddock("bench -m " + tiny() + wrong).code, 2) << wrong;
