@@ -120,7 +120,13 @@ PADDOCK_HD constexpr int32_t kv_row_bytes(int32_t head_dim, int32_t element_byte
   return head_dim * element_bytes;
 }
 
-enum class KeyOrder;
+/// How the keys of one head lie in a page. Values lie [block_size][head_dim] in both.
+enum class KeyOrder {
+  kByDim,   // [head_dim][block_size]: the CPU's lanes are slots for keys and dims for values, so
+            // that neither takes horizontal sums
+  kBySlot,  // [block_size][head_dim]: a CUDA warp takes keys as it takes values, a row at a time
+};
+
 template <KeyOrder kKeys, typename Byte>
 class KvView;
 
@@ -139,24 +145,24 @@ struct PageGeometry {
   template <KeyOrder kKeys, typename Byte>
   friend class KvView;
 
-  // A row is head_dim elements: one slot's value of one head. A page is rows throughout, head after
-  // head: the side of its keys, then that of its values. What one task of attention reads lies
-  // together, which memory rewards (docs/performance.md).
+  // A row is head_dim elements: one slot's value of one head. A page is rows throughout. Where a
+  // CPU reads it, each head's values lie behind its keys: what one task of attention reads lies
+  // together, which memory rewards (docs/performance.md). On a device all values lie behind all
+  // keys: in the other order the prefill kernel runs out of registers.
   PADDOCK_HD int32_t row_bytes() const { return kv_row_bytes(head_dim, element_bytes()); }
-  PADDOCK_HD int64_t side_rows() const { return block_size; }
-  PADDOCK_HD int64_t head_rows() const { return 2 * side_rows(); }
-  PADDOCK_HD int64_t page_rows() const { return n_kv_heads * head_rows(); }
+  PADDOCK_HD int64_t side_rows() const { return block_size; }  // a head's keys, or its values
+  PADDOCK_HD int64_t page_rows() const { return 2 * n_kv_heads * side_rows(); }
+  template <KeyOrder kKeys>
+  PADDOCK_HD int64_t head_rows() const {
+    return kKeys == KeyOrder::kByDim ? 2 * side_rows() : side_rows();
+  }
   struct Sides {
-    int64_t keys, values;  // each side's first row in a head
+    int64_t keys, values;  // of the first head
   };
-  PADDOCK_HD Sides sides() const { return Sides{0, side_rows()}; }
-};
-
-/// How the keys of one head lie in a page. Values lie [block_size][head_dim] in both.
-enum class KeyOrder {
-  kByDim,   // [head_dim][block_size]: the CPU's lanes are slots for keys and dims for values, so
-            // that neither takes horizontal sums
-  kBySlot,  // [block_size][head_dim]: a CUDA warp takes keys as it takes values, a row at a time
+  template <KeyOrder kKeys>
+  PADDOCK_HD Sides sides() const {
+    return Sides{0, kKeys == KeyOrder::kByDim ? side_rows() : n_kv_heads * side_rows()};
+  }
 };
 
 /// A pool of pages in memory: where every key and value lies. Kernels get it by value.
@@ -183,7 +189,7 @@ class KvView {
   PADDOCK_HD Byte* page(int64_t page) const { return pool_ + page * page_bytes(); }
   /// Element `dim` of a slot's key and of its value.
   PADDOCK_HD Byte* k(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
-    const int64_t from = row(page, head) + geometry_.sides().keys;
+    const int64_t from = row(page, head) + geometry_.template sides<kKeys>().keys;
     if constexpr (kKeys == KeyOrder::kBySlot) {
       return pool_ + (from + slot) * row_bytes() + dim * int64_t{element_bytes_};
     } else {
@@ -191,7 +197,7 @@ class KvView {
     }
   }
   PADDOCK_HD Byte* v(int64_t page, int32_t head, int32_t slot, int32_t dim) const {
-    const int64_t from = row(page, head) + geometry_.sides().values;
+    const int64_t from = row(page, head) + geometry_.template sides<kKeys>().values;
     return pool_ + (from + slot) * row_bytes() + dim * int64_t{element_bytes_};
   }
 
@@ -220,14 +226,14 @@ class KvView {
   /// Bytes from the pool's beginning to the key of a head's slot 0, and what lies there.
   PADDOCK_HD int64_t key_distance(int64_t page, int32_t head) const {
     static_assert(kKeys == KeyOrder::kBySlot);
-    return (row(page, head) + geometry_.sides().keys) * row_bytes();
+    return (row(page, head) + geometry_.template sides<kKeys>().keys) * row_bytes();
   }
   PADDOCK_HD Byte* at(int64_t distance) const { return pool_ + distance; }
   /// The number of a slot's row of keys in the pool. Registers hold it at half the cost of an
   /// address. The pool must have fewer than 2^32 rows.
   PADDOCK_HD uint32_t key_row(int64_t page, int32_t head, int32_t slot) const {
     static_assert(kKeys == KeyOrder::kBySlot);
-    return static_cast<uint32_t>(row(page, head) + geometry_.sides().keys + slot);
+    return static_cast<uint32_t>(row(page, head) + geometry_.template sides<kKeys>().keys + slot);
   }
   PADDOCK_HD int64_t row_distance(uint32_t row, int32_t element_bytes) const {
     return static_cast<int64_t>(uint64_t{row} *
@@ -236,13 +242,14 @@ class KvView {
   /// Bytes from a slot's key to its value.
   PADDOCK_HD int64_t to_values(int32_t element_bytes) const {
     static_assert(kKeys == KeyOrder::kBySlot);
-    return (geometry_.sides().values - geometry_.sides().keys) * geometry_.head_dim * element_bytes;
+    return (geometry_.template sides<kKeys>().values - geometry_.template sides<kKeys>().keys) *
+           geometry_.head_dim * element_bytes;
   }
 
  private:
   /// The first row of a head, counted from the pool's beginning.
   PADDOCK_HD int64_t row(int64_t page, int32_t head) const {
-    return page * geometry_.page_rows() + head * geometry_.head_rows();
+    return page * geometry_.page_rows() + head * geometry_.template head_rows<kKeys>();
   }
 
   Byte* pool_ = nullptr;

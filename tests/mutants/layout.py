@@ -2,28 +2,28 @@
 
 source("kernels/paged_kv.h", "kernels_test cuda_small_ops_test cuda_mass_test cuda_prefill_test "
        "cuda_decode_test")
-same("layout-001", "values lie before keys",
-     "Sides sides() const { return «Sides{0, side_rows()}»; }",
-     "Sides{side_rows(), 0}",
+same("layout-001", "values lie before keys, on a CPU",
+     "return «Sides{0, kKeys == KeyOrder::kByDim ? side_rows() : n_kv_heads * side_rows()}»;",
+     "(kKeys == KeyOrder::kByDim ? Sides{side_rows(), 0} : Sides{0, n_kv_heads * side_rows()})",
      "the order of the sides is known in one place")
 same("layout-002", "the last head lies first",
-     "+ «head» * geometry_.head_rows();",
+     "+ «head» * geometry_.template head_rows<kKeys>();",
      "(geometry_.n_kv_heads - 1 - head)",
      "the order of heads is known in one place")
-same("layout-003", "a gap of one row behind each head",
-     "int64_t head_rows() const { return «2 * side_rows()»; }",
-     "2 * side_rows() + 1",
+same("layout-003", "a gap of one row behind each head's keys and its values",
+     "int64_t side_rows() const { return «block_size»; }",
+     "block_size + 1",
      "the size of a head, and so of a page, is known in one place")
 same("layout-004", "a gap of one row behind each page",
-     "int64_t page_rows() const { return «n_kv_heads * head_rows()»; }",
-     "n_kv_heads * head_rows() + 1",
+     "int64_t page_rows() const { return «2 * n_kv_heads * side_rows()»; }",
+     "2 * n_kv_heads * side_rows() + 1",
      "the size of a page is known in one place")
-fault("layout-005", "the last keys of a page lie where its first values do",
-      "int64_t side_rows() const { return «block_size»; }",
-      "block_size - 1")
+fault("layout-005", "on a CPU the last keys of a head lie where its first values do",
+      "return Sides{0, kKeys == KeyOrder::kByDim ? «side_rows()» : n_kv_heads * side_rows()};",
+      "side_rows() - 1")
 fault("layout-006", "a value lies one row too near to its key",
-      "return «(geometry_.sides().values - geometry_.sides().keys)» * geometry_.head_dim",
-      "(geometry_.sides().values - geometry_.sides().keys - 1)")
+      "return «(geometry_.template sides<kKeys>().values - geometry_.template sides<kKeys>().keys)» *",
+      "(geometry_.template sides<kKeys>().values - geometry_.template sides<kKeys>().keys - 1)")
 fault("layout-007", "dims of a key lie a slot too near",
       "return «int64_t{geometry_.block_size}» * element_bytes_;",
       "int64_t{geometry_.block_size - 1}")
