@@ -47,20 +47,10 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
   return dot4_by(acc, w, x4, [](uint8_t b) { return b >> 4; });
 }
 
-template <DType kType>
-Lanes elements(const uint8_t* from) {
-  Lanes v;
-  for (int i = 0; i < kLanes; ++i) v[i] = load_element(from, kType, i);
-  return v;
-}
-template <DType kType>
-void convert(const uint8_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, kType, i);
-}
-
 // clang-format off: the order matters
 #include "cpu/dot_chunks.h"
 #include "cpu/exp_lanes.h"
+#include "cpu/plain_elements.h"
 }  // namespace
 #include "cpu/attention_body.h"
 #include "cpu/linear_body.h"

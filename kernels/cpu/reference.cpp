@@ -22,16 +22,7 @@ F16Lanes exp_lanes(F16Lanes x) {
   return x;
 }
 
-template <DType kType>
-Lanes elements(const uint8_t* from) {
-  Lanes v;
-  for (int i = 0; i < kLanes; ++i) v[i] = load_element(from, kType, i);
-  return v;
-}
-template <DType kType>
-void convert(const uint8_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = load_element(from, kType, i);
-}
+#include "cpu/plain_elements.h"
 
 /// Dot products of one row with kTokens inputs: sixteen partial sums over k, then a fixed tree.
 template <int kTokens>

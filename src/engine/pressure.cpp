@@ -375,8 +375,7 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
     if (park_last(request)) continue;
     if (request != nullptr && !is_alone(request)) return 0;
     // What is protected keeps its budget up: it ends where it can fall, should the host let go.
-    const bool is_kept_up = sequence.least_budget() > cache_.least_budget(sequence.rules());
-    if (is_kept_up && at % interval == 0 && may_fall(sequence, request)) return 0;
+    if (sequence.is_kept_up() && at % interval == 0 && may_fall(sequence, request)) return 0;
     return std::min(n, least);
   }
 }

@@ -39,13 +39,12 @@ std::vector<Proposal> Engine::Impl::proposals(RulesId rules, int64_t positions,
 }
 
 std::string Engine::Impl::what_is_kept(const Sequence& sequence) const {
-  const int32_t least = sequence.least_budget();
   const bool falls = setup.options.kv.pressure == KvPressure::kTrim;
-  if (!falls || least <= cache->least_budget(sequence.rules())) return {};
+  if (!falls || !sequence.is_kept_up()) return {};
   return fmt::format(
       "what is protected keeps its budget from falling below {} positions, which the KV pool of {} "
       "pages does not hold beside what comes; let go of some, or give the pool more",
-      least, setup.pool.n_pages);
+      sequence.least_budget(), setup.pool.n_pages);
 }
 
 std::vector<Proposal> Engine::Impl::proposals_for(const Sequence& sequence, int64_t positions,

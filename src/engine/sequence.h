@@ -89,6 +89,8 @@ class Sequence {
   void unprotect(PositionRange range);
   /// The least budget that it may be given.
   int32_t least_budget() const { return least_budget_; }
+  /// Whether what is protected keeps its budget above what its rules admit.
+  bool is_kept_up() const { return least_budget_ > cache_.least_budget(rules_); }
   /// Back to its first `length` tokens. Errors: those of CacheManager::truncate(), and of protect()
   /// where a host's rule cannot heed what is left; then it is as before.
   void truncate(int64_t length);

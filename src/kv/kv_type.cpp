@@ -3,7 +3,7 @@
 #include <iterator>
 
 #include "core/fail.h"
-#include "core/one_of.h"
+#include "core/names.h"
 
 namespace paddock {
 namespace {
@@ -23,13 +23,7 @@ const char* kv_type_name(KvType type) noexcept {
   return row_of(type) < std::size(kKvElements) ? kKvElements[row_of(type)].name : "unknown";
 }
 
-std::vector<std::string> kv_type_names() try {
-  std::vector<std::string> names;
-  for (const KvElement& known : kKvElements) names.emplace_back(known.name);
-  return names;
-} catch (const std::bad_alloc&) {
-  fail_no_memory();
-}
+std::vector<std::string> kv_type_names() { return names_of(kKvElements); }
 
 KvType parse_kv_type(std::string_view name) {
   for (size_t i = 0; i < std::size(kKvElements); ++i) {

@@ -2,10 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <new>
-
 #include "core/fail.h"
-#include "core/one_of.h"
+#include "core/names.h"
 
 namespace paddock {
 namespace {
@@ -21,13 +19,7 @@ constexpr NamedOrder kOrders[] = {{"lru", nullptr}, {"s3fifo", make_s3fifo}, {"d
 ReclaimPolicy::~ReclaimPolicy() = default;
 void ReclaimPolicy::reserve(int32_t) {}
 
-std::vector<std::string> reclaim_names() try {
-  std::vector<std::string> names;
-  for (const NamedOrder& order : kOrders) names.emplace_back(order.name);
-  return names;
-} catch (const std::bad_alloc&) {
-  fail_no_memory();
-}
+std::vector<std::string> reclaim_names() { return names_of(kOrders); }
 
 std::unique_ptr<ReclaimPolicy> make_reclaim_policy(std::string_view name) {
   for (const NamedOrder& order : kOrders) {

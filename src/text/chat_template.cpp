@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "core/names.h"
 #include "core/utf8.h"
 #include "paddock/chat.h"
 #include "paddock/engine.h"
@@ -136,13 +137,7 @@ ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
-std::vector<std::string> ChatTemplate::names() try {
-  std::vector<std::string> names;
-  for (const ChatFormat& format : chat_formats()) names.emplace_back(format.name);
-  return names;
-} catch (const std::bad_alloc&) {
-  fail_no_memory();
-}
+std::vector<std::string> ChatTemplate::names() { return names_of(chat_formats()); }
 
 const std::string& ChatTemplate::name() const { return impl_->name; }
 

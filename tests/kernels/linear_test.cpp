@@ -164,19 +164,27 @@ class Linear : public testing::TestWithParam<Isa> {
   }
 };
 
+/// What row r makes of token t, in float64, and what its products come to without their signs.
+struct Product {
+  double sum = 0, size = 0;
+};
+Product product(const Case& c, int64_t r, const std::vector<float>& x, int64_t t) {
+  Product out;
+  for (int64_t i = 0; i < c.cols; ++i) {
+    const double p = double{c.decoded[r * c.cols + i]} * x[t * c.cols + i];
+    out.sum += p;
+    out.size += std::fabs(p);
+  }
+  return out;
+}
+
 /// y against the float64 loop over the decoded weights and what is seen of the activations.
 void expect_products(const Case& c, int64_t n, const std::vector<float>& seen,
                      const std::vector<float>& y) {
   double magnitude = 0;
   for (int64_t t = 0; t < n; ++t) {
     for (int64_t r = 0; r < c.rows; ++r) {
-      double sum = 0;
-      double size = 0;
-      for (int64_t i = 0; i < c.cols; ++i) {
-        const double p = double{c.decoded[r * c.cols + i]} * seen[t * c.cols + i];
-        sum += p;
-        size += std::fabs(p);
-      }
+      const auto [sum, size] = product(c, r, seen, t);
       magnitude += std::fabs(sum);
       ASSERT_NEAR(y[t * c.rows + r], sum, 2e-6 * size)
           << dtype_traits(c.type).name << " n " << n << " row " << r;
@@ -248,9 +256,7 @@ TEST_P(Linear, FloatColumnsMayBeAnyNumber) {
     const std::vector<float> seen = as_seen(k, type, x);
     const std::vector<float> y = fast(k, c, x, 2);
     for (int64_t r = 0; r < c.rows; ++r) {
-      double sum = 0;
-      for (int64_t i = 0; i < c.cols; ++i) sum += double{c.decoded[r * c.cols + i]} * seen[i];
-      EXPECT_NEAR(y[r], sum, 1e-4);
+      EXPECT_NEAR(y[r], product(c, r, seen, 0).sum, 1e-4);
     }
   }
 }
@@ -270,13 +276,7 @@ TEST(LinearReference, EqualsFloat64AndIgnoresTheBatch) {
                        0, c.rows, scratch.data());
     for (int64_t t = 0; t < n; ++t) {
       for (int64_t r = 0; r < c.rows; ++r) {
-        double sum = 0;
-        double size = 0;
-        for (int64_t i = 0; i < c.cols; ++i) {
-          const double p = double{c.decoded[r * c.cols + i]} * x[t * c.cols + i];
-          sum += p;
-          size += std::fabs(p);
-        }
+        const auto [sum, size] = product(c, r, x, t);
         ASSERT_NEAR(y[t * c.rows + r], sum, 1e-6 * size);
         float alone = 0;
         k.linear_reference(type, c.weights.data() + r * row_bytes(type, c.cols), c.cols,

@@ -114,10 +114,10 @@ fault("protect-032", "budgets fall below what is protected",
       "std::max<int64_t>(static_cast<int64_t>(asked), «member.sequence->least_budget()»);",
       "cache_.least_budget(member.sequence->rules())")
 fault("protect-033", "it ends between two lengths at which its budget can fall",
-      "if («is_kept_up && at % interval == 0 && may_fall(sequence, request)») return 0;",
+      "if («sequence.is_kept_up() && at % interval == 0 && may_fall(sequence, request)») return 0;",
       "false")
 fault("protect-034", "whoever protects anything ends before the pool is full",
-      "if (is_kept_up && at % interval == 0 && «may_fall(sequence, request)») return 0;",
+      "if (sequence.is_kept_up() && at % interval == 0 && «may_fall(sequence, request)») return 0;",
       "true")
 
 source("src/engine/requests.cpp", "protect_test")
@@ -128,10 +128,10 @@ fault("protect-036", "what is protected is blamed for a request that would not g
       "if (reason == FinishReason::kKvFull && «!request.options.lossless») {",
       "true")
 fault("protect-037", "what is protected is blamed although no budget may fall",
-      "if («!falls» || least <=",
+      "if («!falls» || !sequence.is_kept_up()) return {};",
       "false")
 fault("protect-038", "what is protected is blamed where nothing is",
-      "if (!falls || «least <= cache->least_budget(sequence.rules())») return {};",
+      "if (!falls || «!sequence.is_kept_up()») return {};",
       "false")
 
 source("src/engine/sessions.cpp", "protect_test")
