@@ -217,8 +217,8 @@ class CacheManager {
   /// need it is. What left stays away; the sequence shares no full blocks any more. `was`: the
   /// budget before, as it is told, where that is another than the one in force.
   KvBudgetChange fall(SequenceId id, int64_t request, std::optional<int32_t> was = {});
-  /// The text has no budget any more from `length` on, to which it has been computed: its log says
-  /// so and, where it has tables (`id`) that have come so far, they go by it. What left stays away.
+  /// The text has no budget any more from `length` on, up to which its rules have decided: its log
+  /// says so and, where it has tables (`id`) that have come so far, they go by it. What left stays away.
   /// `before`: the budget that it had.
   KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
                       std::optional<SequenceId> id);

@@ -268,6 +268,17 @@ TEST(EngineOptions, RulesDoNotChangeUnderRequestsOrSessions) {
   EXPECT_TRUE(engine.take(id));  // a result may wait
 }
 
+TEST(RequestOptions, WithoutATokenizerNoStopStringIsFound) {
+  Engine engine(tiny(), modest());
+  ASSERT_THROW(engine.model().tokenizer(), Error);
+  GenerateOptions o = greedy(9);
+  o.stop = {"a", "e"};
+  const GenerateResult r = engine.generate(prompt_of(5), o);
+  EXPECT_EQ(r.finish_reason, FinishReason::kLength);
+  EXPECT_EQ(r.tokens.size(), 9U);
+  EXPECT_EQ(r.text, "");
+}
+
 TEST(RequestOptions, RangesEndWhereTheySay) {
   Engine engine(tiny(), modest());
   const std::vector<TokenId> prompt = prompt_of(5);
