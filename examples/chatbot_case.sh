@@ -36,6 +36,7 @@ LIMIT = "256"
 WAYS = [("everything stays (`full`)", []),
         ("every turn is read anew, as without a cache", None),
         ("`--keep turns:6`", ["--keep", "turns:6"]),
+        ("`--keep turns:6`, `/pin` of the turns with facts", ["--keep", "turns:6"]),
         ("`--keep drop-irrelevant:6`", ["--keep", "drop-irrelevant:6"]),
         ("`--keep summarise:6`", ["--keep", "summarise:6"]),
         ("`--kv-policy sink:4+252`", ["--kv-policy", "sink:4+252"]),
@@ -43,8 +44,10 @@ WAYS = [("everything stays (`full`)", []),
         ("`--kv-policy h2o:" + LIMIT + "@sinks:176@recent:48`", ["--kv-policy", "h2o:" + LIMIT + "@sinks:176@recent:48"]),
         ("`--kv-policy lru --kv-budget 6MiB`", ["--kv-policy", "lru", "--kv-budget", "6MiB"])]
 
-def messages():
+def messages(pins=False):
     lines = [fact for fact, _, _ in FACTS]
+    if pins:  # each once it is answered
+        lines = [line for i, fact in enumerate(lines) for line in (fact, f"/pin {i + 1}")]
     return lines + TALK + [question for _, question, _ in FACTS]
 
 def run(command, text=""):
@@ -53,10 +56,10 @@ def run(command, text=""):
         sys.exit("error: " + " ".join(command) + "\n" + done.stderr)
     return done
 
-def chat(options):
+def chat(options, pins):
     done = run([os.environ["PADDOCK"], "chat", "-m", os.environ["MODEL"], "-t", os.environ["THREADS"], "--temp", "0",
                 "--system", SYSTEM,
-                "-n", "32", "-c", "8192", "--json"] + options, "\n".join(messages()) + "\n")
+                "-n", "32", "-c", "8192", "--json"] + options, "\n".join(messages(pins)) + "\n")
     turns = [json.loads(line) for line in done.stdout.splitlines()]
     return turns, [line for line in done.stderr.splitlines() if "left out" in line]
 
@@ -74,7 +77,8 @@ def anew():
                                    prompt.name]).stdout)
         text += made["text"] + "<|im_end|>\n"
         times = made["timings"]
-        turns.append({"text": made["text"], "first_token_seconds": times["prefill_seconds"],
+        turns.append({"text": made["text"], "conversation_tokens": made["prompt_tokens"] + len(made["tokens"]),
+                      "first_token_seconds": times["prefill_seconds"],
                       "seconds": times["prefill_seconds"] + times["decode_seconds"],
                       "kv_bytes": made["kv"]["total"]["pages_peak"] * made["kv"]["page_bytes"]})
     return turns, []
@@ -87,7 +91,8 @@ def plot(path, rows):
     width, height, left, bottom = 860, 380, 60, 40
     top = max(max(t["seconds"] for t in turns) for _, turns, _ in rows)
     n = len(messages())
-    colours = ["#4c72b0", "#c44e52", "#55a868", "#8172b2", "#ccb974", "#64b5cd", "#8c8c8c", "#dd8452", "#937860"]
+    colours = ["#4c72b0", "#c44e52", "#55a868", "#8172b2", "#ccb974", "#64b5cd", "#8c8c8c", "#dd8452", "#937860",
+               "#da8bc3"]
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width + 300} {height + 40}" font-family="sans-serif" '
            'font-size="13"><rect width="100%" height="100%" fill="white"/>',
            f'<text x="{left}" y="18">seconds until an answer of up to 32 tokens is complete, by turn</text>']
@@ -108,19 +113,19 @@ def plot(path, rows):
 
 rows = []
 for name, options in WAYS:
-    turns, notes = anew() if options is None else chat(options)
+    turns, notes = anew() if options is None else chat(options, "/pin" in name)
     rows.append((name, turns, notes))
     print(f"done: {name}", file=sys.stderr)
 first = 3 * len(messages()) // 4
-print(f"| what stays | answer, first {len(FACTS)} turns | last quarter | first token there | KV in use at the end "
-      f"| known at the end |\n|---|---:|---:|---:|---:|---|")
+print(f"| what stays | answer, first {len(FACTS)} turns | last quarter | first token there | tokens at the end "
+      f"| KV in use | known at the end |\n|---|---:|---:|---:|---:|---:|---|")
 for name, turns, _ in rows:
     asked = turns[-len(FACTS):]
     known = [word for (_, _, word), turn in zip(FACTS, asked) if word.lower() in turn["text"].lower()]
     print(f"| {name} | {median([t['seconds'] for t in turns[:len(FACTS)]]):.2f} s "
           f"| {median([t['seconds'] for t in turns[first:]]):.2f} s "
           f"| {median([t['first_token_seconds'] for t in turns[first:]]):.2f} s "
-          f"| {turns[-1]['kv_bytes'] / 2**20:.1f} MiB | {len(known)} of {len(FACTS)}: {', '.join(known) or '-'} |")
+          f"| {turns[-1]['conversation_tokens']} | {turns[-1]['kv_bytes'] / 2**20:.1f} MiB | {len(known)} of {len(FACTS)}: {', '.join(known) or '-'} |")
 if len(sys.argv) > 1:
     plot(sys.argv[1], rows)
 PYTHON

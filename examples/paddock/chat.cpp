@@ -142,6 +142,9 @@ class Chat {
                     left.stayed, left.read_again, left.seconds));
     if (!left.summary.empty()) {
       note(fmt::format("paddock: in their place: {}\n", on_one_line(left.summary)));
+      if (!left.summary_refusal.empty()) {
+        note(fmt::format("paddock: rules may drop it like any text: {}\n", left.summary_refusal));
+      }
     }
   }
 

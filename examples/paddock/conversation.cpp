@@ -103,21 +103,32 @@ void Conversation::clear() {
 // ---- turns that are left out
 
 std::optional<LeftOut> Conversation::keep_to_rule() {
+  if (options_.keep.kind == KeepRule::Kind::kAll) return std::nullopt;
   const auto most = static_cast<size_t>(options_.keep.turns);
-  const size_t n = said_.turns().size();
-  if (options_.keep.kind == KeepRule::Kind::kAll || n <= most) return std::nullopt;
-  switch (options_.keep.kind) {
-    case KeepRule::Kind::kSummarise:
-      // Half of them, so that it is not to be done again at the next turn.
-      return condense(n - (most + 1) / 2);
-    case KeepRule::Kind::kDropIrrelevant:
-      return leave_out(least_attended(n - most));
-    default: {
-      std::vector<size_t> places;
-      for (size_t i = 1; i <= n - most; ++i) places.push_back(i);
-      return leave_out(places);
-    }
+  std::vector<size_t> places = unpinned();
+  if (options_.keep.kind == KeepRule::Kind::kTurns) {
+    // The first turn stays, beside the newest.
+    if (!places.empty() && places.front() == 0) places.erase(places.begin());
+    if (places.size() < most) return std::nullopt;
+    places.resize(places.size() - (most - 1));
+    return leave_out(places);
   }
+  const size_t n = places.size();
+  if (n <= most) return std::nullopt;
+  if (options_.keep.kind == KeepRule::Kind::kDropIrrelevant) {
+    return leave_out(least_attended(n - most));
+  }
+  // Half of them, so that it is not to be done again at the next turn.
+  places.resize(n - (most + 1) / 2);
+  return condense(places);
+}
+
+std::vector<size_t> Conversation::unpinned() const {
+  std::vector<size_t> places;
+  for (size_t i = 0; i < said_.turns().size(); ++i) {
+    if (!said_.turns()[i].is_pinned) places.push_back(i);
+  }
+  return places;
 }
 
 LeftOut Conversation::drop(int64_t number) {
@@ -130,11 +141,15 @@ LeftOut Conversation::drop(int64_t number) {
 }
 
 LeftOut Conversation::summarise() {
-  if (said_.turns().size() < 2) {
+  std::vector<size_t> places = unpinned();
+  if (!places.empty() && places.back() + 1 == said_.turns().size()) places.pop_back();
+  if (places.empty()) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
-                         "there is nothing before the newest turn to be summarised");
+                         said_.turns().size() < 2
+                             ? "there is nothing before the newest turn to be summarised"
+                             : "all turns before the newest are pinned; /unpin lets go of one");
   }
-  return condense(said_.turns().size() - 1);
+  return condense(places);
 }
 
 std::vector<Conversation::TurnInfo> Conversation::turns() const {
@@ -160,11 +175,26 @@ void Conversation::unpin(int64_t number) {
     throw paddock::Error(paddock::ErrorCode::kInvalidArgument,
                          fmt::format("turn {} is not pinned; /turns says which are", number));
   }
-  if (session_) engine_.unprotect(*session_, turn.start, said_.end_of(turn) - turn.start);
   turn.is_pinned = false;
+  if (!session_) return;
+  engine_.unprotect(*session_, turn.start, said_.end_of(turn) - turn.start);
+  protect_summary();  // which the first turn has
+}
+
+std::string Conversation::protect_summary() {
+  const int64_t end = said_.summary_end();
+  if (end == 0) return {};
+  try {
+    engine_.protect(*session_, 0, end);
+  } catch (const paddock::Error& e) {
+    if (e.code() != paddock::ErrorCode::kInvalidArgument) throw;
+    return e.what();
+  }
+  return {};
 }
 
 void Conversation::protect_pinned() {
+  protect_summary();  // where the rules can
   for (const Transcript::Turn& turn : said_.turns()) {
     if (!turn.is_pinned) continue;
     engine_.protect(*session_, turn.start, said_.end_of(turn) - turn.start);
@@ -187,23 +217,23 @@ std::vector<size_t> Conversation::least_attended(size_t n) {
   for (size_t i = 0; i + 1 < turns.size(); ++i) {
     const int64_t tokens = turns[i + 1].start - turns[i].start;
     turns[i].share = shares[i];
+    if (turns[i].is_pinned) continue;
     by_token.emplace_back(shares[i] / static_cast<double>(tokens), i);
   }
   std::sort(by_token.begin(), by_token.end());
   std::vector<size_t> places;
-  for (size_t i = 0; i < n; ++i) places.push_back(by_token[i].second);
+  for (size_t i = 0; i < std::min(n, by_token.size()); ++i) places.push_back(by_token[i].second);
   std::sort(places.begin(), places.end());
   return places;
 }
 
-LeftOut Conversation::condense(size_t n_oldest) {
+LeftOut Conversation::condense(const std::vector<size_t>& places) {
   const auto begin = std::chrono::steady_clock::now();
   const paddock::GenerateResult summary = ask_for_summary();
-  std::vector<size_t> places;
-  for (size_t i = 0; i < n_oldest; ++i) places.push_back(i);
   said_.set_summary(summary.text);
   LeftOut left = leave_out(places);
   left.summary = summary.text;
+  left.summary_refusal = protect_summary();
   left.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return left;
 }

@@ -19,13 +19,14 @@ struct ConversationOptions {
 
 /// Turns that were left out.
 struct LeftOut {
-  std::vector<int64_t> turns;  // their numbers
-  std::vector<double> shares;  // of what the newest turn attended to, if that was measured
-  int64_t tokens = 0;          // that the conversation is shorter by
-  int64_t stayed = 0;          // tokens before the first of them, which stay in the cache
-  int64_t read_again = 0;      // those behind
-  double seconds = 0;          // that took, the summary included
-  std::string summary;         // what is said in their place, if they were summarised
+  std::vector<int64_t> turns;   // their numbers
+  std::vector<double> shares;   // of what the newest turn attended to, if that was measured
+  int64_t tokens = 0;           // that the conversation is shorter by
+  int64_t stayed = 0;           // tokens before the first of them, which stay in the cache
+  int64_t read_again = 0;       // those behind
+  double seconds = 0;           // that took, the summary included
+  std::string summary;          // what is said in their place, if they were summarised
+  std::string summary_refusal;  // why rules may choose it nevertheless; empty: they may not
 };
 
 /// What was said is a Transcript; a session of the engine follows it. It holds the first tokens,
@@ -46,11 +47,12 @@ class Conversation {
   void set_policy(const std::string& spec);
   void clear();
 
-  /// Leaves out what the rule for turns says, once an answer is there; nothing if all stay.
+  /// Leaves out what the rule for turns says, once an answer is there; nothing if all stay. Pinned
+  /// turns stay beside those that it keeps.
   std::optional<LeftOut> keep_to_rule();
   /// Leaves a turn out; Error kInvalidArgument where there is none of this number, or no other.
   LeftOut drop(int64_t number);
-  /// Has the model condense all turns but the newest one, and leaves them out.
+  /// Has the model condense all turns but the newest one and pinned ones, and leaves them out.
   LeftOut summarise();
   /// Has rules keep what a turn has in the cache from now on, or no longer. Error kInvalidArgument,
   /// and nothing changed, where there is none of this number, or the rule cannot keep it.
@@ -77,16 +79,20 @@ class Conversation {
   /// The conversation without these turns, which are some of those there are.
   LeftOut leave_out(const std::vector<size_t>& places);
   /// Likewise, with a summary in their place.
-  LeftOut condense(size_t n_oldest);
+  LeftOut condense(const std::vector<size_t>& places);
   /// The model's own. The question and its answer stay behind the last turn, for leave_out() to
   /// take back.
   paddock::GenerateResult ask_for_summary();
-  /// The turns that the newest one attended to least, so many of them.
+  /// Turns that are not pinned.
+  std::vector<size_t> unpinned() const;
+  /// Those of them that the newest one attended to least, so many.
   std::vector<size_t> least_attended(size_t n);
   /// The tokens that bring in a message; takes back what it follows on from the answer before.
   std::vector<paddock::TokenId> next_turn(const std::string& text);
-  /// Protects what pinned turns have, once more where the session lost it.
+  /// Protects what pinned turns and a summary have, once more where the session lost it.
   void protect_pinned();
+  /// The summary's part; why not, where the rules cannot.
+  std::string protect_summary();
   /// How many tokens the session holds.
   int64_t held() const;
   /// Takes the conversation back to its first `length` tokens.

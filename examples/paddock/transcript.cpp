@@ -24,6 +24,14 @@ std::vector<paddock::TokenId> Transcript::opening(const std::string& message) co
   return format_->encode(messages, true);
 }
 
+int64_t Transcript::summary_end() const {
+  if (summary_.empty() || turns_.empty()) return 0;
+  const std::vector<paddock::TokenId> one = opening("a"), other = opening("0");
+  const size_t n = std::min({one.size(), other.size(), tokens_.size()});
+  const auto end = one.begin() + static_cast<ptrdiff_t>(n);
+  return std::mismatch(one.begin(), end, other.begin()).first - one.begin();
+}
+
 Transcript::Message Transcript::next(const std::string& message) const {
   if (turns_.empty()) return {opening(message), 0};
   paddock::ChatTurn turn = format_->next_turn({"user", message}, turns_.back().answer);

@@ -32,6 +32,9 @@ class Transcript {
   const std::vector<Turn>& turns() const { return turns_; }
   /// Said by the system before the first turn, beside what it says anyway: of turns left out.
   void set_summary(std::string summary) { summary_ = std::move(summary); }
+  /// How many of the first tokens are what stands before the first message, a summary in it; 0
+  /// where there is none.
+  int64_t summary_end() const;
 
   /// The tokens that bring in a message, once the last `take_back` tokens of the answer before it
   /// are taken back.

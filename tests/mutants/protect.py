@@ -175,3 +175,13 @@ fault("protect-048", "a chat whose cache is full does not say that pinned turns 
 source("src/engine/requests.cpp", "protect_test")
 fault("protect-049", "rules are proposed that would protect as much",
       "if («!what_is_kept(sequence).empty()») { std::erase_if", "false")
+
+source("examples/paddock/conversation.cpp", CHAT)
+fault("protect-050", "turns that are pinned leave like others",
+      "if («!said_.turns()[i].is_pinned») places.push_back(i);", "true")
+fault("protect-051", "what was attended to least leaves, pinned or not",
+      "if («turns[i].is_pinned») continue;", "false")
+fault("protect-052", "a summary is not protected",
+      "«engine_.protect(*session_, 0, end);»", "")
+fault("protect-053", "who lets go of the first turn lets go of the summary",
+      "«protect_summary();» // which the first turn has", "")

@@ -47,7 +47,7 @@ fault("tool-015", "a full pool has no place for the newest token",
       "positions < engine_.options().context ? «positions + 1» : positions",
       "positions", tests="cli_test:CliChat.AFullCache*")
 fault("tool-017", "what rules have dropped cannot be taken back",
-      "if («e.code() != paddock::ErrorCode::kInvalidArgument») throw;",
+      "if («e.code() != paddock::ErrorCode::kInvalidArgument») throw; engine_.truncate",
       "true", tests="cli_test:CliTrouble.APolicyThatCannotHold*")
 fault("tool-018", "read again, prompts end nowhere",
       "feed_to(std::min(turn.prompt_end, end), «turn.prompt_end»);",
@@ -550,8 +550,8 @@ fault("tool-182", "a block is all of the turn that it begins in",
 
 source("examples/paddock/conversation.cpp", "cli_test:CliChat.*:AttentionMeter.*")
 fault("tool-183", "the first turn leaves first",
-      'for (size_t i = «1»; i <= n - most; ++i)',
-      '0')
+      'if («!places.empty() && places.front() == 0») places.erase',
+      'false')
 fault("tool-185", "the conversation is not read again",
       'said_ = std::move(shorter); «catch_up();» left.seconds',
       '', tests="advice_test:Turns.*")

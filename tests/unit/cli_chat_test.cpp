@@ -580,6 +580,53 @@ TEST_F(CliChat, KeepLeavesOutTheOldestButTheFirst) {
   EXPECT_EQ(times(o.err, "left out turn 3: "), 1) << o.err;
 }
 
+TEST_F(CliChat, KeepLeavesPinnedTurnsBesideThoseThatItKeeps) {
+  const std::string options = chat() + "-n 2 -c 600 --kv-block-size 4 --keep ";
+  const auto left = [&](const std::string& rule, const std::string& lines) {
+    const Outcome o = paddock(options + rule, lines + "/turns\n");
+    EXPECT_EQ(o.code, 0) << o.err;
+    return turns_listed(o.err);
+  };
+  const std::string more = "three\nfour\nfive\nsix\n";
+  using Turns = std::vector<int>;
+  EXPECT_EQ(left("turns:3", "one\ntwo\n/pin 2\n" + more), (Turns{1, 2, 5, 6}));
+  EXPECT_EQ(left("turns:3", "one\n/pin 1\ntwo\n/pin 2\n" + more), (Turns{1, 2, 5, 6}));
+  EXPECT_EQ(left("turns:3", "one\ntwo\n/pin 2\n/unpin 2\n" + more), (Turns{1, 5, 6}));
+  const Turns relevant = left("drop-irrelevant:2", "one\n/pin 1\ntwo\n/pin 2\n" + more);
+  ASSERT_EQ(relevant.size(), 4U);
+  EXPECT_EQ((Turns{relevant[0], relevant[1], relevant[3]}), (Turns{1, 2, 6}));
+  // Once there are three that are not pinned, the older two are condensed.
+  EXPECT_EQ(left("summarise:2", "one\n/pin 1\ntwo\nthree\n"), (Turns{1, 2, 3}));
+  EXPECT_EQ(left("summarise:2", "one\n/pin 1\ntwo\nthree\nfour\n"), (Turns{1, 4}));
+  EXPECT_EQ(left("summarise:4", "one\ntwo\n/pin 2\nthree\n/pin 3\nfour\n/summarise\n"),
+            (Turns{2, 3, 4}));
+  const Outcome all =
+      paddock(chat() + "-n 2 -c 600", "one\n/pin 1\ntwo\n/pin 2\nthree\n/summarise\n/turns\n");
+  EXPECT_EQ(times(all.err, "all turns before the newest are pinned; /unpin lets go of one"), 1)
+      << all.err;
+  EXPECT_EQ(turns_listed(all.err), (Turns{1, 2, 3}));
+}
+
+TEST_F(CliChat, ASummaryIsProtectedWhereTheRuleCanBeKeptFromIt) {
+  const std::string more = "three\nfour\nfive\nsix\nseven\neight\nnine\n";
+  const auto why = [&](const std::string& rule, const std::string& summarise) {
+    const Outcome o = paddock(chat() + "-n 2 -c 600 --kv-block-size 4 --kv-policy " + rule,
+                              "one\ntwo\n" + summarise + more + more + "/why Summary of\n");
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.err;
+  };
+  const std::string kept = why("random:320@every:8", "/summarise\n");
+  EXPECT_EQ(times(kept, "Summary of"), 1) << kept;
+  EXPECT_EQ(times(kept, "    left its layer "), 0) << kept;
+  EXPECT_EQ(times(kept, "rules may drop it"), 0) << kept;
+  const std::string unpinned = why("random:320@every:8", "/summarise\n/pin 2\n/unpin 2\n");
+  EXPECT_EQ(times(unpinned, "    left its layer "), 0) << unpinned;
+  const std::string window = why("window:64", "/summarise\n");
+  EXPECT_EQ(times(window, "rules may drop it like any text: layer 0 is under 'window:64'"), 1)
+      << window;
+  EXPECT_GE(times(window, "    left its layer "), 1) << window;
+}
+
 TEST_F(CliChat, DropLeavesOneOutAndTheConversationIsAsIfItHadNeverBeen) {
   const std::string options = chat() + "-n 2 --kv-block-size 4 ";
   const Outcome o = paddock(options, "one\ntwo\nthree\n/drop 2\n/stats\n/turns\nfour\n/stats\n");
