@@ -10,6 +10,7 @@
 #include "common.h"
 #include "log.h"
 #include "replay_chat.h"
+#include "trace_export.h"
 
 namespace cli {
 namespace {
@@ -132,6 +133,31 @@ void print_tables(const Args& args, const Outcome& o) {
   print(out);
 }
 
+/// Whether the file is what --kv-trace wrote. One that cannot be read is none.
+bool is_cache_trace(const std::string& path) {
+  constexpr std::string_view kMagic = "PADTRACE";
+  std::ifstream in(path, std::ios::binary);
+  std::string begins(kMagic.size(), '\0');
+  in.read(begins.data(), static_cast<std::streamsize>(begins.size()));
+  return in && begins == kMagic;
+}
+
+/// Requests in whichever form they are; of a trace the bytes of its blocks are known, too.
+void read_requests(const std::string& path, Outcome& o) {
+  if (path == "-") {
+    o.trace = paddock::parse_request_trace(read_file(path), "stdin");
+    return;
+  }
+  if (!is_cache_trace(path)) {
+    o.trace = paddock::read_request_trace(path);
+    return;
+  }
+  std::string lines;
+  const uint64_t bytes = write_trace_requests(path, [&](std::string_view line) { lines += line; });
+  o.trace = paddock::parse_request_trace(lines, path);
+  if (o.block_bytes == 0) o.block_bytes = bytes;
+}
+
 /// Two commands in one: what belongs to the other is refused.
 void check_usage(const Args& args) {
   if (args.path.empty() == args.chat.log.empty()) {
@@ -167,8 +193,7 @@ int run(const Args& args) {
   paddock::ReplayOptions options;
   options.reclaim = args.reclaim;
   options.capacities.assign(args.capacities.begin(), args.capacities.end());
-  o.trace = args.path == "-" ? paddock::parse_request_trace(read_file(args.path), "stdin")
-                             : paddock::read_request_trace(args.path);
+  read_requests(args.path, o);
   if (options.capacities.empty()) {
     options.capacities = parts_of(paddock::replay_requests(o.trace, {.reclaim = {}}).distinct);
   }
@@ -193,14 +218,16 @@ void add_replay(CommandLine& tool) {
       tool.add("replay", "what other caches would have found again of recorded requests");
   command
       .add("path", args->path,
-           "JSON lines with hash_ids: Mooncake's, Bailian's or `paddock trace --to mooncake`")
+           "what --kv-trace wrote, or JSON lines with hash_ids: Mooncake's or Bailian's")
       .not_empty();
   command.add("--reclaim", args->reclaim, "orders of reclaiming").split_at_commas().shows_default();
   command
       .add("--capacity", args->capacities,
            "sizes of the cache, in blocks (default: parts of what holds all)")
       .split_at_commas();
-  command.add("--block-bytes", args->block_bytes, "of one block, such as 64KiB: adds sizes")
+  command
+      .add("--block-bytes", args->block_bytes,
+           "of one block, such as 64KiB: adds sizes (default: a trace's own)")
       .not_empty();
   command.add_flag("--curve", args->curve, "what lru finds in caches of every size");
   command.add("--sample", args->sample, "with --curve: from so many of the blocks, such as 0.01");

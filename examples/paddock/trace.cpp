@@ -200,10 +200,10 @@ int run(const Args& args) {
     }
     return 0;
   }
-  const std::map<std::string, void (*)(const std::string&, const WriteText&)> forms = {
-      {"jsonl", write_trace_lines},
-      {"perfetto", write_trace_timeline},
-      {"mooncake", write_trace_requests}};
+  using Form = std::function<void(const std::string&, const WriteText&)>;
+  const std::map<std::string, Form> forms = {{"jsonl", write_trace_lines},
+                                             {"perfetto", write_trace_timeline},
+                                             {"mooncake", write_trace_requests}};
   const auto form = forms.find(args.to);
   if (form == forms.end()) {
     throw UsageError(fmt::format("--to {}: must be jsonl, perfetto or mooncake", args.to));

@@ -145,6 +145,8 @@ class Requests {
  public:
   void take(const paddock::TraceRecord&, const paddock::TraceHeader& header) {
     block_size_ = header.block_size;
+    block_bytes_ =
+        static_cast<uint64_t>(header.page_bytes) * static_cast<uint64_t>(header.n_layers);
   }
   void take(const paddock::TraceRecord& r, const paddock::TraceRequest& request) {
     order_.push_back(request.request);
@@ -179,6 +181,7 @@ class Requests {
     prompts_[finish.request].made = finish.made_tokens;
   }
 
+  uint64_t block_bytes() const { return block_bytes_; }
   void write(const WriteText& write) const {
     std::unordered_map<uint64_t, int64_t> ids;
     for (const int64_t request : order_) {
@@ -213,6 +216,7 @@ class Requests {
   }
 
   int64_t block_size_ = 1;
+  uint64_t block_bytes_ = 0;
   std::vector<int64_t> order_;
   std::map<int64_t, Prompt> prompts_;
   std::map<int32_t, std::vector<uint64_t>> texts_;  // of sequences
@@ -232,10 +236,11 @@ void write_trace_timeline(const std::string& path, const WriteText& write) {
   timeline.end();
 }
 
-void write_trace_requests(const std::string& path, const WriteText& write) {
+uint64_t write_trace_requests(const std::string& path, const WriteText& write) {
   Requests requests;
   read(path, requests);
   requests.write(write);
+  return requests.block_bytes();
 }
 
 }  // namespace cli

@@ -1,6 +1,7 @@
 // A trace in forms that other programs read.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -15,7 +16,7 @@ void write_trace_lines(const std::string& path, const WriteText& write);
 /// counters, what left as instants.
 void write_trace_timeline(const std::string& path, const WriteText& write);
 /// Requests as lines of JSON, as in Mooncake's traces: timestamp, input_length, output_length,
-/// hash_ids, of full blocks.
-void write_trace_requests(const std::string& path, const WriteText& write);
+/// hash_ids, of full blocks. Returns the bytes of a block in all layers.
+uint64_t write_trace_requests(const std::string& path, const WriteText& write);
 
 }  // namespace cli

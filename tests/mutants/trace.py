@@ -205,3 +205,7 @@ source("src/trace/reader.cpp", "trace_test:Traces.KnowEvery*")
 fault("trace-060", "a reason that nobody knows is read",
       "if («finish_reason_name(f.reason) == std::string_view(\"unknown\")») {",
       "false")
+
+source("examples/paddock/replay.cpp", "cli_test:CliTrace.*")
+fault("trace-064", "a trace is read as lines of requests",
+      "return in && «begins == kMagic»;", "false")

@@ -97,6 +97,23 @@ TEST_F(CliTrace, RequestsAreThoseOfMooncake) {
   EXPECT_NE(first.back(), second.back());
   std::set<int64_t> ids(first.begin(), first.end());
   EXPECT_EQ(ids.size(), first.size());
+  // replay reads them from the trace itself, and knows what a block takes.
+  const std::string sizes = " --json --capacity 3,9 --curve";
+  Json from_lines = Json::parse(paddock("replay " + file("requests") + sizes).out);
+  Json from_trace = Json::parse(paddock("replay " + file("trace") + sizes).out);
+  EXPECT_GT(from_trace["results"][1]["found"], 0);
+  const Json engine = lines(paddock("trace " + file("trace") + " --to jsonl").out).front();
+  const int64_t block = engine["page_bytes"].get<int64_t>() * engine["n_layers"].get<int64_t>();
+  for (Json& result : from_trace["results"]) {
+    EXPECT_EQ(result["capacity_bytes"], block * result["capacity"].get<int64_t>());
+    EXPECT_EQ(result["found_bytes"], block * result["found"].get<int64_t>());
+    result.erase("capacity_bytes");
+    result.erase("found_bytes");
+  }
+  EXPECT_EQ(from_trace, from_lines);
+  const std::string told = read(file("trace"));
+  expect_refusal("replay " + folder_.write("bad", told.substr(0, 20) + "x" + told.substr(21)), 1,
+                 "byte ");
 }
 
 TEST_F(CliTrace, TheTimelineIsOneOfChromes) {
