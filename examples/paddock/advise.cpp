@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kLeastTokens = 48;   // of a sample: enough to read, and 16 to decode
 constexpr int64_t kProbeTokens = 256;  // to see how quick the machine is
-constexpr double kCandidates = 8;      // that are to be measured in kRulesShare of the time,
+constexpr double kCandidates = 10;     // that are to be measured in kRulesShare of the time,
 constexpr size_t kGroup = 3;           // engines beside full's at once
 constexpr double kPasses = 10;         // each taking so many passes over the sample
 constexpr double kRulesShare = 0.6, kSettingsShare = 0.8;

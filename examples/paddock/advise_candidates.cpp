@@ -20,8 +20,9 @@ struct Form {
   const char* text;
   int64_t beside;  // positions that its text has beside the budget
 };
-constexpr Form kForms[] = {
-    {"h2o:{}", 0}, {"sink:4+{}", 4}, {"pyramid:h2o:{}", 0}, {"tova:{}", 0}, {"lru:{}", 0}};
+constexpr Form kForms[] = {{"h2o:{}", 0},    {"sink:4+{}", 4}, {"pyramid:h2o:{}", 0},
+                           {"tova:{}", 0},   {"lru:{}", 0},    {"cake:h2o:{}", 0},
+                           {"snapkv:{}", 0}, {"knorm:{}", 0}};
 
 std::string spec(const Form& form, int64_t budget) {
   return fmt::format(fmt::runtime(form.text), budget - form.beside);

@@ -23,6 +23,18 @@ paddock::EngineOptions for_one(const Candidate& candidate, int64_t positions) {
   return options;
 }
 
+/// How near to full one candidate was, position by position.
+struct Nearness {
+  double kl = 0;
+  int64_t agreed = 0, positions = 0;
+
+  void add(const paddock::PositionQuality& at) {
+    kl += at.kl;
+    agreed += at.agrees ? 1 : 0;
+    ++positions;
+  }
+};
+
 /// What `measure` finds, or nothing if it was cancelled for want of time.
 template <typename Measure>
 auto unless_cancelled(const Measure& measure) -> std::optional<decltype(measure())> {
@@ -115,12 +127,21 @@ void measure_quality(const std::shared_ptr<const paddock::Model>& model,
   try {
     paddock::CompareOptions compare;
     compare.turns = sample.turns;
+    compare.prompt_tokens = sample.prompt_tokens();
     compare.on_progress = goes_on;
+    std::vector<Nearness> near(candidates.size());
+    compare.on_position = [&](int64_t at, std::span<const paddock::PositionQuality> rules) {
+      for (size_t i = 0; at >= compare.prompt_tokens && i < near.size(); ++i) {
+        near[i].add(rules[i + 1]);
+      }
+      return true;
+    };
     const paddock::QualityReport report = meter.compare(sample.tokens, compare);
     for (size_t i = 0; i < candidates.size(); ++i) {
       const paddock::PolicyQuality& own = report.contenders[i];
-      found[i + 1] = {own.kl_mean, own.top1_agreement, own.kept.mean < report.baseline.kept.mean,
-                      std::nullopt};
+      const auto n = static_cast<double>(std::max<int64_t>(1, near[i].positions));
+      found[i + 1] = {near[i].kl / n, static_cast<double>(near[i].agreed) / n,
+                      own.kept.mean < report.baseline.kept.mean, std::nullopt};
     }
     if (!sample.facts.empty()) {
       const paddock::RecallReport recall =

@@ -19,6 +19,11 @@ struct Sample {
   std::vector<paddock::CompareTurn> turns;  // of a conversation
   std::vector<paddock::PlantedFact> facts;
 
+  /// Where its prompt ends, for rules that decide there, and from where on it is seen how near to
+  /// full a candidate is. Of a conversation 0: each turn has an end of its own, and all counts.
+  int64_t prompt_tokens() const {
+    return turns.empty() ? static_cast<int64_t>(tokens.size()) * 2 / 3 : 0;
+  }
   /// Its first `n` tokens.
   Sample first(int64_t n) const;
 };
@@ -43,8 +48,8 @@ std::optional<Speed> measure_speed(const std::shared_ptr<const paddock::Model>& 
                                    const Candidate& candidate, const Sample& sample,
                                    const TimeLimit& time);
 
-/// Each beside full with f16 and blocks of 16 positions, all side by side. `full`: what full itself
-/// was like. Changes nothing where time ran out.
+/// Each beside full with f16 and blocks of 16 positions, all side by side, over what follows the
+/// sample's prompt. `full`: what full itself was like. Changes nothing where time ran out.
 void measure_quality(const std::shared_ptr<const paddock::Model>& model,
                      std::span<Candidate* const> candidates, const Sample& sample,
                      const TimeLimit& time, std::optional<Quality>& full);

@@ -127,6 +127,7 @@ Json advice_json(const Advice& a) {
               {"memory_bytes", a.room.memory ? Json(*a.room.memory) : Json()},
               {"tokens", a.all_tokens},
               {"sample_tokens", a.sample.tokens.size()},
+              {"prompt_tokens", a.sample.prompt_tokens()},
               {"facts", a.sample.facts.size()},
               {"full_recalls", a.full && a.full->recalled ? Json(*a.full->recalled) : Json()},
               {"candidates", Json::array()},

@@ -33,9 +33,11 @@ fault("advise-013", "flags leave out the KV type",
 
 source("examples/paddock/advise_measure.cpp", ADVICE)
 fault("advise-014", "a candidate is as near to full as full itself",
-      "found[i + 1] = {«own.kl_mean», own.top1_agreement,", "report.baseline.kl_mean")
+      "near[i].add(«rules[i + 1]»);", "rules[0]")
 fault("advise-015", "a candidate recalls what full does",
       "found[i + 1].recalled = «recall.contenders[i].recalled»;", "recall.baseline.recalled")
+fault("advise-018", "nearness counts the prompt, too",
+      "«at >= compare.prompt_tokens» && i < near.size()", "true")
 fault("advise-016", "time never runs out",
       "InterruptGuard::interrupted() || «seconds_left() <= 0»;", "false")
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -104,17 +105,53 @@ TEST_F(CliAdvise, QualityIsThatOfAComparisonCalledApart) {
     options.engine.context = 512;
     options.contenders = {policy};
     QualityMeter meter(model, options);
-    const QualityReport report = meter.compare(tokens);
-    EXPECT_NEAR(c["measured"]["kl_mean"].get<double>(), report.contenders[0].kl_mean, 1e-9)
-        << policy;
-    EXPECT_NEAR(c["measured"]["top1_agreement"].get<double>(), report.contenders[0].top1_agreement,
-                1e-9);
+    // Two thirds are prompt, and it is seen behind it.
+    CompareOptions how;
+    how.prompt_tokens = static_cast<int64_t>(tokens.size()) * 2 / 3;
+    EXPECT_EQ(advice["prompt_tokens"], how.prompt_tokens);
+    double kl = 0, agrees = 0, n = 0;
+    how.on_position = [&](int64_t at, std::span<const PositionQuality> rules) {
+      if (at < how.prompt_tokens) return true;
+      kl += rules[1].kl;
+      agrees += rules[1].agrees ? 1 : 0;
+      ++n;
+      return true;
+    };
+    meter.compare(tokens, how);
+    EXPECT_EQ(n, static_cast<double>(static_cast<int64_t>(tokens.size()) - how.prompt_tokens));
+    EXPECT_NEAR(c["measured"]["kl_mean"].get<double>(), kl / n, 1e-9) << policy;
+    EXPECT_NEAR(c["measured"]["top1_agreement"].get<double>(), agrees / n, 1e-9);
     const RecallReport recall = meter.recall(tokens, facts);
     EXPECT_EQ(c["measured"]["facts_recalled"], recall.contenders[0].recalled);
     EXPECT_EQ(advice["full_recalls"], recall.baseline.recalled);
     ++compared;
   }
   EXPECT_GT(compared, 3);
+}
+
+TEST_F(CliAdvise, EveryRuleThatChoosesIsTried) {
+  int drops = 0;
+  const auto tried = [&](const std::string& options) {
+    std::set<std::string> rules;
+    const Json advice = advise("--facts 0 -c 400 --time 60" + options);
+    for (const Json& c : advice["candidates"]) {
+      const auto policy = c["policy"].get<std::string>();
+      rules.insert(policy.substr(0, policy.find_last_of(":+")));
+      if (!policy.starts_with("snapkv") || c["change"] != "") continue;
+      // It decides where the prompt ends.
+      const bool is_less = std::stoi(policy.substr(7)) < advice["prompt_tokens"].get<int>();
+      EXPECT_EQ(c["measured"]["dropped"], is_less) << policy;
+      drops += is_less ? 1 : 0;
+    }
+    return rules;
+  };
+  std::set<std::string> rules = {"full", "h2o",      "sink:4", "pyramid:h2o", "tova",
+                                 "lru",  "cake:h2o", "snapkv", "knorm"};
+  EXPECT_EQ(tried(""), rules);
+  EXPECT_GT(drops, 0);
+  // It keeps prompts whole until they end, which has no room here.
+  rules.erase("snapkv");
+  EXPECT_EQ(tried(" --memory 2000"), rules);
 }
 
 TEST_F(CliAdvise, WhereTimeIsShortWhatIsComputedIsThere) {
