@@ -44,6 +44,23 @@ TEST(Doctor, NamesWhatWasPlantedAndNothingElse) {
   }
 }
 
+TEST(Doctor, EveryCauseIsPlanted) {
+  std::set<Ailment> planted;
+  for (const PlantedRun& run : runs()) planted.insert(run.causes.begin(), run.causes.end());
+  EXPECT_EQ(planted.size(), static_cast<size_t>(kAilments));
+}
+
+TEST(Doctor, AFullPoolIsToldByTheRequestThatEnded) {
+  const auto run = std::find_if(runs().begin(), runs().end(),
+                                [](const PlantedRun& r) { return r.name == "a full pool"; });
+  const Diagnosis d = diagnose(std::string_view(run->bytes), "trace");
+  EXPECT_EQ(value_of(d.figures, "kv_full"), 1);
+  EXPECT_EQ(value_of(d.figures, "finished"), 2);
+  EXPECT_EQ(value_of(d.causes.at(0).evidence, "kv_full"), 1);
+  // Room for the whole text that it wanted: 100 positions in two layers.
+  EXPECT_EQ(value_of(d.causes.at(0).evidence, "pages_wanted"), 2 * 25);
+}
+
 /// What the figures should be, from position sets and plain sums.
 class Recount {
  public:
@@ -308,6 +325,12 @@ TEST(Doctor, WhatItProposesHelps) {
   ASSERT_EQ(memory.setting, "budget");
   tight.kv.budget_bytes = std::stoull(memory.value);
   expect_healthy(recorded(tight, false, together(5, 30, 30)));
+
+  EngineOptions one = shared_memory("full", 40, 1);
+  const DoctorCause full = cause(recorded(one, false, in_turn({words(2, 30)}, 70)));
+  EXPECT_EQ(value_of(full.evidence, "kv_full"), 1);
+  one.kv.budget_bytes = std::stoull(full.value);
+  expect_healthy(recorded(one, false, in_turn({words(2, 30)}, 70)));
 
   EngineOptions window = shared_memory("window:24", 400);
   const DoctorCause start = cause(recorded(window, false, in_turn({words(1, 40)}, 40)));

@@ -96,6 +96,10 @@ inline std::vector<PlantedRun> planted_runs() {
         together(5, 30, 30));
   plant("too little memory, elastic", {Ailment::kPoolTooSmall}, shared_memory("h2o@every:8", 70),
         together(5, 40, 40));
+  plant("a full pool", {Ailment::kPoolTooSmall}, shared_memory("full", 40, 1), [](Engine& engine) {
+    engine.generate(words(1, 30), greedy(20));
+    engine.generate(words(2, 30), greedy(70));
+  });
   plant("a greedy session", {Ailment::kGreedySequence}, shared_memory("full", 68), be_greedy);
   EngineOptions large = shared_memory("full", 0);
   large.kv.block_size = 64;
