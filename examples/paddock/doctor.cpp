@@ -19,7 +19,7 @@ using paddock::Diagnosis;
 struct Args {
   std::vector<std::string> traces;
   std::string output, fail_on;
-  bool json = false;
+  RerunArgs rerun;  // its engine.json is this command's
 };
 
 /// A figure that ends the command with 1.
@@ -123,6 +123,7 @@ Json to_json(const ExaminedTrace& t) {
                               {"hit_rate", r.hit_rate},
                               {"belady_hit_rate", r.belady_hit_rate}});
   }
+  if (t.reruns) out["measured"] = reruns_json(*t.reruns);
   return out;
 }
 
@@ -162,23 +163,32 @@ int held_against(const std::vector<Limit>& limits, const std::vector<ExaminedTra
 }
 
 int run(const Args& args) {
+  if (args.rerun.is_asked() && (args.rerun.engine.model.empty() || args.rerun.file.empty())) {
+    throw UsageError("-m and -f go together: the text is run again with the model");
+  }
   const std::vector<Limit> limits = parse_limits(args.fail_on);
   std::vector<ExaminedTrace> traces;
   for (const std::string& path : args.traces) {
     traces.push_back({path, paddock::diagnose(path)});
     check_names(limits, traces.back().diagnosis);
   }
+  for (ExaminedTrace& t : traces) {
+    if (args.rerun.is_asked()) t.reruns = try_proposals(args.rerun, t.diagnosis);
+  }
   if (!args.output.empty()) {
     OutputFile page(args.output);
     page.write(doctor_page(traces, device_lines()));
     page.finish();
   }
-  if (args.json) {
+  if (args.rerun.engine.json) {
     Json all = Json::array();
     for (const ExaminedTrace& t : traces) all.push_back(to_json(t));
     print_json(traces.size() == 1 ? all[0] : all, 2);
   } else {
-    for (const ExaminedTrace& t : traces) print(doctor_text(t.path, t.diagnosis));
+    for (const ExaminedTrace& t : traces) {
+      print(doctor_text(t.path, t.diagnosis));
+      if (t.reruns) print(reruns_text(*t.reruns));
+    }
   }
   return held_against(limits, traces);
 }
@@ -194,7 +204,16 @@ void add_doctor(CommandLine& tool) {
       .add("--fail-on", args->fail_on,
            "exit with 1 where a figure of --json is beyond a limit: regret>0.05,kv_full>0")
       .not_empty();
-  command.add_flag("--json", args->json,
+  EngineArgs& engine = args->rerun.engine;
+  command
+      .add("-m,--model", engine.model,
+           "with -f: the run's model, to run that text again under each proposal, and measure")
+      .not_empty();
+  command.add("-f,--file", args->rerun.file, "with -m: the text, '-' for stdin").not_empty();
+  command.add("-t,--threads", engine.threads, "with -m: worker threads (default: physical cores)");
+  command.add("--device", engine.device, "with -m: auto, cpu or cuda").shows_default();
+  command.add("--precision", engine.precision, "with -m: fast or reference").shows_default();
+  command.add_flag("--json", engine.json,
                    "one JSON object on stdout (several traces: an array of them)");
   command.runs([args] { return run(*args); });
 }

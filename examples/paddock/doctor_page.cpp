@@ -206,8 +206,17 @@ std::string causes_table(const Diagnosis& d) {
   return out;
 }
 
+std::string rerun_table(const ExaminedTrace& t) {
+  std::string out = "<h2>What if the settings were others, measured</h2>\n";
+  if (t.reruns) return out + reruns_html(*t.reruns);
+  return out +
+         "<p class='soft'>A model and a text (<code>-m</code>, <code>-f</code>) would have been "
+         "run "
+         "again under each proposal.</p>\n";
+}
+
 std::string what_if_table(const Diagnosis& d) {
-  std::string out = "<h2>What if the pool were another size</h2>\n";
+  std::string out = "<h2>What if the pool were another size, by replay</h2>\n";
   if (d.what_if.empty()) return out + "<p>No prompt was looked for among kept blocks.</p>\n";
   out +=
       "<p>The prompts of these requests once more, one after another, in caches of half, once, "
@@ -262,7 +271,7 @@ std::string doctor_page(const std::vector<ExaminedTrace>& traces,
   for (const ExaminedTrace& t : traces) {
     const Diagnosis& d = t.diagnosis;
     out += "<article>\n" + head(t) + monitor(d) + reduce_context(d) + batch(d) + prune(d) +
-           hardware(d, device) + rope(d) + swap(d) + causes_table(d) + what_if_table(d) +
+           hardware(d, device) + rope(d) + swap(d) + causes_table(d) + what_if_table(d) + rerun_table(t) +
            all_figures(d) + reproduce(t) + "</article>\n";
   }
   return out + "</main>\n</body>\n</html>\n";

@@ -3,14 +3,18 @@
 
 #include <paddock/doctor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "doctor_rerun.h"
 
 namespace cli {
 
 struct ExaminedTrace {
   std::string path;
   paddock::Diagnosis diagnosis;
+  std::optional<Reruns> reruns{};  // where a model and a text were given
 };
 
 /// `device`: lines of the driver's own view of the machine's GPUs; empty: there is none.

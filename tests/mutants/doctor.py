@@ -25,3 +25,17 @@ source("examples/paddock/doctor.cpp", "cli_test:CliDoctor.*")
 fault("doctor-008", "a limit that is met is passed",
       'if (compare == ">=") return «v >= value»;', "v > value")
 fault("doctor-009", "limits never end with 1", "«code = 1;»", "")
+
+source("examples/paddock/doctor_rerun.cpp", "cli_test:CliDoctorRerun.*")
+fault("doctor-010", "what is proposed is run with the rule that was",
+      'if («cause.setting == "policy"») settings.kv_policy', "false")
+fault("doctor-011", "how near to full it is counts the prompt, too",
+      "if («at < how.prompt_tokens») return true;", "false")
+fault("doctor-012", "what is refused ends the command",
+      "if («e.code() != paddock::ErrorCode::kInvalidArgument && e.code() != "
+      "paddock::ErrorCode::kOutOfMemory») {", "true")
+source("src/diagnose/doctor_causes.cpp", "doctor_test cli_test:CliDoctorCount.*")
+fault("doctor-013", "pages that were wanted are those of what was made",
+      "r.prompt_tokens + («was_cut» ? r.max_tokens : r.made)", "false")
+fault("doctor-014", "the greedy one's share is a sum, not a mean",
+      "if («found.times > 0») found.share /=", "false")

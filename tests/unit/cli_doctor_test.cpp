@@ -1,12 +1,15 @@
 // paddock doctor: its words, its object, its page in a browser, and its exit codes.
 #include <gtest/gtest.h>
+#include <paddock/paddock.h>
 
+#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
 
 #include "support/cli.h"
 #include "support/planted_runs.h"
+#include "support/small_model.h"
 
 namespace paddock::test {
 namespace {
@@ -48,6 +51,7 @@ TEST_F(CliDoctor, SaysInWordsWhatWasPlanted) {
   const std::map<std::string, std::string> words = {
       {"healthy", "Nothing needs to change."},
       {"too little memory", "The KV pool is too small for what ran."},
+      {"a full pool", "The KV pool is too small for what ran."},
       {"a greedy session", "One sequence starves the others."},
       {"blocks too large", "Blocks are too large for these texts."},
       {"a time stamp", "Something near the beginning of the prompts keeps them from being shared."},
@@ -119,6 +123,14 @@ TEST_F(CliDoctor, TheObjectHasEveryFigure) {
 TEST_F(CliDoctor, LimitsSetTheExitCode) {
   const std::string trace = trace_of("too little memory");
   EXPECT_EQ(paddock("doctor " + trace + " --fail-on 'kv_full>0,regret>0.5'").code, 0);
+  const std::string full = folder_.path() + "/full.trace";
+  for (const PlantedRun& run : runs()) {
+    if (run.name == "a full pool") folder_.write("full.trace", run.bytes);
+  }
+  const Outcome fails = paddock("doctor " + full + " --fail-on 'regret>0.05,kv_full>0'");
+  EXPECT_EQ(fails.code, 1);
+  EXPECT_NE(fails.err.find("full.trace: kv_full is 1: --fail-on kv_full>0"), std::string::npos)
+      << fails.err;
   const Outcome o = paddock("doctor " + trace + " --fail-on 'regret>0.5,refusals>0,causes<1'");
   EXPECT_EQ(o.code, 1);
   EXPECT_NE(o.err.find(": refusals is "), std::string::npos) << o.err;
@@ -136,6 +148,118 @@ TEST_F(CliDoctor, LimitsSetTheExitCode) {
   expect_refusal("doctor " + file("none"), 1, "cannot read");
   expect_refusal("doctor " + folder_.write("text", "no trace"), 1, "is no trace");
   expect_refusal("doctor " + trace + " -o -", 2, "-o");
+}
+
+// ---- run again
+
+class CliDoctorRerun : public CliDoctor {
+ protected:
+  CliDoctorRerun() { write_random_model(model_); }
+  /// A trace of a run with that model, and a text for it.
+  std::string trace(const std::string& options) const {
+    const Outcome o =
+        paddock("generate -m " + model_.path() + " -t 1 --temp 0 --ignore-eos -p '" + kText +
+                "' --kv-block-size 4 --kv-trace " + file("run.trace") + " " + options);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return file("run.trace");
+  }
+  std::string again() const {
+    return " -t 1 -m " + model_.path() + " -f " + folder_.write("text", kText) + " ";
+  }
+
+  static constexpr const char* kText =
+      "a bad cab had a cabbage, abba gagged, a fad faded, dada fed a cafe, a bag begged, ace aced";
+  TemporaryFolder model_;
+};
+
+TEST_F(CliDoctorRerun, MeasuresTheRunsSettingsAndEachProposal) {
+  const std::string path = trace("-n 20 --kv-policy window:16 -b 8");
+  const Outcome o = paddock("doctor --json " + path + again() + "-o " + file("page.html"));
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json object = Json::parse(o.out), measured = object["measured"];
+  const auto model = Model::load(model_.path());
+  const std::vector<TokenId> tokens = model->tokenizer()->encode(kText);
+  EXPECT_EQ(measured["tokens"], tokens.size());
+  ASSERT_EQ(measured["results"].size(), 2U) << measured.dump(1);
+  EXPECT_EQ(measured["results"][0]["flag"], "");
+  EXPECT_EQ(measured["results"][0]["found"], Json({"window_drops_start"}));
+  EXPECT_EQ(measured["results"][1]["flag"], object["found"][0]["flag"]);
+  EXPECT_EQ(measured["results"][1]["found"], Json::array());
+  for (const Json& row : measured["results"]) {
+    const std::string rule = row["flag"] == "" ? "window:16" : "sink:4+12";
+    QualityOptions both;
+    both.engine.threads = 1;
+    EngineOptions own = both.engine;
+    own.kv.policy = rule;
+    own.kv.block_size = 4;
+    own.batch_size = 8;
+    both.other_engines = {own};
+    QualityMeter meter(model, both);
+    CompareOptions how;
+    how.prompt_tokens = static_cast<int64_t>(tokens.size()) * 2 / 3;
+    double kl = 0, nll = 0, full = 0, n = 0;
+    how.on_position = [&](int64_t at, std::span<const PositionQuality> rules) {
+      if (at < how.prompt_tokens) return true;
+      kl += rules[1].kl;
+      nll += rules[1].nll;
+      full += rules[0].nll;
+      ++n;
+      return true;
+    };
+    meter.compare(tokens, how);
+    EXPECT_GT(kl, 0);
+    EXPECT_NEAR(row["kl_mean"].get<double>(), kl / n, 1e-9) << rule;
+    EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(nll / n), 1e-6);
+    EXPECT_NEAR(measured["full_perplexity"].get<double>(), std::exp(full / n), 1e-6);
+    Engine engine(model, own);
+    int64_t most = 0;
+    const SessionId session = engine.open_session();
+    engine.feed(session, std::span(tokens).first(tokens.size() - 16));
+    for (size_t i = tokens.size() - 16; i < tokens.size(); ++i) {
+      engine.feed(session, std::span(tokens).subspan(i, 1));
+    }
+    const KvStats stats = engine.kv_stats();
+    for (const KvLayerStats& layer : stats.layers) most += layer.pages_peak;
+    EXPECT_LE(row["pages_peak"].get<int64_t>(), most);
+    EXPECT_GE(row["pages_peak"].get<int64_t>(), stats.total.pages_active);
+    EXPECT_EQ(row["blocks_left"],
+              stats.total.pages_removed[static_cast<size_t>(RemovalReason::kWindow)]);
+    EXPECT_GT(row["prefill_tokens_per_second"].get<double>(), 0);
+    EXPECT_GT(row["decode_tokens_per_second"].get<double>(), 0);
+  }
+  const std::string page = read(file("page.html"));
+  EXPECT_NE(page.find("measured by running again: "), std::string::npos);
+  EXPECT_NE(page.find("<td>--kv-policy sink:4+12</td>"), std::string::npos);
+  EXPECT_NE(page.find("another size, by replay"), std::string::npos);
+  const Outcome words = paddock("doctor " + path + again());
+  EXPECT_NE(words.out.find("\n| as it ran | "), std::string::npos) << words.out;
+  EXPECT_NE(words.out.find("\n| --kv-policy sink:4+12 | "), std::string::npos) << words.out;
+}
+
+TEST_F(CliDoctorRerun, WhatIsRefusedIsARow) {
+  // As it ran it takes less than the text; with the proposal it takes all.
+  const std::string path = trace("-n 100 -c 100");
+  const Json object = Json::parse(paddock("doctor --json " + path + again()).out);
+  ASSERT_EQ(object["found"].at(0)["name"], "context_full");
+  const std::string longer = folder_.write("longer", std::string(kText) + ". " + kText);
+  const Outcome o =
+      paddock("doctor --json " + path + " -t 1 -m " + model_.path() + " -f " + longer);
+  ASSERT_EQ(o.code, 0) << o.err;
+  const Json rows = Json::parse(o.out)["measured"]["results"];
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_NE(rows[0]["refused"].get<std::string>().find("100"), std::string::npos) << rows.dump(1);
+  EXPECT_FALSE(rows[0].contains("kl_mean"));
+  EXPECT_EQ(rows[1]["kl_mean"], 0.0) << rows.dump(1);
+}
+
+TEST_F(CliDoctorRerun, RefusesWhatDoesNotGoTogether) {
+  const std::string path = trace("-n 4");
+  expect_refusal("doctor " + path + " -m " + model_.path(), 2, "-m and -f go together");
+  expect_refusal("doctor " + path + " -f " + path, 2, "-m and -f go together");
+  expect_refusal("doctor " + path + " -m " + model_.path() + " -f " + folder_.write("x", "short"),
+                 1, "it has only 4 tokens; 48 are needed");
+  expect_refusal("doctor " + trace_of("healthy") + again(), 1, "give the model that the run had");
+  EXPECT_FALSE(Json::parse(paddock("doctor --json " + path).out).contains("measured"));
 }
 
 TEST_F(CliDoctor, SeveralTracesAreAList) {
