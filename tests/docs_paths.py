@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checks what the documents name: the files, functions and tests of docs/architecture.md are there, and every
-command of the tool stands in README.md and in the table of docs/cli.md."""
+"""Checks what the documents name: the files, functions and tests of docs/architecture.md are there, every
+command of the tool stands in README.md and in the table of docs/cli.md, and numbers that the documents tell
+are those of the code."""
 import fnmatch
 import os
 import re
@@ -12,6 +13,26 @@ FILE = re.compile(r"[\w.*+/-]*\.(?:cpp|h|cu|py|md|sh|json|cmake|txt)\b")
 # What is code: calls, what has a scope, constants, types of two words. Words of users and options are none.
 CODE = re.compile(r"^(?:[A-Za-z_]\w*(?:(?:::|\.)\w+)*(?:\(\))|\w+(?:::\w+)+(?:\(\))?|k[A-Z]\w+|[A-Z][a-z]+[A-Z]\w+)$")
 TEST = re.compile(r"^([A-Z]\w+)\.([A-Z]\w+)$")
+# What documents say of a constant: its file, its name, the document, and the words around the number.
+NUMBERS = [
+    ("src/engine/scheduler.cpp", "kStepsPerLevel", "docs/scheduling.md", "{} steps of waiting count as one level"),
+    ("src/engine/scheduler.cpp", "kStepsPerLevel", "include/paddock/engine.h", "{} steps of waiting count"),
+    ("src/engine/admission.cpp", "kMaxPassed", "docs/scheduling.md", "behind it that do, {} times"),
+    ("src/engine/admission.cpp", "kMaxBlocked", "docs/scheduling.md", "A step looks at {} that do not fit"),
+    ("src/kv/prefix_tree.cpp", "kRemembered", "docs/kv-cache.md", "The last {} blocks that left"),
+    ("src/kv/prefix_tree.cpp", "kRemembered", "include/paddock/kv_cache.h", "for the last {} blocks"),
+    ("src/kv/policy_map.cpp", "kMostInterval", "docs/policies.md", "{} at most"),
+    ("src/diagnose/doctor_causes.cpp", "kGreedyShare", "docs/doctor.md", "held most: {} of all on average"),
+    ("src/diagnose/doctor_causes.cpp", "kGreedyTimes", "docs/doctor.md", "at its most {} times the median"),
+    ("src/diagnose/doctor_causes.cpp", "kPoorFill", "docs/doctor.md", "pages were less than {} full"),
+    ("src/diagnose/doctor_causes.cpp", "kWastedPool", "docs/doctor.md", "empty room in them was {} of the pool"),
+    ("src/diagnose/doctor_causes.cpp", "kRegretShare", "docs/doctor.md", "| {} of the blocks looked for had been there"),
+    ("src/diagnose/doctor_causes.cpp", "kBrokenShare", "docs/doctor.md", "compared with the one before, {}, and"),
+    ("src/diagnose/doctor_causes.cpp", "kBrokenPairs", "docs/doctor.md", "the one before, half, and {} or more, differ"),
+    ("src/diagnose/doctor_causes.cpp", "kUnsharedShare", "docs/doctor.md", "| {} of the prompts' blocks, or more,"),
+    ("include/paddock/trace.h", "kTraceVersion", "docs/trace-format.md", "the version (`u32`, {})"),
+]
+WORDS = {"two": 2, "three": 3, "sixteen": 16, "half": 0.5, "a quarter": 0.25}
 
 
 def read(path):
@@ -71,11 +92,28 @@ def check_commands():
     return wrong + [f"README.md: {name} is no command; take it out" for name in in_readme if name not in commands]
 
 
+def check_numbers():
+    wrong = []
+    for source, name, path, words in NUMBERS:
+        where = f"{path}: '{words}'"
+        value = re.search(rf"\b{name} = ([\d.]+);", read(source))
+        before, after = (r"[\s/]+".join(re.escape(w) for w in part.split()) for part in words.split("{}"))
+        told = re.findall(rf"{before}\s*(\d[\d,.]*(?: %)?|{'|'.join(WORDS)})[\s/]*{after}", read(path))
+        if not value or len(told) != 1:
+            wrong.append(f"{where}: {'found ' + str(len(told)) + ' times' if value else source + ' has no ' + name}; "
+                         "correct NUMBERS in tests/docs_paths.py")
+            continue
+        number = WORDS.get(told[0]) or float(re.sub(r"[, %]", "", told[0])) / (100 if "%" in told[0] else 1)
+        if number != float(value.group(1)):
+            wrong.append(f"{where}: it is told as {told[0]}, but {name} in {source} is {value.group(1)}; correct one of them")
+    return wrong
+
+
 def main():
     all_files = files()
     code = "\n".join(
         read(path) for path in all_files if path.endswith((".h", ".cpp", ".cu", ".py")) and not path.startswith("tests/mutants"))
-    wrong = check_document("docs/architecture.md", all_files, code) + check_commands()
+    wrong = check_document("docs/architecture.md", all_files, code) + check_commands() + check_numbers()
     print("\n".join(wrong) if wrong else f"{len(all_files)} files: what the documents name is there")
     return 1 if wrong or len(all_files) < 100 else 0
 
