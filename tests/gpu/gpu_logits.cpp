@@ -15,6 +15,8 @@
 #include <cstdlib>
 #include <random>
 
+#include "support/device_rules.h"
+
 namespace {
 
 using namespace paddock;
@@ -47,32 +49,6 @@ bool parse(int argc, char** argv, Arguments& to) {
     }
   }
   return !to.model.empty() && to.tokens >= 64;
-}
-
-/// A rule for each form, keeping about half of `n` positions.
-std::vector<std::string> rules(int n) {
-  const int half = n / 2 / 16 * 16;
-  const auto with = [&](const char* text) { return fmt::format(fmt::runtime(text), half); };
-  std::vector<std::string> all = {"full",
-                                  with("window:{}"),
-                                  with("sink:4+{}"),
-                                  with("sink:4+{}@original"),
-                                  with("lru:{}@every:16"),
-                                  with("h2o:{}@every:16"),
-                                  with("h2o:{}@every:16@compact"),
-                                  with("tova:{}@every:16"),
-                                  with("snapkv:{}"),
-                                  with("knorm:{}@every:16"),
-                                  with("random:{}@every:16"),
-                                  with("pyramid:h2o:{}@every:16"),
-                                  with("0=full,*=sink:4+{}")};
-  for (const std::string& form : policy_forms()) {
-    const std::string name = form.substr(0, form.find(':'));
-    if (std::none_of(all.begin(), all.end(), [&](const auto& r) { return r.starts_with(name); })) {
-      throw std::runtime_error("no rule here for " + form);
-    }
-  }
-  return all;
 }
 
 struct Run {
@@ -152,7 +128,7 @@ int check(const Arguments& arguments) {
     return 77;
   }
   int failures = 0;
-  for (const std::string& rule : rules(arguments.tokens)) {
+  for (const std::string& rule : test::device_rules(arguments.tokens)) {
     options.kv.policy = rule;
     options.precision = Precision::kReference;
     options.device = "cpu";

@@ -10,9 +10,11 @@
 #include <map>
 #include <random>
 
+#include "kv/policy_map.h"
 #include "kv/reclaim_policy.h"
 #include "paddock/error.h"
 #include "paddock/eviction.h"
+#include "support/device_rules.h"
 
 namespace paddock {
 namespace {
@@ -135,6 +137,16 @@ TEST(Rules, AreNamedAsTheyAreWritten) {
   EXPECT_EQ(make_policy("window:9@original")->name(), "window:9");
   EXPECT_EQ(make_policy("sink:4+12@compact")->name(), "sink:4+12");
   EXPECT_EQ(make_policy("lru:9@original@recent:2@every:3")->name(), "lru:9@every:3@recent:2");
+}
+
+TEST(Rules, AreAllComparedOnADevice) {
+  const std::vector<std::string> rules = test::device_rules(160);
+  EXPECT_EQ(test::forms_without_rule(rules), std::vector<std::string>());
+  EXPECT_EQ(test::forms_without_rule({"full", "lru:8"}).size(), policy_forms().size() - 3)
+      << "full, lru:B and lru are there";
+  for (const std::string& rule : rules) {
+    EXPECT_NO_THROW(PolicyMap::parse(rule, 4).check_block_size(16)) << rule;
+  }
 }
 
 TEST(Rules, LeaveSomethingToChooseFrom) {
