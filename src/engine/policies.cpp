@@ -1,4 +1,6 @@
 // What can be asked of an engine, and changed, between requests.
+#include <new>
+
 #include "core/fail.h"
 #include "core/search.h"
 #include "core/system.h"
@@ -119,9 +121,12 @@ void Engine::Impl::set_budget(uint64_t bytes, bool is_idle) {
     shown_.swap(shown);
   }
   if (!is_idle) return;  // who gives way is in the middle of something: the next step
-  scheduler->keep_to_budget();
-  note_requests();
-  deliver_events();
+  try {
+    scheduler->keep_to_budget();
+    note_requests();
+    deliver_events();
+  } catch (const std::bad_alloc&) {  // the budget is set: what is left to do the next step does
+  }
 }
 
 RulesId Engine::Impl::rules_named(const std::string& spec) const {

@@ -73,6 +73,7 @@ bool Engine::Impl::step() {
   retire();
   pins->expire(scheduler->step());
   note_requests();
+  cache->check_step();
   deliver_events();
   deliver_trace();
   return true;

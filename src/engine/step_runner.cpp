@@ -50,6 +50,7 @@ StepResult StepRunner::run(std::span<const BatchPart> parts, StopCheck& stop) {
     throw;
   }
   cache_.tick();
+  cache_.check_step();
   return {true, std::chrono::duration<double>(Clock::now() - start).count(), results_};
 }
 

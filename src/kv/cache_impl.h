@@ -69,6 +69,14 @@ struct CachedSequence {
 };
 
 struct CacheManager::Impl {
+  /// What the tables of all layers list, page by page: of check_integrity(), which takes no memory
+  /// the second time.
+  struct Census {
+    std::vector<int32_t> references;  // [n_units]
+    std::vector<uint8_t> listed;      // [n_units] by some table
+    int64_t units = 0;                // of pages that somebody holds
+  };
+
   Impl(const CacheConfig& config, std::vector<SequenceRules> rules,
        std::unique_ptr<ReclaimPolicy> reclaim);
 
@@ -333,6 +341,7 @@ struct CacheManager::Impl {
   // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test or
   // a conformance run has given to watch(); but for a ReclaimPolicy, which is told so.
   mutable std::mutex mutex;
+  mutable Census census;
   struct Counters {
     int64_t active = 0, cached = 0, reserved = 0, peak = 0, tokens = 0, allocated = 0, read = 0;
     int64_t decisions = 0, merged = 0, retained = 0;

@@ -1,15 +1,12 @@
 // The laws that the cache's books must obey at any time.
+#include <new>
+
 #include "kv/cache_impl.h"
 
 namespace paddock {
 namespace {
 
-/// What the tables of all layers list, page by page.
-struct Census {
-  std::vector<int32_t> references;  // [n_units]
-  std::vector<uint8_t> listed;      // [n_units] by some table
-  int64_t units = 0;                // of pages that somebody holds
-};
+using Census = CacheManager::Impl::Census;
 
 /// Whether an entry makes sense after one that ended at position `past`.
 bool is_sound(const BlockEntry& e, int64_t past, const CacheConfig& config, size_t n_rotations) {
@@ -170,7 +167,10 @@ void check_layer(const CacheManager::Impl& cache, int32_t layer, Census& census)
 void CacheManager::check_integrity() const {
   const std::lock_guard lock(impl_->mutex);
   const CacheConfig& config = impl_->config;
-  Census census{std::vector<int32_t>(config.n_pages), std::vector<uint8_t>(config.n_pages)};
+  Census& census = impl_->census;
+  census.references.assign(static_cast<size_t>(config.n_pages), 0);
+  census.listed.assign(static_cast<size_t>(config.n_pages), 0);
+  census.units = 0;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) check_layer(*impl_, layer, census);
   for (const CachedSequence& sequence : impl_->sequences) check_log(sequence);
   for (int32_t page = 0; page < config.n_pages; ++page) {
@@ -193,6 +193,15 @@ void CacheManager::check_integrity() const {
     fail(ErrorCode::kInternal, "{} pages are held, {} in use, of {} that may be and {} of the pool",
          census.units, impl_->pool.used_units(), impl_->limit, impl_->pool.limit());
   }
+}
+
+void CacheManager::check_step() const {
+#ifdef PADDOCK_CHECK_STEPS
+  try {
+    check_integrity();
+  } catch (const std::bad_alloc&) {  // no memory to look with, which is no fault of the books
+  }
+#endif
 }
 
 }  // namespace paddock

@@ -156,7 +156,7 @@ void PagePool::unlink(int32_t slab) {
 }
 
 void PagePool::check_integrity() const {
-  std::vector<int64_t> free_now(classes_.size()), free_then(classes_.size());
+  free_counted_.assign(classes_.size(), {});
   int64_t stock = 0, emptied = 0, used_units = 0, marked_units = 0;
   for (size_t i = 0; i < slabs_.size(); ++i) {
     const Slab& s = slabs_[i];
@@ -176,17 +176,18 @@ void PagePool::check_integrity() const {
     const Class& its = classes_[s.page_class];
     used_units += int64_t{used} * its.units;
     marked_units += int64_t{marked} * its.units;
-    free_now[s.page_class] += its.per_slab - used;
+    auto& [free_now, free_then] = free_counted_[static_cast<size_t>(s.page_class)];
+    free_now += its.per_slab - used;
     emptied += used == marked ? 1 : 0;
-    if (used != marked) free_then[s.page_class] += its.per_slab - used + marked;
+    if (used != marked) free_then += its.per_slab - used + marked;
   }
   const auto unused = static_cast<int64_t>(stock_.size() + withheld_.size());
   const bool is_kept = slabs_beyond_limit() <= 0 || stock_.empty();
   bool adds_up = is_kept && stock == unused && emptied == emptied_ && used_units == used_units_ &&
                  marked_units == reclaimable_units_;
   for (size_t c = 0; c < classes_.size(); ++c) {
-    adds_up =
-        adds_up && free_now[c] == classes_[c].free_now && free_then[c] == classes_[c].free_then;
+    const auto [free_now, free_then] = free_counted_[c];
+    adds_up = adds_up && free_now == classes_[c].free_now && free_then == classes_[c].free_then;
   }
   if (!adds_up) fail(ErrorCode::kInternal, "the slabs of the pool do not add up");
 }

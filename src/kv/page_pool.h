@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace paddock {
@@ -95,6 +96,9 @@ class PagePool {
   std::vector<int32_t> withheld_;  // likewise, beyond the limit
   int64_t emptied_ = 0;            // slabs in use of which all that is used is marked
   std::vector<Class> classes_;
+  /// [n_classes] free pages now and then, as check_integrity() counts them: kept, so that looking
+  /// takes no memory the second time.
+  mutable std::vector<std::pair<int64_t, int64_t>> free_counted_;
 };
 
 template <typename Fn>

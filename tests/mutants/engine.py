@@ -758,7 +758,7 @@ fault("engine-053", "an overdue request in the queue waits",
 fault("engine-190", "what has ended keeps its pages until the step is done",
       "if («ended») {", "false")
 fault("engine-054", "events of a request's end come with the next call",
-      "note_requests(); «deliver_events();» deliver_trace(); return true;",
+      "cache->check_step(); «deliver_events();» deliver_trace(); return true;",
       "")
 fault("engine-058", "seconds of answers count as the prompt's",
       "(«part.decodes ? timings.decode_seconds : timings.prefill_seconds») += step.seconds;",
@@ -985,3 +985,20 @@ fault("engine-437", "a budget is lifted where the sequence had been before",
 source("src/engine/requests.cpp", "engine_behaviour_test:Interruptions.*")
 fault("engine-438", "what comes of a handler's doing overtakes what is being told",
       "if (!on_event || «delivers_events_») return;", "false")
+
+source("src/engine/setup.cpp", "engine_behaviour_test:Shares.*")
+fault("engine-439", "on a CPU a position that is seen costs as on a device",
+      "return weights / (2 * q) / («on_cpu ? 4 : 1»);", "1")
+
+source("src/engine/engine_memory.cpp", "sharing_test")
+fault("engine-440", "blocks are merged whose bits may differ",
+      "books.merges_blocks = «backend->ops().is_batch_invariant()»;", "true")
+
+source("src/engine/policies.cpp", "budget_test:BudgetSchedules.*")
+fault("engine-441", "a budget is set only after those who must give way have done so",
+      "cache->set_limit(setup.pool.n_pages);«»", "if (is_idle) scheduler->keep_to_budget();")
+
+source("src/engine/request.cpp", "schedule_test:ManyRequests.ThatWait*")
+fault("engine-442", "who waits has a sampler of its own",
+      "trims_before = sequence.trims(); «» }",
+      "sampler.emplace(options.sampling, model.info().vocab_size);")

@@ -31,9 +31,6 @@ void run_seed(uint32_t seed, Sum& sum) {
   static const std::vector<std::string> policies = specs();
   const std::string& policy = policies[seed % policies.size()];
   SCOPED_TRACE(fmt::format("seed {}, {}", seed, policy));
-  static std::map<std::string, References> known;
-  References& references =
-      known.try_emplace(whole(policy), shared_memory(whole(policy), 0)).first->second;
   std::string log;
   for (int run = 0; run < 2; ++run) {
     RandomSchedule schedule(seed, policy, 30, true);
@@ -41,7 +38,7 @@ void run_seed(uint32_t seed, Sum& sum) {
     Engine engine(inside);
     FailOne none;
     schedule.run(engine, none, inside.get());
-    schedule.check(references, 0);
+    schedule.check(references_of(whole(policy), schedule.options().precision), 0);
     if (run == 0) log = schedule.log();
     EXPECT_EQ(schedule.log(), log) << "equal calls, other events";
     sum.falls += schedule.falls();
@@ -76,7 +73,6 @@ TEST(BudgetSchedules, AnAllocationThatFailsChangesNoBudget) {
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
   const bool is_whole = std::getenv("PADDOCK_TEST_WHOLE") != nullptr;
   for (const std::string policy : {"full", "h2o:32@every:8", "lru@every:8"}) {
-    References references(shared_memory(whole(policy), 0));
     for (uint32_t seed = 1; seed <= 2; ++seed) {
       bool failed = true;
       for (int64_t after = seed; failed; after += is_whole ? 1 : 23) {
@@ -86,7 +82,7 @@ TEST(BudgetSchedules, AnAllocationThatFailsChangesNoBudget) {
         Engine engine(inside);
         FailOne fail(after);
         schedule.run(engine, fail, inside.get());
-        schedule.check(references, 1);
+        schedule.check(references_of(whole(policy), schedule.options().precision), 1);
         failed = fail.failed();
         if (testing::Test::HasFailure()) return;
       }

@@ -6,6 +6,8 @@
 #include <random>
 #include <set>
 
+#include "engine/engine_impl.h"
+#include "support/hooked_backend.h"
 #include "support/live_bytes.h"
 #include "support/small_requests.h"
 #include "support/tiny_model.h"
@@ -169,6 +171,20 @@ TEST(Sharing, IdenticalBlocksComputedTwiceBecomeOne) {
   const auto expected = alone(joined(prompt, {5}), 8);
   for (const SessionId session : sessions) {
     EXPECT_EQ(engine.generate(session, std::vector<TokenId>{5}, greedy(8)).tokens, expected);
+  }
+}
+
+TEST(Sharing, IdenticalBlocksStayTwoWhereTheirBitsMayDiffer) {
+  for (const bool is_invariant : {true, false}) {
+    const BackendMaker maker = is_invariant ? make_hooked_backend : make_variant_backend;
+    Engine engine(make_engine_impl(tiny(), options_with(0, 2), maker));
+    const auto prompt = prompt_of(25);
+    for (int i = 0; i < 2; ++i) {
+      engine.feed(engine.open_session(), prompt,
+                  [](int64_t, std::span<const float>) { return true; });
+    }
+    EXPECT_EQ(engine.kv_stats().layers[0].pages_merged, is_invariant ? 6 : 0);
+    EXPECT_EQ(engine.kv_stats().layers[0].pages_active, is_invariant ? 6 + 2 : 14);
   }
 }
 

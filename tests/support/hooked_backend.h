@@ -13,6 +13,9 @@ namespace paddock::test {
 /// Called for each layer of each pass, on the thread that drives the engine.
 inline std::function<void(int32_t layer)> g_in_layer;
 
+/// Tokens that passes have run.
+inline int64_t g_tokens_run = 0;
+
 /// Sets it while it lives.
 struct InLayer {
   explicit InLayer(std::function<void(int32_t layer)> hook) { g_in_layer = std::move(hook); }
@@ -21,8 +24,11 @@ struct InLayer {
 
 class HookedOps final : public StepOps {
  public:
-  explicit HookedOps(StepOps& inner) : inner_(inner) {}
-  bool run(const StepPlan& plan, StepLayers layers) override { return inner_.run(plan, layers); }
+  HookedOps(StepOps& inner, bool says_invariant) : inner_(inner), says_invariant_(says_invariant) {}
+  bool run(const StepPlan& plan, StepLayers layers) override {
+    g_tokens_run += plan.n_tokens();
+    return inner_.run(plan, layers);
+  }
   void embed(const EmbeddingWeight& weight, Buffer out) override { inner_.embed(weight, out); }
   void rope_store(int32_t layer, Buffer k, Buffer v) override { inner_.rope_store(layer, k, v); }
   void attention(int32_t layer, Buffer q, Buffer out) override {
@@ -42,7 +48,9 @@ class HookedOps final : public StepOps {
   }
   std::span<const float> host_rows(Buffer x, int32_t n) override { return inner_.host_rows(x, n); }
   bool samples() const override { return inner_.samples(); }
-  bool is_batch_invariant() const override { return inner_.is_batch_invariant(); }
+  bool is_batch_invariant() const override {
+    return says_invariant_ && inner_.is_batch_invariant();
+  }
   std::span<const int32_t> sample(Buffer logits, std::span<const SampleRow> rows) override {
     return inner_.sample(logits, rows);
   }
@@ -54,11 +62,14 @@ class HookedOps final : public StepOps {
 
  private:
   StepOps& inner_;
+  bool says_invariant_;
 };
 
 class HookedBackend final : public Backend {
  public:
-  explicit HookedBackend(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
+  /// `says_invariant`: whether it says so of its steps if they are.
+  explicit HookedBackend(std::unique_ptr<Backend> inner, bool says_invariant = true)
+      : inner_(std::move(inner)), ops_(inner_->ops(), says_invariant) {}
   WeightStore& weights() override { return inner_->weights(); }
   StepOps& ops() override { return ops_; }
   PageStore& pages() override { return inner_->pages(); }
@@ -74,13 +85,19 @@ class HookedBackend final : public Backend {
 
  private:
   std::unique_ptr<Backend> inner_;
-  HookedOps ops_{inner_->ops()};
+  HookedOps ops_;
 };
 
 /// For make_engine_impl().
 inline std::unique_ptr<Backend> make_hooked_backend(const std::string& device,
                                                     const BackendOptions& options) {
   return std::make_unique<HookedBackend>(make_backend(device, options));
+}
+
+/// Likewise, of a device whose bits may depend on the batch.
+inline std::unique_ptr<Backend> make_variant_backend(const std::string& device,
+                                                     const BackendOptions& options) {
+  return std::make_unique<HookedBackend>(make_backend(device, options), false);
 }
 
 }  // namespace paddock::test

@@ -62,6 +62,14 @@ class References {
   std::map<std::vector<Turn>, std::vector<TokenId>> known_;
 };
 
+/// Of sequences under this rule that nothing is taken from.
+inline References& references_of(const std::string& policy, Precision precision) {
+  static std::map<std::pair<std::string, Precision>, References> known;
+  EngineOptions options = shared_memory(policy, 0);
+  options.precision = precision;
+  return known.try_emplace({policy, precision}, options).first->second;
+}
+
 /// Fails one allocation of the engine's, if it is told to: not those of the test.
 class FailOne {
  public:
@@ -239,7 +247,10 @@ class RandomSchedule {
     options_.batch_size = draw(1, 24);
     options_.mixed_prefill = draw(1, 12);
     options_.kv.reuse = draw(0, 3) > 0;
-    options_.kv.reclaim = draw(0, 1) == 0 ? "lru" : "s3fifo";
+    const std::vector<std::string> orders = reclaim_names();
+    options_.kv.reclaim = orders[static_cast<size_t>(draw(0, static_cast<int>(orders.size()) - 1))];
+    const std::vector<Precision> exact = exact_precisions();
+    options_.precision = exact[static_cast<size_t>(draw(0, static_cast<int>(exact.size()) - 1))];
     if (!resizes_) return;
     options_.kv.max_budget_bytes =
         options_.kv.budget_bytes + options_.kv.budget_bytes * static_cast<uint64_t>(draw(0, 8)) / 4;

@@ -1,5 +1,8 @@
 // When requests are let in: what all that run need for the tokens known of them, and a block more,
 // fits the pool. Whoever has to give its pages up later makes the text that it makes alone.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
 #include "support/small_requests.h"
 
 namespace paddock::test {
@@ -355,6 +358,7 @@ TEST(Admission, PromptsBeyondContextOrPoolAreRefusedAtOnce) {
   EngineOptions options = pool_of(20, 2);  // 40 positions
   options.context = 50;
   Engine engine(tiny(), options);
+  std::string said;
   const auto code = [&](size_t n) -> std::optional<ErrorCode> {
     try {
       const RequestId id = engine.add(prompt_of(n), greedy(0));
@@ -364,13 +368,21 @@ TEST(Admission, PromptsBeyondContextOrPoolAreRefusedAtOnce) {
       return std::nullopt;
     } catch (const Error& e) {
       EXPECT_FALSE(e.proposals().empty()) << e.what();
+      said = e.what();
       return e.code();
     }
   };
   EXPECT_EQ(code(40), std::nullopt);
   EXPECT_EQ(code(41), ErrorCode::kOutOfMemory);
+  const int64_t page = engine.kv_stats().page_bytes;
+  EXPECT_THAT(said, testing::HasSubstr(fmt::format(
+                        "the prompt needs 22 pages ({} bytes) of KV cache but the pool has 20 ({} "
+                        "bytes)",
+                        22 * page, 20 * page)));
   EXPECT_EQ(code(50), ErrorCode::kOutOfMemory);
   EXPECT_EQ(code(51), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(said, testing::HasSubstr(
+                        "the prompt ends at position 51 but the context admits 50 positions"));
   EXPECT_FALSE(engine.step()) << "what was refused is not queued";
 
   // Pages that a session holds are its own: the prompt has to fit beside them.

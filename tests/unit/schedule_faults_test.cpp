@@ -11,7 +11,6 @@ TEST(ScheduleFaults, AnAllocationThatFailsEndsOnlyWhatAskedForIt) {
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
   const bool whole = std::getenv("PADDOCK_TEST_WHOLE") != nullptr;
   for (const std::string policy : {"full", "h2o:32@every:8", "snapkv:24"}) {
-    References references(shared_memory(policy, 0));
     int64_t preemptions = 0;
     for (uint32_t seed = 1; seed <= 3; ++seed) {
       SCOPED_TRACE(testing::Message() << policy << ", seed " << seed);
@@ -23,7 +22,7 @@ TEST(ScheduleFaults, AnAllocationThatFailsEndsOnlyWhatAskedForIt) {
         Engine engine(tiny(), schedule.options());
         FailOne fail(after);
         schedule.run(engine, fail);
-        schedule.check(references, 1);
+        schedule.check(references_of(policy, schedule.options().precision), 1);
         preemptions += schedule.preemptions();
         failed = fail.failed();
         failures += failed ? 1 : 0;

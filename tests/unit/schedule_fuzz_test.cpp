@@ -12,16 +12,13 @@ namespace {
 /// Of one rule.
 void run_seed(uint32_t seed, const std::string& policy = {}) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  static std::map<std::string, References> known;
   RandomSchedule schedule(seed, policy);
   const EngineOptions& options = schedule.options();
   SCOPED_TRACE(options.kv.policy);
   Engine engine(tiny(), options);
   FailOne none;
   schedule.run(engine, none);
-  References& references =
-      known.try_emplace(options.kv.policy, shared_memory(options.kv.policy, 0)).first->second;
-  schedule.check(references, 0);
+  schedule.check(references_of(options.kv.policy, options.precision), 0);
 }
 
 TEST(ScheduleFuzz, SeedsThatFoundFaultsFindNoneAnyMore) {

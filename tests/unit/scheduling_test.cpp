@@ -227,6 +227,21 @@ TEST_P(InAnyCompany, AForkGoesOnAsItsOriginWould) {
   }
 }
 
+TEST(Forks, CopyTheirLastBlockAndNoMore) {
+  Engine engine(tiny(), shared_memory("full", 0));
+  const SessionId origin = engine.open_session();
+  engine.feed(origin, text_at(2, 30));  // seven blocks and two positions, in each of two layers
+  const auto used = [&] { return engine.kv_stats().total.pages_active; };
+  EXPECT_EQ(used(), 2 * 8);
+  const SessionId fork = engine.fork_session(origin);
+  EXPECT_EQ(used(), 2 * 8);
+  engine.feed(fork, text_at(40, 1));
+  EXPECT_EQ(used(), 2 * 9);
+  engine.feed(origin, text_at(50, 1));
+  EXPECT_EQ(used(), 2 * 9);
+  EXPECT_EQ(engine.stats().recomputed_tokens, 0);
+}
+
 TEST(Parked, APromptThatWasTakenBackDecidesNothingAnywhere) {
   const std::string policy = "snapkv:24";
   EngineOptions options = shared_memory(policy, 0);
@@ -436,6 +451,42 @@ TEST(Shares, BesideOneThatDecodesAPromptBringsFewerTokensTheMoreTheySee) {
       EXPECT_GE(brought.back(), brought[1]);
     }
   }
+}
+
+TEST(Shares, ATokenOfAPromptCostsOneAndWhatItSeesByTheModelsShape) {
+  // A layer's multiplications with weights for one token, divided by those with one position's key
+  // and value; one of these, in float32, counts as four on a CPU.
+  const ModelInfo& info = tiny()->info();
+  const double q = info.n_heads * info.head_dim, kv = info.n_kv_heads * info.head_dim;
+  const double weights = info.hidden_size * (2 * q + 2 * kv + 3.0 * info.intermediate_size);
+  const double c = weights / (2 * q) / 4;
+  const auto cost = [&](int64_t first, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) sum += 1 + (static_cast<double>(first + i) + 0.5) / c;
+    return sum;
+  };
+  EngineOptions options = shared_memory("full", 0);
+  options.mixed_prefill = 40;
+  options.batch_size = 100;
+  options.kv.reuse = false;
+  Engine engine(tiny(), options);
+  Said said;
+  said.add(engine, text_at(0, 3), 60);
+  engine.step();
+  said.add(engine, text_at(1, 110), 1);
+  int64_t read = 0;
+  for (int64_t before = engine.kv_stats().tokens_written; read < 110;) {
+    engine.step();
+    const int64_t now = engine.kv_stats().tokens_written;
+    const int64_t brought = now - before - 1;
+    EXPECT_LE(cost(read, brought), 40 + 1e-6) << "from position " << read;
+    read += brought;
+    before = now;
+    if (read == 110) break;  // that was what was left
+    EXPECT_GT(cost(read - brought, brought + 1), 40) << "to position " << read;
+  }
+  EXPECT_EQ(read, 110);
+  finish_all(engine);
 }
 
 TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
