@@ -12,6 +12,7 @@ namespace paddock::cpu::avx2 {
 namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
+constexpr int kPanelVectors = 2, kPanelTokens = 6;
 constexpr int kRowBlock = 4, kVectorBlock = 2, kDirectRows = 4;
 using Lanes = F8Lanes;
 using IntLanes = I8Lanes;
@@ -114,6 +115,7 @@ void convert(const uint8_t* from, int64_t n, float* to) {
 #include "cpu/exp_lanes.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/float_linear.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

@@ -12,6 +12,7 @@ namespace paddock::cpu::avx512 {
 namespace {
 
 constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
+constexpr int kPanelVectors = 3, kPanelTokens = 8;
 constexpr int kRowBlock = 4, kVectorBlock = 4, kDirectRows = 8;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;
@@ -72,6 +73,7 @@ void convert(const uint8_t* from, int64_t n, float* to) {
 #include "cpu/exp_lanes.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/float_linear.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

@@ -11,6 +11,7 @@ namespace paddock::cpu::portable {
 namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
+constexpr int kPanelVectors = 1, kPanelTokens = 4;
 constexpr int kRowBlock = 2, kVectorBlock = 1, kDirectRows = 0;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;
@@ -53,6 +54,7 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
 #include "cpu/plain_elements.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/float_linear.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

@@ -14,8 +14,7 @@
 // y[t][r] = sum_k W[r][k] x[t][k]. Lanes are rows, so every output is summed over k in ascending
 // order whatever the number of tokens; kTokens only says how many share one pass over the weights.
 // Where 16 rows do not fit the registers, a group is passed over in parts: `row` is a part's first.
-
-inline constexpr int kRows = sizeof(Lanes) / sizeof(float);
+// Plain floats have a way of their own: float_linear.h.
 
 template <int kTokens>
 using Sums = Lanes[kTokens];
@@ -25,7 +24,6 @@ using IntSums = IntLanes[kTokens];
 struct Tile {
   const int8_t* x[8];
   const InputBlock* blocks[8];
-  const float* floats[8];
 };
 
 inline Lanes to_float(IntLanes v) { return __builtin_convertvector(v, Lanes); }
@@ -136,27 +134,6 @@ template <int kTokens>
 }
 
 template <int32_t kFormat, int kTokens>
-[[gnu::always_inline]] inline void add_floats(const uint8_t* w, int row, int64_t k,
-                                              const Tile& tile, Sums<kTokens>& sums) {
-  Lanes weights;
-  if constexpr (kFormat == kFloat32) {
-    std::memcpy(&weights, w + 4 * row, sizeof(weights));
-  } else if constexpr (kFormat == kFloat16) {
-    weights = halves(w + 2 * row);
-  } else {
-    typedef uint16_t U16 __attribute__((vector_size(2 * kRows)));
-    typedef uint32_t U32 __attribute__((vector_size(4 * kRows)));
-    U16 raw;
-    std::memcpy(&raw, w + 2 * row, sizeof(raw));
-    const U32 wide = __builtin_convertvector(raw, U32) << 16;
-    std::memcpy(&weights, &wide, sizeof(weights));
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    sums[t] = madd(weights, all_lanes<Lanes>(tile.floats[t][k]), sums[t]);
-  }
-}
-
-template <int32_t kFormat, int kTokens>
 inline void add_block(const uint8_t* w, int row, int64_t k, const Tile& tile, Sums<kTokens>& sums) {
   if constexpr (kFormat == kNibbles4_0 || kFormat == kNibbles4_1) {
     add_nibbles<kFormat>(w, row, k, tile, sums);
@@ -166,25 +143,18 @@ inline void add_block(const uint8_t* w, int row, int64_t k, const Tile& tile, Su
     add_super4(w, row, k, tile, sums);
   } else if constexpr (kFormat == kSuper8Q6 || kFormat == kSuper8Q3) {
     add_super8<kFormat>(w, row, k, tile, sums);
-  } else if constexpr (kFormat == kExpanded) {
-    add_expanded(w, row, k, tile, sums);
   } else {
-    add_floats<kFormat>(w, row, k, tile, sums);
+    add_expanded(w, row, k, tile, sums);
   }
 }
 
 template <int32_t kFormat, int kTokens>
 void group_times_tile(const PackedLinear& weights, const PackedInput& input, int64_t group,
                       int64_t token, float* y, int64_t y_stride, bool accumulate) {
-  constexpr bool kFloats = kFormat >= kFloat32;
   Tile tile;
   for (int t = 0; t < kTokens; ++t) {
-    if constexpr (kFloats) {
-      tile.floats[t] = input_floats(input, token + t);
-    } else {
-      tile.x[t] = input_values(input, token + t);
-      tile.blocks[t] = input_blocks(input, token + t);
-    }
+    tile.x[t] = input_values(input, token + t);
+    tile.blocks[t] = input_blocks(input, token + t);
   }
   constexpr BlockShape shape = block_shape(kFormat);
   const uint8_t* begin = weights.data + group * (weights.cols / shape.values) * shape.bytes;
@@ -210,11 +180,21 @@ void group_times_tile(const PackedLinear& weights, const PackedInput& input, int
 template <int32_t kFormat>
 void linear_format(const PackedLinear& weights, const PackedInput& input, float* y,
                    int64_t y_stride, bool accumulate, int64_t group_begin, int64_t group_end) {
+  if constexpr (kFormat >= kFloat32) {
+    if (input.n_tokens > kTileTokens) {
+      return floats_times_many<kFormat>(weights, input, y, y_stride, accumulate, group_begin,
+                                        group_end);
+    }
+  }
   for (int64_t g = group_begin; g < group_end; ++g) {
     for (int64_t t = 0; t < input.n_tokens; t += kTileTokens) {
       const int64_t left = input.n_tokens - t;
       with_count<kTileTokens>(left < kTileTokens ? left : kTileTokens, [&](auto tokens) {
-        group_times_tile<kFormat, tokens()>(weights, input, g, t, y, y_stride, accumulate);
+        if constexpr (kFormat >= kFloat32) {
+          floats_times_few<kFormat, tokens()>(weights, input, g, t, y, y_stride, accumulate);
+        } else {
+          group_times_tile<kFormat, tokens()>(weights, input, g, t, y, y_stride, accumulate);
+        }
       });
     }
   }

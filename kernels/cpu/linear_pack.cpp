@@ -183,7 +183,8 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
 
 int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols) {
   if (is_float_format(format)) {
-    return n_tokens * (cols + 1) / 2 * 2 * static_cast<int64_t>(sizeof(float));
+    const int64_t padded = (cols + kInputCols - 1) / kInputCols * kInputCols;
+    return n_tokens * padded * static_cast<int64_t>(sizeof(float));
   }
   const int64_t values = (n_tokens * cols + 63) / 64 * 64;
   return values + n_tokens * ((cols + 31) / 32) * static_cast<int64_t>(sizeof(InputBlock));
@@ -202,8 +203,10 @@ void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int6
       continue;
     }
     if (is_float_format(input.format)) {
-      std::memcpy(const_cast<float*>(input_floats(input, t)), row,
-                  static_cast<size_t>(input.cols) * sizeof(float));
+      for (int64_t k = 0; k < input.cols; k += kInputCols) {
+        std::memcpy(const_cast<float*>(input_floats(input, t, k)), row + k,
+                    static_cast<size_t>(std::min(kInputCols, input.cols - k)) * sizeof(float));
+      }
       continue;
     }
     auto* q = const_cast<int8_t*>(input_values(input, t));

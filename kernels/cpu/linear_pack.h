@@ -17,7 +17,9 @@
 //
 // Activations for integer formats, per token: int8 values [cols], then per 32 values an f32 scale,
 // the int32 sums of its two halves, and their total times the scale. For float formats they are
-// float32 rows, for kBFloat16Pairs rows of bfloat16 pairs.
+// float32: the first kInputCols columns of every token, then the next ones, so that what is
+// multiplied together lies together, and not where it would put itself out of a core's cache. For
+// kBFloat16Pairs they are rows of bfloat16 pairs.
 #pragma once
 
 #include <cstdint>
@@ -92,10 +94,12 @@ inline const InputBlock* input_blocks(const PackedInput& input, int64_t t) {
   const int64_t values = (input.n_tokens * input.cols + 63) / 64 * 64;
   return reinterpret_cast<const InputBlock*>(input.data + values) + t * (input.cols / 32);
 }
-inline const float* input_floats(const PackedInput& input, int64_t t) {
-  return reinterpret_cast<const float*>(input.data) + t * input.cols;
+/// Column k, a multiple of kInputCols, of token t: as many columns, fewer at the end of the row,
+/// come after it; those of the next token begin kInputCols further on.
+inline constexpr int64_t kInputCols = 128;
+inline const float* input_floats(const PackedInput& input, int64_t t, int64_t k) {
+  return reinterpret_cast<const float*>(input.data) + k * input.n_tokens + t * kInputCols;
 }
-
 inline const uint32_t* input_pairs(const PackedInput& input, int64_t t) {
   return reinterpret_cast<const uint32_t*>(input.data) + t * ((input.cols + 1) / 2);
 }

@@ -1,5 +1,9 @@
 // Speed of the packed linear kernels on one thread: bytes of weights per second for one token,
-// operations (two per multiply-add) per second for 512. Usage: linear_speed [isa [type]]
+// operations (two per multiply-add) per second for 512, also in percent of what the instruction set
+// can multiply, which is measured before. Usage: linear_speed [isa [type [shape]]]
+#include <sys/mman.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "bench/peaks.h"
 #include "cpu/kernels.h"
 #include "support/random_blocks.h"
 
@@ -20,9 +25,12 @@ struct Free {
 };
 using Buffer = std::unique_ptr<uint8_t[], Free>;
 
+/// Of huge pages where the system offers them, as an engine's.
 Buffer make_buffer(int64_t bytes) {
-  const auto size = static_cast<size_t>((bytes + 63) / 64 * 64);
-  Buffer buffer(static_cast<uint8_t*>(std::aligned_alloc(64, size)));
+  constexpr size_t kHugePage = 2 << 20;
+  const size_t size = (static_cast<size_t>(bytes) + kHugePage - 1) / kHugePage * kHugePage;
+  Buffer buffer(static_cast<uint8_t*>(std::aligned_alloc(kHugePage, size)));
+  madvise(buffer.get(), size, MADV_HUGEPAGE);
   std::memset(buffer.get(), 0, size);
   return buffer;
 }
@@ -41,24 +49,27 @@ constexpr Shape kShapes[] = {{"135M out", 576, 576},    {"135M qkv", 960, 576},
 double best_time(const cpu::Kernels& k, const cpu::PackedLinear& w, int64_t n_tokens) {
   std::mt19937 rng(1);
   std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(n_tokens * w.cols));
-  for (float& v : x) v = normal(rng);
-  std::vector<float> y(static_cast<size_t>(n_tokens * w.rows));
+  const auto make_floats = [](int64_t n) { return make_buffer(n * int64_t{sizeof(float)}); };
+  const Buffer inputs = make_floats(n_tokens * w.cols), outputs = make_floats(n_tokens * w.rows);
+  auto* x = reinterpret_cast<float*>(inputs.get());
+  auto* y = reinterpret_cast<float*>(outputs.get());
+  for (int64_t i = 0; i < n_tokens * w.cols; ++i) x[i] = normal(rng);
   const Buffer storage = make_buffer(k.input_bytes(w.format, n_tokens, w.cols));
   const cpu::PackedInput input{storage.get(), w.format, n_tokens, w.cols};
   double best = 1e9;
   const auto end = Clock::now() + std::chrono::milliseconds(400);
   for (int i = 0; i < 3 || Clock::now() < end; ++i) {
     const auto start = Clock::now();
-    k.pack_input(x.data(), w.cols, input, 0, n_tokens);
-    k.linear(w, input, y.data(), w.rows, false, 0, (w.rows + 15) / 16);
+    k.pack_input(x, w.cols, input, 0, n_tokens);
+    k.linear(w, input, y, w.rows, false, 0, (w.rows + 15) / 16);
     best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count());
   }
   return best;
 }
 
-void bench(const cpu::Kernels& k, DType type) {
+void bench(const cpu::Kernels& k, DType type, const char* only) {
   for (const Shape& shape : kShapes) {
+    if (only != nullptr && std::strcmp(only, shape.name) != 0) continue;
     if (shape.cols % dtype_traits(type).block_values != 0) continue;
     std::mt19937 rng(1);
     const std::vector<uint8_t> bytes = test::random_row(type, shape.rows * shape.cols, rng);
@@ -75,7 +86,15 @@ void bench(const cpu::Kernels& k, DType type) {
       std::printf("  %lld: %5.1f GB/s", static_cast<long long>(n),
                   static_cast<double>(size) * 1e-9 / t);
     }
-    std::printf("  512: %6.3f TOP/s\n", 512 * work / best_time(k, w, 512));
+    for (const int64_t n : {12, 16, 32}) {
+      std::printf("  %lld: %6.3f TOP/s", static_cast<long long>(n),
+                  static_cast<double>(n) * work / best_time(k, w, n));
+    }
+    const double most = test::peak(k.isa, format) * 1e-12;
+    const double speed = 512 * work / best_time(k, w, 512);
+    std::printf("  512: %6.3f TOP/s", speed);
+    if (most > 0) std::printf(", %2.0f %% of %.3f", 100 * speed / most, most);
+    std::printf("\n");
     std::fflush(stdout);
   }
 }
@@ -90,7 +109,7 @@ int main(int argc, char** argv) {
     if (!wanted || !cpu::isa_supported(isa)) continue;
     for (const DType type : test::kAllTypes) {
       if (argc > 2 && std::strcmp(argv[2], dtype_traits(type).name) != 0) continue;
-      bench(cpu::kernels(isa), type);
+      bench(cpu::kernels(isa), type, argc > 3 ? argv[3] : nullptr);
     }
   }
   return 0;

@@ -223,29 +223,74 @@ TEST_P(Linear, LosesNothingOfTheLargestProducts) {
   }
 }
 
+/// Each of the first tokens of x on its own.
+std::vector<float> one_by_one(const Kernels& k, const Case& c, const std::vector<float>& x,
+                              int64_t n) {
+  std::vector<float> out;
+  for (int64_t t = 0; t < n; ++t) {
+    const std::vector<float> row(x.begin() + t * c.cols, x.begin() + (t + 1) * c.cols);
+    const std::vector<float> alone = fast(k, c, row, 1);
+    out.insert(out.end(), alone.begin(), alone.end());
+  }
+  return out;
+}
+
 TEST_P(Linear, OneTokenGetsTheSameBitsInAnyBatch) {
   const Kernels& k = kernels(GetParam());
   for (const DType type : kTypes) {
     const Case c = make_case(type, 48, 512, 3);
-    const int64_t n = 19;
-    const std::vector<float> x = random_input(n, c.cols);
-    const std::vector<float> together = fast(k, c, x, n);
-    for (int64_t t = 0; t < n; ++t) {
-      const std::vector<float> row(x.begin() + t * c.cols, x.begin() + (t + 1) * c.cols);
-      const std::vector<float> alone = fast(k, c, row, 1);
-      ASSERT_EQ(std::memcmp(alone.data(), together.data() + t * c.rows, alone.size() * 4), 0)
-          << dtype_traits(type).name << " token " << t;
+    const std::vector<float> x = random_input(40, c.cols);
+    const std::vector<float> alone = one_by_one(k, c, x, 40);
+    for (int64_t n = 1; n <= 40; ++n) {
+      const std::vector<float> together = fast(k, c, x, n);
+      ASSERT_EQ(std::memcmp(alone.data(), together.data(), together.size() * sizeof(float)), 0)
+          << dtype_traits(type).name << ", " << n << " tokens";
+    }
+  }
+}
+
+// Rows and tokens of plain floats are taken in tiles, tokens in batches of tiles, columns in
+// panels: whatever is left over at an end gets the bits that it gets alone.
+TEST_P(Linear, FloatsGetTheSameBitsInTilesOfAnySize) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const int64_t rows : {1, 15, 33, 49, 100, 131}) {
+      const Case c = make_case(type, rows, rows % 2 == 0 ? 256 : 397, 3);
+      const std::vector<float> x = random_input(300, c.cols);
+      const std::vector<float> alone = one_by_one(k, c, x, 300);
+      for (const int64_t n : {9, 17, 31, 127, 128, 129, 145, 300}) {
+        const std::vector<float> together = fast(k, c, x, n);
+        ASSERT_EQ(std::memcmp(alone.data(), together.data(), together.size() * sizeof(float)), 0)
+            << dtype_traits(type).name << " " << rows << " rows, " << n << " tokens";
+      }
+    }
+  }
+}
+
+TEST_P(Linear, FloatsOfManyTokensEqualFloat64Loop) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const int64_t cols : {13, 128, 129, 397}) {
+      const Case c = make_case(type, 83, cols, 11);
+      for (const int64_t n : {9, 40, 133}) {
+        const std::vector<float> x = random_input(n, c.cols);
+        expect_products(c, n, as_seen(k, type, x), fast(k, c, x, n));
+      }
     }
   }
 }
 
 TEST_P(Linear, AccumulatesOntoWhatIsThere) {
   const Kernels& k = kernels(GetParam());
-  const Case c = make_case(DType::kQ4_1, 21, 64, 9);
-  const std::vector<float> x = random_input(3, c.cols);
-  const std::vector<float> plain = fast(k, c, x, 3);
-  const std::vector<float> onto = fast(k, c, x, 3, true);
-  for (size_t i = 0; i < plain.size(); ++i) EXPECT_EQ(onto[i], plain[i] + 2.5F);
+  for (const DType type : {DType::kQ4_1, DType::kF16, DType::kBF16}) {
+    const Case c = make_case(type, 21, 160, 9);
+    for (const int64_t n : {3, 20}) {
+      const std::vector<float> x = random_input(n, c.cols);
+      const std::vector<float> plain = fast(k, c, x, n);
+      const std::vector<float> onto = fast(k, c, x, n, true);
+      for (size_t i = 0; i < plain.size(); ++i) ASSERT_EQ(onto[i], plain[i] + 2.5F);
+    }
+  }
 }
 
 TEST_P(Linear, FloatColumnsMayBeAnyNumber) {

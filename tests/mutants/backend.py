@@ -56,3 +56,22 @@ source("src/model/make_weights.cpp", "engine_test logits_test")
 fault("backend-050", "up stands in the place of gate",
       "visitor.linear({«&from.gate», &from.up}, to.gate_up);",
       "&from.up", tests="logits_test")
+
+source("kernels/cpu/float_linear.h", "kernels_test:*Linear*")
+fault("backend-060", "sums of a batch of tokens begin with those of the batch before",
+      "«std::memset(panel.sums, 0, static_cast<size_t>(n * kPanelRows) * sizeof(float));»",
+      "")
+fault("backend-061", "every tile of a batch is multiplied with the batch's first tokens",
+      "panel.weights, input_floats(input, «token + t», k),",
+      "token")
+fault("backend-062", "where many tokens are added to what is there, that is lost",
+      "if («accumulate») { for (int64_t r = 0;",
+      "false")
+fault("backend-063", "a panel takes the first rows of a group for its later ones",
+      "float_weights<kFormat>(from + c * kBytes, «at % kGroupRows»);",
+      "0")
+
+source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")
+fault("backend-064", "activations of a token's later columns lie where its first ones do",
+      "reinterpret_cast<const float*>(input.data) + «k * input.n_tokens» + t * kInputCols;",
+      "0")
