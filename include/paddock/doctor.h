@@ -60,7 +60,13 @@ struct DoctorSample {
 };
 
 /// What became of a block of a text in a layer.
-enum class BlockFate : uint8_t { kAbsent, kResident, kWindow, kTrimmed, kTaken };
+enum class BlockFate : uint8_t {
+  kAbsent,    ///< it never had it: the text went on from kept blocks that do not see it
+  kResident,  ///< it was there to the end
+  kWindow,    ///< a window passed it
+  kTrimmed,   ///< a rule dropped it
+  kTaken,     ///< the host took it back
+};
 
 /// Blocks by the power of two of a number of steps: [0] 0, [i] 2^(i-1) to 2^i - 1.
 using StepHistogram = std::vector<int64_t>;
@@ -86,7 +92,8 @@ struct Diagnosis {
   int64_t map_length = 0;
   std::vector<std::vector<BlockFate>> map{};
   std::map<RemovalReason, StepHistogram> lives{};  ///< ages of what left
-  StepHistogram reuse_gaps{};        ///< from a block of a text to its next time in another one
+  StepHistogram reuse_gaps{};        ///< from a block of a text to its next time, in another text
+                                     ///< or in the same one, computed again
   std::vector<DoctorLoss> losses{};  ///< by reason, layer and sequence
   /// Where prompts were looked for among kept blocks: caches of 0.5, 1, 2 and 4 times the pool that
   /// hold whole prompts of these requests, in the engine's order of reclaiming ("lru" for a custom

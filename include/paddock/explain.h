@@ -44,7 +44,8 @@ struct ExplainedLoss {
 struct ExplainedBlock {
   int64_t first_position = 0;
   int32_t n_tokens = 0;
-  int64_t written_step = 0;
+  int64_t written_step = 0;  ///< the cache's clock when its first position came in: was computed,
+                             ///< or found kept
   std::vector<ExplainedLoss> losses{};  ///< in the order of time, one in a layer at most
   std::vector<int32_t> kept_in{};       ///< layers that had it to the end of its sequence
   int64_t asked_again = 0;  ///< later texts, not this one read again, that begin as this one does
@@ -61,9 +62,9 @@ struct ExplainedSpan {
   bool is_answer = false;            ///< the model said it
   int64_t first_position = 0;
   int64_t n_tokens = 0;
-  std::string text{};  ///< where the trace has tokens
-  int64_t length = 0;  ///< of its sequence at its end, or the trace's
-  bool has_ended = false;
+  std::string text{};      ///< where the trace has tokens
+  int64_t length = 0;      ///< of its sequence at its end, or the trace's
+  bool has_ended = false;  ///< it was closed, not parked, before the trace's end
   int32_t times_parked = 0;
   std::vector<ExplainedBlock> blocks{};
 };

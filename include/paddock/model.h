@@ -26,8 +26,9 @@ struct ModelInfo {
   int32_t vocab_size = 0;
   int64_t context_length = 0;  ///< positions the model was trained for
   bool tied_embeddings = false;
-  uint64_t n_parameters = 0;
-  uint64_t weight_bytes = 0;          ///< in the file
+  uint64_t n_parameters = 0;  ///< elements of all weights; an embedding that is the output matrix,
+                              ///< too, counts once
+  uint64_t weight_bytes = 0;  ///< in the file
   std::vector<std::string> warnings;  ///< such as long-context scaling that the file lacks
 };
 

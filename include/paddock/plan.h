@@ -30,8 +30,8 @@ struct PlanFit {
 struct EnginePlan {
   std::string model;      ///< its name; may be empty
   std::string estimated;  ///< why bytes are estimates; empty: they are those that the engine takes
-  EngineOptions options{};  ///< completed: context, batch, KV type
-  int64_t trained_context = 0;
+  EngineOptions options{};      ///< completed: context, batch, KV type
+  int64_t trained_context = 0;  ///< ModelInfo::context_length
 
   uint64_t weights_bytes = 0;     ///< in the device's own form
   uint64_t activation_bytes = 0;  ///< of the largest step

@@ -4,6 +4,10 @@
 #include <immintrin.h>
 #endif
 
+#include <system_error>
+
+#include "core/fail.h"
+
 namespace paddock {
 namespace {
 
@@ -21,12 +25,21 @@ void pause_briefly() {
 
 ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads) {
   threads_.reserve(n_threads - 1);
-  for (int worker = 1; worker < n_threads; ++worker) {
-    threads_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (int worker = 1; worker < n_threads; ++worker) {
+      threads_.emplace_back([this, worker] { work(worker); });
+    }
+  } catch (const std::system_error& e) {
+    const size_t started = threads_.size();
+    stop();
+    fail(ErrorCode::kOutOfMemory, "threads is {}, but only {} can be had ({}); ask for fewer",
+         n_threads, started + 1, e.what());
   }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

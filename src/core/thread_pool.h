@@ -16,6 +16,7 @@ namespace paddock {
 /// between runs and then sleep, so that an idle engine costs nothing. run() allocates nothing.
 class ThreadPool {
  public:
+  /// Error kOutOfMemory if so many threads cannot be started.
   explicit ThreadPool(int n_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -45,6 +46,8 @@ class ThreadPool {
   using Function = void (*)(const void* context, int worker);
   void run_raw(Function function, const void* context);
   void work(int worker);
+  /// Ends the threads that there are.
+  void stop();
 
   int n_threads_;
   std::vector<std::thread> threads_;

@@ -162,6 +162,13 @@ void RunRecord::on(const TraceMiss& m) {
 
 void RunRecord::on(const TraceCut& c) {
   Text& text = texts_[c.sequence];
+  const auto blocks = static_cast<size_t>((c.length + header.block_size - 1) / header.block_size);
+  for (Layer& layer : text.layers) {  // also what is kept for reuse, and so told as no removal
+    for (size_t block = blocks; block < layer.fates.size(); ++block) {
+      BlockFate& fate = layer.fates[block];
+      if (fate == BlockFate::kResident) fate = BlockFate::kTaken;
+    }
+  }
   keep_map(text);
   for (size_t i = 0; i < text.layers.size(); ++i) {
     Layer& layer = text.layers[i];
@@ -171,7 +178,6 @@ void RunRecord::on(const TraceCut& c) {
       const int64_t goes = layer.tokens[block] - std::min<int64_t>(layer.tokens[block], stays);
       put(text, i, first, goes, -1);
     }
-    const auto blocks = static_cast<size_t>((c.length + header.block_size - 1) / header.block_size);
     if (layer.tokens.size() > blocks) {
       layer.tokens.resize(blocks);
       layer.fates.resize(blocks);

@@ -39,3 +39,23 @@ fault("doctor-013", "pages that were wanted are those of what was made",
       "r.prompt_tokens + («was_cut» ? r.max_tokens : r.made)", "false")
 fault("doctor-014", "the greedy one's share is a sum, not a mean",
       "if («found.times > 0») found.share /=", "false")
+
+source("src/diagnose/run_record_texts.cpp", "doctor_test")
+fault("doctor-020", "what a host took back is there in the map",
+      "if (fate == BlockFate::kResident) «fate = BlockFate::kTaken;»", "")
+fault("doctor-021", "what a text never had passed a window",
+      "its.fates.resize(i + 1, «BlockFate::kAbsent»);", "BlockFate::kWindow")
+fault("doctor-022", "what a rule dropped passed a window",
+      "case RemovalReason::kPolicyTrim: return «BlockFate::kTrimmed»;", "BlockFate::kWindow")
+fault("doctor-023", "gaps go back to a block's first time",
+      "«last_step_[b.hash] = step_;»", "last_step_.emplace(b.hash, step_);")
+
+source("src/diagnose/doctor.cpp", "doctor_test")
+fault("doctor-024", "an order of the host's own is asked for by its name",
+      'options.reclaim = {«run.header.reclaim == "custom"» ? "lru" : run.header.reclaim};', "false")
+fault("doctor-025", "every engine reclaims by lru",
+      'options.reclaim = {«run.header.reclaim == "custom"» ? "lru" : run.header.reclaim};', "true")
+
+source("src/diagnose/doctor_causes.cpp", "doctor_test")
+fault("doctor-026", "what is said of a wrong policy is lost",
+      '{"shortfalls", as_double(run.n.shortfalls)}}, «run.last_violation»});', "{}")

@@ -430,6 +430,10 @@ fault("kv-276", "a page that is the sequence's own alone is copied",
       "false", tests="cache_test")
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
+fault("kv-731", "half as much of what left is remembered",
+      "order_(std::move(policy), capacity), departed_(«kRemembered»)", "kRemembered / 2", tests="cache_test:PrefixTree.*")
+fault("kv-732", "one more continuation is compared",
+      "child >= 0 && i < «kCompared»;", "kCompared + 1", tests="cache_test:PrefixTree.*")
 fault("kv-048", "one regret counted at every later miss",
       "«departure->is_regretted = true;»",
       "")

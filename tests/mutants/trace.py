@@ -165,6 +165,8 @@ fault("trace-046", "the worst is the last",
 fault("trace-047", "blocks that were found count as computed",
       "text.blocks.push_back({b->hash, «end <= text.found»});",
       "false")
+fault("trace-072", "what is closed has not ended",
+      "text.has_ended = «!text.is_parked»;", "false")
 source("src/diagnose/explain.cpp", "explain_test")
 fault("trace-048", "earlier texts count as later ones",
       "if («place.text <= i») continue;",
@@ -187,6 +189,8 @@ fault("trace-053", "a window that is too small by one",
 fault("trace-054", "sinks that end before the block does",
       "out.sinks = «e.first_position + e.n_tokens»; out.sinks_fit = true;",
       "e.first_position")
+fault("trace-071", "a block is as old as its text's first position",
+      "if («end > first») break;", "true")
 source("src/diagnose/kept_by.cpp", "explain_test")
 fault("trace-055", "sinks up to where the block begins",
       "const int64_t sinks = «trim.first_position + 1»;",
@@ -209,3 +213,13 @@ fault("trace-060", "a reason that nobody knows is read",
 source("examples/paddock/replay.cpp", "cli_test:CliTrace.*")
 fault("trace-064", "a trace is read as lines of requests",
       "return in && «begins == kMagic»;", "false")
+
+source("src/kv/telling.cpp", "trace_test")
+fault("trace-073", "what is decided again is told as new",
+      ".is_replayed = «is_known(sequence, sequence.length)»};", "false")
+source("src/engine/tracing.cpp", "trace_test")
+fault("trace-074", "no rule is told to be compact",
+      "told.is_compact = «rule.positions == Positions::kCompact»;", "false")
+source("src/kv/reclaim.cpp", "trace_test")
+fault("trace-075", "what is reclaimed has no name",
+      "event.hash = «tree.hash_of(node)»;", "0")

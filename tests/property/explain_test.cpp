@@ -363,6 +363,49 @@ TEST(Explained, LaterTextsThatBeginAlikeAreCounted) {
   EXPECT_EQ(e.spans[2].blocks[0].asked_again, 0);
 }
 
+TEST(Explained, ABlockIsAsOldAsItsFirstPosition) {
+  std::vector<int64_t> clock;  // by position
+  const std::vector<TokenId> text = prompt_of(40);
+  const auto feed = [&](Engine& engine, SessionId session, size_t n) {
+    const std::span<const TokenId> next = std::span(text).subspan(clock.size(), n);
+    clock.insert(clock.end(), n, engine.kv_stats().steps);
+    engine.feed(session, next);
+  };
+  int64_t found = 0;
+  const Traced was = run(small_options(2), [&](Engine& engine) {
+    const SessionId session = engine.open_session();
+    for (const size_t n : {3, 1, 6, 1, 1, 8, 2, 2}) feed(engine, session, n);
+    found = engine.kv_stats().steps;
+    engine.generate(text, greedy(1));
+  });
+  ASSERT_EQ(found, 8);
+  for (int64_t p = 0; p < 24; ++p) {
+    const Explanation e = explain(std::string_view(was.bytes), "trace", {.position = p});
+    ASSERT_EQ(e.spans.size(), 2U);
+    EXPECT_EQ(e.spans[0].blocks.at(0).written_step, clock[static_cast<size_t>(p / 4 * 4)]) << p;
+    EXPECT_EQ(e.spans[1].blocks.at(0).written_step, found) << p;
+  }
+}
+
+TEST(Explained, ATextHasEndedOnceItsSequenceIsClosed) {
+  std::string bytes, until_closed;
+  EngineOptions o = small_options(1);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  {
+    Engine engine(tiny(), o);
+    const SessionId session = engine.open_session();
+    engine.feed(session, prompt_of(9));
+    until_closed = bytes;
+    engine.close_session(session);
+  }
+  for (const std::string& told : {until_closed, bytes}) {
+    const Explanation e = explain(std::string_view(told), "trace", {.position = 3});
+    ASSERT_EQ(e.spans.size(), 1U);
+    EXPECT_EQ(e.spans[0].length, 9);
+    EXPECT_EQ(e.spans[0].has_ended, told == bytes);
+  }
+}
+
 TEST(Explained, WhoWasParkedIsOneText) {
   const Traced was = run(shared_memory("h2o:24@every:8", 44, 3), [](Engine& engine) {
     for (size_t i = 0; i < 3; ++i) engine.add(text_at(i, 20), greedy(40));

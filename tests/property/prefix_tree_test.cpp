@@ -310,6 +310,41 @@ TEST(PrefixTree, ABlockThatCameBackIsNotMissingForWhatTookItBefore) {
   EXPECT_EQ(tree.regrets(), 0);
 }
 
+TEST(PrefixTree, WhatLeftIsRememberedForThe4096LastBlocks) {
+  PrefixTree tree(1, 1, 1, nullptr);
+  const auto why = [&](int32_t token) {
+    const Tokens tokens = {token};
+    return tree.ask(PrefixTree::kRoot, tokens, 9, {}).reason;
+  };
+  for (int32_t token = 0; token < 4096; ++token) {
+    const Tokens tokens = {token};
+    tree.unlock(tree.insert(PrefixTree::kRoot, tokens), 0);
+    evict(tree);
+  }
+  EXPECT_EQ(why(0), MissReason::kReclaimed);
+  const Tokens one_more = {4096};
+  tree.unlock(tree.insert(PrefixTree::kRoot, one_more), 0);
+  evict(tree);
+  EXPECT_EQ(why(0), MissReason::kFirstSeen) << "4,096 have left since";
+  EXPECT_EQ(why(1), MissReason::kReclaimed);
+}
+
+TEST(PrefixTree, OfManyContinuationsThe256NewestAreCompared) {
+  PrefixTree tree(300, 2, 1, nullptr);
+  const Tokens wanted = {7, 1}, alike = {7, 0};
+  tree.insert(PrefixTree::kRoot, alike);
+  const auto put = [&](int32_t number) {
+    const Tokens other = {8, number};
+    tree.insert(PrefixTree::kRoot, other);
+  };
+  for (int32_t i = 1; i < 256; ++i) put(i);
+  const PrefixMiss miss = tree.ask(PrefixTree::kRoot, wanted, 9, {});
+  EXPECT_EQ(miss.reason, MissReason::kDiffers);
+  EXPECT_EQ(miss.differs_at, 1);
+  put(256);
+  EXPECT_EQ(tree.ask(PrefixTree::kRoot, wanted, 9, {}).reason, MissReason::kFirstSeen);
+}
+
 TEST(PrefixTree, HashesAreRememberedOnceAndTheOldestForgotten) {
   RecentHashes<int> recent(4);
   EXPECT_FALSE(recent.take(0).has_value());

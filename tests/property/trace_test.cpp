@@ -422,6 +422,83 @@ TEST(Traces, HashesAreThoseOfTheTextAlone) {
   for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(texts[0][i] == texts[2][i], i < 2) << i;
 }
 
+TEST(Traces, NameTheTextOfWhatIsReclaimed) {
+  std::string bytes;
+  EngineOptions o = shared_memory("full", 40, 1);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  for (size_t i = 0; i < 4; ++i) engine.generate(text_at(11 * i, 48), greedy(2));
+  std::map<uint64_t, int64_t> blocks;  // by text: where they begin
+  int64_t reclaimed = 0;
+  read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+    if (const auto* b = std::get_if<TraceBlock>(&record.what)) {
+      EXPECT_EQ(blocks.try_emplace(b->hash, 4 * b->block).first->second, 4 * b->block);
+    }
+    const auto* r = std::get_if<TraceRemoval>(&record.what);
+    if (r == nullptr || r->event.reason != RemovalReason::kCapacity) return;
+    ++reclaimed;
+    ASSERT_TRUE(blocks.contains(r->text_hash));
+    EXPECT_EQ(blocks.at(r->text_hash), r->event.first_position);
+    EXPECT_GT(r->request, 1) << "the first one found room";
+  });
+  EXPECT_GT(reclaimed, 20);
+}
+
+TEST(Traces, TellWhatIsDecidedAgain) {
+  std::string bytes;
+  EngineOptions o = shared_memory("h2o:24@every:8", 28, 2);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId session = engine.open_session();  // has the first sequence
+  engine.generate(session, text_at(0, 40), greedy(20));
+  engine.generate(text_at(9, 60), greedy(20));  // parks it
+  engine.generate(session, text_at(3, 1), greedy(20));
+  std::set<std::pair<int32_t, int64_t>> decided;  // layers and lengths
+  int64_t again = 0, anew = 0;
+  read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+    const auto* d = std::get_if<TraceDecision>(&record.what);
+    if (d == nullptr) return;
+    if (d->sequence != 0) {
+      EXPECT_FALSE(d->is_replayed);
+      return;
+    }
+    EXPECT_EQ(d->is_replayed, !decided.insert({d->layer, d->length}).second) << d->length;
+    ++(d->is_replayed ? again : anew);
+  });
+  EXPECT_GT(again, 4);
+  EXPECT_GT(anew, again);
+}
+
+TEST(Traces, TellWhatKindOfRulesThereAre) {
+  struct Row {
+    const char* spec;
+    bool is_elastic, shares_by_need, is_compact;
+  };
+  const Row rows[] = {{"full", false, false, false},
+                      {"sink:2+9", false, false, true},
+                      {"sink:2+9@original", false, false, false},
+                      {"h2o:24@every:8", false, false, false},
+                      {"h2o:24@every:8@compact", false, false, true},
+                      {"lru@every:8", true, false, false},
+                      {"cake:h2o:32@every:8", false, true, false},
+                      {"cake:h2o@every:8@compact", true, true, true}};
+  EngineOptions o = shared_memory(rows[0].spec, 400);
+  for (const Row& row : std::span(rows).subspan(1)) o.kv.other_policies.emplace_back(row.spec);
+  std::string bytes;
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine(tiny(), o).generate(prompt_of(4), greedy(1));
+  TraceRecount told;
+  told.read(bytes);
+  ASSERT_EQ(told.sets.size(), std::size(rows));
+  for (size_t i = 0; i < std::size(rows); ++i) {
+    for (const TraceRules::Layer& layer : told.sets.at(static_cast<int32_t>(i)).layers) {
+      EXPECT_EQ(layer.is_elastic, rows[i].is_elastic) << rows[i].spec;
+      EXPECT_EQ(layer.shares_by_need, rows[i].shares_by_need) << rows[i].spec;
+      EXPECT_EQ(layer.is_compact, rows[i].is_compact) << rows[i].spec;
+    }
+  }
+}
+
 /// What has been told so far says what the engine, whose sequences are open, has.
 void expect_told(const std::string& bytes, const Engine& engine) {
   TraceRecount so_far;

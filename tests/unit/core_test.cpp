@@ -12,6 +12,7 @@
 #include "core/thread_pool.h"
 #include "half.h"
 #include "paddock/error.h"
+#include "support/no_threads.h"
 
 namespace paddock {
 namespace {
@@ -38,6 +39,20 @@ TEST(ThreadPool, RunsEveryWorkerOnceAndWaits) {
       // Now and then long enough for the workers to fall asleep.
       if (round % 100 == 99) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
+  }
+}
+
+TEST(ThreadPool, AsksForFewerWhereThreadsCannotBeHad) {
+  if (!test::kCanForbidThreads) GTEST_SKIP() << "a sanitizer starts threads its own way";
+  const test::NoThreads none;
+  ThreadPool(1).run([](int worker) { EXPECT_EQ(worker, 0); });
+  try {
+    ThreadPool(3);
+    ADD_FAILURE() << "three were to be had";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+    EXPECT_TRUE(std::string(e.what()).starts_with("threads is 3, but only 1 can be had"))
+        << e.what();
   }
 }
 

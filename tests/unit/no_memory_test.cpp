@@ -2,6 +2,7 @@
 // works.
 #include "support/golden.h"
 #include "support/live_bytes.h"
+#include "support/no_threads.h"
 #include "support/small_model.h"
 
 namespace paddock::test {
@@ -257,6 +258,25 @@ class Session {
   std::unique_ptr<Engine> engine_;
   int64_t told_ = 0;
 };
+
+TEST(NoMemory, MakingAnEngineWithoutThreadsFailsCleanly) {
+  if (!kCanForbidThreads) GTEST_SKIP() << "a sanitizer starts threads its own way";
+  if (kOnCuda) GTEST_SKIP() << "a device needs none";
+  const TemporaryFolder folder;
+  write_small_model(folder);
+  const auto model = Model::load(folder.path());
+  EngineOptions options;
+  options.threads = 2;
+  const NoThreads none;
+  try {
+    Engine engine(model, options);
+    ADD_FAILURE() << "two were to be had";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory) << e.what();
+  }
+  options.threads = 1;
+  EXPECT_NO_THROW(Engine(model, options));
+}
 
 TEST(NoMemory, ASessionLosesOnlyWhatAskedForIt) {
   SKIP_WHERE_ALLOCATIONS_ARE_NOT_OURS();

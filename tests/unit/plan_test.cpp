@@ -43,6 +43,7 @@ void expect_equal(const std::string& path, const EngineOptions& options) {
             std::accumulate(plan.kv_bytes_per_token_layer.begin(),
                             plan.kv_bytes_per_token_layer.end(), uint64_t{0}));
   EXPECT_EQ(plan.options.context, engine.options().context);
+  EXPECT_EQ(plan.trained_context, model->info().context_length);
   EXPECT_TRUE(plan.estimated.empty()) << plan.estimated;
 }
 

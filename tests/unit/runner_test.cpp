@@ -6,6 +6,7 @@
 #include <random>
 #include <thread>
 
+#include "support/no_threads.h"
 #include "support/scripted_model.h"
 #include "support/small_runner.h"
 
@@ -402,6 +403,17 @@ TEST(Runner, MayBeDestroyedInsideACallback) {
     EXPECT_EQ(second.wait().finish_reason, FinishReason::kCancelled);
     while (!watched.expired()) std::this_thread::yield();  // the thread takes its engine with it
   }
+}
+
+TEST(Runner, WithoutAThreadThereIsNone) {
+  if (!kCanForbidThreads) GTEST_SKIP() << "a sanitizer starts threads its own way";
+  const auto engine = small_engine();
+  {
+    const NoThreads none;
+    EXPECT_EQ(code_of([&] { EngineRunner runner(engine); }), ErrorCode::kOutOfMemory);
+  }
+  EngineRunner runner(engine);
+  EXPECT_EQ(runner.submit(prompt_of(4), greedy(2)).wait().tokens.size(), 2U);
 }
 
 TEST(Runner, SleepsWhileThereIsNothingToDo) {
