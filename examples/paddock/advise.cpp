@@ -35,8 +35,9 @@ void check_usage(const Args& args) {
     throw UsageError(
         fmt::format("--users {}: must be from 1 to {}", args.users, paddock::kMaxSequences));
   }
-  if (args.facts < 0 || args.facts > 26) {
-    throw UsageError(fmt::format("--facts {}: must be from 0 (none) to 26", args.facts));
+  if (args.facts < 0 || args.facts > paddock::kMaxFacts) {
+    throw UsageError(
+        fmt::format("--facts {}: must be from 0 (none) to {}", args.facts, paddock::kMaxFacts));
   }
   if (!(args.time > 0 && args.time <= 1e6)) {
     throw UsageError(fmt::format("--time {}: must be above 0, and at most 1e6 seconds", args.time));

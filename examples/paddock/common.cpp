@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
@@ -35,9 +36,29 @@ void check(bool ok, const char* option, const std::string& value, const std::str
   if (!ok) throw UsageError(fmt::format("{} {}: must be {}", option, value, right));
 }
 
-/// What options() checks is what the sampler gets: a float, 0 or infinity where `value` is beyond.
-void check_float(bool ok, const char* option, double value, const char* right) {
-  check(ok, option, fmt::format("{}", value), right);
+/// A setting of the library's, the option that sets it here, and what was given.
+struct GivenSetting {
+  std::string_view setting;
+  const char* option;
+  std::string value;
+};
+
+/// Lets the library judge settings; what it says against one is said of its option.
+void check_by(const std::function<void()>& judge, const std::vector<GivenSetting>& given) {
+  try {
+    judge();
+  } catch (const paddock::Error& e) {
+    const std::string_view problem = e.problem();  // "top_k is -1; it must be 0 (off) or more"
+    const size_t range = problem.find("must be ");
+    for (const GivenSetting& g : given) {
+      if (range == std::string_view::npos ||
+          !problem.starts_with(std::string(g.setting) + " is ")) {
+        continue;
+      }
+      throw UsageError(fmt::format("{} {}: {}", g.option, g.value, problem.substr(range)));
+    }
+    throw UsageError(std::string(problem));
+  }
 }
 
 /// "42=-1.5".
@@ -153,10 +174,6 @@ std::shared_ptr<const paddock::Model> EngineArgs::load_model(double factor) cons
 
 paddock::EngineOptions EngineArgs::engine_options() const {
   paddock::EngineOptions o;
-  check(threads >= 0, "--threads", std::to_string(threads), "0 (all physical cores) or more");
-  check(context >= 0, "--ctx-size", std::to_string(context), "0 (the model's) or more");
-  check(batch >= 1, "--batch-size", std::to_string(batch), "1 or more");
-  check(kv_block >= 1, "--kv-block-size", std::to_string(kv_block), "1 or more");
   check(precision == "fast" || precision == "reference", "--precision", precision,
         "fast or reference");
   o.threads = threads;
@@ -179,6 +196,10 @@ paddock::EngineOptions EngineArgs::engine_options() const {
   } else if (!kv_budget.empty()) {
     o.kv.budget_bytes = parse_size("--kv-budget", kv_budget, ", or 80%");
   }
+  check_by([&] { o.validate(); }, {{"threads", "-t", std::to_string(threads)},
+                                   {"context", "-c", std::to_string(context)},
+                                   {"batch_size", "-b", std::to_string(batch)},
+                                   {"kv.block_size", "--kv-block-size", std::to_string(kv_block)}});
   return o;
 }
 
@@ -203,16 +224,15 @@ paddock::SamplingOptions SamplingArgs::options() const {
   o.repeat_penalty = static_cast<float>(repeat);
   o.frequency_penalty = static_cast<float>(frequency);
   o.presence_penalty = static_cast<float>(presence);
-  check_float(o.temperature >= 0 && std::isfinite(o.temperature), "--temp", temperature,
-              "from 0 to 3.4028e38");
-  check(top_k >= 0, "--top-k", std::to_string(top_k), "0 (off) or more");
-  check_float(o.top_p > 0 && o.top_p <= 1, "--top-p", top_p, "from 1.4e-45 to 1");
-  check_float(o.min_p >= 0 && o.min_p <= 1, "--min-p", min_p, "from 0 to 1");
-  check_float(o.repeat_penalty > 0 && std::isfinite(o.repeat_penalty), "--repeat-penalty", repeat,
-              "from 1.4e-45 to 3.4028e38");
-  constexpr const char* kAny = "a number from -3.4028e38 to 3.4028e38";
-  check_float(std::isfinite(o.frequency_penalty), "--frequency-penalty", frequency, kAny);
-  check_float(std::isfinite(o.presence_penalty), "--presence-penalty", presence, kAny);
+  // What is judged is what the sampler gets: a float, 0 or infinity where a number is beyond.
+  check_by([&] { o.validate(std::numeric_limits<paddock::TokenId>::max()); },
+           {{"temperature", "--temp", fmt::format("{}", temperature)},
+            {"top_k", "--top-k", std::to_string(top_k)},
+            {"top_p", "--top-p", fmt::format("{}", top_p)},
+            {"min_p", "--min-p", fmt::format("{}", min_p)},
+            {"repeat_penalty", "--repeat-penalty", fmt::format("{}", repeat)},
+            {"frequency_penalty", "--frequency-penalty", fmt::format("{}", frequency)},
+            {"presence_penalty", "--presence-penalty", fmt::format("{}", presence)}});
   for (const std::string& text : logit_bias) o.logit_bias.push_back(parse_bias(text));
   if (!seed.empty()) {
     const char* end = seed.data() + seed.size();

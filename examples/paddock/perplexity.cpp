@@ -44,8 +44,9 @@ void check_usage(const Args& args) {
     throw UsageError(
         fmt::format("--svg {}: --per-position writes there too; name two files", args.svg));
   }
-  if (args.facts && (*args.facts < 1 || *args.facts > 26)) {
-    refuse("--facts", *args.facts, "from 1 to 26");
+  if (args.facts && (*args.facts < 1 || *args.facts > paddock::kMaxFacts)) {
+    throw UsageError(
+        fmt::format("--facts {}: must be from 1 to {}", *args.facts, paddock::kMaxFacts));
   }
 }
 

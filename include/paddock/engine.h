@@ -30,7 +30,7 @@ enum class Precision {
 /// Most sequences of an engine (EngineOptions::max_sequences).
 inline constexpr int32_t kMaxSequences = 4096;
 
-struct EngineOptions {
+struct PADDOCK_API EngineOptions {
   int32_t threads = 0;          ///< 0: the physical cores this process may use
   std::string device = "auto";  ///< "auto", "cpu" or "cuda[:N]"
   Precision precision = Precision::kFast;
@@ -48,6 +48,10 @@ struct EngineOptions {
   KvOptions kv{};
   /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
   std::string isa{};
+
+  /// Checks what no model has a say in, as an engine does: ranges, and settings that exclude each
+  /// other. Error kInvalidArgument naming the option, its value and the range.
+  void validate() const;
 };
 
 /// `options` with what a proposal sets.
@@ -212,7 +216,7 @@ struct RequestStatus {
 class PADDOCK_API Engine {
  public:
   /// Errors: kInvalidArgument (an option, with its value and range), kOutOfMemory (needed and
-  /// available bytes), kDevice.
+  /// available bytes, or threads), kDevice.
   explicit Engine(std::shared_ptr<const Model> model, const EngineOptions& options = {});
   /// An engine of parts put together beforehand; hosts have no use for it. For the library's own
   /// tests, which put in a device of theirs (src/engine/engine_impl.h, make_engine_impl).

@@ -94,8 +94,11 @@ struct PlantedFact {
   double depth = 0.5;     ///< 0: before the text, 1: right after it
 };
 
-/// `n` facts such as "The secret number of Alice is 4821.", at depths (i + 1/2) / n; 1 to 26. Equal
-/// seeds give equal facts. Error kInvalidArgument for another n.
+/// Most facts that make_facts() makes.
+inline constexpr int32_t kMaxFacts = 26;
+
+/// `n` facts such as "The secret number of Alice is 4821.", at depths (i + 1/2) / n; 1 to
+/// kMaxFacts. Equal seeds give equal facts. Error kInvalidArgument for another n.
 PADDOCK_API std::vector<PlantedFact> make_facts(int32_t n, uint64_t seed = 1);
 
 /// One fact under one rule. The answer is fed, not sampled: if every one of its tokens was the best

@@ -16,7 +16,7 @@ constexpr const char* kNames[] = {"Alice",  "Boris", "Clara", "David", "Emma",  
                                   "Henry",  "Iris",  "James", "Karen", "Louis", "Mary",  "Nina",
                                   "Oscar",  "Paul",  "Quinn", "Rosa",  "Simon", "Tina",  "Ursula",
                                   "Victor", "Wendy", "Xaver", "Yusuf", "Zoe"};
-constexpr auto kMostFacts = static_cast<int32_t>(std::size(kNames));
+static_assert(std::size(kNames) == kMaxFacts);
 
 void append(std::vector<TokenId>& to, std::span<const TokenId> tokens) {
   to.insert(to.end(), tokens.begin(), tokens.end());
@@ -25,8 +25,8 @@ void append(std::vector<TokenId>& to, std::span<const TokenId> tokens) {
 }  // namespace
 
 std::vector<PlantedFact> make_facts(int32_t n, uint64_t seed) {
-  if (n < 1 || n > kMostFacts) {
-    fail(ErrorCode::kInvalidArgument, "{} facts; there can be 1 to {}", n, kMostFacts);
+  if (n < 1 || n > kMaxFacts) {
+    fail(ErrorCode::kInvalidArgument, "{} facts; there can be 1 to {}", n, kMaxFacts);
   }
   std::vector<PlantedFact> facts;
   std::set<uint64_t> numbers;

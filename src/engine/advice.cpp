@@ -347,24 +347,4 @@ std::vector<Proposal> propose_policy(const LlamaConfig& config, const EngineSetu
   return found ? std::vector<Proposal>{*found} : std::vector<Proposal>{};
 }
 
-EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {
-  if (proposal.budget_bytes) {
-    uint64_t& most = options.kv.max_budget_bytes;
-    if (most > 0) most = std::max(proposal.lowers ? 0 : most, *proposal.budget_bytes);
-    options.kv.budget_bytes = *proposal.budget_bytes;
-    options.kv.budget_share = 0;
-  }
-  if (proposal.max_budget_bytes) options.kv.max_budget_bytes = *proposal.max_budget_bytes;
-  if (proposal.budget_share) options.kv.budget_share = *proposal.budget_share;
-  if (proposal.policy) {
-    options.kv.policy = *proposal.policy;
-    options.kv.custom_policy = nullptr;
-  }
-  if (proposal.other_policies) options.kv.other_policies = *proposal.other_policies;
-  if (proposal.context) options.context = *proposal.context;
-  if (proposal.batch_size) options.batch_size = *proposal.batch_size;
-  if (proposal.max_sequences) options.max_sequences = *proposal.max_sequences;
-  return options;
-}
-
 }  // namespace paddock

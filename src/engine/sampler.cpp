@@ -8,6 +8,8 @@
 namespace paddock {
 namespace {
 
+constexpr const char* kFinite = "a number from -3.4028e38 to 3.4028e38";
+
 void check(bool ok, const char* name, double value, const char* range) {
   if (!ok) fail(ErrorCode::kInvalidArgument, "{} is {}; it must be {}", name, value, range);
 }
@@ -73,14 +75,15 @@ TokenId draw_token(std::span<const float> logits, const SampleRow& row,
 }
 
 void SamplingOptions::validate(int32_t vocab_size) const {
-  check(temperature >= 0 && std::isfinite(temperature), "temperature", temperature, "0 or more");
+  check(temperature >= 0 && std::isfinite(temperature), "temperature", temperature,
+        "from 0 to 3.4028e38");
   check(top_k >= 0, "top_k", top_k, "0 (off) or more");
-  check(top_p > 0 && top_p <= 1, "top_p", top_p, "above 0 and at most 1 (off)");
-  check(min_p >= 0 && min_p <= 1, "min_p", min_p, "from 0 (off) to 1");
+  check(top_p > 0 && top_p <= 1, "top_p", top_p, "from 1.4e-45 to 1 (off)");
+  check(min_p >= 0 && min_p <= 1, "min_p", min_p, "from 0 to 1 (0 is off)");
   check(repeat_penalty > 0 && std::isfinite(repeat_penalty), "repeat_penalty", repeat_penalty,
-        "above 0 (1 is off)");
-  check(std::isfinite(frequency_penalty), "frequency_penalty", frequency_penalty, "finite");
-  check(std::isfinite(presence_penalty), "presence_penalty", presence_penalty, "finite");
+        "from 1.4e-45 to 3.4028e38 (1 is off)");
+  check(std::isfinite(frequency_penalty), "frequency_penalty", frequency_penalty, kFinite);
+  check(std::isfinite(presence_penalty), "presence_penalty", presence_penalty, kFinite);
   check(penalty_window >= 0 && penalty_window <= 1 << 20, "penalty_window", penalty_window,
         "from 0 to 1048576");
   for (const auto& [id, bias] : logit_bias) {

@@ -237,41 +237,7 @@ EngineSetup outline(const Model& model, const EngineOptions& options) {
 
 EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
   EngineOptions o = options;
-  check_range("threads", o.threads, 0, 1024);
-  check_range("batch_size", o.batch_size, 1, 65535);
-  check_range("max_sequences", o.max_sequences, 1, kMaxSequences);
-  check_range("max_queued", o.max_queued, 0, std::numeric_limits<int32_t>::max());
-  check_range("mixed_prefill", o.mixed_prefill, 0, 65535);
-  check_range("kv.block_size", o.kv.block_size, 1, 4096);
-  check_range("context", o.context, 0, kMaxPositions);
-  check_range("kv.event_capacity", o.kv.event_capacity, 0, 1'000'000);
-  if (!o.kv.custom_reclaim) make_reclaim_policy(o.kv.reclaim);  // whether there is one
-  if (!(o.kv.budget_share >= 0 && o.kv.budget_share <= 1)) {
-    fail(ErrorCode::kInvalidArgument, "kv.budget_share is {}; it must be from 0 (off) to 1",
-         o.kv.budget_share);
-  }
-  if (o.kv.budget_share > 0 && o.kv.budget_bytes > 0) {
-    fail(ErrorCode::kInvalidArgument,
-         "kv.budget_share is {} and kv.budget_bytes {}; give one of the two", o.kv.budget_share,
-         o.kv.budget_bytes);
-  }
-  if (o.kv.max_budget_bytes > 0 && o.kv.budget_share > 0) {
-    fail(ErrorCode::kInvalidArgument,
-         "kv.max_budget_bytes is {} and kv.budget_share {}; a share is all that is reserved",
-         o.kv.max_budget_bytes, o.kv.budget_share);
-  }
-  if (o.kv.max_budget_bytes > 0 && o.kv.max_budget_bytes < o.kv.budget_bytes) {
-    fail(ErrorCode::kInvalidArgument,
-         "kv.max_budget_bytes is {}; it must be 0, or kv.budget_bytes, {}, or more",
-         o.kv.max_budget_bytes, o.kv.budget_bytes);
-  }
-  if (o.precision != Precision::kFast && o.precision != Precision::kReference) {
-    fail(ErrorCode::kInvalidArgument, "precision is {}; it must be kFast (0) or kReference (1)",
-         static_cast<int>(o.precision));
-  }
-  check_range("kv.type", static_cast<int64_t>(o.kv.type), 0, std::size(kKvElements));
-  check_range("kv.pressure", static_cast<int64_t>(o.kv.pressure),
-              static_cast<int64_t>(KvPressure::kTrim), static_cast<int64_t>(KvPressure::kPreempt));
+  o.validate();
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
   if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 8;

@@ -69,6 +69,14 @@ fault("advice-021", "where not all can be had, nothing is proposed",
 fault("advice-022", "a mended SPEC that does not fit",
       "|| «!trial.usable(base, spec, positions)») return std::nullopt; Proposal",
       "false")
+fault("advice-027", "the budget that exceeds the machine is not lowered to what it has",
+      "if («too_much») {",
+      "false")
+fault("advice-028", "a new engine is to fit the pool there is",
+      "«!wanted_.running» || options.batch_size != base_.batch_size) return true;",
+      "false")
+
+source("src/engine/engine_options.cpp", "advice_test")
 fault("advice-023", "a budget beside a share",
       "options.kv.budget_bytes = *proposal.budget_bytes; «options.kv.budget_share = 0;»",
       "")
@@ -81,12 +89,6 @@ fault("advice-025", "the proposed context is not taken",
 fault("advice-026", "the proposed batch is not taken",
       "if (proposal.batch_size) «options.batch_size = *proposal.batch_size;»",
       "")
-fault("advice-027", "the budget that exceeds the machine is not lowered to what it has",
-      "if («too_much») {",
-      "false")
-fault("advice-028", "a new engine is to fit the pool there is",
-      "«!wanted_.running» || options.batch_size != base_.batch_size) return true;",
-      "false")
 
 source("src/engine/spec_repair.cpp", "advice_test:Advice.AWrong*")
 fault("advice-029", "names that are nothing alike are near",

@@ -440,37 +440,39 @@ fault("engine-088", "total.kv_overflows forgotten",
       "«stats.total.kv_overflows += layer.kv_overflows;»",
       "", tests="engine_test")
 
-source("src/engine/setup.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+source("src/engine/engine_options.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-101", "threads: one more",
-      'check_range("threads", o.threads, 0, «1024»);',
+      'check_range("threads", threads, 0, «1024»);',
       "1025")
 fault("engine-102", "batch_size: one more",
-      'check_range("batch_size", o.batch_size, 1, «65535»);',
+      'check_range("batch_size", batch_size, 1, «65535»);',
       "65536")
 fault("engine-103", "max_sequences: none is taken",
-      'check_range("max_sequences", o.max_sequences, «1», kMaxSequences);',
+      'check_range("max_sequences", max_sequences, «1», kMaxSequences);',
       "0")
 fault("engine-104", "block_size: one less",
-      'check_range("kv.block_size", o.kv.block_size, 1, «4096»);',
+      'check_range("kv.block_size", kv.block_size, 1, «4096»);',
       "4095")
 fault("engine-105", "context: any",
-      'check_range("context", o.context, 0, «kMaxPositions»);',
+      'check_range("context", context, 0, «kMaxPositions»);',
       "INT64_MAX")
 fault("engine-106", "event_capacity: one more",
-      'check_range("kv.event_capacity", o.kv.event_capacity, 0, «1\'000\'000»);',
+      'check_range("kv.event_capacity", kv.event_capacity, 0, «1\'000\'000»);',
       "1'000'001")
 fault("engine-107", "budget_share: not a number",
-      "if («!(o.kv.budget_share >= 0 && o.kv.budget_share <= 1)») {",
-      "o.kv.budget_share < 0 || o.kv.budget_share > 1")
+      "if («!(kv.budget_share >= 0 && kv.budget_share <= 1)») {",
+      "kv.budget_share < 0 || kv.budget_share > 1")
 fault("engine-108", "budget_share: less than nothing",
-      "if (!(«o.kv.budget_share >= 0» && o.kv.budget_share <= 1)) {",
+      "if (!(«kv.budget_share >= 0» && kv.budget_share <= 1)) {",
       "true")
 fault("engine-109", "share and bytes at once",
-      "if («o.kv.budget_share > 0 && o.kv.budget_bytes > 0») {",
+      "if («kv.budget_share > 0 && kv.budget_bytes > 0») {",
       "false")
 fault("engine-110", "precision: any number",
-      "if («o.precision != Precision::kFast && o.precision != Precision::kReference») {",
+      "if («precision != Precision::kFast && precision != Precision::kReference») {",
       "false")
+
+source("src/engine/setup.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-111", "reference: keys and values as f16",
       "o.kv.type = «o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16»;",
       "KvType::kF16")
@@ -1002,3 +1004,12 @@ source("src/engine/request.cpp", "schedule_test:ManyRequests.ThatWait*")
 fault("engine-442", "who waits has a sampler of its own",
       "trims_before = sequence.trims(); «» }",
       "sampler.emplace(options.sampling, model.info().vocab_size);")
+
+source("src/engine/runner.cpp", "runner_test:Runner.*")
+fault("engine-451", "a runner without a thread is a runner",
+      'fail(ErrorCode::kOutOfMemory, "there is no thread for the runner: {}", e.what());',
+      'if (!MUT) { fail(ErrorCode::kOutOfMemory, "there is no thread for the runner: {}", e.what()); }')
+source("src/core/thread_pool.cpp", "core_test:ThreadPool.*")
+fault("engine-452", "fewer threads than were asked for go unsaid",
+      'stop(); fail(ErrorCode::kOutOfMemory, "threads is {}, but only {} can be had',
+      'stop(); if (MUT) { n_threads_ = 1; return; } fail(ErrorCode::kOutOfMemory, "threads is {}, but only {} can be had')

@@ -139,8 +139,8 @@ fault("quality-043", "numbers of five digits",
       "uint64_t number = 1000 + next_random(seed) % «9000»;",
       "10000")
 fault("quality-044", "27 facts",
-      "if (n < 1 || «n > kMostFacts») {",
-      "n > kMostFacts + 1")
+      "if (n < 1 || «n > kMaxFacts») {",
+      "n > kMaxFacts + 1")
 fault("quality-045", "depth 0 refused",
       "if (!(«fact.depth >= 0» && fact.depth <= 1)) {",
       "fact.depth > 0")

@@ -238,27 +238,12 @@ fault("tool-068", "what would work after a full cache is not said",
       "true", tests=LACK)
 
 source("examples/paddock/common.cpp", NUMBERS)
-fault("tool-069", "a temperature that is infinite as a float",
-      'check_float(«o.temperature >= 0 && std::isfinite(o.temperature)», "--temp"',
-      "temperature >= 0 && std::isfinite(temperature)")
-fault("tool-070", "a top_p that is 0 as a float",
-      'check_float(«o.top_p > 0 && o.top_p <= 1», "--top-p"',
-      "top_p > 0 && top_p <= 1")
-fault("tool-071", "a repeat_penalty that is 0 as a float",
-      "check_float(«o.repeat_penalty > 0» && std::isfinite(o.repeat_penalty),",
-      "repeat > 0")
-fault("tool-072", "a repeat_penalty that is infinite as a float",
-      "check_float(o.repeat_penalty > 0 && «std::isfinite(o.repeat_penalty)»,",
-      "std::isfinite(repeat)")
-fault("tool-073", "a frequency_penalty that is infinite as a float",
-      "check_float(«std::isfinite(o.frequency_penalty)»,",
-      "std::isfinite(frequency)")
-fault("tool-074", "a presence_penalty that is infinite as a float",
-      "check_float(«std::isfinite(o.presence_penalty)»,",
-      "std::isfinite(presence)")
-fault("tool-075", "min_p above 1",
-      "check_float(o.min_p >= 0 && «o.min_p <= 1»,",
+fault("tool-069", "what the library says is said of its own setting",
+      "if («range == std::string_view::npos || !problem.starts_with(std::string(g.setting) + \" is \")») {",
       "true")
+fault("tool-070", "an option that is wrong is called by the first one's name",
+      "range == std::string_view::npos || «!problem.starts_with(std::string(g.setting) + \" is \")») {",
+      "false")
 fault("tool-076", "a bias of -inf is refused",
       "if (!std::isfinite(bias) && «!forbids») {",
       "true")

@@ -57,6 +57,7 @@ TEST(EngineOptions, RangesEndWhereTheySay) {
     for (const int64_t value : edge.good) {
       EngineOptions o = modest();
       edge.set(o, value);
+      EXPECT_NO_THROW(o.validate());
       EXPECT_NO_THROW({
         Engine engine(tiny(), o);
         EXPECT_EQ(engine.kv_stats().total.pages_active, 0);
@@ -69,6 +70,7 @@ TEST(EngineOptions, RangesEndWhereTheySay) {
       const std::string said = refusal_of([&] { Engine(tiny(), o); });
       EXPECT_NE(said.find(edge.name), std::string::npos) << said;
       EXPECT_NE(said.find(std::to_string(value)), std::string::npos) << said;
+      EXPECT_EQ(refusal_of([&] { o.validate(); }), said) << "without a model";
     }
   }
 }
