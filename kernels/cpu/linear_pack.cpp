@@ -23,17 +23,23 @@ Line line_of(const QuantTraits& traits, const QuantBlock& block, int j) {
   return {d * static_cast<float>(block.scale[sub]), -(m * static_cast<float>(block.min[sub]))};
 }
 
-/// 4 chunks of 16 bytes a row: low nibbles values 0..15, high nibbles 16..31.
-void put_nibbles(const uint8_t* q, int64_t row, uint8_t* out) {
-  for (int i = 0; i < 16; ++i) {
-    out[i / 4 * 64 + row * 4 + i % 4] = static_cast<uint8_t>(q[i] | q[i + 16] << 4);
-  }
+/// A row's share of n / 4 chunks.
+void put_chunks(const uint8_t* bytes, int n, int64_t row, uint8_t* out) {
+  for (int i = 0; i < n; i += 4) std::memcpy(out + i / 4 * 64 + row * 4, bytes + i, 4);
 }
 
-void put_bytes(const uint8_t* q, int n, int64_t row, uint8_t* out, int add = 0) {
-  for (int i = 0; i < n; ++i) {
-    out[i / 4 * 64 + row * 4 + i % 4] = static_cast<uint8_t>(q[i] + add);
-  }
+/// 4 chunks: low nibbles values 0..15, high nibbles 16..31.
+void put_nibbles(const uint8_t* q, int64_t row, uint8_t* out) {
+  uint8_t both[16];
+  for (int i = 0; i < 16; ++i) both[i] = static_cast<uint8_t>(q[i] | q[i + 16] << 4);
+  put_chunks(both, 16, row, out);
+}
+
+template <int n>
+void put_bytes(const uint8_t* q, int64_t row, uint8_t* out, int add = 0) {
+  uint8_t sums[n];
+  for (int i = 0; i < n; ++i) sums[i] = static_cast<uint8_t>(q[i] + add);
+  put_chunks(sums, n, row, out);
 }
 
 void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uint8_t* out) {
@@ -50,7 +56,7 @@ void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uin
       return put_nibbles(u.q, row, out + 64);
     case kBytes:
       put_u16(out, u.d);
-      return put_bytes(u.q, 32, row, out + 32, 128 - traits.offset);
+      return put_bytes<32>(u.q, row, out + 32, 128 - traits.offset);
     case kSuper4:
       put_u16(out, u.d);
       put_u16(out + 32, u.m);
@@ -67,7 +73,7 @@ void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uin
       for (int j = 0; j < 16; ++j) {
         uint8_t* sub = out + 32 + j * 272;
         sub[row] = u.scale[j];
-        put_bytes(u.q + 16 * j, 16, row, sub + 16);
+        put_bytes<16>(u.q + 16 * j, row, sub + 16);
       }
       return;
     case kExpanded:
@@ -76,7 +82,7 @@ void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uin
         const Line line = line_of(traits, u, j);
         put_f32(sub, line.scale);
         put_f32(sub + 64, line.minimum);
-        put_bytes(u.q + 16 * j, 16, row, sub + 128);
+        put_bytes<16>(u.q + 16 * j, row, sub + 128);
       }
       return;
     default:
@@ -84,12 +90,75 @@ void put_block(int32_t format, DType type, const QuantBlock& u, int64_t row, uin
   }
 }
 
-void pack_floats(int32_t format, const uint8_t* row, int64_t cols, int64_t lane, uint8_t* out) {
+// Floats are turned: a group's rows become columns of 16. `Unit` is what lies together for a lane,
+// one value or a pair, and N of them fit 16 bytes.
+template <typename Unit>
+struct Turned {
+  static constexpr int N = 16 / sizeof(Unit);
+  typedef Unit V __attribute__((vector_size(16)));
+
+  static V low(V a, V b) {
+    if constexpr (N == 8) return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    if constexpr (N == 4) return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  }
+  static V high(V a, V b) {
+    if constexpr (N == 8) return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+    if constexpr (N == 4) return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  }
+
+  /// N units of each of N rows that lie `stride` bytes apart, to N columns of kGroupRows.
+  static void square(const uint8_t* row, int64_t stride, uint8_t* out) {
+    V v[N];
+    for (int i = 0; i < N; ++i) std::memcpy(&v[i], row + i * stride, sizeof(V));
+    for (int round = 1; round < N; round *= 2) {
+      V next[N];
+      for (int i = 0; i < N / 2; ++i) {
+        next[2 * i] = low(v[i], v[i + N / 2]);
+        next[2 * i + 1] = high(v[i], v[i + N / 2]);
+      }
+      std::memcpy(v, next, sizeof(v));
+    }
+    for (int i = 0; i < N; ++i) std::memcpy(out + i * kGroupRows * sizeof(Unit), &v[i], sizeof(V));
+  }
+
+  /// The units of a whole group's rows as far as they fill cache lines: how many of a row.
+  static int64_t group(const uint8_t* rows, int64_t stride, int64_t units, uint8_t* out) {
+    constexpr int64_t kLine = 64 / sizeof(Unit);  // a line is read in one go: many rows share a set
+    const int64_t end = units / kLine * kLine;
+    for (int64_t k = 0; k < end; k += kLine) {
+      for (int64_t lane = 0; lane < kGroupRows; lane += N) {
+        for (int64_t i = k; i < k + kLine; i += N) {
+          square(rows + lane * stride + i * static_cast<int64_t>(sizeof(Unit)), stride,
+                 out + (i * kGroupRows + lane) * static_cast<int64_t>(sizeof(Unit)));
+        }
+      }
+    }
+    return end;
+  }
+};
+
+/// Columns [k, cols) of one row.
+void pack_floats(int32_t format, const uint8_t* row, int64_t k, int64_t cols, int64_t lane,
+                 uint8_t* out) {
   const int64_t size = format == kFloat32 ? 4 : 2;
   const int64_t width = format == kBFloat16Pairs ? 2 : 1;  // columns side by side in a lane
-  for (int64_t k = 0; k < cols; ++k) {
+  for (; k < cols; ++k) {
     const int64_t at = (k / width * kGroupRows + lane) * width + k % width;
     std::memcpy(out + at * size, row + k * size, static_cast<size_t>(size));
+  }
+}
+
+/// Rows of plain floats `stride` bytes apart, kGroupRows at most.
+void pack_float_group(int32_t format, const uint8_t* rows, int64_t stride, int64_t n_rows,
+                      int64_t cols, uint8_t* out) {
+  int64_t done = 0;
+  if (n_rows == kGroupRows) {
+    done = format == kFloat32         ? Turned<uint32_t>::group(rows, stride, cols, out)
+           : format == kBFloat16Pairs ? Turned<uint32_t>::group(rows, stride, cols / 2, out) * 2
+                                      : Turned<uint16_t>::group(rows, stride, cols, out);
+  }
+  for (int64_t lane = 0; lane < n_rows; ++lane) {
+    pack_floats(format, rows + lane * stride, done, cols, lane, out);
   }
 }
 
@@ -163,14 +232,14 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
   QuantBlock block;
   for (int64_t g = group_begin; g < group_end; ++g) {
     uint8_t* group = data + g * group_bytes;
-    for (int64_t lane = 0; lane < kGroupRows; ++lane) {
-      const int64_t row = g * kGroupRows + lane;
-      if (row >= packed.rows) break;  // padding stays zero
-      const uint8_t* at = source + row * stride;
-      if (is_float_format(packed.format)) {
-        pack_floats(packed.format, at, packed.cols, lane, group);
-        continue;
-      }
+    const int64_t first = g * kGroupRows;
+    const int64_t rows = std::min(kGroupRows, packed.rows - first);  // padding stays zero
+    if (is_float_format(packed.format)) {
+      pack_float_group(packed.format, source + first * stride, stride, rows, packed.cols, group);
+      continue;
+    }
+    for (int64_t lane = 0; lane < rows; ++lane) {
+      const uint8_t* at = source + (first + lane) * stride;
       uint8_t* out = group;
       for (int64_t k = 0; k < packed.cols; k += traits.block_values, at += traits.block_bytes) {
         unpack_block(type, at, block);

@@ -13,17 +13,23 @@ uint64_t last_page(uint64_t end) { return end / kPage * kPage; }
 
 }  // namespace
 
-AlignedBuffer::AlignedBuffer(uint64_t bytes, const char* what) {
-  if (bytes == 0) return;
+AlignedBuffer::AlignedBuffer(uint64_t bytes, const char* what)
+    : AlignedBuffer(untouched(bytes, what)) {
+  touch(0, bytes);
+}
+
+AlignedBuffer AlignedBuffer::untouched(uint64_t bytes, const char* what) {
+  AlignedBuffer buffer;
+  if (bytes == 0) return buffer;
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     fail(ErrorCode::kOutOfMemory, "cannot reserve {} bytes for {}", bytes, what);
   }
-  data_ = static_cast<uint8_t*>(memory);
-  size_ = bytes;
+  buffer.data_ = static_cast<uint8_t*>(memory);
+  buffer.size_ = bytes;
   constexpr uint64_t kHugePage = 2 << 20;
   if (bytes >= 2 * kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);
-  touch(0, bytes);
+  return buffer;
 }
 
 void AlignedBuffer::touch(uint64_t begin, uint64_t end) {

@@ -9,11 +9,14 @@ namespace paddock {
 
 /// Owns `bytes` of zeroed anonymous memory, aligned to 4096 bytes at least and backed by huge pages
 /// where the system offers them. All of it is resident after construction, so that nothing can fail
-/// later. Error kOutOfMemory naming `what` and the size.
+/// later, unless it is made untouched(). Error kOutOfMemory naming `what` and the size.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   AlignedBuffer(uint64_t bytes, const char* what);
+  /// Memory that is not there yet: for who writes to all of it at once, from several threads, each
+  /// of which then waits for its own part only.
+  static AlignedBuffer untouched(uint64_t bytes, const char* what);
   ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {

@@ -280,6 +280,54 @@ TEST_P(Linear, FloatsOfManyTokensEqualFloat64Loop) {
   }
 }
 
+/// The packed bytes, made in one go or group by group.
+std::vector<uint8_t> packed(const Kernels& k, const Case& c, bool is_split) {
+  const int32_t format = k.packed_format(c.type);
+  std::vector<uint8_t> out(static_cast<size_t>(k.packed_linear_bytes(format, c.rows, c.cols)));
+  const PackedLinear w{c.type, format, c.rows, c.cols, out.data()};
+  const int64_t groups = (c.rows + kGroupRows - 1) / kGroupRows;
+  for (int64_t g = 0; g < groups; g += is_split ? 1 : groups) {
+    k.pack_linear(c.type, c.weights.data(), w, out.data(), g, is_split ? g + 1 : groups);
+  }
+  return out;
+}
+
+TEST_P(Linear, PacksTheSameBytesHoweverManyShareTheWork) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    const Case c = make_case(type, 37, 512, 3);
+    EXPECT_EQ(packed(k, c, true), packed(k, c, false)) << dtype_traits(type).name;
+  }
+}
+
+// Whole groups are turned by vectors as far as these go, the rest value by value.
+TEST_P(Linear, PacksFloatsColumnByColumn) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int64_t size = dtype_traits(type).block_bytes;
+    const int64_t width = k.packed_format(type) == kBFloat16Pairs ? 2 : 1;
+    for (const int64_t cols : {1, 15, 32, 77, 128}) {
+      const Case c = make_case(type, 37, cols, 3);
+      const std::vector<uint8_t> bytes = packed(k, c, false);
+      const int64_t columns = (cols + width - 1) / width * width;
+      for (int64_t r = 0; r < 48; ++r) {
+        for (int64_t i = 0; i < columns; ++i) {
+          const int64_t at = r / 16 * 16 * columns + (i / width * 16 + r % 16) * width + i % width;
+          const std::vector<uint8_t> got(bytes.begin() + at * size,
+                                         bytes.begin() + (at + 1) * size);
+          std::vector<uint8_t> expected(static_cast<size_t>(size));  // padding is 0
+          if (r < c.rows && i < cols) {
+            const auto from = c.weights.begin() + (r * cols + i) * size;
+            expected.assign(from, from + size);
+          }
+          ASSERT_EQ(got, expected)
+              << dtype_traits(type).name << " row " << r << " column " << i << " of " << cols;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Linear, AccumulatesOntoWhatIsThere) {
   const Kernels& k = kernels(GetParam());
   for (const DType type : {DType::kQ4_1, DType::kF16, DType::kBF16}) {

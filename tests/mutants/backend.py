@@ -75,3 +75,14 @@ source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")
 fault("backend-064", "activations of a token's later columns lie where its first ones do",
       "reinterpret_cast<const float*>(input.data) + «k * input.n_tokens» + t * kInputCols;",
       "0")
+
+source("kernels/cpu/linear_pack.cpp", "kernels_test:*Linear*")
+fault("backend-070", "columns beyond the last whole square are left out",
+      "pack_floats(format, rows + lane * stride, «done», cols, lane, out);",
+      "cols")
+fault("backend-071", "the last group's rows are turned with those beyond the matrix",
+      "if («n_rows == kGroupRows») { done =",
+      "n_rows > 0")
+fault("backend-072", "every square of a group's rows is that of its first ones",
+      "square(rows + «lane * stride» + i",
+      "0")

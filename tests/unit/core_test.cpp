@@ -1,12 +1,17 @@
-// The thread pool, what the system lets us use, 16-bit floats, text streams, the log hook.
+// The thread pool, large memory, what the system lets us use, 16-bit floats, text streams, the log
+// hook.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <thread>
+#include <vector>
 
+#include "core/aligned_buffer.h"
 #include "core/log.h"
 #include "core/system.h"
 #include "core/thread_pool.h"
@@ -111,6 +116,38 @@ TEST(Half, RoundsToNearestEven) {
   EXPECT_EQ(bf16_to_f32(f32_to_bf16(1.0F + 0x1p-8F)), 1.0F);
   EXPECT_EQ(bf16_to_f32(f32_to_bf16(1.0F + 3 * 0x1p-8F)), 1.0F + 0x1p-6F);
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+/// System pages of a buffer that are in memory.
+int64_t resident_pages(const AlignedBuffer& buffer) {
+  std::vector<unsigned char> pages(buffer.size() / 4096);
+  EXPECT_EQ(mincore(buffer.data(), buffer.size(), pages.data()), 0);
+  return std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return (p & 1) != 0; });
+}
+
+TEST(AlignedBuffer, IsResidentUnlessItIsMadeUntouched) {
+  constexpr uint64_t kBytes = 64 * 4096;
+  const AlignedBuffer whole(kBytes, "a test");
+  EXPECT_EQ(resident_pages(whole), 64);
+  const AlignedBuffer untouched = AlignedBuffer::untouched(kBytes, "a test");
+  EXPECT_EQ(untouched.size(), kBytes);
+  EXPECT_EQ(resident_pages(untouched), 0);
+  untouched.data()[5 * 4096] = 1;
+  EXPECT_EQ(resident_pages(untouched), 1);
+  EXPECT_EQ(untouched.data()[7 * 4096], 0);
+}
+
+TEST(AlignedBuffer, TooLargeNamesWhatItWasFor) {
+  constexpr uint64_t kTooMuch = uint64_t{1} << 60;
+  for (const bool is_touched : {false, true}) {
+    try {
+      is_touched ? AlignedBuffer(kTooMuch, "a test") : AlignedBuffer::untouched(kTooMuch, "a test");
+      FAIL() << "there is no such memory";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kOutOfMemory);
+      EXPECT_STREQ(e.what(), "cannot reserve 1152921504606846976 bytes for a test");
+    }
+  }
 }
 
 TEST(Log, ReachesTheHookAndIsSilentWithoutOne) {

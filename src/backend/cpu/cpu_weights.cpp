@@ -47,7 +47,8 @@ std::unique_ptr<EmbeddingWeight> CpuWeights::make_embedding(const TensorView& te
 
 void CpuWeights::pack(const TensorView& tensor, CpuLinear::Part& part) {
   const int32_t format = device_.kernels.packed_format(tensor.dtype);
-  part.storage = AlignedBuffer(linear_bytes(tensor), tensor.name.c_str());
+  // Packing writes to every page of it: each group has rows.
+  part.storage = AlignedBuffer::untouched(linear_bytes(tensor), tensor.name.c_str());
   part.packed = {tensor.dtype, format, part.rows, part.cols, part.storage.data()};
   device_.split(part.groups(), [&](int64_t begin, int64_t end) {
     device_.kernels.pack_linear(tensor.dtype, tensor.data.data(), part.packed, part.storage.data(),
