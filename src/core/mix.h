@@ -17,7 +17,7 @@ constexpr uint64_t mix(uint64_t x) {
 
 /// The next number of the generator SplitMix64. The n-th that begins with a seed is
 /// mix(seed + n * kMixStep), as kernels/sampling.h draws them.
-constexpr uint64_t next_random(uint64_t& state) {
+inline uint64_t next_random(uint64_t& state) {
   const uint64_t number = mix(state);
   state += kMixStep;
   return number;

@@ -158,7 +158,7 @@ fault("stats-048", 'what was taken back is still found',
       'sequence.scored_from = «std::min(sequence.scored_from, length)»;',
       'sequence.scored_from')
 
-source("src/kv/cache_stats.cpp", "schedule_test:Schedules.LayersMayHave*")
+source("src/kv/cache_stats.cpp", "eviction_test:Schedules.LayersMayHave*")
 fault("stats-049", "pages of a block count as one each, whatever their size",
       "stats.pages_per_block = «block_pages()»;",
       "config.n_layers")

@@ -335,8 +335,8 @@ fault("tool-105", "snapkv that acted never acted",
       "if («layer.trim_decisions > 0» || !decides_once(layer, stats.layers.size())) continue;",
       "false")
 fault("tool-106", "a rule that decides again and again is said to decide once",
-      "static_cast<int32_t>(n_layers)).«every == 0»;",
-      "every >= 0")
+      "return «rule->schedule(layer.layer, static_cast<int32_t>(n_layers)).every == 0»;",
+      "rule->schedule(layer.layer, static_cast<int32_t>(n_layers)).every >= 0")
 fault("tool-107", "a rule that never acted is said at every layer",
       '"say where with --prompt-tokens N")); «break;»',
       "")
