@@ -263,11 +263,4 @@ PADDOCK_HD inline bool overflows(float value, float least) {
   return (value >= least || value <= -least) && value - value == 0.0F;
 }
 
-PADDOCK_HD inline int32_t block_of(int32_t position, int32_t block_size) {
-  return position / block_size;
-}
-PADDOCK_HD inline int32_t slot_of(int32_t position, int32_t block_size) {
-  return position % block_size;
-}
-
 }  // namespace paddock

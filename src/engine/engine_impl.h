@@ -89,7 +89,7 @@ struct Engine::Impl {
   std::shared_ptr<const LlamaWeights> weights;
   std::unique_ptr<TraceRecorder> trace;  // null: nothing is recorded. Outlives the cache
   std::unique_ptr<CacheManager> cache;   // outlives all sequences
-  std::unique_ptr<StepRunner> runner;
+  std::unique_ptr<StepRunner> step_runner;
   std::unique_ptr<Pins> pins;
   std::unique_ptr<Scheduler> scheduler;
   std::atomic<uint64_t> memory_bytes{0};

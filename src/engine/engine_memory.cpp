@@ -72,8 +72,8 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
 #ifdef PADDOCK_POISON
   for (int32_t page = 0; page < setup.reserved_pages; ++page) backend->pages().poison_page(page);
 #endif
-  runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
-  runner->set_planner(std::move(planner));
+  step_runner = std::make_unique<StepRunner>(config, weights, *backend, *cache, o);
+  step_runner->set_planner(std::move(planner));
   pins = std::make_unique<Pins>(*cache);
   std::function<KvRelief(const KvShortage&)> on_pressure;
   if (setup.options.kv.on_pressure) {

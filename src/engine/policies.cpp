@@ -61,14 +61,14 @@ void Engine::Impl::set_policies(EngineSetup next) {
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));
     backend->reserve(limits_for(next, data.config, data.tensors, fresh->sizes()));
-    runner->set_planner(std::move(fresh));
+    step_runner->set_planner(std::move(fresh));
   } catch (...) {
     cache->set_rules(std::move(before));
-    backend->reserve(limits_for(setup, data.config, data.tensors, runner->planner().sizes()));
+    backend->reserve(limits_for(setup, data.config, data.tensors, step_runner->planner().sizes()));
     throw;
   }
   setup = std::move(next);
-  memory_bytes = weights->bytes + setup.reserved_bytes() + other_bytes(runner->planner());
+  memory_bytes = weights->bytes + setup.reserved_bytes() + other_bytes(step_runner->planner());
   {
     const std::lock_guard lock(shown_mutex_);
     shown_.swap(shown);  // the old ones go without the lock: a host's functions are among them

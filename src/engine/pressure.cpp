@@ -206,17 +206,17 @@ int64_t Scheduler::budget_at(const Member& member, double level) const {
 std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int64_t pages) const {
   const int64_t block = setup_.options.kv.block_size;
   // A page that several list is needed once: each counts its part of it.
-  const auto pages_beside = [&](const Member& member, int64_t positions) {
+  const auto own_pages = [&](const Member& member, int64_t positions) {
     const int64_t per_block = cache_.elastic_pages(member.sequence->rules());
     const auto pages_for = [&](int64_t n) {
       return (static_cast<int64_t>(ceil_div(n, block)) + 1) * per_block;
     };
     if (member.held.pages == 0) return pages_for(positions);
     const double part = member.held.fair_pages / static_cast<double>(member.held.pages);
-    const int64_t kept = std::min(positions, member.held.positions);
-    const auto blocks = static_cast<double>(ceil_div(kept, block));
+    const int64_t held = std::min(positions, member.held.positions);
+    const auto blocks = static_cast<double>(ceil_div(held, block));
     return static_cast<int64_t>(std::ceil(part * blocks * static_cast<double>(per_block))) +
-           pages_for(positions - kept);
+           pages_for(positions - held);
   };
   const auto fits = [&](double level) {
     int64_t needed = 0;
@@ -227,7 +227,7 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
         const int64_t interval = interval_of(*member.sequence);
         positions = std::min(positions, budget + slack_of(interval, budget));
       }
-      const int64_t own = pages_beside(member, positions);
+      const int64_t own = own_pages(member, positions);
       const auto shared =
           static_cast<int64_t>(static_cast<double>(member.held.pages) - member.held.fair_pages);
       needed += member.gives ? own : std::max(own, member.pages_before - shared);

@@ -33,7 +33,7 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
   const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
   requests_.reserve(n_sequences + 1);
   running_.reserve(n_sequences);
-  shares_.reserve(n_sequences);
+  token_shares_.reserve(n_sequences);
   tables_.reserve(n_sequences);
 }
 
@@ -88,11 +88,11 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   }
   find_readers();
   for (Request* request : running_) {
-    if (!request->decoding() && request->awaits == nullptr) list_kept(*request);
+    if (!request->decoding() && request->awaits == nullptr) reuse_blocks(*request);
   }
   share_tokens();
   for (size_t i = 0; i < running_.size(); ++i) {
-    if (shares_[i] > 0 && running_[i]->running) place(*running_[i], shares_[i], batch);
+    if (token_shares_[i] > 0 && running_[i]->running) place(*running_[i], token_shares_[i], batch);
   }
   // Nothing runs and nothing ends: all wait for pages that the others have. The last gives way.
   const bool is_stuck = batch.parts.empty() && batch.endings.empty() && !host_waits_;
@@ -100,7 +100,7 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   return batch;
 }
 
-void Scheduler::list_kept(Request& request) {
+void Scheduler::reuse_blocks(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
   // Listing a kept page takes it from those that can be had. Those owed to others are left alone.
@@ -111,15 +111,15 @@ void Scheduler::list_kept(Request& request) {
 }
 
 void Scheduler::share_tokens() {
-  shares_.assign(running_.size(), 1);
+  token_shares_.assign(running_.size(), 1);
   int64_t n_prompts = 0, n_decoding = 0;
   for (size_t i = 0; i < running_.size(); ++i) {
     if (running_[i]->decoding()) {
       ++n_decoding;
     } else if (running_[i]->awaits != nullptr || follows(i)) {
-      shares_[i] = kFollows;
+      token_shares_[i] = kFollows;
     } else {
-      shares_[i] = 0;
+      token_shares_[i] = 0;
       ++n_prompts;
     }
   }
@@ -141,23 +141,23 @@ void Scheduler::share_tokens() {
     settled = false;
     const double share = budget / static_cast<double>(unsettled);
     for (size_t i = 0; i < running_.size(); ++i) {
-      if (shares_[i] != 0) continue;
+      if (token_shares_[i] != 0) continue;
       const Sequence& sequence = running_[i]->sequence;
       const int64_t rest =
           std::min<int64_t>(sequence.length() - sequence.computed(), setup_of(sequence).chunk);
       const double all = cost(sequence, rest);
       if (all > share) continue;
-      shares_[i] = rest;
+      token_shares_[i] = rest;
       budget -= all;
       --unsettled;
       settled = true;
     }
   }
   for (size_t i = 0; i < running_.size(); ++i) {
-    if (shares_[i] != 0) continue;
+    if (token_shares_[i] != 0) continue;
     const double share = budget / static_cast<double>(unsettled);
-    shares_[i] = mixed ? affordable(running_[i]->sequence, share)
-                       : std::max<int64_t>(1, static_cast<int64_t>(share));
+    token_shares_[i] = mixed ? affordable(running_[i]->sequence, share)
+                             : std::max<int64_t>(1, static_cast<int64_t>(share));
   }
   if (mixed) take_turns(most);
 }
@@ -167,10 +167,10 @@ void Scheduler::take_turns(double budget) {
   bool any = false;
   for (size_t k = 0; k < n; ++k) {
     const size_t i = (static_cast<size_t>(step_) + k) % n;
-    if (running_[i]->decoding() || shares_[i] == kFollows) continue;
+    if (running_[i]->decoding() || token_shares_[i] == kFollows) continue;
     const Sequence& sequence = running_[i]->sequence;
-    budget -= work(sequence, sequence.computed(), shares_[i]);
-    if (any && budget < -kRounding) shares_[i] = 0;
+    budget -= work(sequence, sequence.computed(), token_shares_[i]);
+    if (any && budget < -kRounding) token_shares_[i] = 0;
     any = true;
   }
 }

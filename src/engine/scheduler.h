@@ -131,10 +131,10 @@ class Scheduler {
   /// Makes a request that reads its prompt list blocks that others have computed. The prompt's last
   /// token runs in any case, for its logits. Blocks that it had itself before it was parked do not
   /// count as found.
-  void list_kept(Request& request);
+  void reuse_blocks(Request& request);
   /// Finds out who computes the prompts of several answers: sets Request::awaits and awaited.
   void find_readers();
-  /// Sets shares_: how many tokens each that runs may bring.
+  /// Sets token_shares_: how many tokens each that runs may bring.
   void share_tokens();
   /// Each prompt's share is at least one token. Where that alone is more work than `budget`, only
   /// some prompts get theirs in this step, beginning with another one each time.
@@ -233,7 +233,7 @@ class Scheduler {
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank
-  std::vector<int64_t> shares_;                     // [running_.size()] tokens
+  std::vector<int64_t> token_shares_;               // [running_.size()] tokens
   std::vector<SequenceId> tables_;                  // of who runs, and pins: pages_obtainable()
   mutable std::mutex mutex_;                        // guards requests_ against cancel()
 };

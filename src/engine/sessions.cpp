@@ -245,11 +245,11 @@ void Engine::Impl::feed_rows(Sequence& sequence, const OnLogits& on_logits) {
                 [&](int64_t first, const StepResult&, int32_t n) {
                   for (int32_t begin = 0; begin < n; begin += kLogitTile) {
                     const int32_t n_rows = std::min(kLogitTile, n - begin);
-                    runner->compute_rows(begin, n_rows);
+                    step_runner->compute_rows(begin, n_rows);
                     for (int32_t i = 0; i < n_rows; ++i) {
                       const int64_t position = first + begin + i;
-                      if (const auto trouble = judge(runner->row(i), position)) throw *trouble;
-                      if (!hand_out(on_logits, position, runner->row(i))) return false;
+                      if (const auto trouble = judge(step_runner->row(i), position)) throw *trouble;
+                      if (!hand_out(on_logits, position, step_runner->row(i))) return false;
                       check_abandoned();
                     }
                   }

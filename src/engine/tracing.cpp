@@ -58,7 +58,7 @@ void Engine::Impl::trace_rules() {
       told.schedule = rule.schedule;
       told.needs = rule.needs;
       told.is_elastic = rule.is_elastic;
-      told.shares_by_need = rule.shares;
+      told.shares_by_need = rule.shares_by_need;
       told.is_compact = rule.positions == Positions::kCompact;
     }
     trace->rules(rules);
@@ -66,14 +66,14 @@ void Engine::Impl::trace_rules() {
 }
 
 StepResult Engine::Impl::run_step(std::span<const BatchPart> parts, StopCheck& stop) {
-  if (trace == nullptr) return runner->run(parts, stop);
+  if (trace == nullptr) return step_runner->run(parts, stop);
   for (const BatchPart& part : parts) {
     const int64_t request = part.request == nullptr ? 0 : part.request->id;
     trace->runs(part.sequence->tables(), request, part.sequence->session);
   }
   trace->step_begins();
   try {
-    const StepResult result = runner->run(parts, stop);
+    const StepResult result = step_runner->run(parts, stop);
     trace->step_ends(result.completed);
     return result;
   } catch (...) {

@@ -28,8 +28,8 @@ struct RuleSet : SequenceRules {
   int64_t interval() const { return policies.interval(); }
 
   int32_t number = 0;
-  bool shares = false;  // blocks: what layers see depends on positions alone
-  int32_t root = 0;     // of the tree, then: sequences whose layers see the same have one in common
+  bool shares_blocks = false;  // what layers see depends on positions alone
+  int32_t root = 0;  // of the tree, then: sequences whose layers see the same have one in common
   std::vector<uint8_t> norms;  // [n_layers] whether key norms are measured: for these rules, or for
                                // elastic ones that may come to list the same blocks
   bool keeps_norms = false;    // for elastic ones, which may list shared blocks: see truncate()
@@ -44,7 +44,7 @@ struct CachedSequence {
   /// Whether a block may not be chosen: by the rule's own protection or the host's.
   bool protects(const TrimSchedule& schedule, int64_t first, int64_t end) const {
     return is_protected(schedule, first, end, length) ||
-           (kept != nullptr && kept->meets(first, end));
+           (protection != nullptr && protection->meets(first, end));
   }
 
   const RuleSet* rules = nullptr;  // that it goes by while it is live, or some
@@ -56,7 +56,7 @@ struct CachedSequence {
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
-  const Protection* kept = nullptr;  // by its host: its owner's; null: nothing is
+  const Protection* protection = nullptr;  // by its host: its owner's; null: there is none
   bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
                                 // its budget has fallen
   int32_t budget = kUnlimited;  // of elastic rules
@@ -124,7 +124,7 @@ struct CacheManager::Impl {
   void prune(int32_t node);
   void unlock_all(CachedSequence& sequence);
   /// Whether blocks can be shared: what layers see depends on positions alone.
-  static bool shares(const PolicyMap& policies, const CacheConfig& config);
+  static bool can_share(const PolicyMap& policies, const CacheConfig& config);
   /// Nodes that the tree has room for under these rules.
   static int32_t most_kept(const PolicyMap& policies, const CacheConfig& config);
   /// Puts full blocks of a sequence into the tree.
@@ -338,8 +338,8 @@ struct CacheManager::Impl {
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
   // the host's is called under it: policies are asked before and let go of after, events are told
-  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test or
-  // a conformance run has given to watch(); but for a ReclaimPolicy, which is told so.
+  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test
+  // has given to watch(); but for a ReclaimPolicy, which is told so.
   mutable std::mutex mutex;
   mutable Census census;
   struct Counters {

@@ -40,7 +40,7 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log, const
   sequence.shared.clear();
   sequence.is_apart = false;
   sequence.log = log;
-  sequence.kept = nullptr;
+  sequence.protection = nullptr;
   if (log != nullptr) log->rewind();
   sequence.budget = kUnlimited;
   sequence.has_fallen = false;
@@ -52,13 +52,13 @@ void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log, const
   }
 }
 
-SequenceId CacheManager::open(DecisionLog* log, RulesId rules, const Protection* kept) {
+SequenceId CacheManager::open(DecisionLog* log, RulesId rules, const Protection* protection) {
   for (int32_t id = 0; id < impl_->config.max_sequences; ++id) {
     CachedSequence& sequence = impl_->sequences[id];
     if (sequence.live) continue;
     const std::lock_guard lock(impl_->mutex);
     impl_->begin(sequence, log, impl_->rules(rules));
-    sequence.kept = kept;
+    sequence.protection = protection;
     ++impl_->live;
     if (impl_->is_observed()) impl_->config.observer->opened(id, false, rules);
     return id;
@@ -87,7 +87,7 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
   if (impl_->is_observed()) impl_->config.observer->closed(id, reason);
   sequence.live = false;
   sequence.log = nullptr;
-  sequence.kept = nullptr;
+  sequence.protection = nullptr;
   --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
 }
 

@@ -93,8 +93,9 @@ class CacheManager {
   /// Opens an empty sequence under one of the rules. Error kInvalidArgument beyond max_sequences.
   /// Allocates nothing. `log`: what rules have decided of its text so far; that is done again,
   /// whatever they would say now, and what they decide beyond is appended. Null: they are always
-  /// asked. `kept`: what its host protects; null: nothing. Both outlive the sequence.
-  SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0, const Protection* kept = nullptr);
+  /// asked. `protection`: what its host protects; null: nothing. Both outlive the sequence.
+  SequenceId open(DecisionLog* log = nullptr, RulesId rules = 0,
+                  const Protection* protection = nullptr);
   /// Ends a sequence: drops all its pages. `tokens`: the sequence's, from its first position on;
   /// full blocks that they reach are kept for reuse as by commit() and, unlike there, also those
   /// behind a block that another sequence computed first. `reason`: what events say of the other
@@ -162,9 +163,10 @@ class CacheManager {
   // ---- what hosts protect (protection.cpp)
   /// Error kInvalidArgument where a sequence under these rules cannot protect it. Returns the least
   /// budget that it may be given then, as least_budget().
-  int32_t check_protection(RulesId rules, const Protection& kept) const;
-  /// Exchanges the two while the books are locked: `kept` may be what a sequence was opened with.
-  void set_protection(Protection& kept, Protection& next) const noexcept;
+  int32_t check_protection(RulesId rules, const Protection& protection) const;
+  /// Exchanges the two while the books are locked: `protection` may be what a sequence was opened
+  /// with.
+  void set_protection(Protection& protection, Protection& next) const noexcept;
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)
@@ -218,8 +220,8 @@ class CacheManager {
   /// budget before, as it is told, where that is another than the one in force.
   KvBudgetChange fall(SequenceId id, int64_t request, std::optional<int32_t> was = {});
   /// The text has no budget any more from `length` on, up to which its rules have decided: its log
-  /// says so and, where it has tables (`id`) that have come so far, they go by it. What left stays away.
-  /// `before`: the budget that it had.
+  /// says so and, where it has tables (`id`) that have come so far, they go by it. What left stays
+  /// away. `before`: the budget that it had.
   KvBudgetChange lift(DecisionLog& log, int64_t length, int32_t before,
                       std::optional<SequenceId> id);
   /// The newest, oldest first; from any thread.

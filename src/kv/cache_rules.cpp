@@ -156,10 +156,10 @@ void CacheManager::Impl::complete(std::vector<RuleSet>& all) {
     rules.least_budget = rules.policies.floor_budget(config.block_size);
     rules.least_shares.assign(static_cast<size_t>(config.n_layers), 0);
     rules.norms.assign(static_cast<size_t>(config.n_layers), 0);
-    rules.shares = shares(rules.policies, config);
+    rules.shares_blocks = can_share(rules.policies, config);
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       const LayerRule& rule = rules.layer(layer);
-      if (rule.shares) {
+      if (rule.shares_by_need) {
         rules.least_shares[layer] = rules.policies.least_share(layer, config.block_size);
       }
       const auto known = std::find(rule_names.begin(), rule_names.end(), rule.name);
@@ -173,7 +173,8 @@ void CacheManager::Impl::complete(std::vector<RuleSet>& all) {
   for (RuleSet& rules : all) {
     for (const RuleSet& other : all) {
       const bool is_own = &other == &rules;
-      if (!is_own && !(rules.shares && other.shares && rules.root == other.root)) continue;
+      if (!is_own && !(rules.shares_blocks && other.shares_blocks && rules.root == other.root))
+        continue;
       for (int32_t layer = 0; layer < config.n_layers; ++layer) {
         const LayerRule& rule = other.layer(layer);
         if (!rule.needs.key_norms) continue;

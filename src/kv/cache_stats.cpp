@@ -137,7 +137,7 @@ KvStats CacheManager::stats() const {
   stats.prefix_lookups = impl_->tree.lookups();
   stats.prefix_hits = impl_->tree.hits();
   stats.reclaim_regrets = impl_->tree.regrets();
-  const auto shares = [](const RuleSet& rules) { return rules.shares; };
+  const auto shares = [](const RuleSet& rules) { return rules.shares_blocks; };
   if (std::any_of(impl_->rule_sets.begin(), impl_->rule_sets.end(), shares))
     stats.shadows = impl_->shadows.stats();
   stats.events = impl_->ring.written();

@@ -148,7 +148,7 @@ void CacheManager::Impl::ask_layers(SequenceId id, int32_t budget) {
     planned.pages = 0;
     if (!rule.is_elastic) continue;
     const BlockTable& table = sequence.layers[layer];
-    planned.share = rule.shares ? shares_of[layer] : budget;
+    planned.share = rule.shares_by_need ? shares_of[layer] : budget;
     planned.schedule = schedule_for(*sequence.rules, layer, planned.share);
     const int64_t excess = table.tokens - planned.schedule.budget;
     if (excess <= 0) continue;

@@ -11,7 +11,7 @@ void CacheManager::Impl::keep_blocks(CachedSequence& sequence, std::span<const i
   const int64_t block_size = config.block_size;
   const int64_t full = std::min(static_cast<int64_t>(tokens.size()), sequence.length) / block_size;
   if (static_cast<int64_t>(sequence.shared.size()) >= full) return;
-  if (sequence.is_apart || !sequence.rules->shares) return;
+  if (sequence.is_apart || !sequence.rules->shares_blocks) return;
   const uint64_t root_hash = PrefixTree::hash_of_root(PrefixTree::root(sequence.rules->root));
   shadows.keep(tokens, full, config.block_size, sequence.shadow, root_hash);
   for (auto i = static_cast<int64_t>(sequence.shared.size()); i < full; ++i) {

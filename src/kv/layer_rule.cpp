@@ -89,7 +89,7 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
   } else {
     ask(name, "schedule", [&] { schedule = policy->schedule(layer, n_layers); });
   }
-  ask(name, "shares_by_need", [&] { shares = policy->shares_by_need(); });
+  ask(name, "shares_by_need", [&] { shares_by_need = policy->shares_by_need(); });
   most_budget = schedule.budget;
   ask(name, "visibility", [&] { v = policy->visibility(layer); });
   if (positions != Positions::kOriginal && positions != Positions::kCompact) {
@@ -114,7 +114,7 @@ LayerRule::LayerRule(std::shared_ptr<const EvictionPolicy> asked, int32_t layer,
         name, layer);
   }
   if (!trims()) needs = {};
-  shares = shares && trims();
+  shares_by_need = shares_by_need && trims();
   visibility = {v.sinks, v.window};
   // Without a window every block is seen whole, and a window alone needs no turned queries.
   if (v.bounded() && v.sinks > 0) {
@@ -138,7 +138,7 @@ TrimSchedule LayerRule::schedule_with(int32_t budget, int32_t layer, int32_t n_l
                     answer.every, answer.observe, layer, kUnlimited, schedule.every,
                     schedule.observe));
   }
-  if (shares && answer.budget > budget) {
+  if (shares_by_need && answer.budget > budget) {
     throw PolicyIgnoresBudget(
         ErrorCode::kInvalidArgument,
         fmt::format("policy '{}' shares by need, but of a share of {} takes {} in layer {}; it "

@@ -87,10 +87,10 @@ struct LayerRule {
   Positions positions = Positions::kOriginal;
   PolicyNeeds needs;
   bool is_elastic = false;
-  bool shares = false;      // what it may keep, by need, with others under the same object
-  int32_t min_budget = 0;   // of an elastic one; 0: it did not say
-  TrimSchedule schedule;    // of an elastic one: while its budget is kUnlimited
-  int64_t most_budget = 0;  // of its own; where layers share, the largest that a share may be
+  bool shares_by_need = false;  // what it may keep, with others under the same object
+  int32_t min_budget = 0;       // of an elastic one; 0: it did not say
+  TrimSchedule schedule;        // of an elastic one: while its budget is kUnlimited
+  int64_t most_budget = 0;      // of its own; where layers share, the largest that a share may be
   /// Of every table, unless moves_queries(): one that turns nothing and, before it where
   /// has_sinks(), that of the sinks.
   std::vector<Rotation> rotations;

@@ -44,7 +44,6 @@ class PagePool {
 
   int32_t n_units() const { return static_cast<int32_t>(references_.size()); }
   int32_t used_units() const { return used_units_; }                // in pages
-  int32_t free_units() const { return limit_ - used_units_; }       // below 0: beyond the limit
   int32_t reclaimable_units() const { return reclaimable_units_; }  // of marked pages
   /// fn(unit, n, is_withheld) for units that have been withheld, or have come back, since the last
   /// call; neighbours together.

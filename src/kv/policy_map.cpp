@@ -176,7 +176,7 @@ size_t PolicyMap::group_of(const LayerRule& rule) const {
 void PolicyMap::find_sharers() {
   for (int32_t i = 0; i < size(); ++i) {
     const LayerRule& rule = layers_[i];
-    if (!rule.shares) continue;
+    if (!rule.shares_by_need) continue;
     const size_t at = group_of(rule);
     if (at == sharers_.size()) sharers_.emplace_back();
     Sharers* const group = &sharers_[at];

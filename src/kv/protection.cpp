@@ -65,7 +65,7 @@ void check_heeds(const LayerRule& rule, int32_t layer) {
          "use a rule that chooses, such as h2o:{}",
          layer, rule.name, rule.splits_at());
   }
-  if (rule.shares) {
+  if (rule.shares_by_need) {
     fail(ErrorCode::kInvalidArgument,
          "layer {} is under '{}', whose layers share their budgets by need, so that none is sure "
          "to have room for what is protected; use a rule whose budgets are its own, such as h2o",
@@ -75,11 +75,11 @@ void check_heeds(const LayerRule& rule, int32_t layer) {
 
 }  // namespace
 
-int32_t CacheManager::check_protection(RulesId rules_id, const Protection& kept) const {
+int32_t CacheManager::check_protection(RulesId rules_id, const Protection& protection) const {
   const RuleSet& rules = impl_->rules(rules_id);
   const int32_t block_size = impl_->config.block_size;
-  if (kept.is_empty()) return rules.least_budget;
-  const int64_t tokens = kept.n_blocks(block_size) * block_size;
+  if (protection.is_empty()) return rules.least_budget;
+  const int64_t tokens = protection.n_blocks(block_size) * block_size;
   bool is_elastic = false;
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     const LayerRule& rule = rules.layer(layer);
@@ -114,9 +114,9 @@ int32_t CacheManager::check_protection(RulesId rules_id, const Protection& kept)
   return static_cast<int32_t>(smallest(low, most, fits));
 }
 
-void CacheManager::set_protection(Protection& kept, Protection& next) const noexcept {
+void CacheManager::set_protection(Protection& protection, Protection& next) const noexcept {
   const std::lock_guard lock(impl_->mutex);
-  std::swap(kept, next);
+  std::swap(protection, next);
 }
 
 }  // namespace paddock

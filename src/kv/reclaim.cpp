@@ -46,7 +46,7 @@ void CacheManager::Impl::free_page(int32_t node, int32_t layer, RemovalReason re
   event.layer = layer;
   const int32_t root = tree.root_of(node);
   const auto its = std::find_if(rule_sets.begin(), rule_sets.end(), [&](const RuleSet& rules) {
-    return rules.shares && rules.root == root;
+    return rules.shares_blocks && rules.root == root;
   });
   event.rule = its->names[layer];
   event.rules = its->number;

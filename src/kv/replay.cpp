@@ -25,10 +25,10 @@ int64_t CacheManager::max_logged(RulesId rules_id, int64_t positions) const {
     const TrimSchedule& schedule = rule.schedule;
     if (!rule.trims() || positions <= schedule.budget) continue;
     // A share may be as little as that.
-    const int64_t budget = rule.shares ? rules.least_shares[layer] : schedule.budget;
+    const int64_t budget = rule.shares_by_need ? rules.least_shares[layer] : schedule.budget;
     const auto victims = static_cast<int64_t>(ceil_div(positions - budget, block_size)) + 1;
     const int64_t decisions = schedule.every == 0 ? 1 : positions / schedule.every;
-    n += victims + std::min(victims, decisions) + (rule.shares ? decisions : 0);
+    n += victims + std::min(victims, decisions) + (rule.shares_by_need ? decisions : 0);
   }
   return n;
 }
@@ -90,7 +90,7 @@ void CacheManager::Impl::replay_budgets(SequenceId id, bool is_before) {
       if (!rule.is_elastic) continue;
       BlockTable& table = sequence.layers[layer];
       const TrimSchedule schedule =
-          rule.shares ? table.schedule : schedule_for(*sequence.rules, layer, budget);
+          rule.shares_by_need ? table.schedule : schedule_for(*sequence.rules, layer, budget);
       const std::lock_guard lock(mutex);
       table.schedule = schedule;
       if (sequence.log->next_length() != length || table.tokens <= schedule.budget) continue;

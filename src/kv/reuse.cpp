@@ -29,7 +29,7 @@ namespace paddock {
 
 // A rule that does not trim goes by visibility(): positions alone, whoever wrote it. Under an
 // elastic one a sequence is as under `full` until its budget falls; then it shares no more.
-bool CacheManager::Impl::shares(const PolicyMap& policies, const CacheConfig& config) {
+bool CacheManager::Impl::can_share(const PolicyMap& policies, const CacheConfig& config) {
   if (!config.keep_blocks) return false;
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     const LayerRule& rule = policies.layer(layer);
@@ -52,12 +52,12 @@ int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConf
   return config.n_pages / std::max(1, units);
 }
 
-bool CacheManager::keeps_blocks(RulesId rules) const { return impl_->rules(rules).shares; }
+bool CacheManager::keeps_blocks(RulesId rules) const { return impl_->rules(rules).shares_blocks; }
 bool CacheManager::shares_blocks(SequenceId id, RulesId with) const {
   const CachedSequence& sequence = impl_->at(id);
   const RuleSet& other = impl_->rules(with);
-  return sequence.rules->shares && other.shares && sequence.rules->root == other.root &&
-         !sequence.is_apart;
+  return sequence.rules->shares_blocks && other.shares_blocks &&
+         sequence.rules->root == other.root && !sequence.is_apart;
 }
 
 int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> tokens,
@@ -75,7 +75,7 @@ PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tok
   const int64_t lookups = impl_->tree.lookups(), regrets = impl_->tree.regrets();
   const auto block_size = int64_t{impl_->config.block_size};
   PrefixMiss miss;
-  if (!sequence.rules->shares) {
+  if (!sequence.rules->shares_blocks) {
     miss = {.reason = MissReason::kNotShared, .position = sequence.length};
   } else if (sequence.length == static_cast<int64_t>(sequence.shared.size()) * block_size) {
     miss = impl_->tree.ask(PrefixTree::root(sequence.rules->root), tokens,
@@ -94,7 +94,7 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
   const RuleSet& rules = *sequence.rules;
-  if (!rules.shares) return 0;
+  if (!rules.shares_blocks) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
   const int32_t root = PrefixTree::root(rules.root);
@@ -228,7 +228,7 @@ void CacheManager::Impl::drop_tail(CachedSequence& sequence) {
 
 std::optional<SequenceId> CacheManager::pin(std::span<const int32_t> tokens, RulesId rules_id) {
   const RuleSet& rules = impl_->rules(rules_id);
-  if (!rules.shares) return std::nullopt;
+  if (!rules.shares_blocks) return std::nullopt;
   const CacheConfig& config = impl_->config;
   std::vector<CachedSequence>& all = impl_->sequences;
   SequenceId id = config.max_sequences;

@@ -116,11 +116,11 @@ same("scheduler-007", "ended requests run on",
      "if («request->running && !request->finished») running_.push_back", "request->running",
      "What has ended leaves before the next step is decided")
 fault("scheduler-008", "who has been parked in this step runs all the same",
-      "if (shares_[i] > 0 && «running_[i]->running») place(", "true")
+      "if (token_shares_[i] > 0 && «running_[i]->running») place(", "true")
 fault("answers-022", "those that await a prompt compute it, too",
       "} else if («running_[i]->awaits != nullptr» || follows(i)) {", "false")
 fault("answers-023", "those that await a prompt list its blocks as they come",
-      "if (!request->decoding() && «request->awaits == nullptr») list_kept", "true")
+      "if (!request->decoding() && «request->awaits == nullptr») reuse_blocks", "true")
 fault("scheduler-030", "small batches serve some sequences only",
       "const int64_t room = «max_step_tokens(setup_.options)» - n_decoding;",
       "setup_.options.batch_size")
@@ -136,14 +136,14 @@ fault("scheduler-035", "a short prompt waits for a long one",
       "const double share = «budget / static_cast<double>(unsettled)»; for",
       "budget")
 fault("scheduler-036", "prompts in a mixed step take what they like",
-      "shares_[i] = mixed ? «affordable(running_[i]->sequence, share)»",
+      "token_shares_[i] = mixed ? «affordable(running_[i]->sequence, share)»",
       "setup_.chunk")
 fault("scheduler-037", "prompts bring more than there is work for",
-      "if (any && «budget < -kRounding») shares_[i] = 0;", "false")
+      "if (any && «budget < -kRounding») token_shares_[i] = 0;", "false")
 fault("scheduler-038", "where there are more prompts than there is work for the last ones starve",
       "(«static_cast<size_t>(step_) + k») % n;", "k")
 fault("scheduler-080", "where one token costs more than all there is, no prompt goes on",
-      "if («any && budget < -kRounding») shares_[i] = 0;", "budget < -kRounding")
+      "if («any && budget < -kRounding») token_shares_[i] = 0;", "budget < -kRounding")
 fault("scheduler-070", "who needs the same blocks computes them, too",
       "} else if (running_[i]->awaits != nullptr || «follows(i)») {", "false")
 fault("scheduler-071", "one waits for blocks that begin alike and go on otherwise",
@@ -393,8 +393,8 @@ fault("engine-093", "rows of a second tile begin anew",
       "const int64_t position = first + «begin» + i;",
       "0")
 fault("engine-094", "a row callback's false is ignored",
-      "if («!hand_out(on_logits, position, runner->row(i))») return false;",
-      "(hand_out(on_logits, position, runner->row(i)), false)")
+      "if («!hand_out(on_logits, position, step_runner->row(i))») return false;",
+      "(hand_out(on_logits, position, step_runner->row(i)), false)")
 fault("engine-095", "the last position of the context is not fed",
       "if («end <= longest») return;",
       "end < longest")

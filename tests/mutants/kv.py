@@ -806,11 +806,11 @@ fault("kv-186", "a rule of an interval is thought unbounded",
       "return «bounded()» ? most_budget + schedule.every",
       "false")
 fault("kv-636", "who shares by need may take more than it is given",
-      "if («shares && answer.budget > budget») {",
+      "if («shares_by_need && answer.budget > budget») {",
       "false")
 fault("kv-637", "layers that do not trim share",
-      "shares = «shares && trims()»;",
-      "shares")
+      "shares_by_need = «shares_by_need && trims()»;",
+      "shares_by_need")
 
 source("src/kv/layer_rule.h", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-054", "blocks_touched one too few (admission, tables)",
@@ -984,14 +984,14 @@ fault("kv-609", "a log that does not know what is due is taken for one that does
 fault("kv-610", "a block that left and is not there is passed over",
       "if («block == table.n_entries()») {", "false")
 fault("kv-611", "room for logs is foreseen as for rules that keep nothing",
-      "const int64_t budget = rule.shares ? rules.least_shares[layer] : «schedule.budget»;",
+      "const int64_t budget = rule.shares_by_need ? rules.least_shares[layer] : «schedule.budget»;",
       "0")
 fault("kv-612", "room for runners-up is foreseen for each victim",
       "n += victims + «std::min(victims, decisions)» +", "2 * victims")
 fault("kv-613", "no room is foreseen for runners-up",
       "n += victims + «std::min(victims, decisions)» +", "0")
 fault("kv-644", "no room is foreseen for shares",
-      "«(rule.shares ? decisions : 0)»;", "0")
+      "«(rule.shares_by_need ? decisions : 0)»;", "0")
 fault("kv-645", "a step makes no room for shares",
       "if («!is_over(sequence, group, length, n)») continue;", "true")
 fault("kv-646", "a fall that is replayed has the shares of before",
@@ -1088,7 +1088,7 @@ fault("kv-663", "a fork counts what is no longer recent",
 
 source("src/kv/fall.cpp", "cache_test elastic_test")
 fault("kv-664", "a fall gives every layer the same",
-      "planned.share = «rule.shares ? shares_of[layer] : budget»;",
+      "planned.share = «rule.shares_by_need ? shares_of[layer] : budget»;",
       "budget")
 fault("kv-665", "the shares of a fall are not written down",
       "for (const int32_t layer : group.layers) shares_of[layer] = plan.layers[layer].share; «note_shares(sequence, group);»",

@@ -25,7 +25,7 @@ fault("rules-003", "all rules share blocks with all",
       "«rules.root = alike == all.begin() + static_cast<int64_t>(i) ? roots++ : alike->root;»",
       "rules.root = 0;")
 fault("rules-004", "key norms are measured for their own rule alone",
-      "if («!is_own && !(rules.shares && other.shares && rules.root == other.root)») continue;",
+      "if («!is_own && !(rules.shares_blocks && other.shares_blocks && rules.root == other.root)») continue;",
       "!is_own")
 fault("rules-005", "a block is cut although others go by its key norms",
       "rules.keeps_norms |= «rule.is_elastic»;",
@@ -53,7 +53,7 @@ fault("rules-010", "removals name the engine's own rule",
 
 source("src/kv/reuse.cpp", "own_rules_test")
 fault("rules-012", "one waits for blocks of a text that sees otherwise",
-      "return sequence.rules->shares && other.shares && «sequence.rules->root == other.root» &&",
+      "return sequence.rules->shares_blocks && other.shares_blocks && «sequence.rules->root == other.root» &&",
       "true")
 fault("rules-013", "pins are of the engine's own rules",
       "impl_->begin(all[id], nullptr, «rules»);",
@@ -65,7 +65,7 @@ fault("rules-031", "shadows find what was kept for texts that are seen otherwise
 
 source("src/kv/reclaim.cpp", "own_rules_test")
 fault("rules-011", "what is reclaimed names the engine's own rule",
-      "return «rules.shares && rules.root == root»;",
+      "return «rules.shares_blocks && rules.root == root»;",
       "true")
 
 source("src/kv/prefix_tree.cpp", "own_rules_test cache_test:PrefixTree*")

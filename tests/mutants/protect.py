@@ -39,7 +39,7 @@ fault("protect-012", "a window is said to keep it",
       "if («rule.visibility.window != kUnlimited») {",
       "false")
 fault("protect-013", "layers that share their budgets by need are said to keep it",
-      "if («rule.shares») {",
+      "if («rule.shares_by_need») {",
       "false")
 fault("protect-014", "the rule's own protection has no room beside it",
       "const int64_t needed = tokens + «most_protected(rule.schedule, block_size)»;",
@@ -101,7 +101,7 @@ fault("protect-029", "a budget that was lifted never fell",
 
 source("src/kv/cache_impl.h", "protect_test")
 fault("protect-030", "rules choose what a host protects",
-      "(kept != nullptr && «kept->meets(first, end)»);",
+      "(protection != nullptr && «protection->meets(first, end)»);",
       "false")
 
 source("src/kv/cache_stats.cpp", "protect_test")

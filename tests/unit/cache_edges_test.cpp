@@ -177,12 +177,12 @@ TEST(PagePools, HandOutEachPageOnce) {
   for (int32_t page = 0; page < 3; ++page) {
     EXPECT_EQ(pool.allocate(0), page);
     EXPECT_EQ(pool.references(page), 1);
-    EXPECT_EQ(pool.free_units(), 2 - page);
+    EXPECT_EQ(pool.used_units(), page + 1);
   }
   EXPECT_EQ(pool.allocate(0), -1);
   pool.retain(1);
   EXPECT_FALSE(pool.release(1));
-  EXPECT_EQ(pool.free_units(), 0);
+  EXPECT_EQ(pool.used_units(), pool.limit());
   EXPECT_TRUE(pool.release(1));
   EXPECT_TRUE(pool.release(0));
   EXPECT_EQ(pool.allocate(0), 0) << "the page freed last is warm";

@@ -371,7 +371,7 @@ TEST_F(CudaStep, AStepMayBeStoppedWhileItIsRecorded) {
       ASSERT_TRUE(inner.cache->reserve(sequence.tables(), 1));
       StopAt stop(3);  // before the second layer
       const BatchPart part{&sequence, nullptr, 1, false, true};
-      EXPECT_FALSE(inner.runner->run({&part, 1}, stop).completed);
+      EXPECT_FALSE(inner.step_runner->run({&part, 1}, stop).completed);
       sequence.tokens.pop_back();
       EXPECT_EQ(sequence.computed(), sequence.length());
     }

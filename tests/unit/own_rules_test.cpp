@@ -296,7 +296,7 @@ TEST(OwnRules, EachSpecIsCheckedWhenTheEngineIsMade) {
 TEST(OwnRules, SizesAreTheLargestOverAllRules) {
   const auto sizes = [](const EngineOptions& o) {
     const auto inside = parts(tiny(), o);
-    const StepSizes& step = inside->runner->planner().sizes();
+    const StepSizes& step = inside->step_runner->planner().sizes();
     return std::tuple(inside->setup.pool.n_pages,
                       *std::max_element(step.max_entries.begin(), step.max_entries.end()),
                       step.max_measured_entries());
@@ -328,7 +328,7 @@ TEST(OwnRules, SizesAreTheLargestOverAllRules) {
 
 TEST(OwnRules, LayersShareAnglesOnlyWhereTheyTurnAlikeUnderAllRules) {
   const auto groups = [](const EngineOptions& o) {
-    return parts(tiny(), o)->runner->planner().sizes().layer_group;
+    return parts(tiny(), o)->step_runner->planner().sizes().layer_group;
   };
   using Groups = decltype(groups(mixed("full", {})));
   ASSERT_EQ(groups(mixed("full", {})), (Groups{0, 0}));
