@@ -236,13 +236,17 @@ class Chat {
   std::optional<paddock::FinishReason> cut_off_;  // how the last answer ended
 };
 
-int run(const Args& args) {
+void check_usage(const Args& args) {
   if (args.max_tokens < 0) {
     throw UsageError(fmt::format("-n {}: must be 0 or more", args.max_tokens));
   }
   if (args.single_turn && args.prompt.empty()) {
     throw UsageError("--single-turn: needs a message with -p");
   }
+}
+
+int run(const Args& args) {
+  check_usage(args);
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
   options.max_tokens = args.max_tokens;

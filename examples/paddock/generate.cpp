@@ -46,15 +46,20 @@ void check_usage(const Args& args) {
   }
 }
 
-int run(const Args& args) {
-  check_usage(args);
-  paddock::EngineOptions engine_options = args.engine.engine_options();
+paddock::GenerateOptions generate_options(const Args& args) {
   paddock::GenerateOptions options;
   options.sampling = args.sampling.options();
   options.max_tokens = args.max_tokens;
   options.stop = args.stop;
   options.logprobs = args.logprobs;
   options.ignore_stop_tokens = args.ignore_stop;
+  return options;
+}
+
+int run(const Args& args) {
+  check_usage(args);
+  paddock::EngineOptions engine_options = args.engine.engine_options();
+  paddock::GenerateOptions options = generate_options(args);
   if (!args.parallel.empty()) {
     return run_parallel({.file = args.parallel,
                          .sequences = args.sequences.value_or(8),

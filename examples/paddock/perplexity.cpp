@@ -48,6 +48,9 @@ void check_usage(const Args& args) {
     throw UsageError(
         fmt::format("--facts {}: must be from 1 to {}", *args.facts, paddock::kMaxFacts));
   }
+  if (!args.lengths.empty() && !args.trace.file.empty()) {
+    throw UsageError("--kv-trace: records one engine; leave --lengths out");
+  }
 }
 
 std::vector<paddock::TokenId> read_text(const Args& args, const paddock::Model& model) {
@@ -295,9 +298,6 @@ int run_by_length(const Args& args) {
 
 int run(const Args& args) {
   check_usage(args);
-  if (!args.lengths.empty() && !args.trace.file.empty()) {
-    throw UsageError("--kv-trace: records one engine; leave --lengths out");
-  }
   if (!args.lengths.empty()) return run_by_length(args);
   paddock::QualityOptions options;
   options.engine = args.engine.engine_options();

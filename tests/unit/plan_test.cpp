@@ -300,6 +300,27 @@ TEST(Plan, NoMemoryMeansWhatIsFreeHere) {
   EXPECT_TRUE(fit.fits);
 }
 
+TEST(ModelInfo, CountsWhatTheFileHolds) {
+  struct Row {
+    const char* file;
+    uint64_t n_parameters, weight_bytes;
+    const char* weight_types;
+  };
+  // Of two layers 7 matrices and 2 norms each, a norm, the embedding and, where it is not that, the
+  // output matrix.
+  const Row rows[] = {
+      {"gqa1-default", 37024, 4 * 37024, "F32 x21"},
+      {"wide-head", 64160, 2 * 64160, "BF16 x20"},
+      {"gqa1-Q8_0.gguf", 37024, (37024 - 160) / 32 * 34 + 4 * 160, "Q8_0 x16, F32 x5"}};
+  for (const Row& row : rows) {
+    SCOPED_TRACE(row.file);
+    const ModelInfo info = Model::load(golden(row.file))->info();
+    EXPECT_EQ(info.n_parameters, row.n_parameters);
+    EXPECT_EQ(info.weight_bytes, row.weight_bytes);
+    EXPECT_EQ(info.weight_types, row.weight_types);
+  }
+}
+
 TEST(Plan, CountsWhatAStepReads) {
   EngineOptions options = planned("full", 100, 1);
   options.precision = Precision::kReference;  // weights are read where they lie
