@@ -25,6 +25,7 @@ inline constexpr double kNormUnit = 1048576.0;
 PADDOCK_HD inline int64_t to_fixed(float probability) {
   return static_cast<int64_t>(static_cast<double>(probability) * kMassUnit + 0.5);
 }
+inline double mass_of(int64_t units) { return static_cast<double>(units) / kMassUnit; }
 PADDOCK_HD inline int64_t norm_to_fixed(float norm) {
   return static_cast<int64_t>(static_cast<double>(norm) * kNormUnit + 0.5);
 }

@@ -30,6 +30,7 @@ struct TokenVisibility {
   int32_t window = kUnlimited;  ///< the newest positions, the query's own included; >= 1
 
   bool bounded() const { return window != kUnlimited; }
+  friend bool operator==(const TokenVisibility&, const TokenVisibility&) = default;
 };
 
 /// How surviving tokens are placed for attention.
@@ -42,6 +43,8 @@ enum class Positions {
 struct PolicyNeeds {
   bool attention = false;  ///< BlockInfo::mass, recent_mass and last_used
   bool key_norms = false;  ///< BlockInfo::key_norm
+
+  friend bool operator==(const PolicyNeeds&, const PolicyNeeds&) = default;
 };
 
 /// When a sequence is trimmed in a layer, and what stays. Steps of the engine are split at these
@@ -56,6 +59,8 @@ struct TrimSchedule {
   int32_t keep_newest = 0;      ///< and those with any of the newest; the newest block always is
   int32_t newest_divisor = 0;  ///< n: keep_newest is budget / n, and would grow with the budget, as
                                ///< KvEvent::sufficient_budget then assumes; 0: it would not
+
+  friend bool operator==(const TrimSchedule&, const TrimSchedule&) = default;
 };
 
 /// A resident block of one sequence in one layer.

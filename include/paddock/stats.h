@@ -21,7 +21,21 @@ enum class RemovalReason : int32_t {
   kPreempt,      ///< its sequence was parked: lossless, slow
   kUser,         ///< the host truncated the sequence, or changed the rules that it was kept under
 };
-inline constexpr int32_t kRemovalReasons = 6;
+inline constexpr int32_t kRemovalReasons = static_cast<int32_t>(RemovalReason::kUser) + 1;
+/// Whether the sequence's own rule took it from a live sequence, for good.
+constexpr bool is_by_rule(RemovalReason reason) noexcept {
+  switch (reason) {
+    case RemovalReason::kWindow:
+    case RemovalReason::kPolicyTrim:
+      return true;
+    case RemovalReason::kCapacity:
+    case RemovalReason::kSequenceEnd:
+    case RemovalReason::kPreempt:
+    case RemovalReason::kUser:
+      return false;
+  }
+  return false;
+}
 /// "capacity", "window", "policy_trim", "sequence_end", "preempt", "user".
 PADDOCK_API const char* removal_reason_name(RemovalReason reason) noexcept;
 

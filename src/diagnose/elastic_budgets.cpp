@@ -108,12 +108,6 @@ bool check_choice(const std::vector<TrimSchedule>& answers, int32_t budget,
   return true;
 }
 
-bool same(const TrimSchedule& a, const TrimSchedule& b) {
-  return a.budget == b.budget && a.every == b.every && a.observe == b.observe &&
-         a.keep_first == b.keep_first && a.keep_newest == b.keep_newest &&
-         a.newest_divisor == b.newest_divisor;
-}
-
 bool check_answers(const PolicyMap& map, const EvictionPolicy& twin, int32_t least,
                    std::span<const BudgetTrial> leasts, Findings& findings) {
   std::vector<TrimSchedule> before;
@@ -126,7 +120,7 @@ bool check_answers(const PolicyMap& map, const EvictionPolicy& twin, int32_t lea
         return false;
       }
       for (const EvictionPolicy* again : {map.layer(layer).policy.get(), &twin}) {
-        if (same(answers[layer], again->schedule(layer, map.size(), budget))) continue;
+        if (answers[layer] == again->schedule(layer, map.size(), budget)) continue;
         findings.error(kSettings,
                        "schedule() answers differently for a budget of {} when it is asked again, "
                        "or as another object of the factory; it must depend on its arguments alone",

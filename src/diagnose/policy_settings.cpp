@@ -50,25 +50,14 @@ void compare_settings(const Settings& a, const Settings& b, const char* when, Fi
                    when);
   };
   if (a.positions != b.positions) differs("positions()");
-  if (a.needs.attention != b.needs.attention || a.needs.key_norms != b.needs.key_norms) {
+  if (a.needs != b.needs) {
     differs("needs()");
   }
   if (a.is_elastic != b.is_elastic) differs("is_elastic()");
   if (a.min_budget != b.min_budget) differs("min_budget()");
   if (a.shares != b.shares) differs("shares_by_need()");
-  const auto same_visibility = [](const TokenVisibility& x, const TokenVisibility& y) {
-    return x.sinks == y.sinks && x.window == y.window;
-  };
-  const auto same_schedule = [](const TrimSchedule& x, const TrimSchedule& y) {
-    return x.budget == y.budget && x.every == y.every && x.observe == y.observe &&
-           x.keep_first == y.keep_first && x.keep_newest == y.keep_newest &&
-           x.newest_divisor == y.newest_divisor;
-  };
-  const auto same = [](const auto& x, const auto& y, const auto& equal) {
-    return std::equal(x.begin(), x.end(), y.begin(), y.end(), equal);
-  };
-  if (!same(a.visibility, b.visibility, same_visibility)) differs("visibility()");
-  if (!same(a.schedules, b.schedules, same_schedule)) differs("schedule()");
+  if (a.visibility != b.visibility) differs("visibility()");
+  if (a.schedules != b.schedules) differs("schedule()");
 }
 
 void check_name(const EvictionPolicy& policy, const std::string& name, Findings& findings) {

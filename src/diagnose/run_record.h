@@ -119,8 +119,14 @@ class RunRecord {
   void on(const TraceBudget& b);
   void on(const TraceViolation& v);
   void on(const TraceLimit& l) { pool_pages = l.pool_pages; }
-  template <typename Other>
-  void on(const Other&) {}
+  // What a diagnosis asks nothing of. A new kind of record does not compile until it stands here.
+  void on(const TraceStepBegin&) {}
+  void on(const TracePiece&) {}
+  void on(const TraceCopy&) {}
+  void on(const TraceMerge&) {}
+  void on(const TraceDecision&) {}
+  void on(const TraceCandidates&) {}
+  void on(const TraceEnd&) {}
 
   void put(Text& text, size_t layer, int64_t first, int64_t count, int sign);
   void lose_start(Text& text, const TraceRules::Layer& rule, const KvEvent& e);

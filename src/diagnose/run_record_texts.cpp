@@ -14,9 +14,12 @@ BlockFate fate_of(RemovalReason reason) {
       return BlockFate::kTrimmed;
     case RemovalReason::kUser:
       return BlockFate::kTaken;
-    default:
+    case RemovalReason::kCapacity:
+    case RemovalReason::kSequenceEnd:
+    case RemovalReason::kPreempt:
       return BlockFate::kResident;  // while the text was there
   }
+  return BlockFate::kResident;
 }
 
 }  // namespace

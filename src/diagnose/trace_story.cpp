@@ -6,10 +6,8 @@
 namespace paddock {
 namespace {
 
-bool is_loss(RemovalReason reason) {
-  return reason == RemovalReason::kWindow || reason == RemovalReason::kPolicyTrim ||
-         reason == RemovalReason::kUser;
-}
+/// Whether a text goes on without it.
+bool is_loss(RemovalReason reason) { return is_by_rule(reason) || reason == RemovalReason::kUser; }
 
 }  // namespace
 

@@ -13,9 +13,7 @@ void BlockTable::reserve(const LayerRule& rule, int64_t max_entries) {
 void BlockTable::clear(const LayerRule& rule) {
   entries.clear();
   records.clear();
-  schedule = rule.schedule;
-  tokens = max_seen = dropped_at = 0;
-  is_recent_over = false;
+  static_cast<TableFacts&>(*this) = {.schedule = rule.schedule};
   changes.note(0);
   rotations.clear();
   if (rule.moves_queries()) rotations.push_back({});

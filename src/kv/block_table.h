@@ -21,18 +21,22 @@ struct BlockRecord {
   int64_t last_used = 0;
 };
 
+/// What is known of a table beside its entries: at first this, and the rule's own schedule.
+struct TableFacts {
+  TrimSchedule schedule;        // in force here: shares and falls change it
+  int64_t tokens = 0;           // positions listed
+  int64_t max_seen = 0;         // by one query, its own position included
+  int64_t dropped_at = 0;       // length at which a trim last dropped something
+  bool is_recent_over = false;  // recent masses are to be cleared: not yet, as the rule may still
+                                // decide by them, but before the next are added
+};
+
 /// reserve() fixes how many entries there can be, so that nothing takes memory later. Code that
 /// edits `entries` itself keeps `tokens` in step and notes the change in `changes`.
-struct BlockTable {
+struct BlockTable : TableFacts {
   std::vector<BlockEntry> entries;
   std::vector<BlockRecord> records;  // [n_entries]
   std::vector<Rotation> rotations;   // where the rule moves queries; the first is neutral
-  TrimSchedule schedule;             // in force here: shares and falls change it
-  int64_t tokens = 0;                // positions listed
-  int64_t max_seen = 0;              // by one query, its own position included
-  int64_t dropped_at = 0;            // length at which a trim last dropped something
-  bool is_recent_over = false;       // recent masses are to be cleared: not yet, as the rule may
-                                     // still decide by them, but before the next are added
   ChangeLog changes;                 // of the entries; goes on when the table is cleared
 
   void reserve(const LayerRule& rule, int64_t max_entries);

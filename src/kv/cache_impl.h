@@ -39,7 +39,21 @@ struct RuleSet : SequenceRules {
 };
 
 /// What the cache knows of one of its sequences.
-struct CachedSequence {
+/// What is known of a sequence beside its tables: at first this, and a fork has its origin's.
+struct SequenceFacts {
+  int64_t length = 0;           // committed positions
+  int64_t prompt = 0;           // where the prompt ends; 0: nobody said
+  int64_t trims = 0;            // blocks that its rules have dropped, in all layers
+  bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
+                                // its budget has fallen
+  int32_t budget = kUnlimited;  // of elastic rules
+  bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
+  int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
+  int64_t told_blocks = 0;      // full ones whose hashes the observer knows
+  uint64_t told_hash = 0;       // of the last of them
+};
+
+struct CachedSequence : SequenceFacts {
   const LayerRule& rule(int32_t layer) const { return rules->layer(layer); }
   /// Whether a block may not be chosen: by the rule's own protection or the host's.
   bool protects(const TrimSchedule& schedule, int64_t first, int64_t end) const {
@@ -49,22 +63,12 @@ struct CachedSequence {
 
   const RuleSet* rules = nullptr;  // that it goes by while it is live, or some
   bool live = false;
-  int64_t length = 0;           // committed positions
-  int32_t reserved = 0;         // positions after them that reserve() found room for
-  int64_t prompt = 0;           // where the prompt ends; 0: nobody said
-  int64_t trims = 0;            // blocks that its rules have dropped, in all layers
+  int32_t reserved = 0;         // positions after `length` that reserve() found room for
   bool deciding = false;        // committed, but rules may still have to decide at this length
   std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
   DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
   const Protection* protection = nullptr;  // by its host: its owner's; null: there is none
-  bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
-                                // its budget has fallen
-  int32_t budget = kUnlimited;  // of elastic rules
-  bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
-  int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
-  Shadows::Held shadow;         // what it holds in caches of other sizes
-  int64_t told_blocks = 0;      // full ones whose hashes the observer knows
-  uint64_t told_hash = 0;       // of the last of them
+  Shadows::Held shadow;                    // what it holds in caches of other sizes
   std::vector<BlockTable> layers;
 };
 
@@ -169,6 +173,9 @@ struct CacheManager::Impl {
   SequenceId id_of(const CachedSequence& sequence) const {
     return static_cast<SequenceId>(&sequence - sequences.data());
   }
+  /// What it found kept, behind its first `known` blocks.
+  void tell_found(SequenceId id, std::span<const int32_t> tokens, size_t known, int64_t lookups,
+                  int64_t hits);
   /// Hashes of blocks that are full now.
   void tell_blocks(SequenceId id, std::span<const int32_t> tokens);
   /// The victims that were chosen, before they go.
@@ -202,6 +209,10 @@ struct CacheManager::Impl {
   void violation(const LayerRule& rule, fmt::format_string<Args...> format,
                  Args&&... args) noexcept;
   void remove_victims(SequenceId id, int32_t layer);
+  /// What EvictionPolicy::need() says; what it says wrongly is counted, and 0 taken.
+  double need_of(const CachedSequence& sequence, int32_t layer);
+  /// Of a table's entry, in a policy's units; 0 where its rule has none measured.
+  double key_norm_of(const CachedSequence& sequence, int32_t layer, const BlockEntry& e) const;
 
   // ---- layers that share by need (share.cpp)
   /// Where layers that share are to decide at the sequence's length, and hold more together than
@@ -218,7 +229,6 @@ struct CacheManager::Impl {
   /// Asks the group's layers how much they want, and fills shares_of.
   void work_out_shares(const CachedSequence& sequence, const PolicyMap::Sharers& group,
                        int32_t budget);
-  double need_of(const CachedSequence& sequence, int32_t layer);
   /// Fills shares_of as they were when the sequence had this length before.
   void recall_shares(CachedSequence& sequence, const PolicyMap::Sharers& group);
   /// Writes them into its log.
@@ -238,13 +248,24 @@ struct CacheManager::Impl {
   void recall(CachedSequence& sequence, int32_t layer);
   /// Writes them into its log.
   void note_choices(CachedSequence& sequence, int32_t layer);
+  // ---- beginning with what is kept (reuse.cpp)
+  /// How far a sequence may begin so, of so many positions: no further than to where its budget
+  /// falls, and to the last length at which an elastic rule holds no more than it has room for.
+  int64_t most_found(const CachedSequence& sequence, int64_t max_positions) const;
+  /// What it would find in caches of other sizes.
+  void ask_shadows(SequenceId id, std::span<const int32_t> tokens, int64_t max_blocks, bool counts);
+  /// How many of up to `max_blocks` blocks from its beginning on it may list, if that takes no more
+  /// than `max_pages` from those that can be had.
+  int64_t blocks_within(CachedSequence& sequence, std::span<const int32_t> tokens,
+                        int64_t max_blocks, int64_t max_pages);
+  /// How many of the nodes in `shared`, from `first` on, a sequence may list: listing a page that
+  /// nobody else lists takes it from those that can be had, of which no more than `max_pages`.
+  int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
+
   // ---- elastic rules (fall.cpp)
   /// What the rule answers for a budget; what it answers wrongly is counted, and a plain schedule
   /// taken.
   TrimSchedule schedule_for(const RuleSet& rules, int32_t layer, int32_t budget);
-  /// How many of the nodes in `shared`, from `first` on, a sequence may list: listing a page that
-  /// nobody else lists takes it from those that can be had, of which no more than `max_pages`.
-  int64_t nodes_within(std::span<const int32_t> shared, size_t first, int64_t max_pages) const;
   /// Most tokens that a step may bring under an elastic rule: a table with many rotations has as
   /// many rows of angles for each token, and there is room for so many only.
   int64_t max_elastic(const CachedSequence& sequence, int32_t layer) const;

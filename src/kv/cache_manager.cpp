@@ -30,22 +30,15 @@ void fail_all_in_use(int32_t max_sequences) {
 // ---- sequences
 
 void CacheManager::Impl::begin(CachedSequence& sequence, DecisionLog* log, const RuleSet& rules) {
+  static_cast<SequenceFacts&>(sequence) = {};
   sequence.rules = &rules;
   sequence.live = true;
-  sequence.length = 0;
   sequence.reserved = 0;
-  sequence.prompt = 0;
-  sequence.trims = 0;
   sequence.deciding = false;
   sequence.shared.clear();
-  sequence.is_apart = false;
   sequence.log = log;
   sequence.protection = nullptr;
   if (log != nullptr) log->rewind();
-  sequence.budget = kUnlimited;
-  sequence.has_fallen = false;
-  sequence.scored_from = 0;
-  sequence.told_blocks = 0;
   sequence.told_hash = PrefixTree::hash_of_root(PrefixTree::root(rules.root));
   for (int32_t layer = 0; layer < config.n_layers; ++layer) {
     sequence.layers[layer].clear(rules.layer(layer));

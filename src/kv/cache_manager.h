@@ -48,7 +48,7 @@ struct CacheConfig {
   int32_t max_sequences;              // tables are reserved for this many
   int64_t max_positions;              // for SequenceRules, where one PolicyMap is for all
   int32_t max_chunk;                  // most tokens of one sequence in one step
-  int64_t max_resident = kUnlimited;  // likewise
+  int64_t max_resident = kUnlimited;  // for SequenceRules, like max_positions
   int32_t event_capacity = 4096;
   bool queues_events = false;                   // for take_queued()
   std::function<void(int32_t page)> on_free{};  // for tests and debug builds, poisons it; the books

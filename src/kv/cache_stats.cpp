@@ -23,8 +23,7 @@ void CacheManager::Impl::log_removal(SequenceId id, int32_t layer, size_t entry,
   event.length = sequence.length;
   event.age_steps = steps - record.born_step;
   if (record.last_used_step >= 0) event.idle_steps = steps - record.last_used_step;
-  const bool leaves_view = reason == RemovalReason::kWindow || reason == RemovalReason::kPolicyTrim;
-  event.retained = leaves_view && pool.references(e.page) > 1;
+  event.retained = is_by_rule(reason) && pool.references(e.page) > 1;
   event.measured = sequence.rule(layer).needs.attention;
   event.mass = record.mass;
   if (record.last_used_step >= 0) event.last_used = record.last_used;
@@ -222,11 +221,9 @@ std::vector<KvBlock> CacheManager::blocks(int32_t layer) const {
       block.query_shift = rotations[e.rotation].query_shift;
       block.query_cap = rotations[e.rotation].query_cap;
       block.born_step = record.born_step;
-      block.mass = static_cast<double>(record.mass) / kMassUnit;
+      block.mass = mass_of(record.mass);
       if (record.last_used_step >= 0) block.last_used = record.last_used;
-      if (rule.needs.key_norms) {
-        block.key_norm = static_cast<double>(impl_->key_norms[e.page]) / kNormUnit / block.n_tokens;
-      }
+      block.key_norm = impl_->key_norm_of(sequence, layer, e);
       blocks.push_back(block);
     }
   }

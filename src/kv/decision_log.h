@@ -28,7 +28,7 @@ inline constexpr int32_t kAllLayers = -1;
 struct DecisionEntry {
   double score = 0;
   int32_t length = 0;          // of the sequence when it was decided
-  int32_t first_position = 0;  // of the block
+  int32_t first_position = 0;  // of the block; with kBudget and kShare: the budget, the share
   int32_t layer = 0;
   DecisionKind kind = DecisionKind::kVictim;
   bool begins = false;  // the first of its decision: a layer may decide twice at one length

@@ -10,11 +10,7 @@ void copy_table(const BlockTable& from, BlockTable& to) {
   to.entries.assign(from.entries.begin(), from.entries.end());
   to.records.assign(from.records.begin(), from.records.end());
   to.rotations.assign(from.rotations.begin(), from.rotations.end());
-  to.schedule = from.schedule;
-  to.tokens = from.tokens;
-  to.max_seen = from.max_seen;
-  to.dropped_at = from.dropped_at;
-  to.is_recent_over = from.is_recent_over;
+  static_cast<TableFacts&>(to) = from;
   to.changes.note(0);
 }
 
@@ -31,18 +27,10 @@ void CacheManager::fork(SequenceId from, SequenceId to) {
          origin.length, origin.reserved, fork.length + fork.reserved);
   }
   const std::lock_guard lock(impl_->mutex);
-  fork.length = origin.length;
-  fork.prompt = origin.prompt;
-  fork.trims = origin.trims;
-  fork.is_apart = origin.is_apart;
+  static_cast<SequenceFacts&>(fork) = origin;
   if (fork.log != nullptr && origin.log != nullptr) {
     fork.log->begin_as(*origin.log, origin.length);  // beyond it texts may differ
   }
-  fork.budget = origin.budget;
-  fork.has_fallen = origin.has_fallen;
-  fork.scored_from = origin.scored_from;
-  fork.told_blocks = origin.told_blocks;
-  fork.told_hash = origin.told_hash;
   if (impl_->is_observed()) impl_->config.observer->forked(from, to);
   fork.shared.assign(origin.shared.begin(), origin.shared.end());
   for (const int32_t node : fork.shared) impl_->tree.lock(node, false);

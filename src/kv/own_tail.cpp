@@ -46,7 +46,9 @@ void CacheManager::Impl::copy_tail(CachedSequence& sequence) {
   try {
     for (int32_t layer = 0; layer < config.n_layers; ++layer) {
       const int32_t page = sequence.layers[layer].entries.back().page;
-      if (pool.references(page) == 1) {  // another window has passed it
+      // It listed the page with others, who have let go of it in this layer: their windows have
+      // passed it. So it is the sequence's own already.
+      if (pool.references(page) == 1) {
         own_pages.push_back(-1);
         continue;
       }

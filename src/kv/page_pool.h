@@ -66,9 +66,9 @@ class PagePool {
     int32_t units = 0;  // of a page
     int32_t per_slab = 0;
     int32_t first_partial = -1;  // slab with free pages
-    // Free pages in slabs of this class: now, and if all marked pages were released. The second
-    // does not count slabs that would be empty then: they go back to the stock, where any class
-    // could have them (emptied_).
+    // Pages of this class that can be had: now, as they are free in its slabs, and then, if all
+    // that is reclaimable were reclaimed, too. A slab in which nothing else is used would be empty
+    // then, and its units anybody's: it counts once in emptied_, and no page of it here.
     int64_t free_now = 0, free_then = 0;
   };
   bool fits(std::span<const int64_t> counts, int64_t Class::*free, int64_t stock) const;
@@ -93,7 +93,7 @@ class PagePool {
   std::vector<Slab> slabs_;
   std::vector<int32_t> stock_;     // slabs without a class
   std::vector<int32_t> withheld_;  // likewise, beyond the limit
-  int64_t emptied_ = 0;            // slabs in use of which all that is used is marked
+  int64_t emptied_ = 0;            // slabs in use that are empty once all is reclaimed
   std::vector<Class> classes_;
   /// [n_classes] free pages now and then, as check_integrity() counts them: kept, so that looking
   /// takes no memory the second time.

@@ -93,35 +93,17 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   CachedSequence& sequence = impl_->at(id);
   if (sequence.reserved != 0) fail(ErrorCode::kInternal, "a step is under way");
   const std::lock_guard lock(impl_->mutex);
-  const RuleSet& rules = *sequence.rules;
-  if (!rules.shares_blocks) return 0;
+  if (!sequence.rules->shares_blocks) return 0;
   const auto block_size = int64_t{impl_->config.block_size};
   const size_t known = sequence.shared.size();
-  const int32_t root = PrefixTree::root(rules.root);
-  const bool is_elastic = rules.policies.is_elastic();
-  if (sequence.log != nullptr && is_elastic) {  // what follows a fall is not kept
-    max_positions = std::min(max_positions, sequence.log->next_budget_length() - 1);
-  }
-  if (rules.max_resident < rules.max_positions && is_elastic) {
-    const int64_t most = rules.max_resident - rules.interval();
-    max_positions = std::min(max_positions, most / rules.interval() * rules.interval());
-  }
-  if (sequence.length / block_size != static_cast<int64_t>(known)) return 0;
   const int64_t before = sequence.length;
-  int64_t max_blocks = max_positions / block_size;
-  const uint64_t root_hash = PrefixTree::hash_of_root(root);
-  if (impl_->is_pin(id)) {
-    impl_->shadows.pin(tokens, max_blocks, impl_->config.block_size, sequence.shadow, root_hash);
-  } else {
-    impl_->shadows.look_up(tokens, max_blocks, impl_->config.block_size, counts, sequence.shadow,
-                           root_hash);
-  }
+  if (before / block_size != static_cast<int64_t>(known)) return 0;
+  int64_t max_blocks = impl_->most_found(sequence, max_positions) / block_size;
+  impl_->ask_shadows(id, tokens, max_blocks, counts);
   if (max_pages < available_pages()) {
-    impl_->tree.extend(root, tokens, max_blocks, false, sequence.shared);
-    max_blocks =
-        static_cast<int64_t>(known) + impl_->nodes_within(sequence.shared, known, max_pages);
-    sequence.shared.resize(known);
+    max_blocks = impl_->blocks_within(sequence, tokens, max_blocks, max_pages);
   }
+  const int32_t root = PrefixTree::root(sequence.rules->root);
   const int64_t lookups = impl_->tree.lookups(), hits = impl_->tree.hits();
   impl_->tree.extend(root, tokens, max_blocks, counts, sequence.shared);
   if (sequence.shared.size() == known) return 0;
@@ -129,24 +111,51 @@ int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens
   sequence.length = static_cast<int64_t>(sequence.shared.size()) * block_size;
   sequence.scored_from = sequence.length;
   if (impl_->is_observed()) {
-    const int64_t from = static_cast<int64_t>(known) * block_size;
-    impl_->config.observer->found(
-        {.sequence = id,
-         .from = from,
-         .to = sequence.length,
-         .lookups = impl_->tree.lookups() - lookups,
-         .hits = impl_->tree.hits() - hits},
-        tokens.subspan(static_cast<size_t>(from), static_cast<size_t>(sequence.length - from)));
-    impl_->tell_blocks(id, tokens);
+    impl_->tell_found(id, tokens, known, impl_->tree.lookups() - lookups,
+                      impl_->tree.hits() - hits);
   }
-  if (sequence.log != nullptr)
-    sequence.log->reach(sequence.length);  // nothing was decided: rules that share blocks drop none
+  // Nothing was decided on the way: rules that share blocks drop none.
+  if (sequence.log != nullptr) sequence.log->reach(sequence.length);
   for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
     impl_->list_blocks(id, layer, known);
   }
   for (size_t i = known; i < sequence.shared.size(); ++i) impl_->lock(sequence.shared[i], counts);
   impl_->note_pool_peak();
   return sequence.length - before;
+}
+
+int64_t CacheManager::Impl::most_found(const CachedSequence& sequence,
+                                       int64_t max_positions) const {
+  const RuleSet& rules = *sequence.rules;
+  if (!rules.policies.is_elastic()) return max_positions;
+  if (sequence.log != nullptr) {  // what follows a fall is not kept
+    max_positions = std::min(max_positions, sequence.log->next_budget_length() - 1);
+  }
+  if (rules.max_resident < rules.max_positions) {
+    const int64_t most = rules.max_resident - rules.interval();
+    max_positions = std::min(max_positions, most / rules.interval() * rules.interval());
+  }
+  return max_positions;
+}
+
+void CacheManager::Impl::ask_shadows(SequenceId id, std::span<const int32_t> tokens,
+                                     int64_t max_blocks, bool counts) {
+  CachedSequence& sequence = at(id);
+  const uint64_t root = PrefixTree::hash_of_root(PrefixTree::root(sequence.rules->root));
+  if (is_pin(id)) {
+    shadows.pin(tokens, max_blocks, config.block_size, sequence.shadow, root);
+  } else {
+    shadows.look_up(tokens, max_blocks, config.block_size, counts, sequence.shadow, root);
+  }
+}
+
+int64_t CacheManager::Impl::blocks_within(CachedSequence& sequence, std::span<const int32_t> tokens,
+                                          int64_t max_blocks, int64_t max_pages) {
+  const size_t known = sequence.shared.size();
+  tree.extend(PrefixTree::root(sequence.rules->root), tokens, max_blocks, false, sequence.shared);
+  const int64_t more = nodes_within(sequence.shared, known, max_pages);
+  sequence.shared.resize(known);  // they were only looked at
+  return static_cast<int64_t>(known) + more;
 }
 
 int64_t CacheManager::Impl::nodes_within(std::span<const int32_t> shared, size_t first,

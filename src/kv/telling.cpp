@@ -12,6 +12,15 @@ void CacheManager::Impl::note_merge(const CachedSequence& sequence, int32_t laye
   if (is_observed()) config.observer->merged(id_of(sequence), layer);
 }
 
+void CacheManager::Impl::tell_found(SequenceId id, std::span<const int32_t> tokens, size_t known,
+                                    int64_t lookups, int64_t hits) {
+  const int64_t from = static_cast<int64_t>(known) * config.block_size;
+  const int64_t to = at(id).length;
+  config.observer->found({.sequence = id, .from = from, .to = to, .lookups = lookups, .hits = hits},
+                         tokens.subspan(static_cast<size_t>(from), static_cast<size_t>(to - from)));
+  tell_blocks(id, tokens);
+}
+
 void CacheManager::Impl::tell_blocks(SequenceId id, std::span<const int32_t> tokens) {
   CachedSequence& sequence = at(id);
   const int64_t block_size = config.block_size;

@@ -151,14 +151,18 @@ void CacheManager::Impl::fill_view(const CachedSequence& sequence, int32_t layer
     block.n_tokens = e.slot_end - e.slot_begin;
     block.is_protected =
         sequence.protects(schedule, block.first_position, block.first_position + block.n_tokens);
-    block.mass = static_cast<double>(record.mass) / kMassUnit;
-    block.recent_mass = static_cast<double>(record.recent_mass) / kMassUnit;
+    block.mass = mass_of(record.mass);
+    block.recent_mass = mass_of(record.recent_mass);
     block.last_used = record.last_used;
-    if (sequence.rule(layer).needs.key_norms) {
-      block.key_norm = static_cast<double>(key_norms[e.page]) / kNormUnit / block.n_tokens;
-    }
+    block.key_norm = key_norm_of(sequence, layer, e);
     view.push_back(block);
   }
+}
+
+double CacheManager::Impl::key_norm_of(const CachedSequence& sequence, int32_t layer,
+                                       const BlockEntry& e) const {
+  if (!sequence.rule(layer).needs.key_norms) return 0;
+  return static_cast<double>(key_norms[e.page]) / kNormUnit / (e.slot_end - e.slot_begin);
 }
 
 template <typename... Args>

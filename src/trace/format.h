@@ -60,7 +60,9 @@ enum class Tag : uint8_t {
   kLimit,
 };
 
-/// Bits of a removal's first byte, above its reason.
+/// A removal's first byte: its reason in the lowest bits, and above them
+inline constexpr uint8_t kReasonBits = 7;
+static_assert(kRemovalReasons - 1 <= kReasonBits, "another reason needs another byte of traces");
 inline constexpr uint8_t kIsIdle = 8, kIsOverruled = 16, kIsRetained = 32, kIsMeasured = 64,
                          kHasLength = 128;
 

@@ -86,8 +86,9 @@ void Reader::read_removal(Decoder& in) {
   TraceRemoval removal;
   KvEvent& e = removal.event;
   const uint8_t flags = in.u8();
-  if ((flags & 7) >= kRemovalReasons) in.refuse("a reason is not known");
-  e.reason = static_cast<RemovalReason>(flags & 7);
+  const int reason = flags & kReasonBits;
+  if (reason >= kRemovalReasons) in.refuse("a reason is not known");
+  e.reason = static_cast<RemovalReason>(reason);
   e.number = static_cast<uint64_t>(state_.events++);
   e.step = state_.steps;
   e.layer = layer(in);

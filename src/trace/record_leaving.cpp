@@ -9,21 +9,11 @@ namespace paddock {
 
 using trace::Tag;
 
-namespace {
-
-bool equal(const TrimSchedule& a, const TrimSchedule& b) {
-  return a.budget == b.budget && a.every == b.every && a.observe == b.observe &&
-         a.keep_first == b.keep_first && a.keep_newest == b.keep_newest &&
-         a.newest_divisor == b.newest_divisor;
-}
-
-}  // namespace
-
 void TraceRecorder::decided(const DecisionFacts& f) noexcept {
   write(Tag::kDecision, [&] {
     const auto layer = static_cast<size_t>(f.layer);
     const auto rules = static_cast<size_t>(state_.rules(f.sequence));
-    const bool is_plain = rules < plain_.size() && equal(plain_[rules][layer], f.schedule);
+    const bool is_plain = rules < plain_.size() && plain_[rules][layer] == f.schedule;
     out_.number(f.sequence);
     out_.number(f.layer);
     out_.u8(static_cast<uint8_t>((is_plain ? 1 : 0) | (f.is_replayed ? 2 : 0) |

@@ -125,6 +125,23 @@ TEST(Rules, SayWhatTheySeeAndWhatTheyHaveMeasured) {
   }
 }
 
+TEST(Rules, AnswersAreEqualWhereAllOfThemIs) {
+  const TrimSchedule s{.budget = 64, .every = 8, .observe = 4, .keep_first = 2, .keep_newest = 16};
+  EXPECT_EQ(s, s);
+  for (int32_t TrimSchedule::*field :
+       {&TrimSchedule::budget, &TrimSchedule::every, &TrimSchedule::observe,
+        &TrimSchedule::keep_first, &TrimSchedule::keep_newest, &TrimSchedule::newest_divisor}) {
+    TrimSchedule other = s;
+    ++(other.*field);
+    EXPECT_NE(s, other);
+  }
+  EXPECT_EQ((TokenVisibility{4, 60}), (TokenVisibility{4, 60}));
+  EXPECT_NE((TokenVisibility{4, 60}), (TokenVisibility{4, 61}));
+  EXPECT_NE((TokenVisibility{4, 60}), (TokenVisibility{5, 60}));
+  EXPECT_NE((PolicyNeeds{true, false}), (PolicyNeeds{true, true}));
+  EXPECT_NE((PolicyNeeds{true, false}), (PolicyNeeds{false, false}));
+}
+
 TEST(Rules, AreNamedAsTheyAreWritten) {
   for (const char* rule :
        {"full", "window:9", "window:9@compact", "sink:4+12", "sink:4+12@original", "lru:9",

@@ -27,6 +27,15 @@ KvStats busy_stats() {
   return engine.kv_stats();
 }
 
+TEST(Removals, ARuleTakesWhatItsWindowPassesAndWhatItDrops) {
+  std::vector<std::string> by_rule;
+  for (int32_t r = 0; r < kRemovalReasons; ++r) {
+    const auto reason = static_cast<RemovalReason>(r);
+    if (is_by_rule(reason)) by_rule.emplace_back(removal_reason_name(reason));
+  }
+  EXPECT_EQ(by_rule, (std::vector<std::string>{"window", "policy_trim"}));
+}
+
 TEST(Prometheus, HoldsEveryLayerAndReason) {
   const KvStats stats = busy_stats();
   const std::string text = to_prometheus(stats);
