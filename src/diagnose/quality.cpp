@@ -241,12 +241,10 @@ const Engine& QualityMeter::engine(size_t index) const {
   return *impl_->runners[index].engine;
 }
 
-QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
-                                    const CompareOptions& options) try {
-  Impl& impl = *impl_;
-  const Driving::Run under_way(impl.driving, "compare");
-  impl.cancelled = false;
-  const auto n = static_cast<int64_t>(tokens.size());
+namespace {
+
+/// Whether there is something to score in a text of `n` tokens.
+void check_text(int64_t n, const CompareOptions& options) {
   if (n < 2) {
     fail(ErrorCode::kInvalidArgument, "the text has {} tokens; at least 2 are needed to score one",
          n);
@@ -255,6 +253,17 @@ QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
     fail(ErrorCode::kInvalidArgument, "prompt_tokens is {}; it must be from 0 to the text's {}",
          options.prompt_tokens, n);
   }
+}
+
+}  // namespace
+
+QualityReport QualityMeter::compare(std::span<const TokenId> tokens,
+                                    const CompareOptions& options) try {
+  Impl& impl = *impl_;
+  const Driving::Run under_way(impl.driving, "compare");
+  impl.cancelled = false;
+  const auto n = static_cast<int64_t>(tokens.size());
+  check_text(n, options);
   Chunks chunks(n, impl.chunk, options);
   impl.check_length(n);
   const size_t n_rules = impl.runners.size();

@@ -40,18 +40,37 @@ int64_t Scheduler::places_in_use() const {
   return live;
 }
 
+struct Scheduler::Admission {
+  int64_t live;           // places that are taken
+  int64_t left;           // pages that a newcomer may have
+  bool any;               // whether some request runs
+  int32_t blocked = 0;    // requests met so far that do not fit yet
+  PromptReader reader{};  // of those that run, up to the one that is looked at
+};
+
 void Scheduler::admit_waiting(ScheduledBatch& batch) {
-  int64_t live = places_in_use();
-  bool any = false, waiting = false;
+  if (!may_admit()) return;
+  const bool any = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {
+    return request->running && !request->finished;
+  });
+  Admission now{.live = places_in_use(), .left = pages_left(), .any = any};
+  for (size_t i = 0; i < requests_.size() && now.blocked < kMaxBlocked; ++i) {
+    if (!try_admit(i, now, batch)) return;
+  }
+}
+
+bool Scheduler::may_admit() const {
+  bool waiting = false;
   for (const auto& request : requests_) {
     if (request->finished) continue;
-    (request->running ? any : waiting) = true;
+    // Whoever waits for pages comes before those that would take more of them.
+    if (request->running && request->waits_for_pages) return false;
+    waiting |= !request->running;
   }
-  // Whoever waits for pages comes before those that would take more of them.
-  const bool is_short = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {
-    return request->running && !request->finished && request->waits_for_pages;
-  });
-  if (!waiting || is_short) return;
+  return waiting;
+}
+
+int64_t Scheduler::pages_left() {
   int64_t left = pages_obtainable();
   PromptReader reader;
   for (size_t i = 0; i < requests_.size(); ++i) {
@@ -61,43 +80,48 @@ void Scheduler::admit_waiting(ScheduledBatch& batch) {
                                    : pages_due(request.sequence) - pages_followed(i);
     reader.note(request);
   }
-  reader = {};
-  int32_t blocked = 0;
-  for (auto at = requests_.begin(); at != requests_.end() && blocked < kMaxBlocked; ++at) {
-    Request& request = **at;
-    if (request.running && !request.finished) reader.note(request);
-    if (request.running || request.finished) continue;
-    const Sequence& sequence = request.sequence;
-    const bool needs_place = request.session == nullptr;
-    if (needs_place && live >= setup_.options.max_sequences) {
-      if (any) continue;
-      batch.endings.push_back(
-          {&request, FinishReason::kError,
-           "all sequences of the engine are held by open sessions, so that it would wait for "
-           "ever; close one or raise max_sequences"});
-      continue;
-    }
-    const auto place = static_cast<size_t>(at - requests_.begin());
-    const int64_t pages = reader.serves(request)
-                              ? pages_beside(sequence)
-                              : pages_due(sequence) + pages_apart(sequence) - pages_followed(place);
-    if (any && pages > left && (blocked > 0 || !has_share(request))) {
-      if (request.times_passed >= kMaxPassed) return;
-      ++blocked;
-      continue;
-    }
-    for (auto before = requests_.begin(); before != at && blocked > 0; ++before) {
-      if (!(*before)->running) ++(*before)->times_passed;
-    }
-    start(request, batch);
-    if (request.running) {
-      reader.note(request);
-      tables_.push_back(sequence.tables());
-    }
-    if (needs_place) ++live;
-    left -= pages;
-    any = true;
+  return left;
+}
+
+bool Scheduler::try_admit(size_t at, Admission& now, ScheduledBatch& batch) {
+  Request& request = *requests_[at];
+  if (request.finished) return true;
+  if (request.running) {
+    now.reader.note(request);
+    return true;
   }
+  const Sequence& sequence = request.sequence;
+  const bool needs_place = request.session == nullptr;
+  if (needs_place && now.live >= setup_.options.max_sequences) {
+    if (now.any) return true;
+    batch.endings.push_back(
+        {&request, FinishReason::kError,
+         "all sequences of the engine are held by open sessions, so that it would wait for "
+         "ever; close one or raise max_sequences"});
+    return true;
+  }
+  const int64_t pages = now.reader.serves(request)
+                            ? pages_beside(sequence)
+                            : pages_due(sequence) + pages_apart(sequence) - pages_followed(at);
+  // What elastic budgets could give up for a newcomer is for the first who waits: whoever comes
+  // past him gets in with pages that are left over, or not at all.
+  const bool may_share = now.blocked == 0;
+  if (now.any && pages > now.left && !(may_share && has_share(request))) {
+    ++now.blocked;
+    return request.times_passed < kMaxPassed;
+  }
+  for (size_t before = 0; before < at && now.blocked > 0; ++before) {
+    if (!requests_[before]->running) ++requests_[before]->times_passed;
+  }
+  start(request, batch);
+  if (request.running) {
+    now.reader.note(request);
+    tables_.push_back(sequence.tables());
+  }
+  if (needs_place) ++now.live;
+  now.left -= pages;
+  now.any = true;
+  return true;
 }
 
 void Scheduler::start(Request& request, ScheduledBatch& batch) {

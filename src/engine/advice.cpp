@@ -3,8 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
+
+#include "core/search.h"
 
 namespace paddock {
 namespace {
@@ -63,8 +64,10 @@ class Trial {
   /// The rule of this name (and options) with the largest budget that fits; nothing if none helps.
   std::optional<std::string> largest(const EngineOptions& options, const std::string& name,
                                      int64_t positions) const {
-    const int32_t block = base_.kv.block_size;
-    const int64_t step = block >= 8 ? block : (8 + block - 1) / block * block;
+    // Budgets are whole blocks, and of more than a few positions: smaller ones are for tests.
+    constexpr int64_t kLeastStep = 8;
+    const int64_t block = base_.kv.block_size;
+    const int64_t step = (std::max(block, kLeastStep) + block - 1) / block * block;
     const auto spec = [&](int64_t n) {
       if (name == "sink") return fmt::format("sink:{}+{}", kUsualSinks, n - kUsualSinks);
       const size_t at = name.find('@');
@@ -77,13 +80,10 @@ class Trial {
       const EngineSetup s = lay_out(options, policies);
       return policies.has_unbounded_layer() ? false : pages_needed(s, kMaxPositions) <= pool;
     };
-    int64_t most = 0;  // steps
-    for (int64_t add = std::bit_floor(static_cast<uint64_t>(config_.context_length / step) + 1);
-         add > 0; add /= 2) {
-      if ((most + add) * step <= config_.context_length && fits((most + add) * step)) most += add;
-    }
-    if (most * step <= 4) return std::nullopt;
-    std::string text = spec(most * step);
+    const int64_t steps = paddock::largest(0, config_.context_length / step,
+                                           [&](int64_t n) { return fits(n * step); });
+    if (steps == 0) return std::nullopt;
+    std::string text = spec(steps * step);
     if (text == base_.kv.policy || !usable(options, text, positions)) return std::nullopt;
     return text;
   }
@@ -128,7 +128,7 @@ class Trial {
     const auto page_bytes = static_cast<uint64_t>(s.pool.geometry.page_bytes());
     const uint64_t bytes =
         options.kv.budget_bytes > 0 ? std::min(options.kv.budget_bytes, max_bytes()) : max_bytes();
-    return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
+    return pages_in(bytes, page_bytes);
   }
 
   const LlamaConfig& config_;
@@ -268,12 +268,10 @@ std::vector<Proposal> beyond_context(const Trial& trial, int64_t positions, int6
 /// The longest context that works, where what it takes is too much.
 std::optional<Proposal> shorter_context(const Trial& trial, const EngineSetup& setup) {
   EngineOptions shorter = trial.base();
-  int64_t context = 0;
-  for (int64_t add = int64_t{1} << 30; add > 0; add /= 2) {
-    if (context + add >= setup.options.context) continue;
-    shorter.context = context + add;
-    if (trial.works(shorter, trial.policies(), 0)) context += add;
-  }
+  const int64_t context = largest(0, setup.options.context - 1, [&](int64_t n) {
+    shorter.context = n;
+    return trial.works(shorter, trial.policies(), 0);
+  });
   if (context == 0) return std::nullopt;
   Proposal proposal;
   proposal.context = context;

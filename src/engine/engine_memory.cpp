@@ -28,14 +28,12 @@ void check_memory(const LlamaConfig& config, const EngineSetup& setup, uint64_t 
       needed, weights, pool, rest, available);
   const uint64_t others = weights + rest;
   if (others >= available) fail(ErrorCode::kOutOfMemory, "{}; take a smaller model", problem);
-  // An eighth is left alone: tables grow with the pool, and other processes take memory, too.
-  const uint64_t left = available - others;
-  const uint64_t most = (left - left / 8) >> 10 << 10;
+  const uint64_t left = without_reserve(available - others);
+  const uint64_t most = left >> 10 << 10;  // whole KiB
   if (setup.options.kv.budget_bytes < pool && setup.options.kv.budget_bytes <= most) {
     throw Error(ErrorCode::kOutOfMemory, problem, {{.max_budget_bytes = most, .lowers = true}});
   }
-  throw Error(ErrorCode::kOutOfMemory, problem,
-              propose_for(config, setup, 0, {.max_bytes = left - left / 8}));
+  throw Error(ErrorCode::kOutOfMemory, problem, propose_for(config, setup, 0, {.max_bytes = left}));
 }
 
 std::unique_ptr<ReclaimPolicy> make_reclaim(const KvOptions& kv) {

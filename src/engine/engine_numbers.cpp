@@ -1,8 +1,11 @@
-// What became of the numbers: keys and values that did not fit their type, logits that are none.
+// What is counted beside the books of the cache, and what became of the numbers: keys and values
+// that did not fit their type, logits that are none.
 #include <utility>
 
 #include "core/log.h"
+#include "core/system.h"
 #include "engine/engine_impl.h"
+#include "paddock/log.h"
 
 namespace paddock {
 namespace {
@@ -26,6 +29,24 @@ std::string overflow_text(const StepOps& ops, const EngineSetup& setup) {
 }
 
 }  // namespace
+
+KvStats Engine::Impl::stats() const {
+  KvStats stats = cache->stats();
+  stats.type = kv_type_;
+  stats.hook_failures = hook_failures_ + pressure_failures_ + trace_failures_ +
+                        static_cast<int64_t>(log_hook_failures());
+  for (KvLayerStats& layer : stats.layers) {
+    layer.attention_seconds =
+        static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;
+    stats.total.attention_seconds += layer.attention_seconds;
+    layer.kv_overflows = backend->ops().kv_overflows(layer.layer);
+    stats.total.kv_overflows += layer.kv_overflows;
+  }
+  stats.memory = {resident_memory(), available_memory()};
+  stats.device = backend->memory();
+  stats.device.reserved_bytes = memory_bytes;
+  return stats;
+}
 
 std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t position) {
   const int64_t bad = first_non_finite(logits.data(), static_cast<int64_t>(logits.size()));

@@ -95,7 +95,7 @@ void Planner::count_reads(EnginePlan& plan) const {
   add(t.output);
   for (const LlamaTensors::Layer& layer : t.layers) {
     for (const TensorView* w : layer.matrices()) add(*w);
-    plan.weights_read_bytes += vector_bytes(layer.attn_norm) + vector_bytes(layer.ffn_norm);
+    for (const TensorView* w : layer.vectors()) plan.weights_read_bytes += vector_bytes(*w);
   }
   plan.weights_read_bytes += vector_bytes(t.output_norm);
   for (int32_t layer = 0; layer < config().n_layers; ++layer) {
@@ -147,10 +147,10 @@ std::vector<Proposal> Planner::proposals(uint64_t memory, const PlanFit& found) 
   EngineOptions one = setup_.asked;
   const auto users = static_cast<uint64_t>(one.max_sequences);
   one.max_sequences = 1;
-  const uint64_t left = memory - others;
+  const uint64_t left = without_reserve(memory - others);
   for (Proposal& proposal :
        propose(config(), outline(config(), one),
-               {.positions = setup_.asked.context, .max_bytes = (left - left / 8) / users})) {
+               {.positions = setup_.asked.context, .max_bytes = left / users})) {
     if (!proposal.policy || proposal.context || proposal.budget_bytes) continue;
     if (fits(with_proposal(setup_.asked, proposal), memory)) out.push_back(std::move(proposal));
   }

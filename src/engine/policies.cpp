@@ -3,10 +3,8 @@
 
 #include "core/fail.h"
 #include "core/search.h"
-#include "core/system.h"
 #include "engine/advice.h"
 #include "engine/engine_impl.h"
-#include "paddock/log.h"
 
 namespace paddock {
 
@@ -97,8 +95,7 @@ void Engine::Impl::check_budget(const EngineSetup& next, uint64_t bytes) const {
 void Engine::Impl::set_budget(uint64_t bytes, bool is_idle) {
   const auto page_bytes = static_cast<uint64_t>(setup.pool.geometry.page_bytes());
   EngineSetup next = setup;
-  const auto pages =
-      static_cast<int64_t>(std::min(bytes / page_bytes, static_cast<uint64_t>(kMaxPages)));
+  const int64_t pages = pages_in(bytes, page_bytes);
   next.for_each([&](EngineSetup& s) {
     s.pool.n_pages = pages;
     s.options.kv.budget_bytes = s.asked.kv.budget_bytes = bytes;
@@ -170,24 +167,6 @@ int64_t Engine::Impl::max_positions(const Session* session) const {
     return pages_for(session, rules, positions) <= setup.pool.n_pages;
   };
   return fits(context) ? context : largest(0, context - 1, fits);
-}
-
-KvStats Engine::Impl::stats() const {
-  KvStats stats = cache->stats();
-  stats.type = kv_type_;
-  stats.hook_failures = hook_failures_ + pressure_failures_ + trace_failures_ +
-                        static_cast<int64_t>(log_hook_failures());
-  for (KvLayerStats& layer : stats.layers) {
-    layer.attention_seconds =
-        static_cast<double>(backend->ops().attention_nanoseconds(layer.layer)) * 1e-9;
-    stats.total.attention_seconds += layer.attention_seconds;
-    layer.kv_overflows = backend->ops().kv_overflows(layer.layer);
-    stats.total.kv_overflows += layer.kv_overflows;
-  }
-  stats.memory = {resident_memory(), available_memory()};
-  stats.device = backend->memory();
-  stats.device.reserved_bytes = memory_bytes;
-  return stats;
 }
 
 }  // namespace paddock

@@ -77,6 +77,11 @@ int64_t Scheduler::pages_owed(const Sequence& sequence, const Request* request,
   return cache_.pages_ahead(sequence.tables(), std::min(next, last_length(sequence, request)));
 }
 
+int64_t Scheduler::blocks_for(int64_t positions) const {
+  const auto block = static_cast<uint64_t>(setup_.options.kv.block_size);
+  return static_cast<int64_t>(ceil_div(static_cast<uint64_t>(positions), block)) + 1;
+}
+
 int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int64_t enough) const {
   // Where the limit was lowered (limit.cpp), pages that are owed may be taken beyond it.
   int64_t pages = cache_.available_pages() + (waiting_too ? 0 : cache_.pages_beyond_limit());
@@ -85,10 +90,8 @@ int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int
   for (RulesId rules = 0; rules < setup_.n_rules(); ++rules) {
     interval = std::max<int64_t>(interval, setup_.of(rules).policies.interval());
   }
-  const auto blocks = static_cast<int64_t>(ceil_div(interval, setup_.options.kv.block_size) +
-                                           1);  // one may be a copy
-  const int64_t least =
-      pages - static_cast<int64_t>(running_.size()) * blocks * cache_.block_pages();
+  const int64_t each = blocks_for(interval) * cache_.block_pages();
+  const int64_t least = pages - static_cast<int64_t>(running_.size()) * each;
   if (least >= enough) return least;
   for (const auto& request : requests_) {
     if (!request->running || request->finished || !request->sequence.is_open()) continue;
@@ -208,15 +211,12 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
   // A page that several list is needed once: each counts its part of it.
   const auto own_pages = [&](const Member& member, int64_t positions) {
     const int64_t per_block = cache_.elastic_pages(member.sequence->rules());
-    const auto pages_for = [&](int64_t n) {
-      return (static_cast<int64_t>(ceil_div(n, block)) + 1) * per_block;
-    };
-    if (member.held.pages == 0) return pages_for(positions);
+    if (member.held.pages == 0) return blocks_for(positions) * per_block;
     const double part = member.held.fair_pages / static_cast<double>(member.held.pages);
     const int64_t held = std::min(positions, member.held.positions);
     const auto blocks = static_cast<double>(ceil_div(held, block));
     return static_cast<int64_t>(std::ceil(part * blocks * static_cast<double>(per_block))) +
-           pages_for(positions - held);
+           blocks_for(positions - held) * per_block;
   };
   const auto fits = [&](double level) {
     int64_t needed = 0;
@@ -242,6 +242,8 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
     high = std::max(high, static_cast<double>(setup_of(*member.sequence).options.context));
   }
   high *= std::exp2(kMostLevels);
+  // Near enough that no budget, which is a level times a weight of at most 2^kMostLevels, rounded
+  // down to a whole position, is more than one position off.
   while (high - low > 0.5 / (1 << kMostLevels)) {
     const double middle = (low + high) / 2;
     (fits(middle) ? low : high) = middle;
@@ -252,8 +254,7 @@ std::optional<double> Scheduler::find_level(const std::vector<Member>& all, int6
 int64_t Scheduler::pages_shared_out(const std::vector<Member>& all) const {
   double pages = static_cast<double>(cache_.available_pages());
   for (const Member& member : all) {
-    const auto interval = static_cast<uint64_t>(interval_of(*member.sequence));
-    const auto blocks = static_cast<int64_t>(ceil_div(interval, setup_.options.kv.block_size) + 1);
+    const int64_t blocks = blocks_for(interval_of(*member.sequence));
     pages += member.held.fair_pages -
              static_cast<double>(blocks * cache_.growing_pages(member.sequence->rules()));
   }

@@ -111,13 +111,19 @@ class Scheduler {
   }
   // ---- who is let in (admission.cpp)
   void admit_waiting(ScheduledBatch& batch);
+  /// What is taken and what is left while a step lets requests in.
+  struct Admission;
+  /// Whether anybody waits, and may take pages.
+  bool may_admit() const;
+  /// Pages that could be had, but for what those that run are going to take.
+  int64_t pages_left();
+  /// Lets requests_[at] in, if its turn has come and there is room for it. False: nobody behind it
+  /// is to be looked at.
+  bool try_admit(size_t at, Admission& now, ScheduledBatch& batch);
   /// Takes a request in that is given its place.
   void start(Request& request, ScheduledBatch& batch);
   /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
   int64_t pages_due(const Sequence& sequence) const;
-  /// Pages that an answer needs which begins with another one's prompt: for a copy of the prompt's
-  /// last block, and for the block behind it.
-  int64_t pages_beside(const Sequence& sequence) const;
   /// Pages in pages_due() of requests_[at] that it will not take from the pool: of blocks that it
   /// will list because a pin, or a request before it, has them or is going to compute them.
   int64_t pages_followed(size_t at) const;
@@ -167,10 +173,15 @@ class Scheduler {
   bool is_alone(const Request* request) const;
   /// Lets go of a pin; false: that would bring no page.
   bool release_pin();
-  /// Those that await the prompt of one that is parked wait with it.
-  void suspend_awaiting(const Request& request);
   /// That its tables list.
   int64_t pages_of(const Sequence& sequence) const;
+
+  // ---- several answers to one prompt (answers.cpp)
+  /// Those that await the prompt of one that is parked wait with it.
+  void suspend_awaiting(const Request& request);
+  /// Pages that an answer needs which begins with another one's prompt: for a copy of the prompt's
+  /// last block, and for the block behind it.
+  int64_t pages_beside(const Sequence& sequence) const;
 
   // ---- elastic rules (pressure.cpp)
   struct Member;
@@ -199,6 +210,8 @@ class Scheduler {
   /// that stands at such a length has none to come, unless `waiting_too` and it waits for pages:
   /// then those up to the following length.
   int64_t pages_owed(const Sequence& sequence, const Request* request, bool waiting_too) const;
+  /// Blocks that so many positions more may take, one of which may be a copy.
+  int64_t blocks_for(int64_t positions) const;
   /// Pages that can be had and are not owed to others. Where there are certainly `enough`, the sum
   /// is not worked out: then it may say fewer than there are, but no fewer than that.
   int64_t pages_unclaimed(const Sequence& asking, bool waiting_too,
@@ -229,7 +242,10 @@ class Scheduler {
   Pins& pins_;
   std::function<KvRelief(const KvShortage&)> on_pressure_;
   int32_t vocab_size_;
-  bool host_waits_ = false;  // in this step: it has said so, or wants a request to end
+  /// Somebody got no pages in this step because KvOptions::on_pressure answered that he should
+  /// wait, or because the host has cancelled him, so that he ends with it: that nothing runs is no
+  /// reason to park anybody.
+  bool host_waits_ = false;
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank

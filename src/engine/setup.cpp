@@ -35,9 +35,8 @@ int64_t min_positions(const EngineSetup& s) {
   return std::min(least, s.options.context);
 }
 
-int64_t pages_in(uint64_t bytes, uint64_t page_bytes) {
-  return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
-}
+/// Defaults and costs depend on it; which devices there are is known in src/backend/devices.cpp.
+bool is_on_cpu(const EngineOptions& o) { return !o.device.starts_with("cuda"); }
 
 /// Pages that were asked for, or that sequences of the whole context need. Not yet whether they
 /// suffice or can be had.
@@ -46,8 +45,11 @@ int64_t pool_pages(const EngineSetup& s) {
   if (o.kv.budget_bytes > 0 && o.kv.budget_share == 0) {
     return pages_in(o.kv.budget_bytes, static_cast<uint64_t>(s.pool.geometry.page_bytes()));
   }
-  const int64_t one = std::min(pages_needed(s, o.context), kMaxPages + 1);
-  const int64_t all = std::min(one * o.max_sequences, kMaxPages + 1);
+  // One more than there can be stands for all that is too many, and the product stays small:
+  // resolve() refuses such a pool.
+  constexpr int64_t kTooMany = kMaxPages + 1;
+  const int64_t one = std::min(pages_needed(s, o.context), kTooMany);
+  const int64_t all = std::min(one * o.max_sequences, kTooMany);
   // How many pages a share of the memory holds is known once weights and tables are counted
   // (fit_pool): there will not be more than these.
   return o.kv.budget_share > 0 ? std::min(all, kMaxPages) : all;
@@ -169,7 +171,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                     {.n_pages = 0, .geometry = geometry},
                     0,
                     0,
-                    positions_per_token(config, !options.device.starts_with("cuda"))};
+                    positions_per_token(config, is_on_cpu(options))};
   setup.pool.n_pages = setup.reserved_pages = pool_pages(setup);
   if (options.kv.max_budget_bytes > 0) {
     const auto page_bytes = static_cast<uint64_t>(geometry.page_bytes());
@@ -240,7 +242,7 @@ EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
   o.validate();
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
-  if (o.mixed_prefill == 0) o.mixed_prefill = o.device.starts_with("cuda") ? 256 : 8;
+  if (o.mixed_prefill == 0) o.mixed_prefill = is_on_cpu(o) ? 8 : 256;
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }

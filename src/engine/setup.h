@@ -17,6 +17,14 @@ namespace paddock {
 struct StepSizes;  // step_sizes.h
 struct Wanted;     // advice.h
 
+/// Pages that so many bytes hold: never more than there can be.
+inline int64_t pages_in(uint64_t bytes, uint64_t page_bytes) {
+  return static_cast<int64_t>(std::min<uint64_t>(bytes / page_bytes, kMaxPages));
+}
+/// Of memory that is free, what may be asked for. An eighth is left alone: tables grow with the
+/// pool, and other processes take memory, too.
+inline uint64_t without_reserve(uint64_t bytes) { return bytes - bytes / 8; }
+
 struct EngineSetup {
   EngineOptions options;  // resolved: threads, context, budget, KV type
   EngineOptions asked;    // the same options, but context, budget and share as the host gave them

@@ -1,24 +1,22 @@
 #include "model/llama.h"
 
-#include <array>
-
 namespace paddock {
 
-std::array<Llama::Activation, 10> Llama::activations(const LlamaConfig& c, int32_t max_tokens,
-                                                     int32_t max_logit_rows) {
+std::vector<Llama::Activation> Llama::activations(const LlamaConfig& c, int32_t max_tokens,
+                                                  int32_t max_logit_rows) {
   const int64_t q_cols = int64_t{c.n_heads} * c.head_dim;
   const int64_t kv_cols = int64_t{c.n_kv_heads} * c.head_dim;
   const int64_t inner = c.intermediate_size;
-  return {{{&Llama::hidden_, max_tokens, c.hidden_size},
-           {&Llama::normed_, max_tokens, c.hidden_size},
-           {&Llama::q_, max_tokens, q_cols},
-           {&Llama::k_, max_tokens, kv_cols},
-           {&Llama::v_, max_tokens, kv_cols},
-           {&Llama::attended_, max_tokens, q_cols},
-           {&Llama::gate_up_, max_tokens, 2 * inner},
-           {&Llama::activated_, max_tokens, inner},
-           {&Llama::logit_hidden_, max_logit_rows, c.hidden_size},
-           {&Llama::logits_, max_logit_rows, c.vocab_size}}};
+  return {{&Llama::hidden_, max_tokens, c.hidden_size},
+          {&Llama::normed_, max_tokens, c.hidden_size},
+          {&Llama::q_, max_tokens, q_cols},
+          {&Llama::k_, max_tokens, kv_cols},
+          {&Llama::v_, max_tokens, kv_cols},
+          {&Llama::attended_, max_tokens, q_cols},
+          {&Llama::gate_up_, max_tokens, 2 * inner},
+          {&Llama::activated_, max_tokens, inner},
+          {&Llama::logit_hidden_, max_logit_rows, c.hidden_size},
+          {&Llama::logits_, max_logit_rows, c.vocab_size}};
 }
 
 Llama::Llama(const LlamaConfig& config, std::shared_ptr<const LlamaWeights> weights,

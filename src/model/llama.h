@@ -1,7 +1,6 @@
 // The forward pass of a Llama decoder, written once for every backend.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -54,8 +53,8 @@ class Llama {
     Buffer Llama::*buffer;
     int64_t rows, cols;
   };
-  static std::array<Activation, 10> activations(const LlamaConfig& config, int32_t max_tokens,
-                                                int32_t max_logit_rows);
+  static std::vector<Activation> activations(const LlamaConfig& config, int32_t max_tokens,
+                                             int32_t max_logit_rows);
   /// False if `stop` said so.
   bool run_layers(int32_t n, StopCheck& stop);
   void attention_block(const LlamaWeights::Layer& layer, int32_t index, int32_t n);

@@ -151,7 +151,7 @@ void describe(ModelData& data, const std::string& path) {
   std::vector<const TensorView*> all = {&t.embedding, &t.output_norm};
   if (!info.tied_embeddings) all.push_back(&t.output);
   for (const LlamaTensors::Layer& layer : t.layers) {
-    all.insert(all.end(), {&layer.attn_norm, &layer.ffn_norm});
+    for (const TensorView* w : layer.vectors()) all.push_back(w);
     for (const TensorView* w : layer.matrices()) all.push_back(w);
   }
   for (const TensorView* w : all) {

@@ -24,9 +24,9 @@ struct LlamaTensors {
     TensorView down;       // [hidden_size, intermediate_size]
 
     /// Those that are multiplied with, in the order of a step.
-    std::array<const TensorView*, 7> matrices() const {
-      return {&q, &k, &v, &o, &gate, &up, &down};
-    }
+    auto matrices() const { return std::array{&q, &k, &v, &o, &gate, &up, &down}; }
+    /// The others.
+    auto vectors() const { return std::array{&attn_norm, &ffn_norm}; }
   };
   TensorView embedding;    // [vocab_size, hidden_size]
   TensorView output_norm;  // [hidden_size]
