@@ -41,6 +41,51 @@ PADDOCK_DEVICE int32_t warp_min(int32_t v) {
   return v;
 }
 
+/// The sum of the values of all lanes up to this one.
+PADDOCK_DEVICE uint32_t warp_sum_to(int lane, uint32_t sum) {
+  PADDOCK_UNROLL for (int delta = 1; delta < simt::kWarpSize; delta *= 2) {
+    const uint32_t before = simt::shfl(sum, lane - delta);
+    if (lane >= delta) sum += before;
+  }
+  return sum;
+}
+
+/// What a lane knows of its entry of a group.
+struct GroupEntry {
+  BlockEntry e;
+  int32_t end;                   // slots of the group up to and including this entry's
+  int32_t shift;                 // from a slot to its place in the group
+  int32_t seen_begin, seen_end;  // slots that some query of the block sees
+};
+
+/// Fills the plan in with the slots of one tile of the group: a lane takes two. Whether every query
+/// of the block sees all of them.
+PADDOCK_DEVICE bool fill_tile(const AttentionArgs& args, const Work& work, const GroupEntry& own,
+                              int32_t tile, Plan* plan) {
+  bool clear = true;
+  PADDOCK_UNROLL for (int j = simt::lane(); j < kKvTile; j += simt::kWarpSize) {
+    const int32_t place = tile * kKvTile + j;
+    int owner = 0;  // the first entry that ends after the place
+    PADDOCK_UNROLL for (int step = kGroup / 2; step > 0; step /= 2) {
+      if (simt::shfl(own.end, owner + step - 1) <= place) owner += step;
+    }
+    const int32_t slot = place - simt::shfl(own.shift, owner);
+    const uint32_t seen =
+        simt::shfl(static_cast<uint32_t>(own.seen_begin | own.seen_end << 16), owner);
+    const int32_t page = simt::shfl(own.e.page, owner);
+    const int32_t first_position = simt::shfl(own.e.first_position, owner);
+    const bool live =
+        slot >= static_cast<int32_t>(seen & 0xFFFFU) && slot < static_cast<int32_t>(seen >> 16);
+    const int32_t position = live ? first_position + slot : INT32_MAX;
+    const uint32_t row = args.kv.key_row(page, work.kv_head, slot);
+    simt::store(&plan->positions[j], position);
+    simt::store(&plan->rows[j], live ? row : kNoRow);
+    clear = clear && is_visible(work.sequence.visibility, work.first_t, position) &&
+            is_visible(work.sequence.visibility, work.last_t, position);
+  }
+  return simt::all(clear);
+}
+
 /// Plans a tile that a query of the block sees, the next one after `skip` others, and moves past
 /// it. A lane is an entry of the group, then two slots of the tile.
 PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cursor* cursor,
@@ -67,11 +112,7 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
     const bool in_group = (others & ((2U << lane) - 1)) == 0;
     const int32_t n = in_group ? e.slot_end - e.slot_begin : 0;
     // Slots up to and including this entry's, and above bit 24 entries of the group.
-    uint32_t sum = in_group ? static_cast<uint32_t>(n) | 1U << 24 : 0;
-    PADDOCK_UNROLL for (int delta = 1; delta < kGroup; delta *= 2) {
-      const uint32_t before = simt::shfl(sum, lane - delta);
-      if (lane >= delta) sum += before;
-    }
+    const uint32_t sum = warp_sum_to(lane, in_group ? static_cast<uint32_t>(n) | 1U << 24 : 0);
     const auto end = static_cast<int32_t>(sum & 0xFFFFFFU);
     const int32_t shift = end - n - e.slot_begin;  // from a slot to its place in the group
 
@@ -94,27 +135,7 @@ PADDOCK_DEVICE void plan_tile(const AttentionArgs& args, const Work* work_at, Cu
       continue;
     }
 
-    bool clear = true;
-    PADDOCK_UNROLL for (int j = lane; j < kKvTile; j += simt::kWarpSize) {
-      const int32_t place = tile * kKvTile + j;
-      int owner = 0;  // the first entry that ends after the place
-      PADDOCK_UNROLL for (int step = kGroup / 2; step > 0; step /= 2) {
-        if (simt::shfl(end, owner + step - 1) <= place) owner += step;
-      }
-      const int32_t slot = place - simt::shfl(shift, owner);
-      const uint32_t seen = simt::shfl(static_cast<uint32_t>(seen_begin | seen_end << 16), owner);
-      const int32_t page = simt::shfl(e.page, owner);
-      const int32_t first_position = simt::shfl(e.first_position, owner);
-      const bool live =
-          slot >= static_cast<int32_t>(seen & 0xFFFFU) && slot < static_cast<int32_t>(seen >> 16);
-      const int32_t position = live ? first_position + slot : INT32_MAX;
-      const uint32_t row = args.kv.key_row(page, work.kv_head, slot);
-      simt::store(&plan->positions[j], position);
-      simt::store(&plan->rows[j], live ? row : kNoRow);
-      clear = clear && is_visible(s.visibility, work.first_t, position) &&
-              is_visible(s.visibility, work.last_t, position);
-    }
-    clear = simt::all(clear);
+    const bool clear = fill_tile(args, work, {e, end, shift, seen_begin, seen_end}, tile, plan);
     if (lane == 0) {
       simt::store(cursor, at);
       simt::store(&plan->rotation, rotation);

@@ -213,6 +213,7 @@ int angles(const AnglesArgs& args, Stream stream) {
 int rope_store(const RopeStoreArgs& args, Stream stream) {
   if (args.n_tokens == 0) return 0;
   const simt::Grid grid{static_cast<uint32_t>(args.n_tokens)};
+  static_assert(sizeof(kKvElements) == 3 * sizeof(KvElement));  // any other one is invalid here
   int error = kInvalid;
   switch (args.kv.type()) {
     case DType::kF32:

@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
     const bool wanted =
         argc > 1 ? std::strcmp(argv[1], cpu::isa_name(isa)) == 0 : isa == cpu::best_isa();
     if (!wanted || !cpu::isa_supported(isa)) continue;
-    for (const DType type : test::kAllTypes) {
+    for (const DType type : kDTypes) {
       if (argc > 2 && std::strcmp(argv[2], dtype_traits(type).name) != 0) continue;
       bench(cpu::kernels(isa), type, argc > 3 ? argv[3] : nullptr);
     }

@@ -114,7 +114,7 @@ class List {
       for (const int32_t tokens : {1, 8, 16, 32, 64}) {
         const std::string shape = fmt::format("{}x{} by {} tokens", m.rows, m.cols, tokens);
         const bool headline = m.rows == 14336 && (tokens == 1 || tokens == 8 || tokens == 32);
-        for (const DType type : test::kAllTypes) {
+        for (const DType type : kDTypes) {
           const MatrixShape s{type, m.rows, m.cols, tokens};
           if (cuda::tensor_gemv_supports(type, m.cols)) {
             add("tensor_gemv", fmt::format("{} {}", name(type), shape), headline,
@@ -139,7 +139,7 @@ class List {
   }
 
   void add_expansions() {
-    for (const DType type : test::kAllTypes) {
+    for (const DType type : kDTypes) {
       const MatrixShape s{type, 4096, 4096};
       const bool headline = type == DType::kQ4_0 || type == DType::kQ8_0 || type == DType::kQ4_K;
       add("dequantize", fmt::format("{} 4096x4096 to BF16", name(type)), headline,

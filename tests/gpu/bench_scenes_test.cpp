@@ -56,7 +56,7 @@ TEST(BenchScenes, Masses) {
 }
 
 TEST(BenchScenes, Products) {
-  for (const DType type : test::kAllTypes) {
+  for (const DType type : kDTypes) {
     const std::string name = dtype_traits(type).name;
     expect_right("dequantize " + name, dequantize_scene({type, 7, 512}, kTwoSets));
     if (!cuda::gemv_supports(type)) continue;

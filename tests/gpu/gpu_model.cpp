@@ -15,7 +15,7 @@
 namespace {
 
 paddock::DType type_named(const std::string& name) {
-  for (const paddock::DType type : paddock::test::kAllTypes) {
+  for (const paddock::DType type : paddock::kDTypes) {
     if (name == paddock::dtype_traits(type).name) return type;
   }
   throw std::runtime_error(fmt::format("'{}' is no type; there are BF16, Q8_0, Q4_0, ...", name));

@@ -29,7 +29,7 @@ std::string bytes_of(const std::string& path) {
 
 TEST(ModelMaker, EveryTypeGivesFiniteLogitsOfSensibleSize) {
   const test::TemporaryFolder folder;
-  for (const DType type : test::kAllTypes) {
+  for (const DType type : kDTypes) {
     SCOPED_TRACE(dtype_traits(type).name);
     const std::string path = folder.path() + "/tiny.gguf";
     make_model(path, shape_named("tiny"), type, 3);

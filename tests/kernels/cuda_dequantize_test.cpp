@@ -60,7 +60,7 @@ bool expands(const Matrix& m, DType out_type, size_t skip = 0) {
 }
 
 TEST(CudaDequantize, EqualsTheCpuToTheBit) {
-  for (const DType type : test::kAllTypes) {
+  for (const DType type : kDTypes) {
     for (const int64_t blocks : {1, 3, 9}) {
       const Matrix m = make_matrix(type, 3, blocks * block_values(type), 7);
       for (const DType out : {DType::kF32, DType::kBF16}) {
@@ -100,7 +100,7 @@ bool embeds(const Matrix& m, int64_t stride) {
 }
 
 TEST(CudaEmbed, TakesTheRowsOfTheTokens) {
-  for (const DType type : test::kAllTypes) {
+  for (const DType type : kDTypes) {
     const int64_t cols = 3 * block_values(type);
     const Matrix m = make_matrix(type, 5, cols, 3);
     for (const int64_t stride : {cols, cols + 4, cols + 1}) {

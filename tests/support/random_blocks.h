@@ -11,10 +11,6 @@
 
 namespace paddock::test {
 
-inline constexpr DType kAllTypes[] = {
-    DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
-    DType::kQ8_0, DType::kQ2_K, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
-
 /// Offsets of a block's f16 numbers, -1 where there is none.
 struct HalfFields {
   int32_t d;
