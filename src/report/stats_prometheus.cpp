@@ -82,13 +82,19 @@ void print_pool(Printer& p, const KvStats& s) {
   p.single("pool_pages", "gauge", "Pages of the pool that may be in use.", s.pool_pages);
   p.single("pool_bytes", "gauge", "Bytes of these.", s.pool_bytes);
   p.single("pool_max_pages", "gauge", "Pages that are reserved.", s.pool_max_pages);
+  p.single("pool_pages_peak", "gauge", "Most pages active at once, of all layers together.",
+           s.total.pages_peak);
 }
 
 void print_layers(Printer& p, const KvStats& s) {
   p.layers("pages_pinned", "gauge", "Active pages that the rule may not name.", s,
            [](const KvLayerStats& l) { return l.pages_pinned; });
+  p.layers("pages_peak", "gauge", "Most pages active at once.", s,
+           [](const KvLayerStats& l) { return l.pages_peak; });
   p.layers("tokens_resident", "gauge", "Positions whose keys and values are held.", s,
            [](const KvLayerStats& l) { return l.tokens_resident; });
+  p.layers("tokens_peak", "gauge", "Most positions that one query of a live sequence has met.", s,
+           [](const KvLayerStats& l) { return l.tokens_peak; });
   p.layers("budget", "gauge", "Least budget in force, in positions; 0: none.", s,
            [](const KvLayerStats& l) { return l.budget; });
   p.layers("bytes", "gauge", "Bytes of active pages.", s,

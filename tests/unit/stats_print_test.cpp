@@ -241,12 +241,20 @@ paddock_kv_pool_pages 5120
 paddock_kv_pool_bytes 10485760
 # TYPE paddock_kv_pool_max_pages gauge
 paddock_kv_pool_max_pages 6144
+# TYPE paddock_kv_pool_pages_peak gauge
+paddock_kv_pool_pages_peak 704
 # TYPE paddock_kv_pages_pinned gauge
 paddock_kv_pages_pinned{layer="0"} 103
 paddock_kv_pages_pinned{layer="1"} 203
+# TYPE paddock_kv_pages_peak gauge
+paddock_kv_pages_peak{layer="0"} 104
+paddock_kv_pages_peak{layer="1"} 204
 # TYPE paddock_kv_tokens_resident gauge
 paddock_kv_tokens_resident{layer="0"} 105
 paddock_kv_tokens_resident{layer="1"} 205
+# TYPE paddock_kv_tokens_peak gauge
+paddock_kv_tokens_peak{layer="0"} 106
+paddock_kv_tokens_peak{layer="1"} 206
 # TYPE paddock_kv_budget gauge
 paddock_kv_budget{layer="0"} 123
 paddock_kv_budget{layer="1"} 223
@@ -339,7 +347,7 @@ paddock_kv_device_bytes{device="cuda:0 (H100)",kind="total"} 45088768
               text.substr(name, text.find(' ', name) - name));
     at = name;
   }
-  EXPECT_EQ(types, 38U);
+  EXPECT_EQ(types, 41U);
   stats.layers[0].policy = "a\\b\"c\nd";
   EXPECT_NE(to_prometheus(stats).find("policy=\"a\\\\b\\\"c\\nd\""), std::string::npos);
 }
