@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "advice.h"
+#include "common.h"
 
 namespace cli {
 namespace {
@@ -17,25 +18,25 @@ constexpr double kNearFull = 0.01;    // KL in nats: what a change for speed may
 
 /// A rule, whose budget is put in.
 struct Form {
-  const char* text;
-  int64_t beside;  // positions that its text has beside the budget
+  const char* name;
+  int64_t sinks = 0;  // positions of the budget that its text names apart
 };
-constexpr Form kForms[] = {{"h2o:{}", 0},    {"sink:4+{}", 4}, {"pyramid:h2o:{}", 0},
-                           {"tova:{}", 0},   {"lru:{}", 0},    {"cake:h2o:{}", 0},
-                           {"snapkv:{}", 0}, {"knorm:{}", 0}};
+constexpr Form kForms[] = {{"h2o"}, {"sink", 4},  {"pyramid:h2o"}, {"tova"},
+                           {"lru"}, {"cake:h2o"}, {"snapkv"},      {"knorm"}};
 
 std::string spec(const Form& form, int64_t budget) {
-  return fmt::format(fmt::runtime(form.text), budget - form.beside);
+  if (form.sinks == 0) return fmt::format("{}:{}", form.name, budget);
+  return fmt::format("{}:{}+{}", form.name, form.sinks, budget - form.sinks);
 }
 
 int64_t down(int64_t positions) { return positions / kStep * kStep; }
 
 /// Batches that leave most of the memory to what is kept: a step's tokens need pages, too.
 int32_t batch_for(const Room& room, uint64_t kv_bytes_per_token) {
-  if (!room.memory || kv_bytes_per_token == 0) return 512;
+  int32_t batch = kEngineDefaults.batch_size;
+  if (!room.memory || kv_bytes_per_token == 0) return batch;
   const uint64_t positions =
       *room.memory / kv_bytes_per_token / static_cast<uint64_t>(room.options.max_sequences);
-  int32_t batch = 512;
   while (batch > 16 && static_cast<uint64_t>(batch) * 4 > positions) batch /= 2;
   return batch;
 }
@@ -250,8 +251,10 @@ Verdict judge(const std::vector<Candidate>& candidates) {
 std::string flags_of(const Candidate& candidate) {
   const paddock::EngineOptions& o = candidate.options;
   std::string flags = fmt::format("--kv-policy {} -c {}", o.kv.policy, o.context);
-  if (o.batch_size != 512) flags += fmt::format(" -b {}", o.batch_size);
-  if (o.kv.block_size != 16) flags += fmt::format(" --kv-block-size {}", o.kv.block_size);
+  if (o.batch_size != kEngineDefaults.batch_size) flags += fmt::format(" -b {}", o.batch_size);
+  if (o.kv.block_size != kEngineDefaults.kv.block_size) {
+    flags += fmt::format(" --kv-block-size {}", o.kv.block_size);
+  }
   if (o.kv.type != paddock::KvType::kAuto) {
     flags += fmt::format(" --kv-type {}", paddock::kv_type_name(o.kv.type));
   }
@@ -260,8 +263,8 @@ std::string flags_of(const Candidate& candidate) {
     const bool is_exact = parse_size("--kv-budget", size) == o.kv.budget_bytes;
     flags += " --kv-budget " + (is_exact ? size : fmt::format("{}", o.kv.budget_bytes));
   }
-  if (o.threads != 0) flags += fmt::format(" -t {}", o.threads);
-  if (o.device != "auto") flags += " --device " + o.device;
+  if (o.threads != kEngineDefaults.threads) flags += fmt::format(" -t {}", o.threads);
+  if (o.device != kEngineDefaults.device) flags += " --device " + o.device;
   if (o.precision == paddock::Precision::kReference) flags += " --precision reference";
   if (!o.isa.empty()) flags += " --isa " + o.isa;
   return flags;

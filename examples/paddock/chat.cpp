@@ -217,11 +217,11 @@ class Chat {
           most < context ? "--kv-budget" : "the context");
     }
     text += fmt::format("\n{} in use, {} bytes\nleft:", pages_text(stats), stats.total.bytes);
-    for (const auto reason : {paddock::RemovalReason::kWindow, paddock::RemovalReason::kPolicyTrim,
-                              paddock::RemovalReason::kUser}) {
-      text +=
-          fmt::format(" {} pages by {},", stats.total.pages_removed[static_cast<size_t>(reason)],
-                      paddock::removal_reason_name(reason));
+    for (size_t i = 0; i < stats.total.pages_removed.size(); ++i) {
+      const auto reason = static_cast<paddock::RemovalReason>(i);
+      if (!paddock::is_by_rule(reason) && reason != paddock::RemovalReason::kUser) continue;
+      text += fmt::format(" {} pages by {},", stats.total.pages_removed[i],
+                          paddock::removal_reason_name(reason));
     }
     return text + fmt::format(" in {} decisions\n", stats.total.trim_decisions);
   }

@@ -27,10 +27,8 @@ std::optional<paddock::KvEvent> last_removal(const std::string& bytes, int64_t s
     }
     const auto* removal = std::get_if<paddock::TraceRemoval>(&record.what);
     if (removal == nullptr) return;
-    const paddock::RemovalReason reason = removal->event.reason;
-    const bool is_rule =
-        reason == paddock::RemovalReason::kWindow || reason == paddock::RemovalReason::kPolicyTrim;
-    if (is_rule && session_of[removal->event.sequence] == session) last = removal->event;
+    const bool is_by_rule = paddock::is_by_rule(removal->event.reason);
+    if (is_by_rule && session_of[removal->event.sequence] == session) last = removal->event;
   });
   return last;
 }

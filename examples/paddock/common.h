@@ -16,18 +16,25 @@ namespace cli {
 
 using Json = nlohmann::ordered_json;
 
+/// What the library does where no option says otherwise.
+inline const paddock::EngineOptions kEngineDefaults{};
+inline const paddock::SamplingOptions kSamplingDefaults{};
+
+/// The double that has a float's shortest text: 0.8 of 0.8F.
+double as_written(float value);
+
 /// Options of every command that runs a model.
 struct EngineArgs {
   std::string model;
-  int threads = 0;
-  std::string device = "auto";
+  int threads = kEngineDefaults.threads;
+  std::string device = kEngineDefaults.device;
   std::string precision = "fast";
-  int64_t context = 0;
-  int batch = 512;
+  int64_t context = kEngineDefaults.context;
+  int batch = kEngineDefaults.batch_size;
   std::string kv_type;
-  int kv_block = 16;
+  int kv_block = kEngineDefaults.kv.block_size;
   std::string kv_budget;
-  std::string kv_policy = "full";
+  std::string kv_policy = kEngineDefaults.kv.policy;
   bool kv_shadow = false;
   std::string isa;
   std::string rope_scaling;
@@ -44,10 +51,13 @@ struct EngineArgs {
 };
 
 struct SamplingArgs {
-  double temperature = 0.8;
-  int top_k = 40;
-  double top_p = 0.95, min_p = 0.05;
-  double repeat = 1.0, frequency = 0.0, presence = 0.0;
+  double temperature = as_written(kSamplingDefaults.temperature);
+  int top_k = kSamplingDefaults.top_k;
+  double top_p = as_written(kSamplingDefaults.top_p);
+  double min_p = as_written(kSamplingDefaults.min_p);
+  double repeat = as_written(kSamplingDefaults.repeat_penalty);
+  double frequency = as_written(kSamplingDefaults.frequency_penalty);
+  double presence = as_written(kSamplingDefaults.presence_penalty);
   std::vector<std::string> logit_bias;
   std::string seed;
 

@@ -14,6 +14,7 @@ namespace {
 using paddock::BlockFate;
 using paddock::Diagnosis;
 using paddock::DoctorSample;
+using paddock::RemovalReason;
 
 constexpr double kWidth = 480, kLeft = 44, kRight = 472;
 constexpr int kColumns = 200;  // most of a grid
@@ -110,9 +111,29 @@ std::string fate_class(BlockFate fate) {
       return "trim";
     case BlockFate::kTaken:
       return "taken";
-    default:
+    case BlockFate::kAbsent:
       return "";
   }
+  return "";
+}
+
+/// Of the style sheet, for bars of blocks that left so.
+const char* reason_class(RemovalReason reason) {
+  switch (reason) {
+    case RemovalReason::kCapacity:
+      return "capacity";
+    case RemovalReason::kWindow:
+      return "window";
+    case RemovalReason::kPolicyTrim:
+      return "trim";
+    case RemovalReason::kSequenceEnd:
+      return "here";
+    case RemovalReason::kPreempt:
+      return "preempt";
+    case RemovalReason::kUser:
+      return "taken";
+  }
+  return "";
 }
 
 /// Bars over powers of two of steps.
@@ -189,7 +210,7 @@ std::string map_drawing(const Diagnosis& d) {
     for (int column = 0; column < columns; ++column) {
       const size_t first = static_cast<size_t>(column) * blocks / static_cast<size_t>(columns);
       const size_t end = static_cast<size_t>(column + 1) * blocks / static_cast<size_t>(columns);
-      std::array<int, 5> counts{};
+      std::array<int, static_cast<size_t>(BlockFate::kTaken) + 1> counts{};
       for (size_t i = first; i < end && i < fates.size(); ++i) {
         ++counts.at(static_cast<size_t>(fates[i]));
       }
@@ -208,10 +229,8 @@ std::string map_drawing(const Diagnosis& d) {
 std::string lives_drawing(const Diagnosis& d) {
   std::string out;
   double top = 20;
-  const char* kinds[] = {"capacity", "window", "trim", "here", "preempt", "taken"};
   for (const auto& [reason, histogram] : d.lives) {
-    out += bars(top, histogram, kinds[static_cast<size_t>(reason)],
-                paddock::removal_reason_name(reason));
+    out += bars(top, histogram, reason_class(reason), paddock::removal_reason_name(reason));
     top += 116;
   }
   if (out.empty()) return out;

@@ -39,12 +39,8 @@ std::string when(const ExplainedLoss& loss) {
   return fmt::format("{}, at step {}, when the sequence had {} positions", turn, e.step, e.length);
 }
 
-std::string why(const ExplainedLoss& loss) {
+std::string why_trimmed(const ExplainedLoss& loss) {
   const paddock::KvEvent& e = loss.removal.event;
-  if (e.reason == RemovalReason::kWindow) {
-    return fmt::format("'{}' sees no further back", e.policy);
-  }
-  if (e.reason == RemovalReason::kUser) return "the host took it back, or changed the rules";
   std::string out = fmt::format("'{}' let it go", e.policy);
   if (loss.by_fall) {
     const std::string whom = loss.needed_by == 0 ? "text that was fed needed pages"
@@ -62,6 +58,22 @@ std::string why(const ExplainedLoss& loss) {
                        e.runner_up_score);
   }
   return out;
+}
+
+std::string why(const ExplainedLoss& loss) {
+  switch (loss.removal.event.reason) {
+    case RemovalReason::kWindow:
+      return fmt::format("'{}' sees no further back", loss.removal.event.policy);
+    case RemovalReason::kPolicyTrim:
+      return why_trimmed(loss);
+    case RemovalReason::kUser:
+      return "the host took it back, or changed the rules";
+    case RemovalReason::kCapacity:
+    case RemovalReason::kSequenceEnd:
+    case RemovalReason::kPreempt:
+      break;  // is no loss to the text: trace_story.cpp
+  }
+  return paddock::removal_reason_name(loss.removal.event.reason);
 }
 
 std::string attention(const ExplainedLoss& loss) {

@@ -12,15 +12,13 @@
 namespace cli {
 namespace {
 
-bool by_rule(paddock::RemovalReason reason) {
-  return reason == paddock::RemovalReason::kWindow || reason == paddock::RemovalReason::kPolicyTrim;
-}
-
 int64_t pages_by_rule(const paddock::KvStats& stats) {
-  const auto of = [&](paddock::RemovalReason reason) {
-    return stats.total.pages_removed[static_cast<size_t>(reason)];
-  };
-  return of(paddock::RemovalReason::kWindow) + of(paddock::RemovalReason::kPolicyTrim);
+  int64_t pages = 0;
+  for (int32_t reason = 0; reason < paddock::kRemovalReasons; ++reason) {
+    if (!paddock::is_by_rule(static_cast<paddock::RemovalReason>(reason))) continue;
+    pages += stats.total.pages_removed[static_cast<size_t>(reason)];
+  }
+  return pages;
 }
 
 /// Ranges of positions [first, end), joined where they meet.
@@ -132,7 +130,7 @@ std::string KvNotes::news(int64_t positions, const std::function<int64_t(int64_t
   Ranges ranges;
   std::set<int32_t> layers;
   for (const paddock::KvEvent& event : engine_.kv_events(from)) {
-    if (event.number >= stats.events || !by_rule(event.reason)) continue;
+    if (event.number >= stats.events || !paddock::is_by_rule(event.reason)) continue;
     ranges.add(event.first_position, event.first_position + event.n_tokens);
     layers.insert(event.layer);
   }

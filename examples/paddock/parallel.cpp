@@ -38,6 +38,7 @@ class Line {
 
   /// The value of a key, which the line no longer has; null if it had none.
   Json take(const char* key) {
+    known_.push_back(key);
     const auto at = json_.find(key);
     if (at == json_.end()) return nullptr;
     Json value = std::move(*at);
@@ -80,15 +81,14 @@ class Line {
   void check_done() const {
     if (json_.empty()) return;
     refuse(fmt::format("there is no key \"{}\"; there are {}", json_.begin().key(),
-                       "prompt or tokens, n, max_tokens, temperature, top_k, top_p, min_p, "
-                       "repeat_penalty, frequency_penalty, presence_penalty, seed, stop, "
-                       "logprobs, ignore_eos, priority, kv_policy"));
+                       fmt::join(known_, ", ")));
   }
 
  private:
   const std::string& file_;
   int64_t number_;
   Json json_;
+  std::vector<const char*> known_;  // keys that were asked for
 };
 
 std::vector<paddock::TokenId> prompt_of(Line& line, const paddock::Model& model,

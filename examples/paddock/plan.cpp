@@ -17,12 +17,12 @@ constexpr double kMiB = 1024.0 * 1024.0;
 
 struct Args {
   std::string path;
-  int64_t context = 0;
-  int users = 1;
-  int batch = 512;
-  int threads = 0;
-  int kv_block = 16;
-  std::string policy = "full";
+  int64_t context = kEngineDefaults.context;
+  int users = kEngineDefaults.max_sequences;
+  int batch = kEngineDefaults.batch_size;
+  int threads = kEngineDefaults.threads;
+  int kv_block = kEngineDefaults.kv.block_size;
+  std::string policy = kEngineDefaults.kv.policy;
   std::string kv_type, precision = "fast", isa, memory, device, devices;
   bool json = false;
 };
