@@ -23,8 +23,8 @@ fault("advice-007", "a budget that becomes smaller is raised",
       "proposal.lowers = «bytes < before»;",
       "false")
 fault("advice-008", "a rule with half of the budget that fits",
-      "std::string text = spec(«most * step»);",
-      "(most + 1) / 2 * step")
+      "std::string text = spec(«steps * step»);",
+      "(steps + 1) / 2 * step")
 same("advice-009", "the rule that failed is proposed again",
       "if («text == base_.kv.policy» || !usable(options, text, positions)) return",
       "false",

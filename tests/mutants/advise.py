@@ -25,7 +25,7 @@ fault("advise-009", "every change is a gain",
 fault("advise-010", "what was not measured is on the front",
       "c.is_on_front = «is_measured(c)» && std::none_of", "c.fits")
 fault("advise-011", "flags leave out the batch",
-      "if («o.batch_size != 512») flags", "false")
+      "if («o.batch_size != kEngineDefaults.batch_size») flags", "false")
 fault("advise-012", "flags leave out the pool of a rule without a budget",
       "if («o.kv.budget_bytes != 0») {", "false")
 fault("advise-013", "flags leave out the KV type",

@@ -189,28 +189,28 @@ fault("scheduler-013", "admission forgets what running ones will need",
       "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
       "- pages_followed(i);»", "")
 fault("answers-021", "each answer asks for the whole prompt's pages",
-      "const int64_t pages = «reader.serves(request)» ? pages_beside(sequence)", "false")
+      "const int64_t pages = «now.reader.serves(request)» ? pages_beside(sequence)", "false")
 fault("scheduler-014", "a session's request waits for a place",
       "const bool needs_place = «request.session == nullptr»;", "true")
 fault("scheduler-015", "one sequence more than max_sequences",
-      "if (needs_place && «live >= setup_.options.max_sequences») {", "live > setup_.options.max_sequences")
+      "if (needs_place && «now.live >= setup_.options.max_sequences») {", "now.live > setup_.options.max_sequences")
 fault("scheduler-016", "a request that could wait for a place fails",
-      "if («any») continue; batch.endings", "false")
+      "if («now.any») return true; batch.endings", "false")
 fault("scheduler-017", "an exact fit is refused",
-      "if (any && «pages > left» && (blocked > 0", "pages >= left")
+      "if (now.any && «pages > now.left» && !(may_share", "pages >= now.left")
 fault("scheduler-018", "one alone has to fit, too",
-      "if («any && pages > left» && (blocked > 0", "pages > left")
+      "if («now.any && pages > now.left» && !(may_share", "pages > now.left")
 fault("scheduler-019", "a big one is passed for ever",
-      "if («request.times_passed >= kMaxPassed») return;", "false")
+      "return «request.times_passed < kMaxPassed»;", "true")
 fault("scheduler-020", "nobody may pass",
-      "if (request.times_passed >= kMaxPassed) return;",
-      "if (MUT || request.times_passed >= kMaxPassed) return;")
+      "return request.times_passed < kMaxPassed;",
+      "return !MUT && request.times_passed < kMaxPassed;")
 fault("scheduler-021", "passing is not counted",
-      "if (!(*before)->running) «++(*before)->times_passed;»", "")
+      "if (!requests_[before]->running) «++requests_[before]->times_passed;»", "")
 fault("scheduler-022", "places taken in this step are not counted",
-      "«if (needs_place) ++live;» left -= pages;", "")
+      "«if (needs_place) ++now.live;» now.left -= pages;", "")
 fault("scheduler-023", "pages promised in this step are promised again",
-      "«left -= pages;» any = true;", "")
+      "«now.left -= pages;» now.any = true;", "")
 fault("scheduler-024", "no block more is asked for than the prompt takes",
       "interval == 0 ? «block» : std::max(block, interval", "0")
 fault("scheduler-025", "more is asked for than the context admits",
@@ -221,7 +221,7 @@ fault("scheduler-026", "pages of idle sessions cannot be had",
 fault("scheduler-027", "pages of running requests can be had",
       "cache_.pages_active() - «cache_.pages_listed(tables_)»;", "int64_t{0}")
 fault("scheduler-078", "who begins alike is let in by what it would need alone",
-      "- «pages_followed(place)»;", "int64_t{0}", tests="engine_behaviour_test")
+      "pages_apart(sequence) - «pages_followed(at)»;", "int64_t{0}", tests="engine_behaviour_test")
 fault("scheduler-079", "of those let in each is thought to need all of its beginning",
       "pages_due(request.sequence) - «pages_followed(i)»;", "int64_t{0}", tests="engine_behaviour_test")
 
@@ -242,7 +242,8 @@ fault("answers-036", "one place for a copy is not asked for",
       "«2 * int64_t{setup.options.kv.block_size}»", "0")
 source("src/kv/fork.cpp", "engine_behaviour_test")
 fault("answers-040", "a fork has no prompt",
-      "«fork.prompt = origin.prompt;»", "")
+      "«static_cast<SequenceFacts&>(fork) = origin;»",
+      "static_cast<SequenceFacts&>(fork) = origin; fork.prompt = 0;")
 fault("answers-041", "a fork's blocks may be reclaimed",
       "for (const int32_t node : fork.shared) «impl_->tree.lock(node, false);»", "")
 fault("answers-055", "a fork counts as a prompt that found the blocks",
@@ -255,7 +256,8 @@ fault("answers-043", "a page of sinks counts twice",
 fault("answers-044", "a fork's positions are not counted",
       "«impl_->counters[layer].tokens += table.tokens;»", "")
 fault("answers-045", "a fork has dropped nothing",
-      "«fork.trims = origin.trims;»", "")
+      "«static_cast<SequenceFacts&>(fork) = origin;»",
+      "static_cast<SequenceFacts&>(fork) = origin; fork.trims = 0;")
 fault("answers-046", "a fork has received no attention",
       "«to.records.assign(from.records.begin(), from.records.end());»",
       "to.records.resize(from.records.size());")
@@ -423,10 +425,15 @@ fault("engine-098", "a full pool names the wrong position",
       "setup.pool.n_pages, «first», kept.empty()",
       "0")
 
-source("src/engine/policies.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
+source("src/engine/engine_numbers.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-029", "total.attention_seconds forgotten",
       "stats.total.attention_seconds += layer.attention_seconds;",
       "if (!MUT) stats.total.attention_seconds += layer.attention_seconds;")
+fault("engine-088", "total.kv_overflows forgotten",
+      "«stats.total.kv_overflows += layer.kv_overflows;»",
+      "", tests="engine_test")
+
+source("src/engine/policies.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-085", "rules change while requests wait",
       "if («n_requests > 0» || !sessions.empty()) {",
       "false")
@@ -436,9 +443,6 @@ fault("engine-086", "rules change under open sessions",
 fault("engine-087", "the longest sequence is one less where it fits exactly",
       "return «pages_for(session, rules, positions) <= setup.pool.n_pages»;",
       "pages_for(session, rules, positions) < setup.pool.n_pages")
-fault("engine-088", "total.kv_overflows forgotten",
-      "«stats.total.kv_overflows += layer.kv_overflows;»",
-      "", tests="engine_test")
 
 source("src/engine/engine_options.cpp", "engine_behaviour_test engine_test sampling_test advice_test field_reports_test")
 fault("engine-101", "threads: one more",
@@ -480,7 +484,7 @@ fault("engine-113", "a bounded rule has the model's context",
       "o.context = «policies.has_unbounded_layer()» ? config.context_length : kMaxPositions;",
       "true")
 fault("engine-114", "the pool holds one sequence",
-      "const int64_t all = std::min(«one * o.max_sequences», kMaxPages + 1);",
+      "const int64_t all = std::min(«one * o.max_sequences», kTooMany);",
       "one")
 fault("engine-115", "a budget's last page is left out",
       "return pages_in(«o.kv.budget_bytes», static_cast<uint64_t>(s.pool.geometry.page_bytes()));",

@@ -295,8 +295,9 @@ fault("eviction-097", "nobody asks another object",
       "for (const EvictionPolicy* again : {map.layer(layer).policy.get(), «&twin»}) {",
       "map.layer(layer).policy.get()")
 fault("eviction-098", "what is protected may change from one call to the next",
-      "«a.keep_first == b.keep_first» && a.keep_newest",
-      "true")
+      "if («answers[layer]» == again->schedule(layer, map.size(), budget)) continue;",
+      "[&] { TrimSchedule first = answers[layer]; first.keep_first = again->schedule(layer, map.size(), "
+      "budget).keep_first; return first; }()")
 fault("eviction-099", "large budgets are not asked about",
       "power <= «kMostBudget»; power *= 2",
       "2048")

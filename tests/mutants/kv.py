@@ -37,7 +37,7 @@ fault("kv-011", "dropped_at not set by a trim (truncate then allowed)",
       "table.dropped_at = sequence.length;",
       "if (!MUT) table.dropped_at = sequence.length;")
 fault("kv-014", "view: key_norm not divided by tokens",
-      "block.key_norm = static_cast<double>(key_norms[e.page]) / kNormUnit / «block.n_tokens»;",
+      "static_cast<double>(key_norms[e.page]) / kNormUnit / «(e.slot_end - e.slot_begin)»;",
       "1")
 fault("kv-075", "sufficient_budget is one too high where a budget would protect others",
       "const int64_t last = «std::min({budget, tokens_ - gone, own}) - 1»;",
@@ -70,10 +70,10 @@ fault("kv-084", "decisions are not counted",
       "«++counters[layer].decisions;»",
       "")
 fault("kv-086", "a rule is shown all attention as recent",
-      "static_cast<double>(«record.recent_mass») / kMassUnit;",
+      "mass_of(«record.recent_mass»);",
       "record.mass")
 fault("kv-087", "a rule is shown the clock in place of the position of last use",
-      "block.last_used = «record.last_used»; if (sequence.rule",
+      "block.last_used = «record.last_used»; block.key_norm",
       "record.last_used_step")
 fault("kv-088", "violations are not counted",
       "«++violations;» if (is_observed())",
@@ -123,8 +123,9 @@ fault("kv-025", "extend(): growth of the last entry not noted (stale device tabl
       "table.changes.note(table.n_entries() - «(length % block == 0 ? 0 : 1)»);",
       "0")
 fault("kv-016", "open(): the prompt's end of the previous sequence stays",
-      "«sequence.prompt = 0;» sequence.trims = 0;",
-      "")
+      "«static_cast<SequenceFacts&>(sequence) = {};»",
+      "const int64_t stays = sequence.prompt; static_cast<SequenceFacts&>(sequence) = {}; "
+      "sequence.prompt = stays;")
 fault("kv-018", "close(): event logged for pages that others still hold",
       "if (impl_->pool.references(table.entries[i].page) == 1) { impl_->log",
       "if (MUT || impl_->pool.references(table.entries[i].page) == 1) { impl_->log")
@@ -280,8 +281,8 @@ fault("kv-147", "sinks stay apart after truncate()",
 
 source("src/kv/reuse.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-042", "match_prefix: a block that ends at max_positions is left out",
-      "int64_t max_blocks = «max_positions» / block_size;",
-      "(max_positions - 1)")
+      "int64_t max_blocks = impl_->most_found(sequence, «max_positions») / block_size;",
+      "max_positions - 1")
 fault("kv-225", "match_prefix: change not noted",
       "«table.changes.note(table.n_entries());» int64_t told_from",
       "")
@@ -301,7 +302,7 @@ fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
       "true")
 fault("kv-231", "a sequence whose full blocks are its own lists kept blocks after them",
-      "if («sequence.length / block_size != static_cast<int64_t>(known)») return 0;",
+      "if («before / block_size != static_cast<int64_t>(known)») return 0;",
       "false", tests="sharing_test cache_test")
 fault("kv-232", "positions that a kept block replaces stay listed",
       "if («before % block_size != 0») impl_->drop_tail(sequence);",
@@ -426,7 +427,7 @@ fault("kv-243", "pages taken for a copy that failed are lost",
       "if (page >= 0) «release_page(page);»",
       "(void)page;", tests="cache_test")
 fault("kv-276", "a page that is the sequence's own alone is copied",
-      "if («pool.references(page) == 1») { // another",
+      "if («pool.references(page) == 1») { own_pages",
       "false", tests="cache_test")
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
@@ -599,11 +600,13 @@ fault("kv-015", "clear(): change not noted",
       "«changes.note(0);» rotations.clear();",
       "")
 fault("kv-017", "clear(): dropped_at of the previous sequence stays",
-      "tokens = max_seen = «dropped_at = 0»;",
-      "0")
+      "«static_cast<TableFacts&>(*this) = {.schedule = rule.schedule};»",
+      "const int64_t stays = dropped_at; static_cast<TableFacts&>(*this) = {.schedule = rule.schedule}; "
+      "dropped_at = stays;")
 fault("kv-110", "clear(): the most that a query of the previous sequence met stays",
-      "tokens = «max_seen = dropped_at = 0»;",
-      "dropped_at = 0")
+      "«static_cast<TableFacts&>(*this) = {.schedule = rule.schedule};»",
+      "const int64_t stays = max_seen; static_cast<TableFacts&>(*this) = {.schedule = rule.schedule}; "
+      "max_seen = stays;")
 fault("kv-111", "clear(): rotations of the previous sequence stay",
       "«rotations.clear();»",
       "")
@@ -1083,8 +1086,8 @@ fault("kv-662", "a text that begins anew has the shares of before",
 
 source("src/kv/fork.cpp", "cache_test")
 fault("kv-663", "a fork counts what is no longer recent",
-      "«to.is_recent_over = from.is_recent_over;»",
-      "")
+      "«static_cast<TableFacts&>(to) = from;»",
+      "static_cast<TableFacts&>(to) = from; to.is_recent_over = false;")
 
 source("src/kv/fall.cpp", "cache_test elastic_test")
 fault("kv-664", "a fall gives every layer the same",

@@ -60,7 +60,7 @@ fault("rules-013", "pins are of the engine's own rules",
       "impl_->rules(0)")
 
 fault("rules-031", "shadows find what was kept for texts that are seen otherwise",
-      "const uint64_t root_hash = PrefixTree::hash_of_root(«root»);",
+      "const uint64_t root = PrefixTree::hash_of_root(«PrefixTree::root(sequence.rules->root)»);",
       "PrefixTree::kRoot")
 
 source("src/kv/reclaim.cpp", "own_rules_test")

@@ -18,7 +18,7 @@ fault("plan-007", "users share one sequence's pool",
       "more.max_sequences = static_cast<int32_t>(users);",
       "more.max_sequences = static_cast<int32_t>(users); if (MUT) more.context = 1;")
 fault("plan-008", "rules are proposed for one sequence alone",
-      "(left - left / 8) / «users»", "1")
+      ".max_bytes = left / «users»", "1")
 fault("plan-009", "rules are proposed that do not fit",
       "if («fits(with_proposal(setup_.asked, proposal), memory)») out.push_back", "true")
 fault("plan-010", "keys and values beyond a window are read",

@@ -111,8 +111,8 @@ fault("stats-037", "blocks(): no cap",
       "block.query_cap = «rotations[e.rotation].query_cap»;",
       "kUnlimited")
 fault("stats-038", "blocks(): mass in other units",
-      "block.mass = static_cast<double>(record.mass) / «kMassUnit»;",
-      "kNormUnit")
+      "block.mass = «mass_of(record.mass)»;",
+      "static_cast<double>(record.mass) / kNormUnit")
 fault("stats-039", "pages_free is that of a pool without the reserved",
       "stats.pool_bytes = «stats.pool_pages * config.layout.unit_bytes()»;",
       "config.layout.unit_bytes()")
@@ -162,3 +162,19 @@ source("src/kv/cache_stats.cpp", "eviction_test:Schedules.LayersMayHave*")
 fault("stats-049", "pages of a block count as one each, whatever their size",
       "stats.pages_per_block = «block_pages()»;",
       "config.n_layers")
+
+source("src/report/stats_prometheus.cpp", "stats_test:Printed.*")
+fault("stats-050", "Prometheus: the most pages of a layer are those of now",
+      "return «l.pages_peak»;",
+      "l.pages_active")
+fault("stats-051", "Prometheus: the most positions met are those in view",
+      "return «l.tokens_peak»;",
+      "l.tokens_resident")
+fault("stats-052", "Prometheus: the pool's peak is its pages now",
+      "«s.total.pages_peak»);",
+      "s.total.pages_active")
+
+source("include/paddock/stats.h", "stats_test:Removals.*")
+fault("stats-053", "a block that a scored rule drops was not taken by the rule",
+      "case RemovalReason::kPolicyTrim: return true;",
+      "case RemovalReason::kPolicyTrim: return !MUT;")

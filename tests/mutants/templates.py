@@ -141,19 +141,13 @@ fault("templates-044", "blanks before a tag go inside of a line, too",
       "rest_[next + 1] != '{' && «line_begins»)) {",
       "true")
 
-source("src/text/template_syntax.cpp", KNOWN)
+source("src/text/template_expressions.cpp", KNOWN)
 fault("templates-045", "not in: in",
       "«negated = true;»",
       "")
 fault("templates-046", "a == b == c compares the first comparison",
       "if («n > 1») left.kind = Kind::kOther;",
       "false")
-fault("templates-047", "a loop's filter is ignored",
-      'if (accept(T::kName, "if")) { expression(); «node.text.clear();» }',
-      "")
-fault("templates-048", "a member that is set is a name",
-      'if (accept(T::kSymbol, ".")) { name(); «node.text.clear();» }',
-      "")
 fault("templates-049", "is not: is",
       "if («negated») value = wrap(Kind::kNot, std::move(value));",
       "false")
@@ -163,6 +157,14 @@ fault("templates-050", "minus joins",
 fault("templates-051", "filters that Jinja lacks",
       "if («!is_one_of(value.text, kFilters)») throw",
       "false")
+
+source("src/text/template_syntax.cpp", KNOWN)
+fault("templates-047", "a loop's filter is ignored",
+      'if (accept(T::kName, "if")) { expression(); «node.text.clear();» }',
+      "")
+fault("templates-048", "a member that is set is a name",
+      'if (accept(T::kSymbol, ".")) { name(); «node.text.clear();» }',
+      "")
 
 source("src/text/template_trace.cpp", KNOWN)
 fault("templates-052", "what a round of a loop sets stays",

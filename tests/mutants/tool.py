@@ -68,9 +68,9 @@ fault("chat-record-002", "a trace's file gets nothing in a chat",
 fault("chat-record-003", "a file gets texts that nobody asked for",
       "if («!trace.sink») trace.tokens = true;", "true")
 fault("chat-record-004", "what left an earlier session is told",
-      "if (is_rule && «session_of[removal->event.sequence] == session») last", "true")
+      "if (is_by_rule && «session_of[removal->event.sequence] == session») last", "true")
 fault("chat-record-005", "what the user dropped counts as a rule's",
-      "if («is_rule» && session_of", "true")
+      "if («is_by_rule» && session_of", "true")
 fault("chat-record-006", "what left first is told",
       "session) «last = removal->event;»", "if (!last) last = removal->event;")
 fault("chat-record-007", "where a text lay in an earlier session is told",
@@ -80,8 +80,8 @@ fault("chat-record-008", "a text is looked for in a record without any",
 
 source("examples/paddock/kv_notes.cpp", NOTES)
 fault("tool-021", "what leaves by a decision is not said",
-      "return of(paddock::RemovalReason::kWindow) + «of(paddock::RemovalReason::kPolicyTrim)»;",
-      "0")
+      "pages += «stats.total.pages_removed[static_cast<size_t>(reason)]»;",
+      "reason == 2 ? 0 : stats.total.pages_removed[static_cast<size_t>(reason)]")
 fault("tool-022", "what has left is said again at every turn",
       "«pages_ += pages;»",
       "")
@@ -101,7 +101,7 @@ fault("tool-027", "the remedy keeps the rule",
       '«whole.policy = "full";»',
       "")
 fault("tool-028", "what a user took back left by the rule",
-      "|| «!by_rule(event.reason)») continue;",
+      "|| «!paddock::is_by_rule(event.reason)») continue;",
       "false", tests="cli_test:CliChat.WhatIsTakenBackIsNotWhatARuleLetGo")
 fault("tool-029", "all runs of positions are named",
       "if («shown == 3») return out",
@@ -237,7 +237,7 @@ fault("tool-068", "what would work after a full cache is not said",
       "if (text.empty() || «result.proposals.empty()») return text;",
       "true", tests=LACK)
 
-source("examples/paddock/common.cpp", NUMBERS)
+source("examples/paddock/args.cpp", NUMBERS)
 fault("tool-069", "what the library says is said of its own setting",
       "if («range == std::string_view::npos || !problem.starts_with(std::string(g.setting) + \" is \")») {",
       "true")
@@ -259,6 +259,11 @@ fault("tool-079", "what follows a bias's token is ignored",
 fault("tool-080", "a seed for what is greedy as a float",
       "if (seed.empty() && «chosen.temperature > 0») note(",
       "temperature > 0")
+fault("tool-088", "what follows a seed is ignored",
+      "check(error == std::errc() && «parsed == end», \"--seed\"",
+      "true", tests="cli_test:CliTrouble.ValuesThatAreNone*")
+
+source("examples/paddock/common.cpp", NUMBERS)
 fault("tool-082", "- is no stdin",
       '«path == "-"» ? stdin :',
       "false", tests=REPORT + "DashIsStdin*")
@@ -274,9 +279,6 @@ fault("tool-085", "what fails leaves a file behind",
 fault("tool-087", "errors are several lines",
       'note("paddock: " + «one_line(message)» + "\\n");',
       "std::string(message)", tests="cli_test:CliTrouble.ErrorsHoldNothing*")
-fault("tool-088", "what follows a seed is ignored",
-      "check(error == std::errc() && «parsed == end», \"--seed\"",
-      "true", tests="cli_test:CliTrouble.ValuesThatAreNone*")
 fault("tool-089", "the engine's refusals of options: exit code 1",
       "if («e.code() == paddock::ErrorCode::kInvalidArgument») throw UsageError(text);",
       "false", tests="cli_test:Cli.WrongUsageIsTwoAndOneLine")

@@ -20,7 +20,7 @@ fault("trace-006", "tokens of another place are told",
       "0")
 source("src/kv/cache_stats.cpp", "trace_test")
 fault("trace-007", "pages that stay are not told of",
-      "event.retained = leaves_view && «pool.references(e.page) > 1»;",
+      "event.retained = is_by_rule(reason) && «pool.references(e.page) > 1»;",
       "false")
 fault("trace-008", "attention received is not told",
       "event.measured = «sequence.rule(layer).needs.attention»;",
@@ -45,7 +45,7 @@ fault("trace-013", "regrets are not told",
       "«impl_->tree.regrets() - regrets»);",
       "int64_t{0}")
 fault("trace-014", "hits are not told",
-      ".hits = «impl_->tree.hits() - hits»},",
+      "«impl_->tree.hits() - hits»);",
       "int64_t{0}")
 fault("trace-015", "blocks behind a gap are told as before it",
       "if («static_cast<int64_t>(i) != told_to») {",
@@ -103,7 +103,7 @@ fault("trace-030", "owners are told with every step",
 
 source("src/trace/record_leaving.cpp", "trace_test")
 fault("trace-024", "an equal schedule is any schedule",
-      "const bool is_plain = rules < plain_.size() && «equal(plain_[rules][layer], f.schedule)»;",
+      "const bool is_plain = rules < plain_.size() && «plain_[rules][layer] == f.schedule»;",
       "true")
 fault("trace-025", "a removal's length is always the sequence's",
       "if («e.length != length») out_.number(e.length);",
