@@ -123,28 +123,18 @@ Json to_json(const ExaminedTrace& t) {
                               {"hit_rate", r.hit_rate},
                               {"belady_hit_rate", r.belady_hit_rate}});
   }
+  out["memory"] = Json::array();
+  for (const paddock::TraceMemory& m : d.memory) {
+    out["memory"].push_back({{"resident_bytes", m.process.resident_bytes},
+                             {"available_bytes", m.process.available_bytes},
+                             {"device", m.device.device},
+                             {"reserved_bytes", m.device.reserved_bytes},
+                             {"process_bytes", m.device.process_bytes},
+                             {"free_bytes", m.device.free_bytes},
+                             {"total_bytes", m.device.total_bytes}});
+  }
   if (t.reruns) out["measured"] = reruns_json(*t.reruns);
   return out;
-}
-
-/// What the driver says of the GPUs now; nothing where no nvidia-smi answers.
-std::vector<std::string> device_lines() {
-  std::vector<std::string> lines;
-  std::FILE* pipe = ::popen(
-      "nvidia-smi --query-gpu=name,memory.used,memory.total,utilization.gpu "
-      "--format=csv,noheader,nounits 2>/dev/null",
-      "r");
-  if (pipe == nullptr) return lines;
-  std::string text;
-  char bytes[512];
-  for (size_t n = 0; (n = std::fread(bytes, 1, sizeof bytes, pipe)) > 0;) text.append(bytes, n);
-  if (::pclose(pipe) != 0) return lines;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    if (end > begin) lines.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return lines;
 }
 
 /// Says which limits are passed. The exit code.
@@ -177,7 +167,7 @@ int run(const Args& args) {
   }
   if (!args.output.empty()) {
     OutputFile page(args.output);
-    page.write(doctor_page(traces, device_lines()));
+    page.write(doctor_page(traces));
     page.finish();
   }
   if (args.rerun.engine.json) {

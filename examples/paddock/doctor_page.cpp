@@ -17,6 +17,7 @@ namespace {
 using paddock::Diagnosis;
 
 constexpr size_t kMostRows = 40;
+constexpr double kMiB = 1024.0 * 1024.0;
 
 /// A figure of --json, where a reader, or a test, finds it by name.
 std::string f(const Diagnosis& d, const char* name) {
@@ -138,25 +139,46 @@ std::string prune(const Diagnosis& d) {
   return out;
 }
 
-std::string hardware(const Diagnosis& d, const std::vector<std::string>& device) {
+/// What the operating system and the driver said of memory, beside what the engine knows.
+std::string memory_table(const Diagnosis& d) {
+  if (d.memory.empty()) {
+    return "<p class='soft'>The trace has no times, and so no view of the machine's memory.</p>\n";
+  }
+  const auto mib = [](uint64_t bytes) {
+    return bytes == 0 ? std::string("-") : fmt::format("{:.1f}", static_cast<double>(bytes) / kMiB);
+  };
+  std::string out =
+      "<div class='wide'><table><tr><th>MiB</th><th class='n'>this engine</th><th class='n'>the "
+      "process, by the system</th><th class='n'>left to it</th><th class='n'>the process, by the "
+      "driver</th><th class='n'>free on the device</th><th class='n'>of</th></tr>\n";
+  for (size_t i = 0; i < d.memory.size(); ++i) {
+    const paddock::TraceMemory& m = d.memory[i];
+    out += fmt::format("<tr><td>{}</td>", i == 0 ? "when it was made" : "at its end");
+    for (const uint64_t bytes :
+         {m.device.reserved_bytes, m.process.resident_bytes, m.process.available_bytes,
+          m.device.process_bytes, m.device.free_bytes, m.device.total_bytes}) {
+      out += fmt::format("<td class='n'>{}</td>", mib(bytes));
+    }
+    out += "</tr>\n";
+  }
+  return out + fmt::format(
+                   "</table></div>\n<p class='soft'>On {}. The driver's figures are those of "
+                   "nvidia-smi (NVML), where the run was on a GPU.</p>\n",
+                   shown(d.memory[0].device.device));
+}
+
+std::string hardware(const Diagnosis& d) {
   const auto bytes = [](double pages, int64_t page) {
     return size_text(static_cast<uint64_t>(pages) * static_cast<uint64_t>(page));
   };
-  std::string out = "<h2>5. Hardware</h2>\n" +
-                    fmt::format(
-                        "<p>The run was on {}; its pool is {}, of which {} were in use at most. "
-                        "Everything that was there at once would have taken {} pages, {}.</p>\n",
-                        shown(d.header.device), bytes(figure(d, "pool_pages"), d.header.page_bytes),
-                        bytes(figure(d, "pages_peak"), d.header.page_bytes), f(d, "pages_wanted"),
-                        bytes(figure(d, "pages_wanted"), d.header.page_bytes));
-  if (device.empty()) {
-    return out + "<p class='soft'>No nvidia-smi answered where this report was made.</p>\n";
-  }
-  out +=
-      "<p>nvidia-smi, when this report was made (name, memory used and total in MiB, load of the "
-      "GPU in %):</p>\n<pre>";
-  for (const std::string& line : device) out += shown(line) + "\n";
-  return out + "</pre>\n";
+  return "<h2>5. Hardware</h2>\n" +
+         fmt::format(
+             "<p>The run was on {}; its pool is {}, of which {} were in use at most. "
+             "Everything that was there at once would have taken {} pages, {}.</p>\n",
+             shown(d.header.device), bytes(figure(d, "pool_pages"), d.header.page_bytes),
+             bytes(figure(d, "pages_peak"), d.header.page_bytes), f(d, "pages_wanted"),
+             bytes(figure(d, "pages_wanted"), d.header.page_bytes)) +
+         memory_table(d);
 }
 
 std::string rope(const Diagnosis& d) {
@@ -261,8 +283,7 @@ std::string reproduce(const ExaminedTrace& t) {
 
 }  // namespace
 
-std::string doctor_page(const std::vector<ExaminedTrace>& traces,
-                        const std::vector<std::string>& device) {
+std::string doctor_page(const std::vector<ExaminedTrace>& traces) {
   std::string out = fmt::format(
       "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n<meta name='viewport' "
       "content='width=device-width,initial-scale=1'>\n<title>paddock doctor: {}</title>\n"
@@ -271,7 +292,7 @@ std::string doctor_page(const std::vector<ExaminedTrace>& traces,
   for (const ExaminedTrace& t : traces) {
     const Diagnosis& d = t.diagnosis;
     out += "<article>\n" + head(t) + monitor(d) + reduce_context(d) + batch(d) + prune(d) +
-           hardware(d, device) + rope(d) + swap(d) + causes_table(d) + what_if_table(d) + rerun_table(t) +
+           hardware(d) + rope(d) + swap(d) + causes_table(d) + what_if_table(d) + rerun_table(t) +
            all_figures(d) + reproduce(t) + "</article>\n";
   }
   return out + "</main>\n</body>\n</html>\n";

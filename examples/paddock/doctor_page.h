@@ -17,8 +17,6 @@ struct ExaminedTrace {
   std::optional<Reruns> reruns{};  // where a model and a text were given
 };
 
-/// `device`: lines of the driver's own view of the machine's GPUs; empty: there is none.
-std::string doctor_page(const std::vector<ExaminedTrace>& traces,
-                        const std::vector<std::string>& device);
+std::string doctor_page(const std::vector<ExaminedTrace>& traces);
 
 }  // namespace cli

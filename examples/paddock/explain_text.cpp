@@ -136,6 +136,11 @@ std::string block_text(const ExplainedBlock& block, int32_t n_layers) {
     const std::string helps = remedy(losses);
     if (!helps.empty()) out += fmt::format("      {}\n", helps);
   }
+  for (const paddock::ExplainedProtection& p : block.protections) {
+    out += p.to_step < 0
+               ? fmt::format("    protected from step {} on: no rule may choose it\n", p.from_step)
+               : fmt::format("    protected from step {} to step {}\n", p.from_step, p.to_step);
+  }
   if (!block.kept_in.empty()) {
     out += fmt::format("    stayed in {}\n", layers_named(block.kept_in, n_layers));
   }

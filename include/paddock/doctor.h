@@ -82,7 +82,8 @@ struct DoctorLoss {
 struct Diagnosis {
   TraceHeader header{};
   TraceExtent extent{};
-  std::string policy{};  ///< the engine's last SPEC
+  std::string policy{};               ///< the engine's last SPEC
+  std::vector<TraceMemory> memory{};  ///< when the engine was made, and at its end
   /// Of the whole run, in one order, always the same names.
   std::vector<DoctorFigure> figures{};
   /// The gravest first; empty: nothing needs to change.

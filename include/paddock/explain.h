@@ -41,6 +41,12 @@ struct ExplainedLoss {
   std::string with_budget{};
 };
 
+/// While a host protected positions of a block (Engine::protect()): no rule may choose it then.
+struct ExplainedProtection {
+  int64_t from_step = 0;
+  int64_t to_step = -1;  ///< -1: to the end of its sequence, or of the trace
+};
+
 struct ExplainedBlock {
   int64_t first_position = 0;
   int32_t n_tokens = 0;
@@ -48,10 +54,17 @@ struct ExplainedBlock {
                              ///< or found kept
   std::vector<ExplainedLoss> losses{};  ///< in the order of time, one in a layer at most
   std::vector<int32_t> kept_in{};       ///< layers that had it to the end of its sequence
+  std::vector<ExplainedProtection> protections{};  ///< in the order of time
   int64_t asked_again = 0;  ///< later texts, not this one read again, that begin as this one does
                             ///< up to the block's end; -1: it was not full, or nobody knows
   int64_t found_again = 0;  ///< of them, found it kept; the others computed it again
   int64_t reclaimed = 0;    ///< layers that gave its kept page up later, for lack of pages
+};
+
+/// A request that a sequence served.
+struct ExplainedTurn {
+  int64_t begin = 0;       ///< position where what is new of its prompt begins,
+  int64_t prompt_end = 0;  ///< and where the prompt ends
 };
 
 /// One place where what was asked for lay.
@@ -67,6 +80,9 @@ struct ExplainedSpan {
   bool has_ended = false;  ///< it was closed, not parked, before the trace's end
   int32_t times_parked = 0;
   std::vector<ExplainedBlock> blocks{};
+  std::vector<TokenId> tokens{};  ///< of all of its sequence, where the trace has them; -1: one
+                                  ///< that was not told
+  std::vector<ExplainedTurn> turns{};  ///< of its sequence, in order
 };
 
 /// What left a layer for one reason.

@@ -18,7 +18,7 @@
 namespace paddock {
 
 /// Of the format that this library writes, and reads.
-inline constexpr uint32_t kTraceVersion = 2;
+inline constexpr uint32_t kTraceVersion = 3;
 
 /// As KvTrace has one.
 using TraceSink = std::function<void(std::string_view bytes)>;
@@ -70,6 +70,12 @@ struct TraceRequest {
   int64_t prompt_tokens = 0;  ///< where its prompt ends
   int32_t priority = 0, max_tokens = 0;
 };
+/// Memory as the operating system and the device's driver (NVML, where it is found) see it, when
+/// the engine is made and when it ends; of a trace with times.
+struct TraceMemory {
+  ProcessMemory process{};
+  DeviceMemory device{};
+};
 /// From here on the sequence serves this request (0: what a host feeds) of this session (0: none).
 struct TraceRun {
   int32_t sequence = 0;
@@ -107,6 +113,15 @@ struct TraceClose {
 };
 struct TraceFork {
   int32_t from = 0, to = 0;  ///< `to` lists what `from` does
+};
+/// What a host protects of the sequence from here on (Engine::protect()): no rule chooses blocks
+/// with these positions, there already or to come. In order, apart from one another; none: nothing.
+struct TraceProtection {
+  struct Range {
+    int64_t first_position = 0, n_tokens = 0;
+  };
+  int32_t sequence = 0;
+  std::vector<Range> ranges{};
 };
 /// n positions more, in every layer, for which each allocated so many pages.
 struct TraceCommit {
@@ -227,11 +242,12 @@ struct TraceRecord {
   int64_t step = 0;  ///< the cache's clock
   double seconds =
       0;  ///< since the engine was made, when the last step began or a request was told
-  std::variant<TraceHeader, TraceRules, TraceRequest, TraceRun, TraceFinish, TraceStepBegin,
-               TraceStepEnd, TraceTick, TraceOpen, TraceClose, TraceFork, TraceCommit, TraceTokens,
-               TracePiece, TraceBlock, TracePrefix, TraceListed, TraceMiss, TraceCut, TracePassed,
-               TraceCopy, TraceMerge, TraceRefusal, TraceDecision, TraceCandidates, TraceRemoval,
-               TraceBudget, TraceViolation, TraceLimit, TraceEnd>
+  std::variant<TraceHeader, TraceRules, TraceMemory, TraceRequest, TraceRun, TraceFinish,
+               TraceStepBegin, TraceStepEnd, TraceTick, TraceOpen, TraceClose, TraceFork,
+               TraceProtection, TraceCommit, TraceTokens, TracePiece, TraceBlock, TracePrefix,
+               TraceListed, TraceMiss, TraceCut, TracePassed, TraceCopy, TraceMerge, TraceRefusal,
+               TraceDecision, TraceCandidates, TraceRemoval, TraceBudget, TraceViolation,
+               TraceLimit, TraceEnd>
       what;
 };
 

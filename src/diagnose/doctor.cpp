@@ -97,6 +97,7 @@ Diagnosis diagnose_run(const std::string& name, const Read& read) {
   }
   out.header = run.header;
   out.policy = run.policy;
+  out.memory = std::move(run.memory);
   out.causes = find_causes(run);
   out.figures = figures_of(run, static_cast<int64_t>(out.causes.size()));
   out.samples = std::move(run.samples);

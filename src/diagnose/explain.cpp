@@ -62,6 +62,19 @@ const TraceStory::Request* request_at(const TraceStory& story, const Text& text,
   return last;
 }
 
+/// The requests that it served, each once.
+std::vector<ExplainedTurn> turns_of(const TraceStory& story, const Text& text) {
+  std::vector<ExplainedTurn> turns;
+  int64_t last = 0;
+  for (const TraceStory::Owner& owner : text.owners) {
+    const auto at = story.requests.find(owner.request);
+    if (at == story.requests.end() || owner.request == last) continue;
+    last = owner.request;
+    turns.push_back({at->second.begin, at->second.prompt_tokens});
+  }
+  return turns;
+}
+
 /// What was said and answered in a turn.
 std::vector<Range> find_turn(const TraceStory& story, const Text& text, int64_t turn) {
   std::vector<Range> found;
@@ -123,6 +136,8 @@ class Explainer {
     span.length = text.longest;
     span.has_ended = text.has_ended;
     span.times_parked = text.times_parked;
+    if (story_.header.has_tokens) span.tokens = text.ids;
+    span.turns = turns_of(story_, text);
     // Whoever asks for no place in particular is told of what left.
     const bool losses_only = query_.text.empty() && !query_.position && !query_.turn;
     const int64_t size = story_.header.block_size;
@@ -164,8 +179,26 @@ class Explainer {
       const bool was_there = text.had[static_cast<size_t>(layer)].contains(first);
       if (was_there && !is_lost) block.kept_in.push_back(layer);
     }
+    block.protections = protections_of(text, first, first + size);
     count_again(i, first / size, block);
     return block;
+  }
+
+  /// When the host protected any of these positions.
+  static std::vector<ExplainedProtection> protections_of(const Text& text, int64_t first,
+                                                         int64_t end) {
+    std::vector<ExplainedProtection> out;
+    bool is_on = false;
+    for (const Text::Protected& told : text.protections) {
+      const bool meets =
+          std::any_of(told.ranges.begin(), told.ranges.end(), [&](const auto& range) {
+            return range.first_position < end && first < range.first_position + range.n_tokens;
+          });
+      if (meets && !is_on) out.push_back({told.step, -1});
+      if (!meets && is_on) out.back().to_step = told.step;
+      is_on = meets;
+    }
+    return out;
   }
 
   void count_again(size_t i, int64_t n, ExplainedBlock& block) const {

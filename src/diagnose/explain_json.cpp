@@ -36,6 +36,10 @@ Json to(const ExplainedBlock& block) {
               {"kept_in", block.kept_in},
               {"left", Json::array()}};
   for (const ExplainedLoss& loss : block.losses) out["left"].push_back(to(loss));
+  for (const ExplainedProtection& p : block.protections) {
+    out["protected"].push_back(
+        {{"from_step", p.from_step}, {"to_step", p.to_step < 0 ? Json(nullptr) : Json(p.to_step)}});
+  }
   if (block.asked_again >= 0) {
     out["asked_again"] = block.asked_again;
     out["found_again"] = block.found_again;

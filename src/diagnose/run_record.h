@@ -62,6 +62,7 @@ class RunRecord {
   TraceHeader header;
   std::string policy;
   int64_t pool_pages = 0;
+  std::vector<TraceMemory> memory;
   std::vector<Request> requests;  // in the order of coming
   std::vector<Shortage> shortages;
   std::vector<Miss> misses;
@@ -98,6 +99,7 @@ class RunRecord {
 
   void on(const TraceHeader& h);
   void on(const TraceRules& r);
+  void on(const TraceMemory& m) { memory.push_back(m); }
   void on(const TraceRequest& r);
   void on(const TraceRun& r);
   void on(const TraceFinish& f);

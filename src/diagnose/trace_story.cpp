@@ -121,11 +121,13 @@ void TraceStory::take_text(const TraceRecord& record) {
   } else if (const auto* cut_off = std::get_if<TraceCut>(&what)) {
     cut(at(cut_off->sequence), cut_off->length);
   } else if (const auto* r = std::get_if<TraceRun>(&what)) {
-    take_run(*r);
+    take_run(*r, record.step);
+  } else if (const auto* kept = std::get_if<TraceProtection>(&what)) {
+    at(kept->sequence).protections.push_back({record.step, kept->ranges});
   }
 }
 
-void TraceStory::take_run(const TraceRun& run) {
+void TraceStory::take_run(const TraceRun& run, int64_t step) {
   Text& now = at(run.sequence);
   for (size_t i = texts.size(); i-- > 0;) {
     Text& before = texts[i];
@@ -138,6 +140,10 @@ void TraceStory::take_run(const TraceRun& run) {
     before.is_parked = false;
     before.sequence = run.sequence;
     before.length = now.length;
+    // What is protected was told anew, for it may have changed meanwhile.
+    before.protections.push_back({step, now.protections.empty()
+                                            ? std::vector<TraceProtection::Range>()
+                                            : now.protections.back().ranges});
     now.is_part = true;
     open_[run.sequence] = i;
     before.owners.push_back({before.length, run.request, run.session});

@@ -43,6 +43,11 @@ class TraceStory {
     std::vector<FullBlock> blocks;
     int64_t found = 0;  // positions from kept blocks, since it was opened
     std::vector<Loss> losses;
+    struct Protected {
+      int64_t step = 0;
+      std::vector<TraceProtection::Range> ranges;
+    };
+    std::vector<Protected> protections;          // by the host: each holds until the next
     std::set<std::pair<int32_t, int64_t>> lost;  // layers and positions of them
     std::vector<std::set<int64_t>> had;  // [n_layers] blocks that were there, by first positions
   };
@@ -70,7 +75,7 @@ class TraceStory {
   /// The part of a step's records that is about texts.
   void take_text(const TraceRecord& record);
   void take_removal(const TraceRecord& record, const TraceRemoval& removal);
-  void take_run(const TraceRun& run);
+  void take_run(const TraceRun& run, int64_t step);
   void grow(Text& text, int64_t length, int64_t step);
   void list(Text& text, size_t layer, int64_t first, int64_t end);
   void cut(Text& text, int64_t length);

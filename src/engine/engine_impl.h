@@ -30,6 +30,9 @@ namespace paddock {
 
 struct Engine::Impl {
   Impl(std::shared_ptr<const Model> model, EngineSetup setup, std::unique_ptr<Backend> backend);
+  ~Impl() { trace_memory(); }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
   /// Refuses a call that is not allowed now, then runs it; the engine outlives it even if a
   /// callback destroys the Engine.
   template <typename Fn>
@@ -195,6 +198,8 @@ struct Engine::Impl {
   /// What a trace says of it first.
   TraceHeader trace_header() const;
   void trace_rules();
+  /// Of the process and its device, as KvStats has it.
+  void trace_memory() noexcept;
   /// What the engine takes beside weights and pool.
   uint64_t other_bytes(const StepPlanner& planner) const;
   /// Fits the pool into KvOptions::budget_share; `weights` are yet to be taken.

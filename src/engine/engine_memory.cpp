@@ -81,6 +81,7 @@ Engine::Impl::Impl(std::shared_ptr<const Model> shared_model, EngineSetup resolv
                                           std::move(on_pressure));
   trace_rules();
   memory_bytes = weights->bytes + pool + others;
+  trace_memory();
   cache->set_limit(setup.pool.n_pages);
   cache->keep_to_limit(0);
   kv_type_ = kv_type_name(o.kv.type);

@@ -87,14 +87,14 @@ void Sequence::protect(PositionRange range) {
          "what is to be protected, which takes {}; protect fewer positions, or earlier",
          fallen, least);
   }
-  cache_.set_protection(protected_, next);
+  cache_.set_protection(protected_, next, tables_);
   least_budget_ = least;
 }
 
 void Sequence::unprotect(PositionRange range) {
   Protection next = protected_.without(range);
   const int32_t least = cache_.check_protection(rules_, next);
-  cache_.set_protection(protected_, next);
+  cache_.set_protection(protected_, next, tables_);
   least_budget_ = least;
 }
 
@@ -120,7 +120,7 @@ void Sequence::truncate(int64_t length) {
   // The cache goes by the last one that it was told and that is left.
   if (tables_) cache_.restore_prompt(*tables_, n_told_ > 0 ? prompt_ends_[n_told_ - 1].end : 0);
   tokens.resize(static_cast<size_t>(length));
-  cache_.set_protection(protected_, kept);
+  cache_.set_protection(protected_, kept, tables_);
   least_budget_ = least;
 }
 

@@ -197,11 +197,13 @@ PositionRange range_of(int64_t first, int64_t n, int64_t longest) {
 void Engine::Impl::protect(SessionId id, int64_t first, int64_t n) {
   Sequence& sequence = session(id).sequence;
   sequence.protect(range_of(first, n, setup.of(sequence.rules()).longest));
+  deliver_trace();
 }
 
 void Engine::Impl::unprotect(SessionId id, int64_t first, int64_t n) {
   Sequence& sequence = session(id).sequence;
   sequence.unprotect(range_of(first, n, setup.of(sequence.rules()).longest));
+  deliver_trace();
 }
 
 void Engine::Impl::forward(std::span<const TokenId> tokens, const OnLogits& on_logits,

@@ -1,5 +1,6 @@
 // What the engine tells its trace: what it is, whose steps are run.
 #include "block_use.h"
+#include "core/system.h"
 #include "engine/engine_impl.h"
 #include "paddock/version.h"
 
@@ -62,6 +63,16 @@ void Engine::Impl::trace_rules() {
       told.is_compact = rule.positions == Positions::kCompact;
     }
     trace->rules(rules);
+  }
+}
+
+void Engine::Impl::trace_memory() noexcept {
+  if (trace == nullptr) return;
+  try {
+    TraceMemory now{{resident_memory(), available_memory()}, backend->memory()};
+    now.device.reserved_bytes = memory_bytes;
+    trace->memory(now);
+  } catch (...) {  // no memory, or a device that is lost: it is not told
   }
 }
 

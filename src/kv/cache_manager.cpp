@@ -53,7 +53,12 @@ SequenceId CacheManager::open(DecisionLog* log, RulesId rules, const Protection*
     impl_->begin(sequence, log, impl_->rules(rules));
     sequence.protection = protection;
     ++impl_->live;
-    if (impl_->is_observed()) impl_->config.observer->opened(id, false, rules);
+    if (impl_->is_observed()) {
+      impl_->config.observer->opened(id, false, rules);
+      if (protection != nullptr && !protection->is_empty()) {
+        impl_->config.observer->protects(id, protection->ranges());
+      }
+    }
     return id;
   }
   fail_all_in_use(impl_->config.max_sequences);

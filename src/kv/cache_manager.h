@@ -165,8 +165,9 @@ class CacheManager {
   /// budget that it may be given then, as least_budget().
   int32_t check_protection(RulesId rules, const Protection& protection) const;
   /// Exchanges the two while the books are locked: `protection` may be what a sequence was opened
-  /// with.
-  void set_protection(Protection& protection, Protection& next) const noexcept;
+  /// with. `tables`: that sequence, if it is open.
+  void set_protection(Protection& protection, Protection& next,
+                      std::optional<SequenceId> tables) const noexcept;
 
   // ---- elastic rules: a sequence keeps everything until its budget falls (positions per layer, on
   // ---- average over the model's layers)

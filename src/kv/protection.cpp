@@ -114,9 +114,12 @@ int32_t CacheManager::check_protection(RulesId rules_id, const Protection& prote
   return static_cast<int32_t>(smallest(low, most, fits));
 }
 
-void CacheManager::set_protection(Protection& protection, Protection& next) const noexcept {
+void CacheManager::set_protection(Protection& protection, Protection& next,
+                                  std::optional<SequenceId> tables) const noexcept {
   const std::lock_guard lock(impl_->mutex);
   std::swap(protection, next);
+  if (!impl_->is_observed() || !tables || protection == next) return;
+  impl_->config.observer->protects(*tables, protection.ranges());
 }
 
 }  // namespace paddock

@@ -2,18 +2,19 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
-namespace paddock {
+#include "core/position_range.h"
 
-struct PositionRange {
-  int64_t first = 0, end = 0;
-};
+namespace paddock {
 
 /// In order, apart from one another.
 class Protection {
  public:
   bool is_empty() const { return ranges_.empty(); }
+  std::span<const PositionRange> ranges() const { return ranges_; }
+  friend bool operator==(const Protection&, const Protection&) = default;
   /// Whether any of the positions [first, end) is protected.
   bool meets(int64_t first, int64_t end) const;
   /// Blocks that have some.

@@ -58,6 +58,8 @@ enum class Tag : uint8_t {
   kShortfall,
   kEnd,
   kLimit,
+  kProtection,
+  kMemory,
 };
 
 /// A removal's first byte: its reason in the lowest bits, and above them

@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "core/position_range.h"
 #include "paddock/eviction.h"
 #include "paddock/kv_cache.h"
 #include "paddock/stats.h"
@@ -83,6 +84,8 @@ class CacheObserver {
   virtual void closed(int32_t sequence, RemovalReason reason) noexcept = 0;
   /// `to` begins as `from` is.
   virtual void forked(int32_t from, int32_t to) noexcept = 0;
+  /// Blocks with these positions are not for rules to choose from now on, and no others.
+  virtual void protects(int32_t sequence, std::span<const PositionRange> ranges) noexcept = 0;
   /// The sequence grew by n positions in every layer, with so many new pages in each; `tokens`
   /// are theirs, if they are known.
   virtual void committed(int32_t sequence, int32_t n, int64_t blocks,

@@ -74,6 +74,19 @@ void Reader::read_rules(Decoder& in) {
 
 bool Reader::read_steps(Tag tag, Decoder& in) {
   switch (tag) {
+    case Tag::kMemory: {
+      take_time(in);
+      TraceMemory memory;
+      memory.process.resident_bytes = in.varint();
+      memory.process.available_bytes = in.varint();
+      memory.device.device = in.text();
+      memory.device.reserved_bytes = in.varint();
+      memory.device.process_bytes = in.varint();
+      memory.device.free_bytes = in.varint();
+      memory.device.total_bytes = in.varint();
+      give(std::move(memory));
+      return true;
+    }
     case Tag::kRequest: {
       take_time(in);
       TraceRequest r;
@@ -165,6 +178,16 @@ bool Reader::read_sequences(Tag tag, Decoder& in) {
       cut.length = in.number();
       state_.length(cut.sequence) = cut.length;
       give(cut);
+      return true;
+    }
+    case Tag::kProtection: {
+      TraceProtection protection{in.sequence()};
+      const size_t n = in.count();
+      for (size_t i = 0; i < n; ++i) {
+        const int64_t first = in.small();
+        protection.ranges.push_back({first, in.small()});
+      }
+      give(std::move(protection));
       return true;
     }
     case Tag::kRefusal: {

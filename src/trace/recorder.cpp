@@ -119,6 +119,20 @@ void TraceRecorder::rules(const TraceRules& rules) noexcept {
   });
 }
 
+void TraceRecorder::memory(const TraceMemory& m) noexcept {
+  if (!options_.times) return;
+  write(Tag::kMemory, [&] {
+    out_.number(tick_time());
+    out_.varint(m.process.resident_bytes);
+    out_.varint(m.process.available_bytes);
+    out_.text(m.device.device);
+    out_.varint(m.device.reserved_bytes);
+    out_.varint(m.device.process_bytes);
+    out_.varint(m.device.free_bytes);
+    out_.varint(m.device.total_bytes);
+  });
+}
+
 // ---- requests and steps
 
 void TraceRecorder::requested(const TraceRequest& r) noexcept {
@@ -203,6 +217,17 @@ void TraceRecorder::forked(int32_t from, int32_t to) noexcept {
     out_.number(to);
     const int64_t length = state_.length(from);
     state_.length(to) = length;
+  });
+}
+
+void TraceRecorder::protects(int32_t sequence, std::span<const PositionRange> ranges) noexcept {
+  write(Tag::kProtection, [&] {
+    out_.number(sequence);
+    out_.number(static_cast<int64_t>(ranges.size()));
+    for (const PositionRange& range : ranges) {
+      out_.number(range.first);
+      out_.number(range.end - range.first);
+    }
   });
 }
 

@@ -28,6 +28,8 @@ class TraceRecorder final : public CacheObserver {
 
   /// Number 0 first, then the others.
   void rules(const TraceRules& rules) noexcept;
+  /// Without times it is left out.
+  void memory(const TraceMemory& memory) noexcept;
   void requested(const TraceRequest& request) noexcept;
   void finished(const TraceFinish& finish) noexcept;
   /// Whose step it is; told on where it has changed.
@@ -38,6 +40,7 @@ class TraceRecorder final : public CacheObserver {
   void opened(int32_t sequence, bool is_pin, int32_t rules) noexcept override;
   void closed(int32_t sequence, RemovalReason reason) noexcept override;
   void forked(int32_t from, int32_t to) noexcept override;
+  void protects(int32_t sequence, std::span<const PositionRange> ranges) noexcept override;
   void committed(int32_t sequence, int32_t n, int64_t blocks,
                  std::span<const int32_t> tokens) noexcept override;
   void filled(int32_t sequence, int64_t block, uint64_t hash) noexcept override;

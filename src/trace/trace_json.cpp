@@ -17,30 +17,18 @@ Json to(const TrimSchedule& s) {
 }
 
 Json to(const TraceHeader& h) {
-  return {{"record", "engine"},
-          {"version", h.version},
-          {"library", h.library},
-          {"model", h.model},
-          {"n_layers", h.n_layers},
-          {"n_heads", h.n_heads},
-          {"n_kv_heads", h.n_kv_heads},
-          {"head_dim", h.head_dim},
-          {"vocab_size", h.vocab_size},
-          {"device", h.device},
-          {"kv_type", h.kv_type},
-          {"block_size", h.block_size},
-          {"page_bytes", h.page_bytes},
-          {"pool_pages", h.pool_pages},
-          {"context", h.context},
-          {"model_context", h.model_context},
-          {"batch_size", h.batch_size},
-          {"max_sequences", h.max_sequences},
-          {"reuse", h.reuse},
-          {"reclaim", h.reclaim},
-          {"tokens", h.has_tokens},
-          {"scores", h.has_scores},
-          {"times", h.has_times},
-          {"started", h.started}};
+  return {{"record", "engine"},         {"version", h.version},
+          {"library", h.library},       {"model", h.model},
+          {"n_layers", h.n_layers},     {"n_heads", h.n_heads},
+          {"n_kv_heads", h.n_kv_heads}, {"head_dim", h.head_dim},
+          {"vocab_size", h.vocab_size}, {"device", h.device},
+          {"kv_type", h.kv_type},       {"block_size", h.block_size},
+          {"page_bytes", h.page_bytes}, {"pool_pages", h.pool_pages},
+          {"context", h.context},       {"model_context", h.model_context},
+          {"batch_size", h.batch_size}, {"max_sequences", h.max_sequences},
+          {"reuse", h.reuse},           {"reclaim", h.reclaim},
+          {"tokens", h.has_tokens},     {"scores", h.has_scores},
+          {"times", h.has_times},       {"started", h.started}};
 }
 
 Json to(const TraceRules& rules) {
@@ -60,6 +48,17 @@ Json to(const TraceRules& rules) {
                              {"compact", layer.is_compact}});
   }
   return out;
+}
+
+Json to(const TraceMemory& m) {
+  return {{"record", "memory"},
+          {"resident_bytes", m.process.resident_bytes},
+          {"available_bytes", m.process.available_bytes},
+          {"device", m.device.device},
+          {"reserved_bytes", m.device.reserved_bytes},
+          {"process_bytes", m.device.process_bytes},
+          {"free_bytes", m.device.free_bytes},
+          {"total_bytes", m.device.total_bytes}};
 }
 
 Json to(const TraceRequest& r) {
@@ -94,6 +93,14 @@ Json to(const TraceClose& c) {
   return {{"record", "close"}, {"sequence", c.sequence}, {"reason", removal_reason_name(c.reason)}};
 }
 Json to(const TraceFork& f) { return {{"record", "fork"}, {"from", f.from}, {"to", f.to}}; }
+Json to(const TraceProtection& p) {
+  Json out = {{"record", "protection"}, {"sequence", p.sequence}, {"ranges", Json::array()}};
+  for (const TraceProtection::Range& range : p.ranges) {
+    out["ranges"].push_back(
+        {{"first_position", range.first_position}, {"n_tokens", range.n_tokens}});
+  }
+  return out;
+}
 Json to(const TraceCommit& c) {
   return {{"record", "commit"},
           {"sequence", c.sequence},

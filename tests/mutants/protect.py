@@ -72,20 +72,20 @@ fault("protect-022", "a budget that was too small before is no reason",
       "false")
 fault("protect-023", "protecting leaves the floor of budgets where it was",
       "what is to be protected, which takes {}; protect fewer positions, or earlier\", fallen, least); } "
-      "cache_.set_protection(protected_, next); «least_budget_ = least;»",
+      "cache_.set_protection(protected_, next, tables_); «least_budget_ = least;»",
       "")
 fault("protect-024", "letting go leaves the floor of budgets where it was",
       "Protection next = protected_.without(range); const int32_t least = "
-      "cache_.check_protection(rules_, next); cache_.set_protection(protected_, next); "
+      "cache_.check_protection(rules_, next); cache_.set_protection(protected_, next, tables_); "
       "«least_budget_ = least;»",
       "")
 fault("protect-025", "taking back leaves the floor of budgets where it was",
-      "cache_.set_protection(protected_, kept); «least_budget_ = least;»",
+      "cache_.set_protection(protected_, kept, tables_); «least_budget_ = least;»",
       "")
 fault("protect-026", "a truncation that is refused has let go already",
       "const int32_t least = cache_.check_protection(rules_, kept); const int64_t had",
       "const int32_t least = cache_.check_protection(rules_, kept); "
-      "if (MUT) { cache_.set_protection(protected_, kept); } const int64_t had")
+      "if (MUT) { cache_.set_protection(protected_, kept, tables_); } const int64_t had")
 fault("protect-027", "whether the rule can keep what is left is not asked",
       "const int32_t least = cache_.check_protection(rules_, kept); const int64_t had",
       "const int32_t least = MUT ? least_budget_ : cache_.check_protection(rules_, kept); "
@@ -185,3 +185,18 @@ fault("protect-052", "a summary is not protected",
       "«engine_.protect(*session_, 0, end);»", "")
 fault("protect-053", "who lets go of the first turn lets go of the summary",
       "«protect_summary();» // which the first turn has", "")
+
+source("src/kv/protection.cpp", "trace_test")
+fault("protect-054", "a trace is told of what has not changed",
+      "if (!impl_->is_observed() || !tables || «protection == next») return;", "false")
+source("src/kv/cache_manager.cpp", "trace_test explain_test")
+fault("protect-055", "one that comes back is not said to be protected",
+      "«impl_->config.observer->protects(id, protection->ranges());»", "")
+source("src/diagnose/explain.cpp", "explain_test")
+fault("protect-056", "what was let go of is protected to the end",
+      "if (!meets && is_on) «out.back().to_step = told.step;»", ";")
+source("src/diagnose/trace_story.cpp", "explain_test")
+fault("protect-057", "what was let go of while it was parked stays protected",
+      "now.protections.empty() ? std::vector<TraceProtection::Range>() : "
+      "«now.protections.back().ranges»}",
+      "before.protections.back().ranges")

@@ -1,7 +1,7 @@
 # ---- what the cache tells
 source("src/kv/cache_manager.cpp", "trace_test")
 fault("trace-001", "a sequence that opens is not told of",
-      "«if (impl_->is_observed()) impl_->config.observer->opened(id, false, rules);»",
+      "«impl_->config.observer->opened(id, false, rules);»",
       "")
 fault("trace-002", "a sequence that closes is not told of",
       "«if (impl_->is_observed()) impl_->config.observer->closed(id, reason);»",
@@ -210,6 +210,16 @@ fault("trace-060", "a reason that nobody knows is read",
       "if («finish_reason_name(f.reason) == std::string_view(\"unknown\")») {",
       "false")
 
+source("src/engine/tracing.cpp", "trace_test")
+fault("trace-061", "a trace does not say what the engine took of its device",
+      "«now.device.reserved_bytes = memory_bytes;»", "")
+source("src/engine/engine_impl.h", "trace_test")
+fault("trace-062", "memory is not told when the engine ends",
+      "~Impl() { «trace_memory();» }", "")
+source("src/trace/recorder.cpp", "trace_test")
+fault("trace-063", "without times memory makes equal runs differ",
+      "if («!options_.times») return; write(Tag::kMemory,", "false")
+
 source("examples/paddock/replay.cpp", "cli_test:CliTrace.*")
 fault("trace-064", "a trace is read as lines of requests",
       "return in && «begins == kMagic»;", "false")
@@ -223,3 +233,9 @@ fault("trace-074", "no rule is told to be compact",
 source("src/kv/reclaim.cpp", "trace_test")
 fault("trace-075", "what is reclaimed has no name",
       "event.hash = «tree.hash_of(node)»;", "0")
+
+source("examples/paddock/run_again.cpp", "cli_test:CliTrace.*")
+fault("trace-065", "what is run again has the rule that was",
+      "if («!rule.empty()») settings.kv_policy = rule;", "false")
+fault("trace-066", "what is run again has the memory that was",
+      "if («!budget.empty()») settings.kv_budget = budget;", "false")

@@ -333,6 +333,29 @@ TEST(Explained, TurnsAndTextsAreFoundWhereTheyLie) {
   EXPECT_THROW(ask({.position = -1}), Error);
 }
 
+TEST(Explained, SequencesCanBeRunAgainFromIt) {
+  std::vector<TokenId> said = prompt_of(20);
+  const Traced was = run(small_options(1, "h2o:32@every:8"), [&](Engine& engine) {
+    const SessionId session = engine.open_session();
+    for (const size_t n : {20U, 6U}) {
+      const std::vector<TokenId> prompt = prompt_of(n);
+      if (n == 6) said.insert(said.end(), prompt.begin(), prompt.end());
+      const GenerateResult r = engine.generate(session, prompt, greedy(5));
+      said.insert(said.end(), r.tokens.begin(), r.tokens.end());
+    }
+  });
+  const Explanation e = explain(std::string_view(was.bytes), "trace", {.turn = 2});
+  ASSERT_EQ(e.spans.size(), 1U);
+  const ExplainedSpan& span = e.spans[0];
+  said.resize(static_cast<size_t>(span.length));  // what is pending has not been fed
+  EXPECT_EQ(span.tokens, said);
+  ASSERT_EQ(span.turns.size(), 2U);
+  EXPECT_EQ(span.turns[0].begin, 0);
+  EXPECT_EQ(span.turns[0].prompt_end, 20);
+  EXPECT_EQ(span.turns[1].begin, 25);
+  EXPECT_EQ(span.turns[1].prompt_end, 31);
+}
+
 TEST(Explained, WithoutTokensNoTextIsFound) {
   EngineOptions options = small_options(1);
   std::string bytes;
@@ -451,6 +474,72 @@ TEST(Explained, WhatLeftATextBeforeItWasParkedIsToldOnce) {
     told += static_cast<int64_t>(block.losses.size());
   }
   EXPECT_EQ(told, static_cast<int64_t>(lost.size()));
+}
+
+TEST(Explained, WhatWasProtectedIsSaid) {
+  std::vector<int64_t> steps;
+  const Traced was = run(small_options(1, "random:36@every:8@seed:2"), [&](Engine& engine) {
+    const auto now = [&] { steps.push_back(engine.kv_stats().steps); };
+    const SessionId session = engine.open_session();
+    engine.feed(session, prompt_of(20));
+    now();
+    engine.protect(session, 9, 2);
+    engine.generate(session, prompt_of(4), greedy(30));
+    now();
+    engine.protect(session, 18, 1);
+    engine.generate(session, prompt_of(4), greedy(3));
+    now();
+    engine.unprotect(session, 9, 2);
+    engine.generate(session, prompt_of(4), greedy(60));
+  });
+  const auto block = [&](int64_t position) {
+    const Explanation e = explain(std::string_view(was.bytes), "trace", {.position = position});
+    EXPECT_EQ(e.spans.size(), 1U);
+    return e.spans.at(0).blocks.at(0);
+  };
+  const ExplainedBlock first = block(8);  // 8 to 11
+  ASSERT_EQ(first.protections.size(), 1U);
+  EXPECT_EQ(first.protections[0].from_step, steps[0]);
+  EXPECT_EQ(first.protections[0].to_step, steps[2]);
+  ASSERT_FALSE(first.losses.empty()) << "it was let go of";
+  for (const ExplainedLoss& loss : first.losses) EXPECT_GE(loss.removal.event.step, steps[2]);
+  const ExplainedBlock second = block(17);
+  ASSERT_EQ(second.protections.size(), 1U);
+  EXPECT_EQ(second.protections[0].from_step, steps[1]);
+  EXPECT_EQ(second.protections[0].to_step, -1);
+  for (const ExplainedLoss& loss : second.losses) EXPECT_LT(loss.removal.event.step, steps[1]);
+  EXPECT_TRUE(block(12).protections.empty());
+  const auto json = nlohmann::json::parse(
+      to_json(explain(std::string_view(was.bytes), "trace", {.position = 8})));
+  const auto& told = json["found"][0]["blocks"][0]["protected"];
+  EXPECT_EQ(told, nlohmann::json::parse("[{\"from_step\":" + std::to_string(steps[0]) +
+                                        ",\"to_step\":" + std::to_string(steps[2]) + "}]"));
+}
+
+TEST(Explained, WhoWasParkedIsProtectedAsBefore) {
+  const Traced was = run(shared_memory("h2o:32@every:8", 36, 2), [](Engine& engine) {
+    const SessionId session = engine.open_session();
+    engine.protect(session, 4, 8);
+    engine.protect(session, 20, 1);
+    engine.generate(session, text_at(0, 40), greedy(20));
+    engine.generate(text_at(9, 60), greedy(20));  // parks it
+    engine.unprotect(session, 20, 1);
+    engine.generate(session, text_at(3, 1), greedy(1));
+  });
+  const auto protections = [&](int64_t position) {
+    for (const ExplainedSpan& span :
+         explain(std::string_view(was.bytes), "trace", {.position = position}).spans) {
+      if (span.session == 0) continue;
+      EXPECT_EQ(span.times_parked, 1);
+      return span.blocks.at(0).protections;
+    }
+    ADD_FAILURE() << "there is no session";
+    return std::vector<ExplainedProtection>();
+  };
+  ASSERT_EQ(protections(5).size(), 1U) << "all the time";
+  EXPECT_EQ(protections(5)[0].to_step, -1);
+  ASSERT_EQ(protections(21).size(), 1U);
+  EXPECT_GT(protections(21)[0].to_step, 0) << "it was let go of meanwhile";
 }
 
 TEST(Explained, TheSummaryIsThatOfTheLog) {

@@ -122,6 +122,7 @@ TEST(Traces, AreEqualForEqualRuns) {
       std::string out;
       read_trace(std::string_view(run(7, policy, {.tokens = true}, sum)), "trace",
                  [&](TraceRecord record) {
+                   if (std::holds_alternative<TraceMemory>(record.what)) return;
                    record.seconds = 0;
                    if (auto* end = std::get_if<TraceStepEnd>(&record.what)) end->seconds = 0;
                    if (auto* header = std::get_if<TraceHeader>(&record.what)) header->started = 0;
@@ -280,7 +281,7 @@ TEST(Traces, TellOfFilesThatAreNone) {
   std::string newer = short_trace();
   newer[8] = 9;
   EXPECT_EQ(refusal(newer),
-            "'other.bin': byte 8: it is of version 9, and this library reads 2; read it with the "
+            "'other.bin': byte 8: it is of version 9, and this library reads 3; read it with the "
             "version that wrote it, or record it again");
   EXPECT_EQ(refusal(""), "");
   EXPECT_THROW(read_trace("/nowhere/x.trace", [](const TraceRecord&) {}), Error);
@@ -544,6 +545,104 @@ TEST(Traces, TellOfATailThatGivesWayToAKeptBlock) {
   engine.feed(session, text_at(6, 11));
   EXPECT_GT(engine.kv_stats().prefix_hits, 1) << "it was found";
   expect_told(bytes, engine);
+}
+
+std::set<int64_t> positions(int64_t first, int64_t end) {
+  std::set<int64_t> all;
+  for (int64_t p = first; p < end; ++p) all.insert(p);
+  return all;
+}
+
+TEST(Traces, TellWhatAHostProtects) {
+  std::string bytes;
+  EngineOptions o = small_options(2, "full");
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId one = engine.open_session();
+  int64_t records = 0;
+  const auto told = [&](int32_t sequence) {
+    TraceRecount so_far;
+    so_far.read(bytes);
+    records = 0;
+    read_trace(std::string_view(bytes), "trace", [&](const TraceRecord& record) {
+      records += std::holds_alternative<TraceProtection>(record.what) ? 1 : 0;
+    });
+    return so_far.protections[sequence];
+  };
+  engine.protect(one, 5, 3);
+  EXPECT_EQ(told(0), positions(5, 8)) << "before there is any text";
+  engine.protect(one, 7, 4);
+  engine.feed(one, prompt_of(20));
+  EXPECT_EQ(told(0), positions(5, 11));
+  engine.unprotect(one, 6, 1);
+  std::set<int64_t> some = positions(7, 11);
+  some.insert(5);
+  EXPECT_EQ(told(0), some);
+  EXPECT_EQ(records, 3);
+  engine.unprotect(one, 30, 4);
+  engine.truncate(one, 19);
+  EXPECT_EQ(told(0), some);
+  EXPECT_EQ(records, 3) << "nothing has changed";
+  const SessionId fork = engine.fork_session(one);
+  engine.unprotect(one, 0, 20);
+  EXPECT_EQ(told(0), positions(0, 0));
+  EXPECT_EQ(told(1), some);
+  engine.truncate(fork, 8);
+  engine.feed(fork, prompt_of(2));
+  EXPECT_EQ(told(1), (std::set<int64_t>{5, 7}));
+  const auto lines = lines_of(bytes);
+  const auto is_one = [](const std::string& line) {
+    return line.find(
+               "{\"record\":\"protection\",\"sequence\":0,\"ranges\":[{"
+               "\"first_position\":5,\"n_tokens\":1},{\"first_position\":7,"
+               "\"n_tokens\":4}]") == 0;
+  };
+  EXPECT_EQ(std::count_if(lines.begin(), lines.end(), is_one), 1);
+}
+
+TEST(Traces, TellOfOneThatWasParkedWhatIsProtectedWhenItIsBack) {
+  std::string bytes;
+  EngineOptions o = shared_memory("h2o:32@every:8", 36, 2);
+  o.kv.trace.sink = [&](std::string_view more) { bytes += more; };
+  Engine engine(tiny(), o);
+  const SessionId session = engine.open_session();
+  engine.protect(session, 4, 8);
+  engine.generate(session, text_at(0, 40), greedy(20));
+  engine.generate(text_at(9, 60), greedy(20));  // parks it
+  engine.protect(session, 20, 4);
+  engine.generate(session, text_at(3, 1), greedy(1));
+  TraceRecount whole;  // sees to it that nothing protected was dropped
+  whole.read(bytes);
+  EXPECT_GT(whole.parked, 0);
+  std::set<int64_t> both = positions(4, 12);
+  both.merge(positions(20, 24));
+  ASSERT_EQ(whole.open.size(), 1U);
+  EXPECT_EQ(whole.protections.at(*whole.open.begin()), both);
+}
+
+TEST(Traces, TellOfMemoryWhenTheEngineIsMadeAndWhenItEnds) {
+  for (const bool times : {true, false}) {
+    std::string bytes;
+    EngineOptions o = small_options(1);
+    o.kv.trace = {.sink = [&](std::string_view more) { bytes += more; }, .times = times};
+    KvStats stats;
+    {
+      Engine engine(tiny(), o);
+      engine.generate(prompt_of(8), greedy(2));
+      stats = engine.kv_stats();
+    }
+    TraceRecount whole;
+    whole.read(bytes);
+    ASSERT_EQ(whole.memory.size(), times ? 2U : 0U) << "of equal runs it may differ";
+    for (const TraceMemory& m : whole.memory) {
+      EXPECT_EQ(m.device.device, stats.device.device);
+      EXPECT_EQ(m.device.reserved_bytes, stats.device.reserved_bytes);
+      EXPECT_EQ(m.device.total_bytes, stats.device.total_bytes);
+      const auto now = static_cast<double>(stats.memory.resident_bytes);
+      EXPECT_NEAR(static_cast<double>(m.process.resident_bytes), now, now / 2);
+      EXPECT_GT(m.process.available_bytes, 0U);
+    }
+  }
 }
 
 TEST(Traces, DecisionsGoByTheBudgetThatHasFallen) {

@@ -106,9 +106,11 @@ class TraceRecount {
   std::vector<TraceRemoval> events;
   std::vector<KvBudgetChange> budgets;
   std::vector<TraceRequest> requests;
+  std::vector<TraceMemory> memory;
   std::vector<TraceFinish> finished;
   std::map<int64_t, std::string> texts;  // by request: its tokens, as numbers
   std::set<int32_t> open, pins;
+  std::map<int32_t, std::set<int64_t>> protections;  // positions, by sequence
   std::map<int32_t, int64_t> length;
   int64_t step = 0, steps = 0, written = 0, refused = 0, violations = 0, shortfalls = 0;
   int64_t lookups = 0, hits = 0, regrets = 0, falls = 0, lifts = 0;
@@ -117,6 +119,7 @@ class TraceRecount {
   std::map<int32_t, std::vector<int32_t>> tokens;          // by sequence
   std::map<int32_t, std::string> pieces;
   bool is_ended = false;
+  bool is_replayed = false;  // the decision at hand
 
  private:
   void count(const TraceHeader& h) {
@@ -127,6 +130,7 @@ class TraceRecount {
     if (r.number == 0) rules = r;
     sets[r.number] = r;
   }
+  void count(const TraceMemory& m) { memory.push_back(m); }
   void count(const TraceRequest& r) { requests.push_back(r); }
   void count(const TraceRun&) { ++runs; }
   void count(const TraceFinish& f) { finished.push_back(f); }
@@ -142,12 +146,24 @@ class TraceRecount {
     length[o.sequence] = 0;
     rules_of[o.sequence] = o.rules;
     tokens[o.sequence].clear();
+    protections[o.sequence].clear();
   }
   void count(const TraceClose& c) {
     open.erase(c.sequence);
     pins.erase(c.sequence);
     parked += c.reason == RemovalReason::kPreempt ? 1 : 0;
     for (Layer& layer : layers) layer.resident[c.sequence].clear();
+  }
+  void count(const TraceProtection& p) {
+    int64_t end = -1;
+    std::set<int64_t>& its = protections[p.sequence];
+    its.clear();
+    for (const TraceProtection::Range& range : p.ranges) {
+      EXPECT_GT(range.first_position, end) << "ranges are apart";
+      EXPECT_GT(range.n_tokens, 0);
+      end = range.first_position + range.n_tokens;
+      for (int64_t i = range.first_position; i < end; ++i) its.insert(i);
+    }
   }
   void count(const TraceFork& f) {
     length[f.to] = length[f.from];
@@ -218,6 +234,7 @@ class TraceRecount {
   void count(const TraceMerge& m) { ++layers[static_cast<size_t>(m.layer)].merged; }
   void count(const TraceRefusal&) { ++refused; }
   void count(const TraceDecision& d) {
+    is_replayed = d.is_replayed;
     ++layers[static_cast<size_t>(d.layer)].decisions;
     EXPECT_EQ(d.length, length[d.sequence]);
     EXPECT_EQ(d.tokens, static_cast<int64_t>(
@@ -236,6 +253,12 @@ class TraceRecount {
     Layer& layer = layers[static_cast<size_t>(e.layer)];
     ++layer.removed[static_cast<size_t>(e.reason)];
     layer.retained += r.retained ? 1 : 0;
+    if (e.reason == RemovalReason::kPolicyTrim && !is_replayed) {
+      const std::set<int64_t>& kept = protections[e.sequence];
+      const auto next = kept.lower_bound(e.first_position);
+      EXPECT_TRUE(next == kept.end() || *next >= e.first_position + e.n_tokens)
+          << "position " << e.first_position << " was protected";
+    }
     if (e.sequence >= 0) take_out(e.layer, e.sequence, e.first_position, e.n_tokens);
   }
   void count(const TraceBudget& b) {

@@ -500,6 +500,10 @@ TEST_F(CliChat, APinnedTurnStaysWhateverComesAndIsReadAgainUnderAnotherRule) {
   EXPECT_TRUE(stays("/pin 1\n", "/drop 3\n" + more));
   EXPECT_FALSE(stays("", "/policy random:60@every:8\n" + more));
   EXPECT_FALSE(stays("/pin 1\n/unpin 1\n", "/policy random:60@every:8\n" + more));
+  const Outcome o =
+      paddock(options, "first\n/pin 1\ntwo\n/why first\n/unpin 1\nthree\n/why first\n");
+  EXPECT_GE(times(o.err, " on: no rule may choose it\n"), 1) << o.err;
+  EXPECT_EQ(times(o.err, " on: no rule may choose it\n"), times(o.err, " to step ")) << o.err;
 }
 
 TEST_F(CliChat, OneTurnIsPinnedFromItsMessageToTheEndOfItsAnswer) {
