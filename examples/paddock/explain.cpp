@@ -2,27 +2,55 @@
 #include <fmt/format.h>
 #include <paddock/explain.h>
 
+#include <nlohmann/json.hpp>
+
+#include "advice.h"
 #include "common.h"
 #include "explain_text.h"
+#include "run_again.h"
 
 namespace cli {
 namespace {
-
-using paddock::ExplainedSpan;
 
 struct Args {
   std::string path;
   paddock::ExplainQuery query;
   std::optional<int> layer, sequence;
-  bool json = false;
+  TryArgs again;  // its engine.json is this command's
 };
+
+/// What goes with what.
+void check_usage(const Args& args, bool asks) {
+  const TryArgs& again = args.again;
+  const bool tries = !again.rules.empty() || !again.budget.empty();
+  if (again.engine.model.empty()) {
+    if (tries) throw UsageError("--sweep and --kv-budget need the run's model, -m PATH");
+    return;
+  }
+  if (!tries) throw UsageError("-m: say what to try, --sweep SPEC or --kv-budget SIZE");
+  if (!asks) throw UsageError("-m: say of what, by --text, --position or --turn");
+  if (!again.budget.empty()) parse_size("--kv-budget", again.budget);
+}
+
+std::string to_json(const paddock::Explanation& e,
+                    const std::vector<std::vector<SpanAgain>>& again) {
+  if (again.empty()) return paddock::to_json(e);
+  Json out = Json::parse(paddock::to_json(e));
+  for (size_t i = 0; i < again.size(); ++i) out["found"][i]["again"] = again_json(again[i]);
+  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 int run(Args args) {
   if (args.layer) args.query.layer = *args.layer;
   if (args.sequence) args.query.sequence = *args.sequence;
+  const auto& q = args.query;
+  const bool asks = !q.text.empty() || q.position || q.turn || q.layer || q.sequence;
+  check_usage(args, !q.text.empty() || q.position || q.turn);
   const paddock::Explanation e = paddock::explain(args.path, args.query);
-  if (args.json) {
-    print(paddock::to_json(e) + "\n");
+  std::vector<std::vector<SpanAgain>> again;
+  if (!args.again.engine.model.empty()) again = run_again(args.again, e);
+  if (args.again.engine.json) {
+    print(to_json(e, again) + "\n");
     return 0;
   }
   std::string out = fmt::format("{}: '{}', {} layers, blocks of {}\n", args.path, e.policy,
@@ -30,14 +58,15 @@ int run(Args args) {
   if (!e.extent.is_whole) {
     out += fmt::format("not whole: {} of {} bytes were read\n", e.extent.bytes, e.extent.total);
   }
-  const auto& q = args.query;
-  const bool asks = !q.text.empty() || q.position || q.turn || q.layer || q.sequence;
   if (!asks) {
     out += summary_text(e);
   } else if (e.spans.empty()) {
     out += "that is nowhere in the trace\n";
   }
-  for (const ExplainedSpan& span : e.spans) out += span_text(span, e.header.n_layers);
+  for (size_t i = 0; i < e.spans.size(); ++i) {
+    out += span_text(e.spans[i], e.header.n_layers);
+    if (i < again.size()) out += again_text(again[i], e.header.n_layers);
+  }
   print(out);
   return 0;
 }
@@ -54,7 +83,21 @@ void add_explain(CommandLine& tool) {
   command.add("--turn", args->query.turn, "what was said and answered in this turn, from 1");
   command.add("--layer", args->layer, "this layer alone");
   command.add("--sequence", args->sequence, "sequences of this number alone");
-  command.add_flag("--json", args->json, "one JSON object on stdout");
+  EngineArgs& engine = args->again.engine;
+  command
+      .add("-m,--model", engine.model,
+           "the run's model: the sequence is run again with --sweep or --kv-budget, and it is said "
+           "what became of it then (with --trace-tokens)")
+      .not_empty();
+  command.add("--sweep", args->again.rules, "with -m: another rule, once for each")
+      .one_at_a_time()
+      .not_empty();
+  command.add("--kv-budget", args->again.budget, "with -m: another page pool, such as 24MiB")
+      .not_empty();
+  command.add("-t,--threads", engine.threads, "with -m: worker threads (default: physical cores)");
+  command.add("--device", engine.device, "with -m: auto, cpu or cuda").shows_default();
+  command.add("--precision", engine.precision, "with -m: fast or reference").shows_default();
+  command.add_flag("--json", engine.json, "one JSON object on stdout");
   command.runs([args] { return run(*args); });
 }
 

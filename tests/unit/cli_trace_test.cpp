@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "support/cli.h"
+#include "support/golden.h"
 #include "support/small_model.h"
 
 namespace paddock::test {
@@ -114,6 +115,87 @@ TEST_F(CliTrace, RequestsAreThoseOfMooncake) {
   const std::string told = read(file("trace"));
   expect_refusal("replay " + folder_.write("bad", told.substr(0, 20) + "x" + told.substr(21)), 1,
                  "byte ");
+}
+
+TEST_F(CliTrace, ExplainRunsAgainWhatIsTried) {
+  const std::string record = " --trace-tokens --kv-trace " + file("trace");
+  ASSERT_EQ(
+      paddock(generate() + "-p 'hello there you' -n 60 -b 8 --kv-policy h2o:16@every:8" + record)
+          .code,
+      0);
+  const std::string ask =
+      "explain " + file("trace") + " --text 'there you' -t 1 -m " + folder_.path() + " ";
+  // The second in more memory, which full takes.
+  const std::string room = " --kv-budget 4KiB";
+  const Outcome o = paddock(ask + "--json --sweep h2o:16@every:8 --sweep full --sweep window:8");
+  const Outcome more = paddock(ask + "--json --sweep full --sweep window:8" + room);
+  ASSERT_EQ(o.code, 0) << o.err;
+  ASSERT_EQ(more.code, 0) << more.err;
+  const Json found = Json::parse(o.out)["found"];
+  ASSERT_EQ(found.size(), 1U);
+  const Json& blocks = found[0]["blocks"];
+  ASSERT_GE(blocks.size(), 2U);
+  ASSERT_EQ(found[0]["again"].size(), 3U);
+  const auto left = [&](const Json& again) {
+    std::vector<bool> all;
+    EXPECT_EQ(again["blocks"].size(), blocks.size());
+    for (size_t i = 0; i < again["blocks"].size(); ++i) {
+      const Json& block = again["blocks"][i];
+      EXPECT_EQ(block["first_position"], blocks[i]["first_position"]);
+      EXPECT_EQ(block["left"].size() + block["kept_in"].size(), 1U) << "the model's one layer";
+      all.push_back(!block["left"].empty());
+    }
+    return all;
+  };
+  std::vector<bool> as_it_was;
+  for (const Json& block : blocks) as_it_was.push_back(!block["left"].empty());
+  EXPECT_EQ(left(found[0]["again"][0]), as_it_was) << "the same once more";
+  EXPECT_NE(found[0]["again"][1]["refused"].get<std::string>().find("raise --kv-budget to"),
+            std::string::npos)
+      << "it is run in the memory that was";
+  EXPECT_EQ(left(found[0]["again"][2]), std::vector<bool>(blocks.size(), true));
+  const Json again = Json::parse(more.out)["found"][0]["again"];
+  EXPECT_EQ(left(again[0]), std::vector<bool>(blocks.size(), false));
+  EXPECT_EQ(left(again[1]), std::vector<bool>(blocks.size(), true));
+  const Outcome words = paddock(ask + "--sweep full" + room);
+  EXPECT_NE(words.out.find("  measured by running its sequence again, under full with --kv-budget "
+                           "4KiB:\n    the block of position "),
+            std::string::npos)
+      << words.out;
+  EXPECT_NE(words.out.find(": left no layer, stayed in every layer\n"), std::string::npos);
+  // More memory, with the rule that was.
+  ASSERT_EQ(paddock(generate() +
+                    "-p 'hello there you' -n 60 -b 8 --kv-policy lru@every:8 "
+                    "--kv-budget 256" +
+                    record)
+                .code,
+            0);
+  const auto lost = [&](const std::string& budget) {
+    const Outcome tried = paddock(ask + "--json --kv-budget " + budget);
+    EXPECT_EQ(tried.code, 0) << tried.err;
+    const Json its = Json::parse(tried.out)["found"][0];
+    EXPECT_EQ(its["again"][0]["policy"], Json());
+    EXPECT_EQ(its["again"][0]["kv_budget"], budget);
+    EXPECT_FALSE(its["blocks"][0]["left"].empty()) << "else there is nothing to be seen";
+    return !its["again"][0]["blocks"][0]["left"].empty();
+  };
+  EXPECT_TRUE(lost("256"));
+  EXPECT_FALSE(lost("4KiB"));
+}
+
+TEST_F(CliTrace, WhatCannotBeRunAgainIsRefused) {
+  const std::string run = generate() + "-p 'hello there' -n 4 --kv-trace " + file("trace");
+  ASSERT_EQ(paddock(run).code, 0);
+  const std::string ask = "explain " + file("trace") + " --position 1 ";
+  const std::string with = "-m " + folder_.path() + " ";
+  expect_refusal(ask + "--sweep full", 2, "--sweep and --kv-budget need the run's model, -m PATH");
+  expect_refusal(ask + with, 2, "-m: say what to try, --sweep SPEC or --kv-budget SIZE");
+  expect_refusal("explain " + file("trace") + " " + with + "--sweep full", 2,
+                 "-m: say of what, by --text, --position or --turn");
+  expect_refusal(ask + with + "--kv-budget much", 2, "--kv-budget much");
+  expect_refusal(ask + with + "--sweep full", 1, "record it with --trace-tokens");
+  expect_refusal(ask + "-m " + golden("gqa1-default") + " --sweep full", 1,
+                 "give the model that the run had");
 }
 
 TEST_F(CliTrace, TheTimelineIsOneOfChromes) {
