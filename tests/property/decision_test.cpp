@@ -5,10 +5,13 @@
 
 #include <chrono>
 #include <limits>
+#include <list>
 #include <random>
+#include <set>
 #include <thread>
 
 #include "kv/cache_manager.h"
+#include "kv/protection.h"
 #include "paddock/error.h"
 
 namespace paddock {
@@ -41,6 +44,8 @@ struct Text {
   int64_t told = 0;  // the length at which the prompt's end was told
   std::vector<std::vector<Block>> blocks = std::vector<std::vector<Block>>(kLayers);
   std::vector<int64_t> decided = std::vector<int64_t>(kLayers, 0);  // length of the last decision
+  Protection* kept = nullptr;  // by a host, as the cache has it
+  std::set<int64_t> is_kept;   // and position by position
 };
 
 /// A rule that says what the test wants it to say.
@@ -115,7 +120,9 @@ class Decisions {
     for (int i = 0; i < n_steps && !testing::Test::HasFailure(); ++i) {
       const auto dice = random_() % 40;
       if (texts_.empty() || (texts_.size() < 3 && dice < 2)) {
-        texts_.emplace(cache_->open(), Text());
+        Text text;
+        text.kept = &kept_.emplace_back();
+        texts_.emplace(cache_->open(nullptr, 0, text.kept), text);
       } else {
         auto at = texts_.begin();
         std::advance(at, random_() % texts_.size());
@@ -124,7 +131,12 @@ class Decisions {
           texts_.erase(at);
         } else if (dice == 4) {
           cache_->truncate(at->first, 0);
-          at->second = Text();
+          Text again;
+          again.kept = at->second.kept;
+          again.is_kept = at->second.is_kept;
+          at->second = again;
+        } else if (dice == 5 || dice == 6) {
+          protect(at->first, at->second, dice == 5);
         } else {
           grow(at->first, at->second);
         }
@@ -149,10 +161,33 @@ class Decisions {
     }
     EXPECT_EQ(stats.total.trim_decisions, decisions);
     EXPECT_EQ(asked_, decisions);
+    EXPECT_GT(by_host_, 10);
     for (const int64_t n : {wrong_, short_, slow_, decisions - wrong_ - short_}) EXPECT_GT(n, 3);
   }
 
  private:
+  /// What a host asks of some positions, now and to come; refused where too little could leave.
+  void protect(SequenceId id, Text& text, bool is_on) {
+    const auto first = static_cast<int64_t>(random_() % kPositions);
+    const auto end = first + 1 + static_cast<int64_t>(random_() % (is_on ? 4 : 40));
+    Protection next = is_on ? text.kept->with({first, end}) : text.kept->without({first, end});
+    try {
+      cache_->check_protection(0, next);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+      EXPECT_TRUE(is_on);
+      return;
+    }
+    cache_->set_protection(*text.kept, next, id);
+    for (int64_t p = first; p < end; ++p) {
+      if (is_on) {
+        text.is_kept.insert(p);
+      } else {
+        text.is_kept.erase(p);
+      }
+    }
+  }
+
   void grow(SequenceId id, Text& text) {
     if (text.length >= text.prompt && random_() % 3 == 0) {
       text.told = text.length;
@@ -247,14 +282,17 @@ class Decisions {
     EXPECT_EQ(n_tokens, tokens - s.budget);
     EXPECT_GT(n_tokens, 0);
     ASSERT_EQ(view.blocks.size(), blocks.size());
-    std::vector<int32_t> free;
+    std::vector<int32_t> free, guarded;
     for (size_t i = 0; i < blocks.size(); ++i) {
       const BlockInfo& shown = view.blocks[i];
       const Block& block = blocks[i];
       const int64_t end = block.first + block.n_tokens;
       const bool newest = end == text.length;
+      const auto kept = text.is_kept.lower_bound(block.first);
+      const bool by_host = kept != text.is_kept.end() && *kept < end;
       const bool is_protected =
-          newest || block.first < s.keep_first || text.length - end < s.keep_newest;
+          newest || block.first < s.keep_first || text.length - end < s.keep_newest || by_host;
+      by_host_ += by_host ? 1 : 0;
       EXPECT_EQ(shown.first_position, block.first);
       EXPECT_EQ(shown.n_tokens, block.n_tokens);
       EXPECT_EQ(shown.is_protected, is_protected) << block.first;
@@ -264,7 +302,7 @@ class Decisions {
           << "layer " << layer << " at " << text.length << ", told at " << text.told;
       EXPECT_EQ(shown.last_used, block.last_used);
       EXPECT_EQ(shown.key_norm, static_cast<double>(block.norm) / kNormUnit / block.n_tokens);
-      if (!is_protected) free.push_back(static_cast<int32_t>(i));
+      (is_protected ? guarded : free).push_back(static_cast<int32_t>(i));
     }
 
     std::shuffle(free.begin(), free.end(), random_);
@@ -281,7 +319,7 @@ class Decisions {
       out.resize(random_() % enough);
     } else if (dice > 7) {
       wrong = true;
-      ruin(out, enough, static_cast<int>(dice) - 8, blocks);
+      ruin(out, enough, static_cast<int>(dice) - 8, blocks, guarded);
     }
     if (dice == 7 && slow_ < 5) {
       ++slow_;
@@ -338,12 +376,13 @@ class Decisions {
   }
 
   /// Spoils an answer among those that count: the first `enough` and the runner-up.
-  void ruin(std::vector<Victim>& out, size_t enough, int how, const std::vector<Block>& blocks) {
+  void ruin(std::vector<Victim>& out, size_t enough, int how, const std::vector<Block>& blocks,
+            const std::vector<int32_t>& guarded) {
     const size_t at = random_() % std::min(out.size(), enough + 1);
     if (how == 0) {
       out[at].block = random_() % 2 == 0 ? -1 : static_cast<int32_t>(blocks.size());
     } else if (how == 1) {
-      out[at].block = static_cast<int32_t>(blocks.size()) - 1;  // the newest is protected
+      out[at].block = guarded[random_() % guarded.size()];
     } else if (how == 2 && at > 0) {
       out[at].block = out[random_() % std::min(at, enough)].block;
     } else if (how == 3 && at > 0) {
@@ -403,6 +442,7 @@ class Decisions {
   std::mt19937 random_;
   Scripted::Script script_;
   std::unique_ptr<CacheManager> cache_;
+  std::list<Protection> kept_;
   std::map<SequenceId, Text> texts_;
   int64_t clock_ = 0;
   uint64_t seen_ = 0;  // events
@@ -412,7 +452,7 @@ class Decisions {
   std::vector<KvEvent> expected_;
   std::vector<bool> views_;
   int throws_ = 0;
-  int64_t asked_ = 0, wrong_ = 0, short_ = 0, slow_ = 0;
+  int64_t asked_ = 0, wrong_ = 0, short_ = 0, slow_ = 0, by_host_ = 0;
   std::vector<int64_t> decisions_ = std::vector<int64_t>(kLayers, 0);
 };
 
