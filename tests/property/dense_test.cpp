@@ -28,6 +28,7 @@ struct Case {
   std::vector<Seen> layers;  // one for all, or one each
   int64_t prompt = 0;
   bool is_elastic = false, is_lowered = false;
+  std::vector<PositionRange> kept{};  // by a host
 };
 
 /// Follows an engine through one text, step by step.
@@ -57,25 +58,31 @@ class Follower {
   double run(std::span<const TokenId> tokens) {
     double error = 0;
     double largest = 0;
-    engine_->forward(
-        tokens,
-        [&](int64_t t, std::span<const float> row) {
-          if (t == end_) begin_step();
-          const std::vector<double> expected = oracle_.next(
-              tokens[t], t, [&](int32_t layer, int64_t at) { return met(layer, at); },
-              stored_.empty() ? DenseOracle::Store()
-                              : [&](int32_t layer, int64_t at, auto& key,
-                                    auto& value) { take_stored(layer, at, key, value); });
-          EXPECT_EQ(expected.size(), row.size());
-          for (size_t i = 0; i < row.size(); ++i) {
-            const double e = std::fabs(row[i] - expected[i]);
-            if (!(e <= error)) error = e;  // NaN counts
-            largest = std::max(largest, std::fabs(expected[i]));
-          }
-          if (t + 1 == end_ && case_.is_lowered) lower();
-          return true;
-        },
-        case_.prompt);
+    const auto compare = [&](int64_t t, std::span<const float> row) {
+      if (t == end_) begin_step();
+      const std::vector<double> expected = oracle_.next(
+          tokens[t], t, [&](int32_t layer, int64_t at) { return met(layer, at); },
+          stored_.empty() ? DenseOracle::Store()
+                          : [&](int32_t layer, int64_t at, auto& key,
+                                auto& value) { take_stored(layer, at, key, value); });
+      EXPECT_EQ(expected.size(), row.size());
+      for (size_t i = 0; i < row.size(); ++i) {
+        const double e = std::fabs(row[i] - expected[i]);
+        if (!(e <= error)) error = e;  // NaN counts
+        largest = std::max(largest, std::fabs(expected[i]));
+      }
+      if (t + 1 == end_ && case_.is_lowered) lower();
+      return true;
+    };
+    if (case_.kept.empty()) {
+      engine_->forward(tokens, compare, case_.prompt);
+    } else {
+      const SessionId session = engine_->open_session();
+      for (const PositionRange& range : case_.kept) {
+        engine_->protect(session, range.first, range.end - range.first);
+      }
+      engine_->feed(session, tokens, compare, case_.prompt);
+    }
     EXPECT_EQ(end_, static_cast<int64_t>(tokens.size()));
     EXPECT_EQ(engine_->kv_stats().policy_violations, 0);
     EXPECT_GT(largest, 0.5);
@@ -107,7 +114,9 @@ class Follower {
   /// Now and then less than pages alone would ask for.
   void lower() {
     CacheManager& cache = *inside_->cache;
-    const int32_t least = cache.least_budget(0);
+    Protection kept;
+    for (const PositionRange& range : case_.kept) kept = kept.with(range);
+    const int32_t least = cache.check_protection(0, kept);
     if (end_ % cache.policies().interval() != 0 || ++chances_ % 5 != 0) return;
     const int64_t now = std::min<int64_t>(cache.budget(0), cache.holdings(0).positions);
     const auto next = static_cast<int32_t>(std::max<int64_t>(least, now * 7 / 8));
@@ -156,6 +165,13 @@ class Follower {
           << "query " << t << " meets " << out[i].position << " in layer " << layer;
     }
     EXPECT_EQ(out.back().position, t);
+    for (const PositionRange& range : case_.kept) {
+      for (int64_t p = range.first; p < std::min(range.end, t); ++p) {
+        const bool is_met =
+            std::any_of(out.begin(), out.end(), [&](const Met& met) { return met.position == p; });
+        EXPECT_TRUE(is_met) << "query " << t << " does not meet " << p << " in layer " << layer;
+      }
+    }
     narrowed_ |= static_cast<int64_t>(out.size()) <= t;
     if (distort_) distort_(out);
     return out;
@@ -387,6 +403,34 @@ TEST(DenseOracle, LayersMayFollowDifferentRules) {
   }
 }
 
+// ---- what a host protects
+
+TEST(DenseOracle, WhatAHostProtectsIsMetToTheEnd) {
+  const Seen compact{0, kUnlimited, true};
+  const std::vector<PositionRange> kept = {{3, 5}, {40, 52}};
+  std::vector<Case> all = {{"", "lru:96@every:16", {{}}},
+                           {"", "h2o:160@every:10@sinks:3@compact", {compact}},
+                           {"", "tova:96@every:9", {{}}},
+                           {"", "snapkv:120", {{}}, 160},
+                           {"", "knorm:96@every:12@compact", {compact}},
+                           {"", "random:96@every:4@compact", {compact}},
+                           {"",
+                            "0=full,1=h2o:160@every:16,*=lru:96@every:8@compact",
+                            {{}, {}, compact, compact, compact}}};
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i].kept = kept;
+    for (const int32_t block : {1, 7, 16}) {
+      const auto type = std::array{KvType::kF32, KvType::kF16, KvType::kBF16}[(i + block) % 3];
+      const int32_t chunk = std::array{1, 29, 512}[(i + block) % 3];
+      SCOPED_TRACE(fmt::format("{} blocks of {} chunks of {}", all[i].policy, block, chunk));
+      const Shape& shape = shapes()[all[i].layers.size() > 1 ? 4 : i % 5];
+      Follower follower(shape.model, options_for(all[i].policy, block, chunk, type), all[i]);
+      EXPECT_LT(follower.run(text(200)), kTolerance);
+      EXPECT_TRUE(follower.narrowed());
+    }
+  }
+}
+
 // ---- elastic rules, in a pool that is too small
 
 /// A pool of so many blocks in each layer.
@@ -468,6 +512,27 @@ TEST(DenseOracle, BudgetsFallAgainAndAgainWhereOtherLayersGrow) {
     }
   }
   EXPECT_GT(falls, 15);
+}
+
+TEST(DenseOracle, WhatAHostProtectsIsMetHoweverFarBudgetsFall) {
+  const Seen compact{0, kUnlimited, true};
+  std::vector<Case> all = {{"", "lru@every:8", {{}}, 0, true, true},
+                           {"", "h2o@every:8", {{}}, 0, true, true},
+                           {"", "tova@every:8@compact", {compact}, 0, true, true}};
+  int64_t lowered = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i].kept = {{3, 5}, {40, 52}};
+    for (const int32_t block : {1, 7}) {
+      SCOPED_TRACE(fmt::format("{} blocks of {}", all[i].policy, block));
+      const Shape& shape = shapes()[i];
+      Follower follower(shape.model,
+                        in_small_pool(all[i].policy, block, 29, KvType::kF32, shape, 100 / block),
+                        all[i]);
+      EXPECT_LT(follower.run(text(190)), kTolerance);
+      lowered += follower.lowered() + follower.falls();
+    }
+  }
+  EXPECT_GT(lowered, 6);
 }
 
 }  // namespace
