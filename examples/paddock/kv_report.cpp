@@ -15,7 +15,7 @@ void KvReportArgs::add_to(Options& options) {
   options.add_flag("--kv-stats", stats, "print the per-layer table on stderr");
   options
       .add("--kv-events", events,
-           "write every removal and every budget change to this file, as JSON lines")
+           "write every removal, budget change and preemption to this file, as JSON lines")
       .output_file();
   options.add_flag("--watch", watch, "show occupancy per layer on stderr while it runs");
   trace.add_to(options);
@@ -72,9 +72,14 @@ void EventFile::write(const std::string& json) {
 void EventFile::write_changes(uint64_t number) {
   if (engine_ == nullptr) return;
   for (const paddock::KvBudgetChange& change : engine_->kv_budget_changes(next_change_)) {
-    if (change.first_event > number) return;
+    if (change.first_event > number) break;
     write(paddock::to_json(change));
     next_change_ = change.number + 1;
+  }
+  for (const paddock::KvPreemption& preemption : engine_->kv_preemptions(next_preemption_)) {
+    if (preemption.first_event > number) break;
+    write(paddock::to_json(preemption));
+    next_preemption_ = preemption.number + 1;
   }
 }
 
@@ -90,7 +95,7 @@ EventFile::~EventFile() {
 
 void EventFile::close() {
   if (file_ == nullptr) return;
-  write_changes(UINT64_MAX);  // lifts that no removal followed
+  write_changes(UINT64_MAX);  // lifts and parks that no removal followed
   engine_ = nullptr;
   if (std::fclose(file_) != 0 && error_ == 0) error_ = errno;
   file_ = nullptr;

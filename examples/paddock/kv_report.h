@@ -38,13 +38,13 @@ class EventFile {
 
  private:
   void write(const std::string& json);
-  /// Budget changes that came before a removal of this number.
+  /// Budget changes and preemptions that came before a removal of this number.
   void write_changes(uint64_t number);
 
   std::string path_;
   std::FILE* file_ = nullptr;
   const paddock::Engine* engine_ = nullptr;
-  int64_t next_change_ = 0;
+  int64_t next_change_ = 0, next_preemption_ = 0;
   int error_ = 0;  // errno of the first write that failed
 };
 

@@ -94,9 +94,9 @@ class Timeline {
     const paddock::KvBudgetChange& c = budget.change;
     instant("budget of sequence " + std::to_string(c.sequence), Json::parse(to_json(c)), r);
   }
-  void take(const paddock::TraceRecord& r, const paddock::TraceClose& close) {
-    if (close.reason != paddock::RemovalReason::kPreempt) return;
-    instant(fmt::format("sequence {} is parked", close.sequence), Json::object(), r);
+  void take(const paddock::TraceRecord& r, const paddock::TracePreemption& preemption) {
+    const paddock::KvPreemption& p = preemption.preemption;
+    instant(fmt::format("sequence {} is parked", p.sequence), Json::parse(to_json(p)), r);
   }
   void take(const paddock::TraceRecord& r, const paddock::TraceEnd&) { flush(r); }
 

@@ -158,7 +158,8 @@ struct GenerateResult {
   std::vector<TokenLogprob> logprobs;                   ///< one per token, if asked for
   std::vector<std::vector<TokenLogprob>> top_logprobs;  ///< likewise
   Timings timings;
-  int32_t preemptions = 0;        ///< times that it was parked, its pages being needed by others;
+  int32_t preemptions = 0;  ///< times that it was parked, its pages being needed by others:
+  std::vector<KvPreemption> preempted;  ///< for whom, and what that took;
   int64_t recomputed_tokens = 0;  ///< tokens that were computed again for it, for that or because
                                   ///< its session had been parked: part of Timings::prefill_tokens
   std::vector<KvBudgetChange> budget_changes;  ///< of its sequence, under an elastic rule
@@ -200,15 +201,17 @@ struct RequestStatus {
   int64_t prompt_tokens = 0;    ///< as GenerateResult::prompt_tokens
   int64_t computed_tokens = 0;  ///< of them, in the cache; of a finished one, that were computed
   int64_t made_tokens = 0;      ///< of its answer
+
+  bool operator==(const RequestStatus&) const = default;
 };
 
-/// Runs requests. Used by one thread at a time; cancel(), options(), the model and the statistics
-/// are safe from any thread at any time. Inside its callbacks (on_token, logits_processor,
-/// on_event, on_pressure, on_logits, the trace's sink) add(), status(), take(), finished_after(),
-/// discard(), pin(), unpin(), set_kv_budget(), check_kv_policy(), max_positions() and what opens,
-/// forks, closes or measures sessions may be called, too. A call that is not allowed there throws
-/// Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An engine destroyed
-/// inside a callback ends the call under way as if cancelled.
+/// Runs requests. Used by one thread at a time; cancel(), status(), options(), the model and the
+/// statistics are safe from any thread at any time. Inside its callbacks (on_token,
+/// logits_processor, on_event, on_pressure, on_logits, the trace's sink) add(), take(),
+/// finished_after(), discard(), pin(), unpin(), set_kv_budget(), check_kv_policy(), max_positions()
+/// and what opens, forks, closes or measures sessions may be called, too. A call that is not
+/// allowed there throws Error kInvalidArgument and changes nothing; docs/hosts.md has the table. An
+/// engine destroyed inside a callback ends the call under way as if cancelled.
 ///
 /// All memory (pool, activations, tables, staging) is reserved by the constructor. Where memory
 /// runs out all the same, what asked for it ends with Error kOutOfMemory (a request of step() with
@@ -249,7 +252,7 @@ class PADDOCK_API Engine {
   std::optional<GenerateResult> take(RequestId id);
   /// The first request with a larger number whose result take() has; nothing if there is none.
   std::optional<RequestId> finished_after(RequestId id) const;
-  /// How far a request is.
+  /// How far a request is. Any thread, any time: as of the last step or, inside a callback, now.
   RequestStatus status(RequestId id) const;
   /// Forgets a request: the result of a finished one; one that is not finished is cancelled, and
   /// its result never appears. The one of a generate() under way is only cancelled.
@@ -365,6 +368,8 @@ class PADDOCK_API Engine {
   /// Changes of elastic rules' budgets numbered `from` and later, likewise: as many as the ring
   /// holds removals; any thread.
   std::vector<KvBudgetChange> kv_budget_changes(int64_t from = 0) const;
+  /// Requests and idle sessions that were parked, numbered `from` and later, likewise.
+  std::vector<KvPreemption> kv_preemptions(int64_t from = 0) const;
   /// Throws Error kInternal if a conservation law is broken; any thread.
   void check_integrity() const;
   EngineOptions options() const;  ///< as resolved: threads, context, budget filled in; any thread

@@ -42,9 +42,16 @@ struct EngineStats {
   int32_t requests_running = 0;  ///< now
   int32_t requests_parked = 0;   ///< that gave their pages up and wait to go on, now
   std::array<int64_t, kFinishReasons> requests_finished{};  ///< by FinishReason
-  int64_t prompt_tokens = 0;      ///< computed for prompts, each token once
+  int64_t prompt_tokens = 0;      ///< of prompts that have been read to their end, as vLLM counts:
+                                  ///< those of each of several answers, cached ones included
+  int64_t cached_tokens = 0;      ///< of them, that were there: GenerateResult::cached_tokens
+  int64_t computed_tokens = 0;    ///< computed for prompts, each token once, also for those that
+                                  ///< ended on the way: of all others prompt less cached tokens
   int64_t recomputed_tokens = 0;  ///< computed again for what had been parked
   int64_t generated_tokens = 0;   ///< stop tokens left out
+  int64_t prefix_queries = 0;     ///< tokens of prompts that were looked for among kept blocks when
+                                  ///< they began to be read, once each,
+  int64_t prefix_hits = 0;        ///< and that were found there, then or while others computed them
   int64_t preemptions = 0;        ///< times that a request was parked,
   int64_t sessions_parked = 0;    ///< and that a session was which no request ran
   int32_t pins = 0;               ///< Engine::pin(), that hold now
@@ -55,8 +62,9 @@ struct EngineStats {
   LatencyHistogram request;       ///< from add() to the end
 };
 
-/// The snapshot as one JSON object: fields as above, reasons by name, of each histogram "count",
-/// "sum_seconds" and "buckets", a list of [bound or null, count].
+/// One JSON object: "count", "sum_seconds" and "buckets", a list of [bound or null, count].
+PADDOCK_API std::string to_json(const LatencyHistogram& histogram);
+/// The snapshot as one JSON object: fields as above, reasons by name, histograms likewise.
 PADDOCK_API std::string to_json(const EngineStats& stats);
 /// A few lines for people.
 PADDOCK_API std::string to_table(const EngineStats& stats);

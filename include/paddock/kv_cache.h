@@ -26,7 +26,7 @@ PADDOCK_API KvType parse_kv_type(std::string_view name);
 
 /// Why a prompt had to be computed from some block on, although blocks are kept for reuse.
 enum class MissReason : int32_t {
-  kNone,       ///< every full block before its last token was there; or it continues a session
+  kNone,       ///< every full block before its last token was there
   kFirstSeen,  ///< nothing that is kept begins like it
   kDiffers,    ///< what is kept begins like it, up to PrefixMiss::differs_at
   kReclaimed,  ///< the block had been kept, and was reclaimed when pages were needed
@@ -34,14 +34,19 @@ enum class MissReason : int32_t {
                ///< those were reclaimed
   kSettings,   ///< the block is kept for texts under rules by which it has other contents, or had
                ///< been kept under rules that have changed since (PrefixMiss::step says when)
-  kNotShared,  ///< the rules share no blocks, or KvOptions::reuse is off
+  kNotShared,  ///< the rules share no blocks, or KvOptions::reuse is off; or its sequence takes
+               ///< part in it no more: its budget has fallen, the text has outgrown what is
+               ///< remembered of texts, or blocks of its own stay apart (CUDA, Precision::kFast)
 };
 /// "none", "first_seen", "differs", "reclaimed", "trimmed", "settings" or "not_shared".
 PADDOCK_API const char* miss_reason_name(MissReason reason) noexcept;
 
-/// The first block of a prompt that was missing. What left is remembered for the last 4,096 blocks.
+/// The first block of a prompt that was missing, or of what its session holds. What left is
+/// remembered for sixteen times as many blocks as can be kept, at least 4,096 and at most
+/// 1,048,576.
 struct PrefixMiss {
   MissReason reason = MissReason::kNone;
+  bool again = false;     ///< its sequence had computed the block, and was parked since
   int64_t position = -1;  ///< where the block begins
   int64_t differs_at =
       -1;               ///< with kDiffers: the first position that what is kept has otherwise,

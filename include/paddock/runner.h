@@ -26,7 +26,9 @@ struct StreamedToken {
 };
 
 /// A request that was given to an EngineRunner, or one of several answers to it. Copies stand for
-/// the same request; letting go of all of them cancels nothing. Every method may be called from any
+/// the same request. Letting go of all of them cancels nothing: it runs to its end, on_done is
+/// called, and its result goes with the last of them, as by Engine::discard(). Whoever wants it to
+/// end calls cancel() first. Every method may be called from any
 /// thread at any time, also when the runner is gone: its requests have ended by then. A handle made
 /// without a request throws Error kInvalidArgument from every method.
 class PADDOCK_API RequestHandle {
@@ -49,6 +51,11 @@ class PADDOCK_API RequestHandle {
   GenerateResult wait() const;
   /// Whether next() and wait() return, or throw, at once from now on.
   bool done() const;
+  /// How far it is: queued before the driving thread has given it to the engine, then as
+  /// Engine::status() says, which is as of the last step. Never waits. kFinished also where it was
+  /// refused; wait() then returns, or throws, at once or as soon as the driving thread hands the
+  /// result over.
+  RequestStatus status() const;
   /// As Engine::cancel(id), wherever the request is by now; of several answers it ends one.
   void cancel() const;
 

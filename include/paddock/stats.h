@@ -173,6 +173,21 @@ struct KvBudgetChange {
   std::vector<int64_t> layer_pages{};  ///< and in each
 };
 
+/// A sequence that was parked: it gave its pages up to others, and is computed again when it goes
+/// on.
+struct KvPreemption {
+  int64_t number = 0;        ///< 0, 1, 2, ... without gaps
+  int64_t step = 0;          ///< the cache's clock
+  int32_t sequence = 0;      ///< that it was; it may be another one when it goes on
+  int64_t parked = 0;        ///< the request that was parked; 0: none, a session that nobody ran
+  int64_t session = 0;       ///< whose text it is; 0: of none
+  int64_t request = 0;       ///< whose need it was; 0: feed() or forward(), or the budget's fall
+  int64_t tokens = 0;        ///< that will be computed again, but for blocks that are kept then
+  int64_t pages = 0;         ///< that came back, in all layers: free, or kept and listed by nobody
+  uint64_t first_event = 0;  ///< removals of lower KvEvent::number came before it, others with it
+                             ///< or after it
+};
+
 /// A resident block, as kv_blocks() lists it.
 struct KvBlock {
   int32_t sequence = 0;
@@ -196,5 +211,7 @@ PADDOCK_API std::string to_prometheus(const KvStats& stats);
 PADDOCK_API std::string to_json(const KvEvent& event);
 /// Likewise; it begins with "event":"budget", and a budget that there is not is null.
 PADDOCK_API std::string to_json(const KvBudgetChange& change);
+/// Likewise; it begins with "event":"preemption".
+PADDOCK_API std::string to_json(const KvPreemption& preemption);
 
 }  // namespace paddock

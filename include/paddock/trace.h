@@ -227,6 +227,10 @@ struct TraceRemoval {
 struct TraceBudget {
   KvBudgetChange change{};
 };
+/// Follows the TraceClose of the sequence.
+struct TracePreemption {
+  KvPreemption preemption{};
+};
 /// The host changed the budget: so many pages of the pool may be in use from now on.
 struct TraceLimit {
   int64_t pool_pages = 0;
@@ -246,7 +250,7 @@ struct TraceRecord {
                TraceStepBegin, TraceStepEnd, TraceTick, TraceOpen, TraceClose, TraceFork,
                TraceProtection, TraceCommit, TraceTokens, TracePiece, TraceBlock, TracePrefix,
                TraceListed, TraceMiss, TraceCut, TracePassed, TraceCopy, TraceMerge, TraceRefusal,
-               TraceDecision, TraceCandidates, TraceRemoval, TraceBudget, TraceViolation,
+               TraceDecision, TraceCandidates, TraceRemoval, TraceBudget, TracePreemption, TraceViolation,
                TraceLimit, TraceEnd>
       what;
 };

@@ -128,6 +128,8 @@ class RunRecord {
   void on(const TraceMerge&) {}
   void on(const TraceDecision&) {}
   void on(const TraceCandidates&) {}
+  void on(const TraceProtection&) {}
+  void on(const TracePreemption&) {}
   void on(const TraceEnd&) {}
 
   void put(Text& text, size_t layer, int64_t first, int64_t count, int sign);

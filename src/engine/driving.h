@@ -60,6 +60,8 @@ class Driving {
   };
 
   bool is_idle() const { return state_ == State::kIdle; }
+  /// Inside a callback that may touch the books: they stand still.
+  bool is_calling() const { return is_mine() && state_ == State::kCalling; }
 
  private:
   bool is_mine() const { return thread_.load() == std::this_thread::get_id(); }
@@ -70,7 +72,7 @@ class Driving {
       fail(ErrorCode::kInvalidArgument,
            "{}() was called {} {}() is under way; call it when that has returned ({})", method,
            is_mine() ? "from inside a callback while" : "from a second thread while",
-           method_.load(), "cancel() and the statistics may be called at any time");
+           method_.load(), "cancel(), status() and the statistics may be called at any time");
     }
     thread_ = std::this_thread::get_id();
     method_ = method;

@@ -94,7 +94,7 @@ std::optional<RequestId> Engine::finished_after(RequestId id) const {
 }
 
 RequestStatus Engine::status(RequestId id) const {
-  return Impl::touch(impl_, "status", [&](Impl& impl) { return impl.status(id); });
+  return at_the_edge([&] { return impl_->status(id); });
 }
 
 void Engine::discard(RequestId id) {
@@ -226,6 +226,10 @@ std::vector<KvEvent> Engine::kv_events(uint64_t from) const {
 
 std::vector<KvBudgetChange> Engine::kv_budget_changes(int64_t from) const {
   return at_the_edge([&] { return impl_->cache->budget_changes(from); });
+}
+
+std::vector<KvPreemption> Engine::kv_preemptions(int64_t from) const {
+  return at_the_edge([&] { return impl_->cache->preemptions(from); });
 }
 
 void Engine::check_integrity() const {

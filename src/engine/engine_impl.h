@@ -20,6 +20,7 @@
 #include "engine/scheduler.h"
 #include "engine/setup.h"
 #include "engine/stats_book.h"
+#include "engine/status_board.h"
 #include "engine/step_runner.h"
 #include "kv/cache_manager.h"
 #include "paddock/engine.h"
@@ -38,6 +39,10 @@ struct Engine::Impl {
   template <typename Fn>
   static decltype(auto) drive(std::shared_ptr<Impl> impl, const char* method, const Fn& fn) {
     const Driving::Run run(impl->driving, method);
+    struct Noting {  // whoever was let in, or parked, meanwhile
+      Impl& impl;
+      ~Noting() { impl.note_requests(); }
+    } noting{*impl};
     return at_the_edge([&]() -> decltype(auto) { return fn(*impl); });
   }
   template <typename Fn>
@@ -78,6 +83,7 @@ struct Engine::Impl {
                           Session* session);
   std::optional<GenerateResult> take(RequestId id);
   std::optional<RequestId> finished_after(RequestId id) const;
+  /// Exact inside a callback; else as of the last step.
   RequestStatus status(RequestId id) const;
   void discard(RequestId id);
   /// The Engine is destroyed, perhaps inside a callback: whatever runs is to end.
@@ -97,6 +103,7 @@ struct Engine::Impl {
   std::unique_ptr<Scheduler> scheduler;
   std::atomic<uint64_t> memory_bytes{0};
   StatsBook book;
+  StatusBoard board;  // of all requests that are there, those in `finished` included
 
   std::map<RequestId, GenerateResult> finished;
   Sessions sessions;
@@ -112,6 +119,10 @@ struct Engine::Impl {
 
   // ---- requests
   void check_tokens(std::span<const TokenId> tokens, const char* what) const;
+  /// The requests of an add(), which are on the board; nothing has changed if there is no memory.
+  std::vector<std::unique_ptr<Request>> make_answers(std::span<const TokenId> prompt,
+                                                     const GenerateOptions& options,
+                                                     Session* session, RulesId rules);
   /// Pages that a sequence needs to have `positions`: a new one, or that of a session.
   int64_t pages_for(const Session* session, RulesId rules, int64_t positions) const;
   /// Bytes that the pool could have if it were made anew; 0: unknown.
@@ -206,10 +217,12 @@ struct Engine::Impl {
   void fit_pool(uint64_t weights_bytes);
 
   // ---- numbers
-  /// Counts who waits, runs and is parked.
+  /// Counts who waits, runs and is parked, and shows it on the board.
   void note_requests() noexcept;
   /// How long it waited, once it has been let in.
   void note_queue(Request& request) noexcept;
+  /// Its prompt has been read to the end.
+  void note_prompt(const Request& request) noexcept;
   void note_token(Request& request);
   /// Warns once where keys or values have not fitted their type and no request has failed of it.
   void note_overflows();

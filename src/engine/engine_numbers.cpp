@@ -66,12 +66,20 @@ void Engine::Impl::note_requests() noexcept {
   int32_t waiting = 0, running = 0, parked = 0;
   for (const auto& request : scheduler->requests()) {
     if (request == nullptr) continue;
-    ++(request->running ? running : request->result.preemptions > 0 ? parked : waiting);
+    const RequestStatus now = status_of(*request);
+    ++(now.state == RequestState::kRunning  ? running
+       : now.state == RequestState::kParked ? parked
+                                            : waiting);
+    if (now == request->shown) continue;
+    request->shown = now;
+    board.update(request->id, now);
   }
   book.update([&](EngineStats& s) {
     s.requests_waiting = waiting;
     s.requests_running = running;
     s.requests_parked = parked;
+    s.prefix_queries = scheduler->prefix_queries();
+    s.prefix_hits = scheduler->prefix_hits();
     s.preemptions = scheduler->preemptions();
     s.sessions_parked = scheduler->sessions_parked();
     s.pins = pins->size();
@@ -82,6 +90,13 @@ void Engine::Impl::note_requests() noexcept {
 void Engine::Impl::note_queue(Request& request) noexcept {
   if (!request.sampler || std::exchange(request.queue_noted, true)) return;
   book.update([&](EngineStats& s) { s.queue.add(request.result.timings.queue_seconds); });
+}
+
+void Engine::Impl::note_prompt(const Request& request) noexcept {
+  book.update([&](EngineStats& s) {
+    s.prompt_tokens += request.result.prompt_tokens;
+    s.cached_tokens += request.result.cached_tokens;
+  });
 }
 
 void Engine::Impl::note_token(Request& request) {

@@ -1,5 +1,6 @@
 // When pages run short: who gives its own up, and in which order.
 #include <algorithm>
+#include <new>
 
 #include "engine/scheduler.h"
 
@@ -8,7 +9,7 @@ namespace paddock {
 int32_t Scheduler::reserve(Sequence& sequence, int32_t n, Request* request) {
   if (cache_.is_elastic()) n = relieve(sequence, n, request);
   if (n <= 0) return n;
-  const RequestId id = request == nullptr ? 0 : request->id;
+  const RequestId id = id_of(request);
   for (;;) {
     if (cache_.reserve(sequence.tables(), n, id)) return n;
     const int32_t fits = cache_.max_reservable(sequence.tables(), n);
@@ -23,7 +24,7 @@ void Scheduler::keep_to_budget(const Sequence* fed) {
   const auto runs = [](const auto& request) { return request->running && !request->finished; };
   const auto first = std::find_if(requests_.begin(), requests_.end(), runs);
   const Request* stays = fed != nullptr || first == requests_.end() ? nullptr : first->get();
-  while (is_over() && park_idle()) {
+  while (is_over() && park_idle(nullptr)) {
   }
   const auto is_elastic = [&](const Sequence& sequence) {
     return setup_of(sequence).policies.is_elastic();
@@ -32,7 +33,7 @@ void Scheduler::keep_to_budget(const Sequence* fed) {
                               std::any_of(requests_.begin(), requests_.end(), [&](const auto& r) {
                                 return runs(r) && is_elastic(r->sequence);
                               });
-  while (is_over() && !may_fall_later && park_last(stays)) {
+  while (is_over() && !may_fall_later && park_last(stays, nullptr)) {
   }
   int64_t owed = 0;
   if (may_fall_later) {
@@ -46,35 +47,38 @@ void Scheduler::keep_to_budget(const Sequence* fed) {
   cache_.keep_to_limit(owed);
 }
 
-bool Scheduler::make_way(const Request* request) { return park_idle() || park_last(request); }
+bool Scheduler::make_way(const Request* request) {
+  return park_idle(request) || park_last(request, request);
+}
 
-bool Scheduler::park_idle() {
+bool Scheduler::park_idle(const Request* asking) {
   Session* idle = nullptr;  // the one not used for longest
   for (const auto& [id, session] : sessions_) {
     if (session->busy || session->fed || pages_of(session->sequence) == 0) continue;
     if (idle == nullptr || session->last_used < idle->last_used) idle = session.get();
   }
   if (idle != nullptr) {
-    idle->sequence.park();
+    idle->sequence.give_way(0, id_of(asking));
     ++sessions_parked_;
     return true;
   }
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (last.running || last.finished || pages_of(last.sequence) == 0) continue;
-    last.sequence.park();  // that of its session, which has pages while the request waits
+    // That of its session, which has pages while the request waits.
+    last.sequence.give_way(0, id_of(asking));
     ++sessions_parked_;
     return true;
   }
   return false;
 }
 
-bool Scheduler::park_last(const Request* request) {
+bool Scheduler::park_last(const Request* request, const Request* asking) {
   for (size_t i = requests_.size(); i-- > 0;) {
     Request& last = *requests_[i];
     if (&last == request) break;
     if (!last.running || last.finished || pages_of(last.sequence) == 0) continue;
-    park(last);
+    park(last, asking);
     return true;
   }
   // Requests of a higher rank give nothing up for this one. Pins do, where no other request has
@@ -115,11 +119,16 @@ bool Scheduler::release_pin() {
   return true;
 }
 
-void Scheduler::park(Request& request) {
+void Scheduler::park(Request& request, const Request* asking) {
   suspend_awaiting(request);
-  request.sequence.park();
+  const KvPreemption told = request.sequence.give_way(request.id, id_of(asking));
+  try {
+    request.result.preempted.push_back(told);
+  } catch (const std::bad_alloc&) {  // it goes on without the list
+  }
   request.waits_for_pages = false;
   request.running = false;
+  request.miss_asked = request.result.miss.reason != MissReason::kNone;
   ++request.result.preemptions;
   ++preemptions_;
 }

@@ -161,7 +161,7 @@ void Scheduler::park_if_stuck(Sequence& sequence, const Request* request) {
   const int64_t next = std::min(up_to_multiple(at, interval), last_length(sequence, request));
   const int64_t needed = cache_.pages_to_reach(sequence.tables(), next);
   if (needed <= setup_.pool.n_pages) return;
-  sequence.park(needed);
+  sequence.give_way(0, id_of(request), needed);
   ++sessions_parked_;
 }
 
@@ -362,7 +362,7 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
     if (request != nullptr && request->wants_to_stop()) return kWaits;  // nobody gives for it
     if (stay_in_context(sequence, request)) continue;
     if (room_in_context(sequence) <= 0) return 0;
-    if (park_idle()) continue;
+    if (park_idle(request)) continue;
     const int64_t needed = cache_.pages_ahead(sequence.tables(), end);
     if (!std::exchange(is_asked, true) && host_makes_room(sequence, request, needed)) {
       if (request != nullptr) return kWaits;
@@ -373,7 +373,7 @@ int32_t Scheduler::relieve(Sequence& sequence, int32_t n, Request* request) {
     const int32_t now = affordable_tokens(sequence, n, request, pages_unclaimed(sequence, true));
     if (now > 0) return now;
     if (others_will && request != nullptr) return 0;
-    if (park_last(request)) continue;
+    if (park_last(request, request)) continue;
     if (request != nullptr && !is_alone(request)) return 0;
     // What is protected keeps its budget up: it ends where it can fall, should the host let go.
     if (sequence.is_kept_up() && at % interval == 0 && may_fall(sequence, request)) return 0;

@@ -48,6 +48,7 @@ struct Request {
   std::chrono::steady_clock::time_point last_token_at{};  // after the first one
   bool queue_noted = false;                               // how long it waited has been counted
   int64_t trims_before = 0;                               // of its session's sequence
+  bool prefix_asked = false;                              // its prompt has been looked for
   bool miss_asked = false;                                // why its text was not kept
   bool running = false;                                   // let in; else it waits, perhaps parked
   bool waits_for_pages = false;                           // until others' budgets have fallen
@@ -63,6 +64,7 @@ struct Request {
   Request* awaits = nullptr;
   bool awaited = false;
   bool discarded = false;        // nobody wants its result
+  RequestStatus shown{};         // on the board
   std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
   size_t undelivered = 0;        // bytes at the end of result.text that on_token has not had yet
 
@@ -85,6 +87,11 @@ struct Request {
     return sequence.computed() >= prompt_end && sequence.length() - sequence.computed() == 1;
   }
 };
+
+/// How far it is.
+RequestStatus status_of(const Request& request);
+/// Of one that has ended.
+RequestStatus status_of(const GenerateResult& result);
 
 /// Error kInvalidArgument, with the option, its value and its range.
 void check_options(const GenerateOptions& options, int32_t vocab_size);

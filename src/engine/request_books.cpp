@@ -7,24 +7,29 @@
 
 namespace paddock {
 
-RequestStatus Engine::Impl::status(RequestId id) const {
-  for (const auto& request : scheduler->requests()) {
-    if (request == nullptr || request->id != id) continue;
-    const GenerateResult& result = request->result;
-    const int64_t begin = request->prompt_end - result.prompt_tokens;
-    const RequestState waits =
-        result.preemptions > 0 ? RequestState::kParked : RequestState::kQueued;
-    return {request->running ? RequestState::kRunning : waits, result.prompt_tokens,
-            std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens),
-            static_cast<int64_t>(result.tokens.size())};
-  }
-  const auto at = finished.find(id);
-  if (at == finished.end() || id == own_request_) return {};
-  const GenerateResult& result = at->second;
+RequestStatus status_of(const Request& request) {
+  const GenerateResult& result = request.result;
+  const int64_t begin = request.prompt_end - result.prompt_tokens;
+  const RequestState waits = result.preemptions > 0 ? RequestState::kParked : RequestState::kQueued;
+  return {request.running ? RequestState::kRunning : waits, result.prompt_tokens,
+          std::clamp<int64_t>(request.sequence.computed() - begin, 0, result.prompt_tokens),
+          static_cast<int64_t>(result.tokens.size())};
+}
+
+RequestStatus status_of(const GenerateResult& result) {
   return {RequestState::kFinished, result.prompt_tokens,
           std::min(result.cached_tokens + result.timings.prefill_tokens - result.recomputed_tokens,
                    result.prompt_tokens),
           static_cast<int64_t>(result.tokens.size())};
+}
+
+RequestStatus Engine::Impl::status(RequestId id) const {
+  if (!driving.is_calling()) return board.of(id);
+  for (const auto& request : scheduler->requests()) {
+    if (request != nullptr && request->id == id) return status_of(*request);
+  }
+  const auto at = finished.find(id);
+  return at == finished.end() || id == own_request_ ? RequestStatus{} : status_of(at->second);
 }
 
 void Engine::Impl::discard(RequestId id) {
@@ -33,7 +38,7 @@ void Engine::Impl::discard(RequestId id) {
   for (const auto& request : scheduler->requests()) {
     if (request != nullptr && request->id == id) request->discarded = true;
   }
-  finished.erase(id);
+  if (finished.erase(id) > 0) board.erase(id);
 }
 
 std::optional<std::span<const float>> Engine::Impl::process(Request& request,

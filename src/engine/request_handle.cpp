@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "engine/request.h"
 #include "engine/runner_state.h"
 
 namespace paddock {
@@ -14,6 +15,10 @@ RequestHandle::State::State(std::optional<SessionId> of, std::vector<TokenId> te
       on_done(std::move(then)),
       answers(options.n > 1 && options.n <= kMaxAnswers ? static_cast<size_t>(options.n) : 1),
       n_open(answers.size()) {}
+
+RequestStatus RequestHandle::State::Answer::status() const {
+  return error ? RequestStatus{.state = RequestState::kFinished} : status_of(result);
+}
 
 void RequestHandle::State::push(const TokenEvent& event) {
   StreamedToken token{
@@ -95,6 +100,26 @@ bool RequestHandle::done() const {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   return s.answers[answer_].done;
+}
+
+RequestStatus RequestHandle::status() const {
+  State& s = state();
+  std::shared_ptr<Engine> engine;
+  std::optional<RequestId> id;
+  {
+    const std::lock_guard lock(s.mutex);
+    const State::Answer& answer = s.answers[answer_];
+    if (answer.done) return answer.status();
+    id = s.id;
+    engine = s.engine.lock();
+  }
+  if (!id || engine == nullptr) return {.state = RequestState::kQueued};
+  RequestStatus status = engine->status(*id + static_cast<RequestId>(answer_));
+  if (status.state != RequestState::kUnknown) return status;
+  // Its result is on the way from the engine to here.
+  const std::lock_guard lock(s.mutex);
+  const State::Answer& answer = s.answers[answer_];
+  return answer.done ? answer.status() : RequestStatus{.state = RequestState::kFinished};
 }
 
 void RequestHandle::cancel() const {

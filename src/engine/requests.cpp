@@ -77,6 +77,29 @@ void Engine::Impl::check_prompt(const Session* session, RulesId rules, int64_t t
   }
 }
 
+std::vector<std::unique_ptr<Request>> Engine::Impl::make_answers(std::span<const TokenId> prompt,
+                                                                 const GenerateOptions& options,
+                                                                 Session* session, RulesId rules) {
+  std::vector<std::unique_ptr<Request>> answers(static_cast<size_t>(options.n));
+  const auto id_of = [&](int32_t i) { return next_request_ + static_cast<RequestId>(i); };
+  try {
+    // Their places on the board come first: once there is a request, its session's text has grown.
+    for (int32_t i = 0; i < options.n; ++i) board.put(id_of(i), {});
+    for (int32_t i = 0; i < options.n; ++i) {
+      answers[static_cast<size_t>(i)] = std::make_unique<Request>(next_request_, i, session, rules,
+                                                                  prompt, options, *model, *cache);
+    }
+  } catch (...) {
+    for (int32_t i = 0; i < options.n; ++i) board.erase(id_of(i));
+    throw;
+  }
+  for (const auto& answer : answers) {
+    answer->shown = status_of(*answer);
+    board.update(answer->id, answer->shown);
+  }
+  return answers;
+}
+
 RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptions& options,
                             Session* session) {
   const int64_t before = session != nullptr ? session->sequence.length() : 0;
@@ -92,11 +115,7 @@ RequestId Engine::Impl::add(std::span<const TokenId> prompt, const GenerateOptio
          options.n);
   }
   scheduler->make_room(options.n);
-  std::vector<std::unique_ptr<Request>> answers(static_cast<size_t>(options.n));
-  for (int32_t i = 0; i < options.n; ++i) {
-    answers[static_cast<size_t>(i)] = std::make_unique<Request>(next_request_, i, session, rules,
-                                                                prompt, options, *model, *cache);
-  }
+  std::vector<std::unique_ptr<Request>> answers = make_answers(prompt, options, session, rules);
   if (session != nullptr) {
     session->busy = true;
     session->is_new_fork = false;
@@ -178,7 +197,12 @@ void Engine::Impl::retire() noexcept {
       ++s.requests_finished[static_cast<size_t>(gone->result.finish_reason)];
       s.request.add(whole.count());
     });
-    if (!gone->discarded) finished.insert(std::move(gone->node));
+    if (gone->discarded) {
+      board.erase(gone->id);
+    } else {
+      board.update(gone->id, status_of(gone->result));
+      finished.insert(std::move(gone->node));
+    }
   });
 }
 
@@ -188,6 +212,7 @@ void Engine::Impl::drop(RequestId id) {
   }
   retire();
   finished.erase(id);
+  board.erase(id);
 }
 
 GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
@@ -207,6 +232,7 @@ GenerateResult Engine::Impl::generate(std::span<const TokenId> prompt,
     drop(id);
     throw;
   }
+  board.erase(id);
   return std::move(finished.extract(id).mapped());
 }
 
@@ -221,6 +247,7 @@ std::optional<GenerateResult> Engine::Impl::take(RequestId id) {
   if (id == own_request_) return std::nullopt;
   auto node = finished.extract(id);
   if (node.empty()) return std::nullopt;
+  board.erase(id);
   return std::move(node.mapped());
 }
 

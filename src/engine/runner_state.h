@@ -33,6 +33,9 @@ struct RequestHandle::State {
     std::optional<Error> error;  // in place of the result
     bool cancelled = false;
     bool done = false;
+
+    /// Of one that is done.
+    RequestStatus status() const;
   };
   std::mutex mutex;  // guards what follows; no callback is called under it
   std::condition_variable changed;

@@ -96,18 +96,24 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   }
   // Nothing runs and nothing ends: all wait for pages that the others have. The last gives way.
   const bool is_stuck = batch.parts.empty() && batch.endings.empty() && !host_waits_;
-  if (is_stuck && !running_.empty()) park_last(running_[0]);
+  if (is_stuck && !running_.empty()) park_last(running_[0], running_[0]);
   return batch;
 }
 
 void Scheduler::reuse_blocks(Request& request) {
   Sequence& sequence = request.sequence;
   const int64_t reached = sequence.reached();
+  if (!request.prefix_asked && cache_.keeps_blocks(sequence.rules())) {
+    request.prefix_asked = true;
+    prefix_queries_ += request.result.prompt_tokens;
+  }
   // Listing a kept page takes it from those that can be had. Those owed to others are left alone.
   const int64_t most = cache_.is_elastic() ? pages_unclaimed(sequence, true) : kUnlimited;
   const int64_t end = std::min(sequence.length() - 1, sure_length(sequence, &request));
   cache_.list_prefix(sequence.tables(), sequence.tokens, end, sequence.computed() == reached, most);
-  request.result.cached_tokens += std::max<int64_t>(0, sequence.computed() - reached);
+  const int64_t found = std::max<int64_t>(0, sequence.computed() - reached);
+  request.result.cached_tokens += found;
+  prefix_hits_ += found;
 }
 
 void Scheduler::share_tokens() {
@@ -214,13 +220,12 @@ int64_t Scheduler::affordable(const Sequence& sequence, double budget) const {
 void Scheduler::place(Request& request, int64_t n, ScheduledBatch& batch) {
   Sequence& sequence = request.sequence;
   const int64_t left = sequence.length() - sequence.computed();
-  // What others have computed is listed by now. Why the rest has to be computed is asked once, of a
-  // text that is not a session's, and before anything of it was computed.
-  const bool has_own_text = request.prompt_end == request.result.prompt_tokens;
-  if (has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()) {
+  // What others have computed is listed by now. Why the rest has to be computed is asked before
+  // anything of it was computed and, where nothing was missing, again when it has been parked.
+  if (!request.miss_asked) {
     request.miss_asked = true;
-    request.result.miss =
-        cache_.ask_missing(sequence.tables(), sequence.tokens, sequence.length() - 1);
+    request.result.miss = cache_.ask_missing(sequence.tables(), sequence.tokens,
+                                             sequence.length() - 1, sequence.reached());
   }
   const auto wanted = static_cast<int32_t>(std::min({n, left, sequence.max_next()}));
   const int32_t got = reserve(sequence, wanted, &request);

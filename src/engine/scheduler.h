@@ -101,10 +101,13 @@ class Scheduler {
   /// without one.
   int64_t places_in_use() const;
   int64_t step() const { return step_; }  // the last one
+  int64_t prefix_queries() const { return prefix_queries_; }
+  int64_t prefix_hits() const { return prefix_hits_; }
   int64_t preemptions() const { return preemptions_; }
   int64_t sessions_parked() const { return sessions_parked_; }
 
  private:
+  static RequestId id_of(const Request* request) { return request == nullptr ? 0 : request->id; }
   /// The setup for the rules that the sequence goes by.
   const EngineSetup& setup_of(const Sequence& sequence) const {
     return setup_.of(sequence.rules());
@@ -165,10 +168,11 @@ class Scheduler {
   /// false: there is none.
   bool make_way(const Request* request);
   /// Parks one that nobody runs; false: there is none.
-  bool park_idle();
-  /// Parks the last request that runs or, where `request` is alone, lets go of a pin.
-  bool park_last(const Request* request);
-  void park(Request& request);
+  bool park_idle(const Request* asking);
+  /// Parks the last request that runs or, where `request` is alone, lets go of a pin. `asking`,
+  /// here and elsewhere: whose need it is; null: the host's.
+  bool park_last(const Request* request, const Request* asking);
+  void park(Request& request, const Request* asking);
   /// Whether no other one that runs has pages.
   bool is_alone(const Request* request) const;
   /// Lets go of a pin; false: that would bring no page.
@@ -247,6 +251,7 @@ class Scheduler {
   /// reason to park anybody.
   bool host_waits_ = false;
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
+  int64_t prefix_queries_ = 0, prefix_hits_ = 0;    // tokens
   std::vector<std::unique_ptr<Request>> requests_;  // by rank
   std::vector<Request*> running_;                   // of the step at hand, by rank
   std::vector<int64_t> token_shares_;               // [running_.size()] tokens

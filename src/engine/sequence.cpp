@@ -15,12 +15,25 @@ void Sequence::open() {
   n_told_ = 0;
 }
 
-void Sequence::park(int64_t pages) {
+void Sequence::note_parking(int64_t pages) {
   if (peak_pages_ > 0) peak_pages_ = std::max({peak_pages_, cache_.pages_listed(*tables_), pages});
   reached_ = reached();
   trims_ = trims();
+}
+
+void Sequence::park(int64_t pages) {
+  note_parking(pages);
   cache_.close(*tables_, tokens, RemovalReason::kPreempt);
   tables_.reset();
+}
+
+KvPreemption Sequence::give_way(int64_t parked, int64_t request, int64_t pages) {
+  note_parking(pages);
+  const KvPreemption told = cache_.preempt(
+      *tables_, tokens,
+      {.parked = parked, .session = session, .request = request, .tokens = reached_});
+  tables_.reset();
+  return told;
 }
 
 KvBudgetChange Sequence::fall(int64_t request) {

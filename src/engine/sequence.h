@@ -41,6 +41,9 @@ class Sequence {
   /// Gives its pages up. It is open, and no step is under way. `pages`: what it will need at least,
   /// where it needs more than it has had.
   void park(int64_t pages = 0);
+  /// Likewise, for others' sake, which is told. `parked`: the request that it is of; 0: of none
+  /// that runs. `request`: whose need it is; 0: the host's.
+  KvPreemption give_way(int64_t parked, int64_t request, int64_t pages = 0);
   /// Takes over the text of another one, as if it had been parked where that is. It is new, and
   /// goes by the same rules, here and with fork().
   void copy(const Sequence& other);
@@ -103,6 +106,9 @@ class Sequence {
   struct PromptEnd {
     int64_t said_at, end;
   };
+
+  /// What it has to know of itself before its tables are closed.
+  void note_parking(int64_t pages);
 
   CacheManager& cache_;
   RulesId rules_;

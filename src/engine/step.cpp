@@ -95,8 +95,9 @@ void Engine::Impl::run_batch() {
     const int64_t n_prompt = std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new);
     book.update([&](EngineStats& s) {
       s.recomputed_tokens += part.n_recomputed;
-      s.prompt_tokens += n_prompt;
+      s.computed_tokens += n_prompt;
     });
+    if (n_prompt > 0 && !part.request->reads_prompt()) note_prompt(*part.request);
     (part.decodes ? timings.decode_seconds : timings.prefill_seconds) += step.seconds;
     timings.prefill_tokens += n_prompt + part.n_recomputed;
     timings.decode_tokens += n_new - n_prompt;
@@ -114,6 +115,7 @@ void Engine::Impl::accept_awaiting(Request& reader, const PartResult& step) {
     if (request.awaits != &reader) continue;
     request.awaits = nullptr;
     note_queue(request);
+    note_prompt(request);
     accept(request, step);
   }
 }

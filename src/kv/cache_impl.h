@@ -140,6 +140,8 @@ struct CacheManager::Impl {
   void merge(CachedSequence& sequence, int64_t i, int32_t node, bool is_ending);
   /// Takes out the positions after the last full block; a kept block that has them comes next.
   void drop_tail(CachedSequence& sequence);
+  /// Whether it cannot list the kept block that comes next in its text, whatever that is.
+  bool stays_apart(const CachedSequence& sequence) const;
   /// Lists the pages of the sequence's shared blocks from `first` on, as far as they will be seen
   /// from its length on.
   void list_blocks(SequenceId id, int32_t layer, size_t first);
@@ -370,8 +372,10 @@ struct CacheManager::Impl {
   };
   std::vector<Counters> counters;
   EventRing ring;
-  std::deque<KvBudgetChange> budget_changes;  // the newest, as many as the ring holds removals
-  int64_t n_changes = 0, n_falls = 0, n_lifts = 0;
+  // The newest, as many of each as the ring holds removals.
+  std::deque<KvBudgetChange> budget_changes;
+  std::deque<KvPreemption> preemptions;
+  int64_t n_changes = 0, n_falls = 0, n_lifts = 0, n_preemptions = 0;
   struct Queued {
     uint64_t number;
     RemovalEvent event;

@@ -89,6 +89,37 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
   --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
 }
 
+KvPreemption CacheManager::preempt(SequenceId id, std::span<const int32_t> tokens,
+                                   KvPreemption whose) {
+  rollback(id);  // what it has not committed are no pages that come back
+  const int64_t before = available_pages();
+  whose.sequence = id;
+  whose.step = impl_->steps;
+  whose.first_event = impl_->ring.written();
+  close(id, tokens, RemovalReason::kPreempt);
+  whose.pages = available_pages() - before;
+  const std::lock_guard lock(impl_->mutex);
+  whose.number = impl_->n_preemptions++;
+  if (impl_->is_observed()) impl_->config.observer->preempted(whose);
+  const auto room = static_cast<size_t>(impl_->config.event_capacity);
+  if (room == 0) return whose;
+  try {
+    impl_->preemptions.push_back(whose);
+    if (impl_->preemptions.size() > room) impl_->preemptions.pop_front();
+  } catch (const std::bad_alloc&) {  // it is parked all the same; its result tells of it
+    impl_->preemptions.clear();      // so that the numbers in it have no gap
+  }
+  return whose;
+}
+
+std::vector<KvPreemption> CacheManager::preemptions(int64_t from) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto& all = impl_->preemptions;  // by number, without gaps
+  const int64_t oldest = all.empty() ? 0 : all.front().number;
+  const int64_t skipped = std::clamp<int64_t>(from - oldest, 0, static_cast<int64_t>(all.size()));
+  return {all.begin() + skipped, all.end()};
+}
+
 void CacheManager::set_prompt(SequenceId id, int64_t length) {
   CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);

@@ -228,6 +228,12 @@ class CacheManager {
   /// The newest, oldest first; from any thread.
   std::vector<KvBudgetChange> budget_changes(int64_t from = 0) const;
 
+  /// Gives up what the sequence has: closes it as close() does, with kPreempt. `whose`: parked,
+  /// session, request and tokens; the rest is filled in, and it is told and remembered.
+  KvPreemption preempt(SequenceId id, std::span<const int32_t> tokens, KvPreemption whose);
+  /// As budget_changes().
+  std::vector<KvPreemption> preemptions(int64_t from = 0) const;
+
   // ---- blocks kept for reuse (CacheConfig::keep_blocks), where rules do not score
   /// Makes a sequence, whose positions so far are the first of `tokens`, go on with kept blocks
   /// that have the tokens behind them, up to `max_positions`. It then has the length and the tables
@@ -242,9 +248,10 @@ class CacheManager {
   int64_t list_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                       bool counts, int64_t max_pages = kUnlimited);
   /// Why the block that comes next has to be computed. That is counted as a miss, so it is asked
-  /// once for a text. kNone: no full block comes before `max_positions`, or the sequence goes on in
-  /// the middle of a block or behind blocks that are its own alone.
-  PrefixMiss ask_missing(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions);
+  /// once for a text; not where the sequence had computed the whole block before it was parked,
+  /// which `reached` says: how much it had. kNone: no full block comes before `max_positions`.
+  PrefixMiss ask_missing(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
+                         int64_t reached = 0);
   /// list_prefix(), and then ask_missing() if the sequence was empty before and `counts`.
   int64_t match_prefix(SequenceId id, std::span<const int32_t> tokens, int64_t max_positions,
                        bool counts = true);

@@ -9,8 +9,16 @@
 namespace paddock {
 namespace {
 
-constexpr int32_t kRemembered = 4096;  // blocks evicted last
-constexpr int32_t kCompared = 256;     // newest continuations of a block
+constexpr int32_t kCompared = 256;  // newest continuations of a block
+// Blocks that left last are remembered: so many for each that can be kept,
+constexpr int64_t kRememberedTimes = 16;
+constexpr int64_t kLeastRemembered = 4096;    // and at least,
+constexpr int64_t kMostRemembered = 1048576;  // at most so many
+
+int32_t remembered(int32_t capacity) {
+  return static_cast<int32_t>(
+      std::clamp(kRememberedTimes * capacity, kLeastRemembered, kMostRemembered));
+}
 
 }  // namespace
 
@@ -33,7 +41,7 @@ PrefixTree::PrefixTree(int32_t capacity, int32_t block_size, int32_t n_layers,
       hash_(hash),
       absent_(n_layers),
       order_(std::move(policy), capacity),
-      departed_(kRemembered) {
+      departed_(remembered(capacity)) {
   const auto room = make_room(capacity, std::vector(n_layers, Visibility{0, kUnlimited}));
   swap_with(*room);
   seen_.swap(room->seen);
@@ -51,6 +59,9 @@ std::unique_ptr<PrefixTree::Room> PrefixTree::make_room(int32_t capacity,
   room->free.reserve(n);
   for (int32_t i = capacity; i-- > 0;) room->free.push_back(i);
   room->order = ReclaimOrder::Room(capacity);
+  if (remembered(capacity) != departed_.asked_for()) {
+    room->departed = RecentHashes<Departure>(remembered(capacity));
+  }
   room->roots_children.assign(seen.size() / n_layers_, -1);
   room->seen = std::move(seen);
   return room;
@@ -70,6 +81,9 @@ void PrefixTree::move_into(std::unique_ptr<Room> room) {
   if (room->nodes.size() == nodes_.size()) return;
   swap_with(*room);
   order_.move_into(std::move(room->order));
+  if (!room->departed) return;
+  room->departed->take_over(departed_);
+  std::swap(departed_, *room->departed);
 }
 
 std::span<const int32_t> PrefixTree::block_of(std::span<const int32_t> tokens, int64_t i) const {
@@ -139,14 +153,14 @@ bool PrefixTree::serves(int32_t node, int64_t i) {
 }
 
 PrefixMiss PrefixTree::ask(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
-                           std::span<const int32_t> nodes) {
+                           std::span<const int32_t> nodes, bool counts) {
   const auto i = static_cast<int64_t>(nodes.size());
   if (i >= std::min(static_cast<int64_t>(tokens.size()) / block_size_, max_blocks)) return {};
   const int32_t parent = nodes.empty() ? root : nodes.back();
   const auto block = block_of(tokens, i);
-  ++lookups_;
+  lookups_ += counts ? 1 : 0;
   Departure* departure = departed_.find(hash_after(parent, block));
-  if (departure != nullptr && departure->reason != MissReason::kSettings &&
+  if (counts && departure != nullptr && departure->reason != MissReason::kSettings &&
       !departure->is_regretted) {
     departure->is_regretted = true;
     ++regrets_;

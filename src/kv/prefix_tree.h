@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,9 +67,9 @@ class PrefixTree {
               std::vector<int32_t>& nodes);
   /// Why the full block behind those of `nodes` is missing. Counted as a lookup and, the first time
   /// after it was reclaimed, as regret. kNone, and nothing counted, if no block is to be looked
-  /// for.
+  /// for. Not `counts`: it is only told.
   PrefixMiss ask(int32_t root, std::span<const int32_t> tokens, int64_t max_blocks,
-                 std::span<const int32_t> nodes);
+                 std::span<const int32_t> nodes, bool counts = true);
   /// The child of `parent` (a node or a root) with these block_size tokens, or -1.
   int32_t find(int32_t parent, std::span<const int32_t> tokens) const;
   /// A new child, which find() does not know yet, locked once, without pages. -1 if there is no
@@ -173,6 +174,7 @@ struct PrefixTree::Room {
   std::vector<int32_t> tokens, pages, free, buckets, roots_children;
   std::vector<Visibility> seen;
   ReclaimOrder::Room order;
+  std::optional<RecentHashes<Departure>> departed;  // where it is for another number
 };
 
 }  // namespace paddock

@@ -8,13 +8,24 @@
 
 namespace paddock {
 
-/// Each is there once; the oldest make room. Allocates in the constructor only.
+/// Each is there once; the oldest make room. Allocates in constructors only.
 template <typename Value>
 class RecentHashes {
  public:
   /// For so many, or some more: up to the next power of two.
   explicit RecentHashes(int32_t capacity)
-      : slots_(std::bit_ceil(static_cast<uint32_t>(capacity))), buckets_(slots_.size(), -1) {}
+      : asked_for_(capacity),
+        slots_(std::bit_ceil(static_cast<uint32_t>(capacity))),
+        buckets_(slots_.size(), -1) {}
+  int32_t asked_for() const { return asked_for_; }
+
+  /// What the other one knows, in the order in which it came; this one knows nothing yet.
+  void take_over(const RecentHashes& other) {
+    for (size_t i = 0; i < other.slots_.size(); ++i) {
+      const Slot& slot = other.slots_[(other.oldest_ + i) % other.slots_.size()];
+      if (slot.used) add(slot.hash, slot.value);
+    }
+  }
 
   void add(uint64_t hash, const Value& value = {}) {
     take(hash);
@@ -53,6 +64,7 @@ class RecentHashes {
     Value value{};
   };
   size_t bucket(uint64_t hash) const { return hash & (buckets_.size() - 1); }
+  int32_t asked_for_;
   std::vector<Slot> slots_;       // a ring
   std::vector<int32_t> buckets_;  // the first slot of each
   size_t oldest_ = 0;

@@ -69,23 +69,44 @@ int64_t CacheManager::match_prefix(SequenceId id, std::span<const int32_t> token
 }
 
 PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tokens,
-                                     int64_t max_positions) {
+                                     int64_t max_positions, int64_t reached) {
   const CachedSequence& sequence = impl_->at(id);
   const std::lock_guard lock(impl_->mutex);
   const int64_t lookups = impl_->tree.lookups(), regrets = impl_->tree.regrets();
   const auto block_size = int64_t{impl_->config.block_size};
   PrefixMiss miss;
-  if (!sequence.rules->shares_blocks) {
+  if (impl_->stays_apart(sequence)) {
     miss = {.reason = MissReason::kNotShared, .position = sequence.length};
-  } else if (sequence.length == static_cast<int64_t>(sequence.shared.size()) * block_size) {
+  } else {
+    const int64_t end = (static_cast<int64_t>(sequence.shared.size()) + 1) * block_size;
+    const bool again = end <= reached && sequence.length < reached;
     miss = impl_->tree.ask(PrefixTree::root(sequence.rules->root), tokens,
-                           max_positions / block_size, sequence.shared);
+                           max_positions / block_size, sequence.shared, !again);
+    miss.again = again && miss.reason != MissReason::kNone;
+    // What is kept begins like it at least as far as the sequence itself has it.
+    const bool differs =
+        miss.reason == MissReason::kFirstSeen || miss.reason == MissReason::kDiffers;
+    if (differs && sequence.length > std::max(miss.position, miss.differs_at)) {
+      miss.reason = MissReason::kDiffers;
+      miss.differs_at = sequence.length;
+    }
   }
   if (impl_->is_observed()) {
     impl_->config.observer->missed(id, miss, impl_->tree.lookups() - lookups,
                                    impl_->tree.regrets() - regrets);
   }
   return miss;
+}
+
+bool CacheManager::Impl::stays_apart(const CachedSequence& sequence) const {
+  const auto n_shared = static_cast<int64_t>(sequence.shared.size());
+  const RuleSet& rules = *sequence.rules;
+  if (!rules.shares_blocks || sequence.is_apart || sequence.length / config.block_size != n_shared) {
+    return true;
+  }
+  // What follows a fall that it comes back to is not kept.
+  return sequence.log != nullptr && rules.policies.is_elastic() &&
+         sequence.log->next_budget_length() <= (n_shared + 1) * config.block_size;
 }
 
 int64_t CacheManager::list_prefix(SequenceId id, std::span<const int32_t> tokens,

@@ -63,6 +63,8 @@ void add_histogram(std::string& text, const char* name, const char* help,
 
 }  // namespace
 
+std::string to_json(const LatencyHistogram& histogram) { return histogram_json(histogram).dump(); }
+
 std::string to_json(const EngineStats& s) {
   Json finished = Json::object();
   for (int32_t i = 0; i < kFinishReasons; ++i) finished[reason_name(i)] = s.requests_finished[i];
@@ -71,8 +73,12 @@ std::string to_json(const EngineStats& s) {
                     {"requests_parked", s.requests_parked},
                     {"requests_finished", std::move(finished)},
                     {"prompt_tokens", s.prompt_tokens},
+                    {"cached_tokens", s.cached_tokens},
+                    {"computed_tokens", s.computed_tokens},
                     {"recomputed_tokens", s.recomputed_tokens},
                     {"generated_tokens", s.generated_tokens},
+                    {"prefix_queries", s.prefix_queries},
+                    {"prefix_hits", s.prefix_hits},
                     {"preemptions", s.preemptions},
                     {"sessions_parked", s.sessions_parked},
                     {"pins", s.pins},
@@ -92,9 +98,15 @@ std::string to_table(const EngineStats& s) {
     text += fmt::format(", {} {}", s.requests_finished[i], reason_name(i));
   }
   text += fmt::format(
-      "\ntokens: {} of prompts, {} generated, {} computed again; {} preemptions, {} sessions "
-      "parked\n",
-      s.prompt_tokens, s.generated_tokens, s.recomputed_tokens, s.preemptions, s.sessions_parked);
+      "\ntokens: {} of prompts, {} of them cached; {} computed, {} computed again, {} generated; "
+      "{} "
+      "preemptions, {} sessions parked\n",
+      s.prompt_tokens, s.cached_tokens, s.computed_tokens, s.recomputed_tokens, s.generated_tokens,
+      s.preemptions, s.sessions_parked);
+  if (s.prefix_queries > 0) {
+    text += fmt::format("kept blocks had {} of {} tokens that were looked for\n", s.prefix_hits,
+                        s.prefix_queries);
+  }
   if (s.pins > 0 || s.pins_lost > 0) {
     text += fmt::format("pins: {} hold, {} had to give way\n", s.pins, s.pins_lost);
   }
@@ -111,17 +123,26 @@ std::string to_prometheus(const EngineStats& s) {
     add_metric(text, name, type, help);
     text += fmt::format("paddock_{} {}\n", name, value);
   };
-  single("num_requests_waiting", "gauge", "Requests to be let in.", s.requests_waiting);
+  single("num_requests_waiting", "gauge", "Requests to be let in, parked ones included.",
+         int64_t{s.requests_waiting} + s.requests_parked);
   single("num_requests_running", "gauge", "Requests in the batch.", s.requests_running);
-  single("num_requests_parked", "gauge", "Requests that gave their pages up.", s.requests_parked);
+  single("num_requests_parked", "gauge", "Of them, that gave their pages up.", s.requests_parked);
   add_metric(text, "request_success_total", "counter", "Requests that have ended, by reason.");
   for (int32_t i = 0; i < kFinishReasons; ++i) {
     text += fmt::format("paddock_request_success_total{{finished_reason=\"{}\"}} {}\n",
                         reason_name(i), s.requests_finished[i]);
   }
-  single("prompt_tokens_total", "counter", "Tokens computed for prompts.", s.prompt_tokens);
+  single("prompt_tokens_total", "counter",
+         "Tokens of prompts that have been read, cached included.", s.prompt_tokens);
+  single("prompt_tokens_cached_total", "counter", "Of them, that were not computed.",
+         s.cached_tokens);
+  single("prompt_tokens_computed_total", "counter", "Tokens computed for prompts, each once.",
+         s.computed_tokens);
   single("recomputed_tokens_total", "counter", "Tokens computed again for what had been parked.",
          s.recomputed_tokens);
+  single("prefix_cache_queries_total", "counter", "Tokens looked for among kept blocks.",
+         s.prefix_queries);
+  single("prefix_cache_hits_total", "counter", "Of them, found.", s.prefix_hits);
   single("generation_tokens_total", "counter", "Tokens generated.", s.generated_tokens);
   single("num_preemptions_total", "counter", "Times that a request was parked.", s.preemptions);
   single("sessions_parked_total", "counter", "Times that an idle session was parked.",

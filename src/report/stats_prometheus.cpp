@@ -75,6 +75,10 @@ void print_pool(Printer& p, const KvStats& s) {
     p.value(fmt::format("layer=\"{}\",state=\"cached\"", layer.layer), layer.pages_cached);
   }
   p.single("pages_free", "gauge", "Pages that no layer holds.", s.pages_free);
+  p.single("cache_usage_perc", "gauge", "Active pages per page of the pool; 1: all of it.",
+           s.pool_pages == 0
+               ? 0.0
+               : static_cast<double>(s.total.pages_active) / static_cast<double>(s.pool_pages));
   p.single("pages_per_block", "gauge", "Pages that a sequence's next block takes.",
            s.pages_per_block);
   p.single("reservations_refused_total", "counter",

@@ -64,10 +64,11 @@ std::string one_line(std::string text) {
 }
 
 std::string row(const std::string& name, const KvLayerStats& s, const std::string& policy) {
-  return fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>7} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n",
-                     name, one_line(policy), s.pages_active, s.pages_peak, s.tokens_resident,
-                     s.budget == 0 ? "-" : std::to_string(s.budget), s.bytes / kMiB,
-                     s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
+  return fmt::format(
+      "{:>5}  {:<18} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>9.2f} {:>9} {:>12} {:>9.1f}  {}\n",
+      name, one_line(policy), s.pages_active, s.pages_peak, s.pages_cached, s.pages_pinned,
+      s.tokens_resident, s.budget == 0 ? "-" : std::to_string(s.budget), s.bytes / kMiB,
+      s.pages_allocated, s.tokens_read, s.attention_seconds * 1e3, removals(s));
 }
 
 /// A policy of the host's own may have any bytes in its name and messages.
@@ -83,8 +84,9 @@ Json shadows_json(const std::vector<KvShadow>& shadows) {
   return out;
 }
 
-/// What more memory would have found, or less.
-std::string shadows_text(const KvStats& stats) {
+/// What was found again, and what more memory would have found, or less.
+std::string found_text(const KvStats& stats) {
+  if (stats.prefix_lookups == 0 && stats.shadows.empty()) return {};
   std::string out = fmt::format("blocks found again: {} of {} looked for", stats.prefix_hits,
                                 stats.prefix_lookups);
   for (const KvShadow& s : stats.shadows) {
@@ -177,6 +179,7 @@ const char* miss_reason_name(MissReason reason) noexcept {
 
 std::string to_json(const PrefixMiss& miss) {
   Json out = {{"reason", miss_reason_name(miss.reason)}};
+  if (miss.again) out["again"] = true;
   if (miss.position >= 0) out["position"] = miss.position;
   if (miss.differs_at >= 0) out["differs_at"] = miss.differs_at;
   if (miss.step >= 0) out["step"] = miss.step;
@@ -229,6 +232,14 @@ std::string to_json(const KvBudgetChange& change) {
   return out.dump();
 }
 
+std::string to_json(const KvPreemption& p) {
+  const Json out = {{"event", "preemption"},       {"number", p.number}, {"step", p.step},
+                    {"sequence", p.sequence},      {"parked", p.parked}, {"session", p.session},
+                    {"request", p.request},        {"tokens", p.tokens}, {"pages", p.pages},
+                    {"first_event", p.first_event}};
+  return out.dump();
+}
+
 std::string to_table(const KvStats& stats) {
   std::string out = fmt::format(
       "KV cache: {} pages of {} bytes ({:.1f} MiB, {} positions of one layer each, {}), {} free; "
@@ -248,9 +259,10 @@ std::string to_table(const KvStats& stats) {
             ? ""
             : fmt::format(", {:.1f} MiB held by this process", stats.device.process_bytes / kMiB));
   }
-  out += fmt::format("{:>5}  {:<18} {:>7} {:>7} {:>8} {:>7} {:>9} {:>9} {:>12} {:>9}  {}\n",
-                     "layer", "policy", "pages", "peak", "tokens", "budget", "MiB", "allocated",
-                     "keys read", "attn ms", "pages removed");
+  out += fmt::format(
+      "{:>5}  {:<18} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>9} {:>9} {:>12} {:>9}  {}\n", "layer",
+      "policy", "pages", "peak", "cached", "pinned", "tokens", "budget", "MiB", "allocated",
+      "keys read", "attn ms", "pages removed");
   for (const KvLayerStats& layer : stats.layers) {
     out += row(fmt::format("{}", layer.layer), layer, layer.policy);
   }
@@ -269,7 +281,7 @@ std::string to_table(const KvStats& stats) {
     out += fmt::format("what was found in the cache brought no scores: they count from {} on\n",
                        stats.scored_from);
   }
-  if (!stats.shadows.empty()) out += shadows_text(stats);
+  out += found_text(stats);
   if (stats.reservations_refused > 0) {
     out += fmt::format("{} times too few pages were free; a block takes {}, one in every layer\n",
                        stats.reservations_refused, stats.pages_per_block);

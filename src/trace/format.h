@@ -60,6 +60,7 @@ enum class Tag : uint8_t {
   kLimit,
   kProtection,
   kMemory,
+  kPreemption,
 };
 
 /// A removal's first byte: its reason in the lowest bits, and above them
@@ -67,6 +68,9 @@ inline constexpr uint8_t kReasonBits = 7;
 static_assert(kRemovalReasons - 1 <= kReasonBits, "another reason needs another byte of traces");
 inline constexpr uint8_t kIsIdle = 8, kIsOverruled = 16, kIsRetained = 32, kIsMeasured = 64,
                          kHasLength = 128;
+
+/// A bit of a miss's, above its reason.
+inline constexpr uint8_t kIsAgain = 128;
 
 /// CRC-32 of the bytes, going on from the number of their frame.
 uint32_t checksum(uint64_t frame, std::string_view bytes);
@@ -84,7 +88,7 @@ inline int64_t plus(int64_t a, int64_t b) {
 
 /// Known to both sides, and changed alike.
 struct State {
-  int64_t steps = 0, events = 0, changes = 0;
+  int64_t steps = 0, events = 0, changes = 0, preemptions = 0;
   int64_t micros = 0;
   int64_t last_position = 0;  // of a removal
   int64_t pages_free = 0, pages_cached = 0;

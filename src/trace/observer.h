@@ -114,6 +114,8 @@ class CacheObserver {
   virtual bool wants_candidates() const noexcept = 0;
   virtual void chose_among(std::span<const CandidateFacts> candidates) noexcept = 0;
   virtual void budget_changed(const KvBudgetChange& change) noexcept = 0;
+  /// After its closed().
+  virtual void preempted(const KvPreemption& preemption) noexcept = 0;
   /// So many pages of the pool may be in use from now on.
   virtual void limited(int64_t pages) noexcept = 0;
   virtual void violated(std::string_view what) noexcept = 0;

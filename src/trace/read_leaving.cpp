@@ -20,6 +20,9 @@ bool Reader::read_leaving(Tag tag, Decoder& in) {
     case Tag::kBudget:
       read_budget(in);
       return true;
+    case Tag::kPreemption:
+      read_preemption(in);
+      return true;
     case Tag::kLimit:
       give(TraceLimit{in.number()});
       return true;
@@ -142,6 +145,20 @@ void Reader::read_budget(Decoder& in) {
   const size_t n = in.count();
   for (size_t i = 0; i < n; ++i) c.layer_pages.push_back(in.number());
   give(TraceBudget{std::move(c)});
+}
+
+void Reader::read_preemption(Decoder& in) {
+  KvPreemption p;
+  p.number = state_.preemptions++;
+  p.step = state_.steps;
+  p.sequence = in.sequence();
+  p.parked = in.number();
+  p.session = in.number();
+  p.request = in.number();
+  p.tokens = in.number();
+  p.pages = in.number();
+  p.first_event = static_cast<uint64_t>(plus(state_.events, -in.number()));
+  give(TracePreemption{p});
 }
 
 }  // namespace paddock::trace

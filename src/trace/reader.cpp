@@ -261,8 +261,10 @@ bool Reader::read_prefixes(Tag tag, Decoder& in) {
     }
     case Tag::kMiss: {
       TraceMiss miss{in.sequence()};
-      const uint8_t reason = in.u8();
+      const uint8_t flags = in.u8();
+      const auto reason = static_cast<uint8_t>(flags & ~kIsAgain);
       if (reason > static_cast<uint8_t>(MissReason::kNotShared)) in.refuse("a reason is not known");
+      miss.miss.again = (flags & kIsAgain) != 0;
       miss.miss.reason = static_cast<MissReason>(reason);
       miss.miss.position = in.difference();
       miss.miss.differs_at = in.difference();

@@ -124,6 +124,7 @@ class Reader {
   void read_candidates(Decoder& in);
   void read_removal(Decoder& in);
   void read_budget(Decoder& in);
+  void read_preemption(Decoder& in);
 
   const std::string& name_;
   const std::function<void(const TraceRecord&)>& on_record_;

@@ -95,6 +95,18 @@ void TraceRecorder::budget_changed(const KvBudgetChange& c) noexcept {
   });
 }
 
+void TraceRecorder::preempted(const KvPreemption& p) noexcept {
+  write(Tag::kPreemption, [&] {
+    out_.number(p.sequence);
+    out_.number(p.parked);
+    out_.number(p.session);
+    out_.number(p.request);
+    out_.number(p.tokens);
+    out_.number(p.pages);
+    out_.number(state_.events - static_cast<int64_t>(p.first_event));
+  });
+}
+
 void TraceRecorder::limited(int64_t pages) noexcept {
   write(Tag::kLimit, [&] { out_.number(pages); });
 }

@@ -305,7 +305,8 @@ void TraceRecorder::missed(int32_t sequence, const PrefixMiss& miss, int64_t loo
                            int64_t regrets) noexcept {
   write(Tag::kMiss, [&] {
     out_.number(sequence);
-    out_.u8(static_cast<uint8_t>(miss.reason));
+    out_.u8(
+        static_cast<uint8_t>(static_cast<int>(miss.reason) | (miss.again ? trace::kIsAgain : 0)));
     out_.difference(miss.position);
     out_.difference(miss.differs_at);
     out_.difference(miss.step);

@@ -59,6 +59,7 @@ class TraceRecorder final : public CacheObserver {
   bool wants_candidates() const noexcept override { return options_.scores; }
   void chose_among(std::span<const CandidateFacts> candidates) noexcept override;
   void budget_changed(const KvBudgetChange& change) noexcept override;
+  void preempted(const KvPreemption& preemption) noexcept override;
   void limited(int64_t pages) noexcept override;
   void violated(std::string_view what) noexcept override;
   void fell_short() noexcept override;

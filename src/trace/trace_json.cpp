@@ -207,6 +207,12 @@ Json to(const TraceBudget& b) {
   out.erase("event");
   return out;
 }
+Json to(const TracePreemption& p) {
+  Json out = {{"record", "preemption"}};
+  out.update(Json::parse(to_json(p.preemption)));
+  out.erase("event");
+  return out;
+}
 Json to(const TraceLimit& l) { return {{"record", "limit"}, {"pool_pages", l.pool_pages}}; }
 Json to(const TraceViolation& v) {
   if (v.what.empty()) return {{"record", "shortfall"}};

@@ -59,8 +59,16 @@ fault("engine-052", "take() gives out the request of generate()",
       "if («id == own_request_») return std::nullopt;",
       "false")
 fault("engine-143", "a discarded request's result is kept",
-      "if («!gone->discarded») finished.insert(",
-      "true")
+      "if («gone->discarded») { board.erase(gone->id);",
+      "false")
+fault("engine-470", "status() knows nothing of one that was just added",
+      "«board.update(answer->id, answer->shown);»", "")
+fault("engine-471", "status() does not say that one has ended",
+      "«board.update(gone->id, status_of(gone->result));» finished.insert(", "")
+fault("engine-472", "a request whose result was taken is still known",
+      "if (node.empty()) return std::nullopt; «board.erase(id);»", "")
+fault("engine-473", "the request of a generate() is known when that has returned",
+      "«board.erase(id);» return std::move(finished.extract(id).mapped());", "")
 fault("answers-002", "all answers have one seed",
       "std::make_unique<Request>(next_request_, i, session,",
       "std::make_unique<Request>(next_request_ + (MUT ? i : 0), MUT ? 0 : i, session,")
@@ -156,7 +164,13 @@ same("scheduler-073", "one waits for blocks that the rules do not share",
 fault("scheduler-074", "the last token of a prompt is listed, too",
       "const int64_t end = std::min(«sequence.length() - 1», sure_length(sequence, &request));", "sequence.length()")
 fault("scheduler-076", "nobody is told what was missing",
-      "«has_own_text && !request.miss_asked && sequence.computed() == sequence.reached()») {", "false")
+      "if («!request.miss_asked») { request.miss_asked = true;", "false")
+fault("scheduler-083", "what a parked text missed counts as looked for again",
+      "sequence.length() - 1, «sequence.reached()»);", "0", tests="sharing_test")
+fault("numbers-016", "a prompt is looked for once a step",
+      "«request.prefix_asked = true;»", "")
+fault("numbers-017", "what is found counts not as found",
+      "«prefix_hits_ += found;»", "")
 fault("scheduler-077", "a miss is asked for at every step",
       "«request.miss_asked = true;»", "")
 fault("scheduler-075", "what comes back counts as reused",
@@ -265,7 +279,14 @@ fault("answers-047", "a fork's queries do not move",
       "«to.rotations.assign(from.rotations.begin(), from.rotations.end());»", "")
 source("src/engine/engine_numbers.cpp", "engine_behaviour_test")
 fault("numbers-001", "what is parked counts as waiting",
-      "++(request->running ? running : «request->result.preemptions > 0» ? parked : waiting);", "false")
+      "«now.state == RequestState::kParked» ? parked : waiting);", "false")
+fault("numbers-013", "how far a request is stays as it was",
+      "request->shown = now; «board.update(request->id, now);»", "")
+fault("numbers-014", "prompts are counted without what was cached",
+      "s.prompt_tokens += «request.result.prompt_tokens»;",
+      "request.result.prompt_tokens - request.result.cached_tokens")
+fault("numbers-015", "cached tokens are not counted",
+      "«s.cached_tokens += request.result.cached_tokens;»", "")
 fault("numbers-002", "the first token counts as a gap",
       "const bool is_first = «request.result.tokens.size() == 1»;", "false")
 fault("numbers-003", "gaps are counted from the beginning",
@@ -567,16 +588,16 @@ fault("engine-129", "an answer's first step counts as the prompt's",
 
 source("src/engine/request_books.cpp", "engine_behaviour_test")
 fault("engine-170", "a request that waits is said to run",
-      "«request->running ? RequestState::kRunning : waits»",
+      "«request.running ? RequestState::kRunning : waits»",
       "RequestState::kRunning")
 fault("scheduler-060", "a parked request is said to wait for the first time",
       "«result.preemptions > 0» ? RequestState::kParked", "false")
 fault("engine-171", "status: all of the prompt counts as computed",
-      "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
+      "«std::clamp<int64_t>(request.sequence.computed() - begin, 0, result.prompt_tokens)»",
       "result.prompt_tokens")
 fault("engine-172", "status: the answer counts as prompt",
-      "«std::clamp<int64_t>(request->sequence.computed() - begin, 0, result.prompt_tokens)»",
-      "request->sequence.computed() - begin")
+      "«std::clamp<int64_t>(request.sequence.computed() - begin, 0, result.prompt_tokens)»",
+      "request.sequence.computed() - begin")
 fault("engine-173", "status: a finished request had all of its prompt computed",
       "«std::min(result.cached_tokens + result.timings.prefill_tokens - result.recomputed_tokens, "
       "result.prompt_tokens)»",
@@ -588,8 +609,11 @@ fault("engine-175", "the result of a discarded request appears all the same",
       "request->id == id) «request->discarded = true;»",
       "")
 fault("engine-176", "a finished request is not forgotten",
-      "«finished.erase(id);»",
-      "")
+      "if («finished.erase(id) > 0») board.erase(id);",
+      "false")
+fault("engine-443", "status() in a callback is that of the step before",
+      "if («!driving.is_calling()») return board.of(id);",
+      "true")
 fault("engine-177", "generate() waits for its discarded request for ever",
       "if («id == own_request_») return;",
       "false")
@@ -611,6 +635,11 @@ fault("engine-182", "trouble with a processor is named one position late",
       "request.sequence.length()")
 
 source("src/engine/request_handle.cpp", "runner_test")
+fault("engine-444", "status() of another answer is the first one's",
+      "engine->status(*id + «static_cast<RequestId>(answer_)»);", "0")
+fault("engine-445", "status() of one that has ended knows nothing of it",
+      "error ? RequestStatus{.state = RequestState::kFinished} : «status_of(result)»;",
+      "RequestStatus{.state = RequestState::kFinished}")
 fault("engine-150", "a callback that waits for its own thread waits for ever",
       "if («!arrived() && std::this_thread::get_id() == driver») {",
       "false")
@@ -826,7 +855,13 @@ fault("answers-009", "an event does not say whose it is",
 
 source("src/engine/step.cpp", "engine_behaviour_test")
 fault("numbers-006", "what is computed again counts as new",
-      "s.prompt_tokens += «n_prompt»;", "part.n_tokens")
+      "s.computed_tokens += «n_prompt»;", "part.n_tokens")
+fault("numbers-018", "a prompt counts with each of its pieces",
+      "if (n_prompt > 0 && «!part.request->reads_prompt()») note_prompt(", "true")
+fault("numbers-019", "a prompt counts once more with each token of the answer",
+      "if («n_prompt > 0» && !part.request->reads_prompt()) note_prompt(", "true")
+fault("numbers-020", "of several answers one has a prompt",
+      "note_queue(request); «note_prompt(request);» accept(", "")
 fault("numbers-007", "tokens of answers count as the prompt's",
       "«std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new)»;", "n_new")
 fault("numbers-011", "tokens of prompts count as the answer's",
@@ -857,9 +892,18 @@ fault("scheduler-049", "those before it give way, too",
 fault("scheduler-050", "the first that runs is parked",
       "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
 fault("scheduler-051", "a parked request runs on",
-      "«request.running = false;» ++request.result.preemptions;", "")
+      "«request.running = false;» request.miss_asked =", "")
 fault("scheduler-052", "preemptions are not counted",
-      "request.running = false; «++request.result.preemptions;»", "")
+      "«++request.result.preemptions;» ++preemptions_;", "")
+fault("scheduler-084", "what was reclaimed while it was parked is not asked for",
+      "request.miss_asked = «request.result.miss.reason != MissReason::kNone»;", "true",
+      tests="sharing_test")
+fault("scheduler-085", "a result does not tell who took its pages",
+      "«request.result.preempted.push_back(told);»", "")
+fault("scheduler-086", "a preemption is told as for the one that was parked",
+      "give_way(request.id, «id_of(asking)»);", "request.id")
+fault("scheduler-087", "an idle session is parked for nobody",
+      "idle->sequence.give_way(0, «id_of(asking)»);", "0")
 
 source("src/engine/giving_way.cpp", "engine_behaviour_test:Pins.*")
 fault("engine-304", "pins give way while others run",
@@ -907,7 +951,7 @@ fault("engine-397", "budgets fall below the floor",
 fault("engine-398", "priorities weigh nothing",
       "«std::exp2(std::clamp(priority, -kMostLevels, kMostLevels))»", "1.0")
 fault("engine-399", "idle sessions stay while budgets fall",
-      "if («park_idle()») continue; const int64_t needed", "false")
+      "if («park_idle(request)») continue; const int64_t needed", "false")
 fault("engine-400", "whoever comes to a decision length takes what others are owed",
       "pages -= «pages_owed(request->sequence, request.get(), waiting_too)»;", "0")
 fault("engine-401", "who has pages up to its next decision waits with the others",
@@ -932,11 +976,11 @@ fault("engine-412", "after a fall on the way back, what was decided beyond is de
 
 source("src/engine/giving_way.cpp", "budget_test")
 fault("engine-413", "idle sessions keep what a lower budget does not admit",
-      "while («is_over() && park_idle()») {", "false")
+      "while («is_over() && park_idle(nullptr)») {", "false")
 fault("engine-414", "requests keep what a lower budget does not admit",
-      "while («is_over() && !may_fall_later && park_last(stays)») {", "false")
+      "while («is_over() && !may_fall_later && park_last(stays, nullptr)») {", "false")
 fault("engine-415", "requests that could fall are parked",
-      "while (is_over() && «!may_fall_later» && park_last(stays)) {", "true")
+      "while (is_over() && «!may_fall_later» && park_last(stays, nullptr)) {", "true")
 
 source("src/engine/policies.cpp", "budget_test engine_test:Hosts*")
 fault("engine-416", "a budget may be more than was reserved",
@@ -980,7 +1024,7 @@ fault("engine-434", "what is read again needs no more than it had",
       "const int64_t next = «up_to_multiple(sequence.reached(), interval_of(sequence))»; return pages_needed",
       "sequence.reached()")
 fault("engine-435", "of pages that it will need nothing is remembered",
-      "sequence.park(«needed»);", "0")
+      "sequence.give_way(0, id_of(request), «needed»);", "0")
 fault("engine-436", "whoever cannot fall is parked, too",
       "if (at % interval == 0 || «!may_fall(sequence, request)») return;", "false")
 

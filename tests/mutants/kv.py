@@ -432,7 +432,7 @@ fault("kv-276", "a page that is the sequence's own alone is copied",
 
 source("src/kv/prefix_tree.cpp", "cache_test stats_test conformance_test policy_test:PolicyGolden.V*")
 fault("kv-731", "half as much of what left is remembered",
-      "order_(std::move(policy), capacity), departed_(«kRemembered»)", "kRemembered / 2", tests="cache_test:PrefixTree.*")
+      "order_(std::move(policy), capacity), departed_(«remembered(capacity)»)", "remembered(capacity) / 2", tests="cache_test:PrefixTree.*")
 fault("kv-732", "one more continuation is compared",
       "child >= 0 && i < «kCompared»;", "kCompared + 1", tests="cache_test:PrefixTree.*")
 fault("kv-048", "one regret counted at every later miss",
@@ -451,7 +451,7 @@ fault("kv-280", "what a block was missing for is not forgotten when it comes bac
       "«departed_.take(n.hash);» int32_t& bucket",
       "", tests="cache_test")
 fault("kv-257", "what left with the rules counts as regret",
-      "if (departure != nullptr && «departure->reason != MissReason::kSettings» &&",
+      "if (counts && departure != nullptr && «departure->reason != MissReason::kSettings» &&",
       "true", tests="sharing_test")
 fault("kv-258", "a miss tells of a block that only differs as reclaimed",
       "miss.reason = «departure->reason»;",
@@ -1153,3 +1153,36 @@ fault("kv-717", "the system gets no memory back",
       "cache.reclaim(); «cache.tell_withheld();»", "")
 fault("kv-718", "a limit that is raised while more is in use lowers the pool's",
       "if («impl_->limit <= impl_->pool.limit()») return;", "false")
+
+source("src/kv/prefix_tree.cpp", "cache_test:PrefixTree.*")
+fault("kv-719", "as much is remembered of any pool",
+      "std::clamp(«kRememberedTimes * capacity», kLeastRemembered, kMostRemembered)", "kLeastRemembered")
+fault("kv-720", "what left is forgotten where the room changes",
+      "«room->departed->take_over(departed_);»", "")
+fault("kv-721", "what is only told counts as looked for",
+      "lookups_ += «counts ? 1 : 0»;", "1")
+fault("kv-722", "what is only told counts as regret",
+      "if («counts» && departure != nullptr &&", "true", tests="sharing_test")
+source("src/kv/recent_hashes.h", "cache_test:PrefixTree.*")
+fault("kv-723", "what was known is taken over in another order",
+      "other.slots_[«(other.oldest_ + i) % other.slots_.size()»];", "other.slots_.size() - 1 - i")
+source("src/kv/reuse.cpp", "sharing_test:Sharing.*")
+fault("kv-724", "a session that goes on misses nothing",
+      "if («impl_->stays_apart(sequence)») {",
+      "impl_->stays_apart(sequence) || sequence.length % impl_->config.block_size != 0")
+fault("kv-725", "what a parked text had is not known as its own",
+      "const bool again = «end <= reached && sequence.length < reached»;", "false")
+fault("kv-726", "a turn differs where the block begins",
+      "if («differs && sequence.length > std::max(miss.position, miss.differs_at)») {", "false")
+source("src/kv/cache_manager.cpp", "engine_behaviour_test:Preemptions.*")
+fault("kv-727", "a preemption brings all pages that are free",
+      "whose.pages = available_pages() - «before»;", "0")
+fault("kv-728", "removals of a preemption come before it",
+      "whose.first_event = «impl_->ring.written()»; close(", "impl_->ring.written() + 1")
+fault("kv-729", "the oldest preemptions stay",
+      "«impl_->preemptions.pop_front()»;", "impl_->preemptions.pop_back()")
+fault("kv-730", "all preemptions are told whatever was asked",
+      "const auto& all = impl_->preemptions; // by number, without gaps const int64_t oldest = «all.empty() ? 0 : all.front().number»;", "from")
+source("src/engine/sequence.cpp", "engine_behaviour_test:Preemptions.*")
+fault("kv-745", "a preemption costs nothing",
+      ".request = request, .tokens = «reached_»}", "0")

@@ -48,7 +48,7 @@ fault("printers-022", "JSON event: what trims alone know is told of all",
       "if («event.reason == RemovalReason::kPolicyTrim») {",
       "true")
 fault("printers-023", "table: peak = active",
-      "one_line(policy), s.pages_active, «s.pages_peak», s.tokens_resident",
+      "one_line(policy), s.pages_active, «s.pages_peak», s.pages_cached",
       "s.pages_active")
 fault("printers-024", "table: tokens read = tokens resident",
       "s.bytes / kMiB, s.pages_allocated, «s.tokens_read»,",
@@ -137,3 +137,15 @@ fault("printers-042", 'prometheus: the budget in force is what is resident',
 fault("printers-043", 'prometheus: falls are lifts',
       '"Falls of elastic rules\' budgets.", «s.budget_falls»);',
       's.budget_lifts')
+
+source("src/report/stats_text.cpp", "stats_test")
+fault("printers-044", "table: cached = pinned",
+      "s.pages_peak, «s.pages_cached», s.pages_pinned, s.tokens_resident,", "s.pages_pinned")
+fault("printers-045", "what was found again is said where nothing was looked for",
+      "if («stats.prefix_lookups == 0» && stats.shadows.empty()) return {};", "false")
+source("src/report/stats_prometheus.cpp", "stats_test engine_behaviour_test:AsVllmCounts.*")
+fault("printers-046", "kept pages count as used",
+      "static_cast<double>(«s.total.pages_active») /", "s.pool_pages - s.pages_free")
+source("src/report/engine_stats_text.cpp", "engine_behaviour_test")
+fault("printers-047", "parked requests do not wait",
+      "int64_t{s.requests_waiting} + «s.requests_parked»);", "0")

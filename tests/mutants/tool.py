@@ -470,7 +470,7 @@ fault("tool-162", 'the file has no budget changes',
       '«write_changes(event.number);»',
       '')
 fault("tool-163", 'a change stands behind what it removed',
-      'if («change.first_event > number») return;',
+      'if («change.first_event > number») break;',
       'change.first_event >= number')
 fault("tool-164", 'a change is written again and again',
       '«next_change_ = change.number + 1;»',
@@ -506,6 +506,17 @@ fault("tool-173", 'fixed rules are taken for elastic ones',
 fault("tool-174", 'a lift is told as a fall',
       'if («change.after == paddock::kUnlimited») { text',
       'false')
+source("examples/paddock/answer_json.cpp", "cli_test:CliParallel.*")
+fault("tool-194", 'answers do not tell who took their pages',
+      'if («!result.preempted.empty()») out',
+      'false')
+fault("tool-195", 'who has no token has waited no time for it',
+      '«has_token» ? Json(t.first_token_seconds)',
+      'true')
+source("examples/paddock/kv_report.cpp", "cli_test:CliParallel.*")
+fault("tool-196", 'a preemption is written again and again',
+      '«next_preemption_ = preemption.number + 1;»',
+      '')
 source("examples/paddock/answer_json.cpp", "cli_test:CliElastic.*")
 fault("tool-175", 'answers do not tell what they gave up',
       'if («!result.budget_changes.empty()») out',

@@ -239,3 +239,12 @@ fault("trace-065", "what is run again has the rule that was",
       "if («!rule.empty()») settings.kv_policy = rule;", "false")
 fault("trace-066", "what is run again has the memory that was",
       "if («!budget.empty()») settings.kv_budget = budget;", "false")
+
+source("src/trace/record_leaving.cpp", "trace_test")
+fault("trace-081", "whose need a preemption was is not recorded",
+      "out_.number(p.session); out_.number(«p.request»);", "0")
+fault("trace-082", "a preemption begins behind its removals",
+      "out_.number(«state_.events - static_cast<int64_t>(p.first_event)»);", "0")
+source("src/trace/recorder.cpp", "trace_test")
+fault("trace-083", "a miss does not say that it was there before",
+      "«miss.again» ? trace::kIsAgain : 0", "false")

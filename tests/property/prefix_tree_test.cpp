@@ -273,6 +273,41 @@ TEST(PrefixTree, ABlockThatLeftIsNotRegrettedBehindAnotherPrefix) {
   }
 }
 
+TEST(PrefixTree, WhatLeftIsRememberedForSixteenTimesItsRoomAndNoLessThanFourThousand) {
+  const auto text_of = [](int32_t i) { return Tokens{i, -i}; };
+  const auto pass = [&](PrefixTree& tree, int32_t from, int32_t to) {
+    for (int32_t i = from; i < to; ++i) {
+      tree.unlock(tree.insert(PrefixTree::kRoot, text_of(i)), i);
+      evict(tree);
+    }
+  };
+  const auto reason_of = [&](PrefixTree& tree, int32_t i) {
+    return tree.ask(PrefixTree::kRoot, text_of(i), 9, {}, false).reason;
+  };
+  PrefixTree small(8, 2, 1, nullptr), large(1024, 2, 1, nullptr);
+  pass(small, 0, 4096);
+  EXPECT_EQ(reason_of(small, 0), MissReason::kReclaimed);
+  pass(small, 4096, 4097);
+  EXPECT_EQ(reason_of(small, 0), MissReason::kFirstSeen);
+  pass(large, 0, 16 * 1024);
+  EXPECT_EQ(reason_of(large, 0), MissReason::kReclaimed);
+  pass(large, 16 * 1024, 16 * 1024 + 1);
+  EXPECT_EQ(reason_of(large, 0), MissReason::kFirstSeen);
+  EXPECT_EQ(reason_of(large, 1), MissReason::kReclaimed);
+  EXPECT_EQ(large.lookups() + large.regrets(), 0) << "nobody counted";
+  // Another room has what the old one knew, the newest first.
+  small.move_into(small.make_room(1024, {Visibility{0, kUnlimited}}));
+  EXPECT_EQ(reason_of(small, 1), MissReason::kReclaimed);
+  pass(small, 5000, 5000 + 16 * 1024 - 4096);
+  EXPECT_EQ(reason_of(small, 1), MissReason::kReclaimed);
+  pass(small, 50'000, 50'001);
+  EXPECT_EQ(reason_of(small, 1), MissReason::kFirstSeen) << "the oldest goes first";
+  EXPECT_EQ(reason_of(small, 2), MissReason::kReclaimed);
+  small.move_into(small.make_room(8, {Visibility{0, kUnlimited}}));
+  EXPECT_EQ(reason_of(small, 50'000), MissReason::kReclaimed);
+  EXPECT_EQ(reason_of(small, 2), MissReason::kFirstSeen);
+}
+
 TEST(PrefixTree, ALostSinkStaysLostWhateverElseIsMissing) {
   PrefixTree tree(8, 2, 1, nullptr);
   tree.move_into(tree.make_room(8, {Visibility{2, 4}}));

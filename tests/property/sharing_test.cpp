@@ -380,6 +380,73 @@ TEST(Sharing, DecodingTakesNoMemory) {
             0);
 }
 
+TEST(Sharing, ATurnOfASessionIsToldWhatMissed) {
+  Engine engine(parts(tiny(), options_with(12 * 2, 2)));
+  const std::vector<TokenId> turn = {1, 2, 3, 4, 5, 6};
+  const SessionId session = engine.open_session();
+  EXPECT_EQ(engine.generate(session, prompt_of(18), greedy(2)).miss.reason, MissReason::kFirstSeen);
+  // It holds 19 positions, four full blocks of them, and a token that is pending.
+  int64_t lookups = engine.kv_stats().prefix_lookups;
+  PrefixMiss miss = engine.generate(session, turn, greedy(1)).miss;
+  EXPECT_EQ(to_json(miss), R"({"reason":"differs","position":16,"differs_at":19})");
+  EXPECT_EQ(engine.kv_stats().prefix_lookups, lookups + 1);
+  // A turn that fills no block misses none.
+  miss = engine.generate(session, std::vector<TokenId>{7}, greedy(1)).miss;
+  EXPECT_EQ(miss.reason, MissReason::kNone);
+
+  // Another one takes all pages: the session is parked, and what it had is reclaimed.
+  const int64_t held = engine.session_length(session) - 1;
+  std::vector<TokenId> large = prompt_of(45);
+  large.insert(large.begin(), 99);
+  const RequestId id = engine.add(large, greedy(1));
+  while (engine.step()) engine.check_integrity();
+  engine.take(id);
+  ASSERT_EQ(engine.stats().sessions_parked, 1);
+  lookups = engine.kv_stats().prefix_lookups;
+  const int64_t regrets = engine.kv_stats().reclaim_regrets;
+  const GenerateResult result = engine.generate(session, turn, greedy(1));
+  EXPECT_EQ(result.miss.reason, MissReason::kReclaimed);
+  EXPECT_TRUE(result.miss.again);
+  EXPECT_EQ(result.miss.position, 0);
+  EXPECT_EQ(result.miss.request, id);
+  EXPECT_EQ(
+      to_json(result.miss),
+      fmt::format(R"({{"reason":"reclaimed","again":true,"position":0,"step":{},"request":{}}})",
+                  result.miss.step, id));
+  EXPECT_EQ(result.recomputed_tokens, held);
+  EXPECT_EQ(engine.kv_stats().prefix_lookups, lookups) << "a text that is read again counts once";
+  EXPECT_EQ(engine.kv_stats().reclaim_regrets, regrets);
+
+  // Rules that share nothing say so of every turn.
+  EngineOptions options = options_with(0, 2);
+  options.kv.policy = "h2o:16@every:8";
+  Engine scored(parts(tiny(), options));
+  const SessionId other = scored.open_session();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(scored.generate(other, turn, greedy(2)).miss.reason, MissReason::kNotShared);
+  }
+}
+
+TEST(Sharing, ARequestThatWasParkedIsToldWhatMissedThen) {
+  // The second one finds its whole prompt, is parked for the first, and finds it reclaimed.
+  Engine engine(parts(tiny(), options_with(14 * 2, 2)));
+  engine.generate(prompt_of(20), greedy(1));
+  std::vector<TokenId> other(20, 7);
+  GenerateOptions first = greedy(34);
+  first.priority = 1;
+  const RequestId a = engine.add(other, first);
+  const RequestId b = engine.add(prompt_of(20), greedy(12));
+  while (engine.step()) engine.check_integrity();
+  EXPECT_EQ(engine.take(a)->miss.reason, MissReason::kFirstSeen);
+  const GenerateResult result = *engine.take(b);
+  ASSERT_GT(result.preemptions, 0);
+  EXPECT_EQ(result.cached_tokens, 16) << "found when it came";
+  EXPECT_EQ(result.miss.reason, MissReason::kReclaimed);
+  EXPECT_TRUE(result.miss.again);
+  EXPECT_EQ(result.miss.request, a);
+  EXPECT_EQ(result.tokens, Alone(Precision::kReference)(prompt_of(20), 12));
+}
+
 TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
   EngineOptions options = options_with(12 * 2, 1);
   Engine engine(parts(tiny(), options));
@@ -434,11 +501,6 @@ TEST(Sharing, TheReasonOfTheFirstMissIsTold) {
   EXPECT_EQ(miss.reason, MissReason::kSettings);
   EXPECT_EQ(miss.request, 0);
   EXPECT_EQ(engine.kv_stats().reclaim_regrets, 1) << "more memory would not have kept it";
-  // A turn of a session goes on from what it holds.
-  const SessionId session = engine.open_session();
-  engine.generate(session, prompt_of(22), greedy(2));
-  EXPECT_EQ(engine.generate(session, std::vector<TokenId>{1, 2, 3, 4, 5, 6}, greedy(2)).miss.reason,
-            MissReason::kNone);
   options.kv.reuse = false;
   Engine alone(parts(tiny(), options));
   EXPECT_EQ(alone.generate(prompt_of(22), greedy(1)).miss.reason, MissReason::kNotShared);

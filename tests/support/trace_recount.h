@@ -77,6 +77,13 @@ class TraceRecount {
     for (size_t i = 0; i < changes.size(); ++i) {
       ASSERT_EQ(to_json(changes[i]), to_json(budgets[i])) << "change " << i;
     }
+    const std::vector<KvPreemption> parks = engine.kv_preemptions();
+    ASSERT_EQ(parks.size(), preemptions.size());
+    for (size_t i = 0; i < parks.size(); ++i) {
+      ASSERT_EQ(to_json(parks[i]), to_json(preemptions[i])) << "preemption " << i;
+    }
+    const EngineStats totals = engine.stats();
+    ASSERT_EQ(static_cast<int64_t>(parks.size()), totals.preemptions + totals.sessions_parked);
     compare_blocks(engine);
   }
 
@@ -105,6 +112,7 @@ class TraceRecount {
   std::vector<Layer> layers;
   std::vector<TraceRemoval> events;
   std::vector<KvBudgetChange> budgets;
+  std::vector<KvPreemption> preemptions;
   std::vector<TraceRequest> requests;
   std::vector<TraceMemory> memory;
   std::vector<TraceFinish> finished;
@@ -264,6 +272,10 @@ class TraceRecount {
   void count(const TraceBudget& b) {
     budgets.push_back(b.change);
     ++(b.change.after == kUnlimited ? lifts : falls);
+  }
+  void count(const TracePreemption& p) {
+    preemptions.push_back(p.preemption);
+    EXPECT_FALSE(open.contains(p.preemption.sequence)) << "it has been closed";
   }
   void count(const TraceLimit& l) { header.pool_pages = l.pool_pages; }
   void count(const TraceViolation& v) { ++(v.what.empty() ? shortfalls : violations); }

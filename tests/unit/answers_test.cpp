@@ -115,7 +115,7 @@ TEST_P(AnswersUnder, ThePromptIsComputedOnceAndOnlyItsLastBlockIsCopied) {
       engine.check_integrity();
     }
     EXPECT_EQ(engine.stats().generated_tokens, 4) << "all have their first token at once";
-    EXPECT_EQ(engine.stats().prompt_tokens, static_cast<int64_t>(prompt));
+    EXPECT_EQ(engine.stats().computed_tokens, static_cast<int64_t>(prompt));
     const int64_t pages = engine.kv_stats().total.pages_active;
     EXPECT_EQ(pages, single.kv_stats().total.pages_active);
     engine.step();
@@ -124,7 +124,7 @@ TEST_P(AnswersUnder, ThePromptIsComputedOnceAndOnlyItsLastBlockIsCopied) {
     const int64_t n_layers = static_cast<int64_t>(engine.kv_stats().layers.size());
     EXPECT_LE(engine.kv_stats().total.pages_active, pages + n_layers * (prompt % 4 == 0 ? 4 : 3));
     finish_all(engine);
-    EXPECT_EQ(engine.stats().prompt_tokens, static_cast<int64_t>(prompt));
+    EXPECT_EQ(engine.stats().computed_tokens, static_cast<int64_t>(prompt));
     for (int32_t i = 0; i < 4; ++i) {
       const GenerateResult result = *engine.take(id + i);
       EXPECT_EQ(result.tokens, alone.of(2, prompt, drawn(4, 9, 3), i).tokens);
@@ -155,7 +155,7 @@ TEST_P(AnswersUnder, WhoFindsAPlaceLaterMakesTheSame) {
     }
   }
   if (policy == "full") {
-    EXPECT_LE(engine.stats().prompt_tokens, 33 + 3);
+    EXPECT_LE(engine.stats().computed_tokens, 33 + 3);
   }
   EXPECT_EQ(engine.stats().requests_finished[static_cast<size_t>(FinishReason::kLength)], 5);
   expect_nothing_held(engine);
@@ -183,7 +183,7 @@ TEST_P(AnswersUnder, WhatOneHasOfThePromptWhenItIsCancelledIsNotLost) {
       EXPECT_GT(second->cached_tokens, 0);
     }
     EXPECT_EQ(engine.take(id + 2)->tokens, alone.of(3, 44, asked, 2).tokens);
-    EXPECT_EQ(engine.stats().prompt_tokens, 44);
+    EXPECT_EQ(engine.stats().computed_tokens, 44);
     expect_nothing_held(engine);
   }
 }
@@ -291,7 +291,7 @@ TEST(Answers, OfNoTokensEndAtOnce) {
   for (int32_t i = 0; i < 3; ++i) {
     EXPECT_EQ(engine.take(id + i)->finish_reason, FinishReason::kLength);
   }
-  EXPECT_EQ(engine.stats().prompt_tokens, 13);
+  EXPECT_EQ(engine.stats().computed_tokens, 13);
 }
 
 TEST(Answers, OneThatIsRefusedLeavesNone) {

@@ -1,6 +1,7 @@
 // paddock generate --parallel: requests as JSON lines, answers as JSON lines.
 #include <fmt/format.h>
 
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -62,10 +63,57 @@ TEST_F(CliParallel, AnswersEveryLine) {
   EXPECT_FALSE(first.contains("answer"));
   EXPECT_FALSE(first.contains("logprobs"));
   EXPECT_EQ(first.at("timings").at("decode_tokens"), 2);
+  EXPECT_GE(first.at("timings").at("queue_seconds"), 0);
+  EXPECT_GE(first.at("timings").at("first_token_seconds"), first.at("timings").at("queue_seconds"));
+  const Json& gaps = first.at("timings").at("token_gaps");
+  EXPECT_EQ(gaps.at("count"), 2) << "three tokens";
+  EXPECT_GT(gaps.at("sum_seconds"), 0);
+  EXPECT_EQ(gaps.at("buckets").size(), 19U);
+  EXPECT_FALSE(first.contains("preempted"));
   EXPECT_EQ(found.at({1, 0}).at("text"), "ijkl");
   EXPECT_EQ(found.at({1, 0}).at("finish_reason"), "stop");
   EXPECT_EQ(found.at({2, 0}).at("logprobs").size(), 2U);
   EXPECT_EQ(found.at({2, 0}).at("seed"), 77);
+}
+
+TEST_F(CliParallel, WhoWasParkedIsToldInTheAnswersAndInTheFileOfEvents) {
+  std::string asks;
+  for (int i = 0; i < 4; ++i) asks += R"({"prompt": "hello )" + std::to_string(i) + "\"}\n";
+  const std::string file = folder_.path() + "/events";
+  // Room for one and a half of them, in blocks of four.
+  const Outcome o =
+      paddock(command() + "--kv-block-size 4 --kv-budget 800 -c 68 -n 60 " +
+              "--ignore-eos --parallel " + folder_.write("asks", asks) + " --kv-events " + file);
+  ASSERT_EQ(o.code, 0) << o.err;
+  std::map<int64_t, Json> told;
+  int64_t preemptions = 0;
+  std::istringstream out(o.out);
+  for (std::string line; std::getline(out, line);) {
+    const Json answer = Json::parse(line);
+    const Json its = answer.value("preempted", Json::array());
+    EXPECT_EQ(answer.at("preemptions"), its.size());
+    preemptions += static_cast<int64_t>(its.size());
+    for (const Json& p : its) told[p.at("number").get<int64_t>()] = p;
+  }
+  ASSERT_GT(preemptions, 0) << o.out;
+  std::ifstream in(file);
+  int64_t written = 0, events = 0;
+  for (std::string line; std::getline(in, line);) {
+    const Json event = Json::parse(line);
+    if (event.value("event", "") != "preemption") {
+      events = event.at("number").get<int64_t>() + 1;
+      continue;
+    }
+    EXPECT_EQ(event, told[written]) << "each once, in order";
+    EXPECT_EQ(event.at("first_event"), events) << "before what left with it";
+    EXPECT_GT(event.at("pages"), 0);
+    EXPECT_GT(event.at("tokens"), 0);
+    EXPECT_NE(event.at("parked"), event.at("request"));
+    ++written;
+  }
+  EXPECT_EQ(written, preemptions);
+  const auto none = answers(R"({"prompt": "a", "max_tokens": 0})", "");
+  EXPECT_EQ(none.at({0, 0}).at("timings").at("first_token_seconds"), nullptr);
 }
 
 TEST_F(CliParallel, SeveralAnswersHaveSeedsOfTheirOwn) {

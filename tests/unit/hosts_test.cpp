@@ -50,6 +50,11 @@ const std::vector<Method>& methods() {
       {"kv_stats", Kind::kAnyTime, [](Engine& e, SessionId) { to_json(e.kv_stats()); }},
       {"kv_blocks", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_blocks(0); }},
       {"kv_events", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_events(); }},
+      {"kv_budget_changes", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_budget_changes(); }},
+      {"kv_preemptions", Kind::kAnyTime, [](Engine& e, SessionId) { e.kv_preemptions(); }},
+      {"stats", Kind::kAnyTime, [](Engine& e, SessionId) { to_json(e.stats()); }},
+      {"status", Kind::kAnyTime,
+       [](Engine& e, SessionId) { EXPECT_EQ(e.status(12345).state, RequestState::kUnknown); }},
       {"check_integrity", Kind::kAnyTime, [](Engine& e, SessionId) { e.check_integrity(); }},
       {"options", Kind::kAnyTime,
        [](Engine& e, SessionId) { EXPECT_EQ(e.options().kv.policy, "nosy"); }},
@@ -61,8 +66,6 @@ const std::vector<Method>& methods() {
        [](Engine& e, SessionId) {
          for (RequestId id = 0; id < 9; ++id) EXPECT_FALSE(e.take(id));
        }},
-      {"status", Kind::kBooks,
-       [](Engine& e, SessionId) { EXPECT_EQ(e.status(12345).state, RequestState::kUnknown); }},
       {"finished_after", Kind::kBooks,
        [](Engine& e, SessionId) { EXPECT_FALSE(e.finished_after(12345)); }},
       {"discard", Kind::kBooks, [](Engine& e, SessionId) { e.discard(12345); }},

@@ -48,6 +48,27 @@ TEST(RequestStatus, FollowsARequestThroughItsLife) {
   expect_status(engine, first, RequestState::kUnknown, 0, 0, 0);
 }
 
+TEST(RequestStatus, OfWhoWasParkedByAFeedIsKnownAtOnce) {
+  EngineOptions options = small_options(3);
+  options.kv.reuse = false;
+  options.kv.budget_bytes =
+      static_cast<uint64_t>(2 * 9 * Engine(tiny(), options).kv_stats().page_bytes);
+  Engine engine(tiny(), options);
+  const SessionId session = engine.open_session();
+  const RequestId id = engine.add(prompt_of(8), greedy(20));
+  engine.step();
+  engine.feed(session, std::vector<TokenId>(30, 7));
+  EXPECT_EQ(engine.status(id).state, RequestState::kParked);
+  EXPECT_EQ(engine.stats().requests_parked, 1);
+  engine.close_session(session);
+  run(engine);
+  EXPECT_EQ(engine.status(id).state, RequestState::kFinished);
+  engine.discard(id);
+  EXPECT_EQ(engine.status(id).state, RequestState::kUnknown);
+  engine.generate(prompt_of(5), greedy(1));
+  EXPECT_EQ(engine.status(id + 1).state, RequestState::kUnknown) << "generate() gave its result";
+}
+
 TEST(RequestStatus, CountsOnlyWhatWasComputedOfACancelledPrompt) {
   Engine engine(tiny(), small());
   const RequestId id = engine.add(prompt_of(20), greedy(3));

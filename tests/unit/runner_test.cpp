@@ -43,6 +43,97 @@ EngineOptions endless() {  // a window's context has no end
   return o;
 }
 
+// ---- how far they are
+
+RequestState state_of(const RequestHandle& handle) { return handle.status().state; }
+
+TEST(RunnerStatus, GoesFromQueuedToFinishedInTheEyesOfAnyThread) {
+  EngineOptions options = endless();
+  options.max_sequences = 1;
+  EngineRunner runner(std::make_shared<Engine>(tiny(), options));
+  Endless running(runner);
+  EXPECT_EQ(state_of(running.handle), RequestState::kRunning);
+  const RequestHandle waits = runner.submit(prompt_of(9), greedy(3));
+  EXPECT_EQ(state_of(waits), RequestState::kQueued);
+  std::atomic<bool> over{false};
+  std::thread reader([&] {
+    int64_t last = 0;
+    while (!over) {
+      const RequestStatus status = running.handle.status();
+      EXPECT_GE(status.made_tokens, last);
+      EXPECT_TRUE(status.state == RequestState::kRunning ||
+                  status.state == RequestState::kFinished);
+      last = status.made_tokens;
+    }
+  });
+  // While it is queued in the engine, and not just on its way there.
+  while (waits.status().prompt_tokens == 0) std::this_thread::yield();
+  EXPECT_EQ(waits.status(), (RequestStatus{RequestState::kQueued, 9, 0, 0}));
+  running.handle.cancel();
+  EXPECT_EQ(waits.wait().tokens.size(), 3U);
+  over = true;
+  reader.join();
+  EXPECT_EQ(waits.status(), (RequestStatus{RequestState::kFinished, 9, 9, 3}));
+  const RequestHandle refused = runner.submit({}, greedy(1));
+  EXPECT_EQ(code_of([&] { refused.wait(); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(refused.status(), RequestStatus{.state = RequestState::kFinished});
+  EXPECT_EQ(code_of([] { RequestHandle().status(); }), ErrorCode::kInvalidArgument);
+}
+
+TEST(RunnerStatus, OfOneThatIsParkedAndOfAnswersIsTheirOwn) {
+  EngineOptions options = small_options(2);
+  options.kv.reuse = false;
+  options.kv.budget_bytes =
+      static_cast<uint64_t>(2 * 12 * Engine(tiny(), options).kv_stats().page_bytes);
+  EngineRunner runner(std::make_shared<Engine>(tiny(), options));
+  bool was_parked = false;
+  RequestHandle second;
+  std::latch submitted{1};
+  GenerateOptions first = greedy(24);
+  first.on_token = [&](const TokenEvent&) {
+    submitted.wait();
+    was_parked |= state_of(second) == RequestState::kParked;
+    return true;
+  };
+  const RequestHandle handle = runner.submit(prompt_of(16), first);
+  second = runner.submit(std::vector<TokenId>(16, 7), greedy(24));
+  submitted.count_down();
+  EXPECT_EQ(handle.wait().tokens.size(), 24U);
+  EXPECT_GT(second.wait().preemptions, 0);
+  EXPECT_TRUE(was_parked);
+  const RequestHandle several = runner.submit(prompt_of(3), drawn(2, 5, 1));
+  several.answer(1).cancel();
+  several.answer(1).wait();
+  EXPECT_EQ(state_of(several.answer(1)), RequestState::kFinished);
+  EXPECT_EQ(several.wait().tokens.size(), 5U);
+  EXPECT_EQ(several.status(), (RequestStatus{RequestState::kFinished, 3, 3, 5}));
+}
+
+TEST(RunnerStatus, LettingGoOfAHandleCancelsNothingAndKeepsNothing) {
+  std::weak_ptr<int> kept;
+  const auto engine = small_engine();
+  EngineRunner runner(engine);
+  std::latch ended{1};
+  RequestId id = 0;
+  {
+    const auto token = std::make_shared<int>(1);
+    kept = token;
+    GenerateOptions options = greedy(5);
+    options.on_token = [token](const TokenEvent&) { return true; };
+    runner.submit(prompt_of(7), options, [&, token](const RequestHandle& handle) {
+      EXPECT_EQ(handle.wait().tokens.size(), 5U) << "it ran to its end";
+      ended.count_down();
+    });
+  }
+  ended.wait();
+  runner.call([&](Engine& e) {  // the engine has forgotten it, as after discard()
+    EXPECT_FALSE(e.finished_after(0));
+    for (id = 1; id < 4; ++id) EXPECT_EQ(e.status(id).state, RequestState::kUnknown);
+  });
+  runner.shutdown(Shutdown::kDrain);
+  EXPECT_TRUE(kept.expired()) << "what its callbacks held";
+}
+
 // ---- answers
 
 TEST(Runner, GivesEveryThreadTheAnswerOfAnEngineAlone) {

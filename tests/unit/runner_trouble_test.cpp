@@ -40,7 +40,7 @@ TEST(RunnerAnswers, HaveAHandleEach) {
   EXPECT_EQ(code_of([&] { RequestHandle().answer(0); }), ErrorCode::kInvalidArgument);
   runner.shutdown(Shutdown::kDrain);
   EXPECT_EQ(told, (std::set<int32_t>{0, 1, 2, 3}));
-  EXPECT_EQ(runner.engine().stats().prompt_tokens, 11 + 3) << "the fourth found a place later";
+  EXPECT_EQ(runner.engine().stats().computed_tokens, 11 + 3) << "the fourth found a place later";
 }
 
 TEST(RunnerAnswers, AreCancelledOneByOneAndRefusedTogether) {

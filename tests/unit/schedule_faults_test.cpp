@@ -12,7 +12,8 @@ TEST(ScheduleFaults, AnAllocationThatFailsEndsOnlyWhatAskedForIt) {
   const bool whole = std::getenv("PADDOCK_TEST_WHOLE") != nullptr;
   for (const std::string policy : {"full", "h2o:32@every:8", "snapkv:24"}) {
     int64_t preemptions = 0;
-    for (uint32_t seed = 1; seed <= 3; ++seed) {
+    // As many as it takes until somebody had to give way.
+    for (uint32_t seed = 1; seed <= 3 || (preemptions == 0 && seed <= 40); ++seed) {
       SCOPED_TRACE(testing::Message() << policy << ", seed " << seed);
       int64_t failures = 0;
       bool failed = true;

@@ -521,7 +521,7 @@ TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
     }
     // 12 blocks and two tokens; the two tokens of each other one; and the last one from its own
     // tenth block on.
-    EXPECT_EQ(engine.stats().prompt_tokens, reuse ? 50 + 2 * 2 + 14 : 4 * 50);
+    EXPECT_EQ(engine.stats().computed_tokens, reuse ? 50 + 2 * 2 + 14 : 4 * 50);
   }
 }
 

@@ -170,16 +170,19 @@ TEST(Printed, TheSnapshotAsATable) {
   const std::string device =
       "cuda:0 (H100): 40.0 MiB reserved by this engine, 42.0 of 43.0 MiB free";
   const std::string columns =
-      "layer  policy               pages    peak   tokens  budget       MiB allocated    keys read "
-      "  attn ms  pages removed\n";
+      "layer  policy               pages    peak  cached  pinned   tokens  budget       MiB "
+      "allocated    keys read   attn ms  pages removed\n";
   const std::string rows =
-      "    0  h2o:64                 101     104      105     123    107.00       108          120 "
+      "    0  h2o:64                 101     104     102     103      105     123    107.00       "
+      "108          120 "
       "    "
       "600.0  capacity:110 window:111 policy_trim:112 sequence_end:113 preempt:114 user:115\n"
-      "    1  sink:4+60              201     204      205     223    207.00       208          220 "
+      "    1  sink:4+60              201     204     202     203      205     223    207.00       "
+      "208          220 "
       "    "
       "700.0  capacity:210 window:211 policy_trim:212 sequence_end:213 preempt:214 user:215\n"
-      "total                         701     704      705       -    707.00       708          720 "
+      "total                         701     704     702     703      705       -    707.00       "
+      "708          720 "
       "   "
       "1200.0  capacity:710 window:711 policy_trim:712 sequence_end:713 preempt:714 user:715\n";
   const std::string trims =
@@ -187,6 +190,7 @@ TEST(Printed, TheSnapshotAsATable) {
   const std::string budgets =
       "budgets fell 64 times for want of pages, and were lifted 65 times\n"
       "what was found in the cache brought no scores: they count from 66 on\n";
+  const std::string found = "blocks found again: 32 of 31 looked for\n";
   const std::string refused =
       "11 times too few pages were free; a block takes 2, one in every layer\n";
   const std::string overflows =
@@ -195,14 +199,14 @@ TEST(Printed, TheSnapshotAsATable) {
   const std::string violation = "policy 'x': said nothing\n";
   KvStats stats = distinct_stats();
   EXPECT_EQ(to_table(stats), head + device + ", 41.0 MiB held by this process\n" + columns + rows +
-                                 trims + budgets + refused + overflows + violation);
+                                 trims + budgets + found + refused + overflows + violation);
   // What did not happen is not spoken of.
   stats.device.process_bytes = 0;
-  EXPECT_EQ(to_table(stats), head + device + "\n" + columns + rows + trims + budgets + refused +
-                                 overflows + violation);
+  EXPECT_EQ(to_table(stats), head + device + "\n" + columns + rows + trims + budgets + found +
+                                 refused + overflows + violation);
   stats.device.total_bytes = 0;
   stats.total.trim_decisions = stats.reservations_refused = 0;
-  stats.budget_falls = stats.scored_from = 0;
+  stats.budget_falls = stats.scored_from = stats.prefix_lookups = 0;
   stats.layers[0].kv_overflows = 0;
   stats.last_violation.clear();
   EXPECT_EQ(to_table(stats), head + columns + rows + overflows.substr(overflows.find('\n') + 1));
@@ -231,6 +235,8 @@ paddock_kv_pages{layer="1",state="active"} 201
 paddock_kv_pages{layer="1",state="cached"} 202
 # TYPE paddock_kv_pages_free gauge
 paddock_kv_pages_free 4001
+# TYPE paddock_kv_cache_usage_perc gauge
+paddock_kv_cache_usage_perc 0.1369140625
 # TYPE paddock_kv_pages_per_block gauge
 paddock_kv_pages_per_block 2
 # TYPE paddock_kv_reservations_refused_total counter
@@ -347,7 +353,7 @@ paddock_kv_device_bytes{device="cuda:0 (H100)",kind="total"} 45088768
               text.substr(name, text.find(' ', name) - name));
     at = name;
   }
-  EXPECT_EQ(types, 41U);
+  EXPECT_EQ(types, 42U);
   stats.layers[0].policy = "a\\b\"c\nd";
   EXPECT_NE(to_prometheus(stats).find("policy=\"a\\\\b\\\"c\\nd\""), std::string::npos);
 }
@@ -417,6 +423,25 @@ TEST(Printed, AnEventAsJson) {
     EXPECT_EQ(printed().contains("rank"), event.reason == RemovalReason::kPolicyTrim);
     EXPECT_EQ(printed().contains("sufficient_budget"), printed().contains("rank"));
   }
+}
+
+TEST(Printed, APreemptionAsJson) {
+  const KvPreemption preemption{.number = 91,
+                                .step = 92,
+                                .sequence = 93,
+                                .parked = 94,
+                                .session = 95,
+                                .request = 96,
+                                .tokens = 97,
+                                .pages = 98,
+                                .first_event = 99};
+  const nlohmann::json expected = {{"event", "preemption"}, {"number", 91}, {"step", 92},
+                                   {"sequence", 93},        {"parked", 94}, {"session", 95},
+                                   {"request", 96},         {"tokens", 97}, {"pages", 98},
+                                   {"first_event", 99}};
+  EXPECT_EQ(nlohmann::json::parse(to_json(preemption)), expected);
+  EXPECT_TRUE(to_json(preemption).starts_with("{\"event\":\"preemption\","));
+  EXPECT_EQ(to_json(preemption).find('\n'), std::string::npos);
 }
 
 TEST(Printed, ABudgetChangeAsJson) {
