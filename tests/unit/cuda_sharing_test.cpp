@@ -101,6 +101,51 @@ TEST_F(CudaSharing, WhoWasParkedComesBackAsItWas) {
   }
 }
 
+/// Collects the logits before each token of an answer; `forced`: which is then this one, whatever
+/// they are.
+GenerateOptions listening(std::vector<float>& logits, const std::vector<TokenId>* forced) {
+  GenerateOptions options = greedy(28);
+  options.logits_processor = [&logits, forced, n = size_t{0}](std::span<const TokenId>,
+                                                              std::span<float> now) mutable {
+    logits.insert(logits.end(), now.begin(), now.end());
+    if (forced != nullptr) now[static_cast<size_t>((*forced)[n++])] = 1e6F;
+  };
+  return options;
+}
+
+TEST_F(CudaSharing, InFastPrecisionWhoWasParkedComesBackWithinTolerance) {
+  const char* policy = "h2o:24@every:8";
+  std::vector<std::vector<TokenId>> answers;
+  int64_t pages = 40;  // the most in which somebody has to give way
+  for (int64_t preemptions = 0; preemptions == 0;) {
+    Engine host(parts(tiny(), on("cpu", policy, --pages, 2)));
+    preemptions = run_two(host, answers);
+  }
+  const auto fast = [&](int64_t n_pages, int32_t sequences) {
+    EngineOptions options = on("cuda", policy, n_pages, sequences);
+    options.precision = Precision::kFast;
+    options.kv.type = KvType::kF32;  // pages as large as the reference's
+    return parts(tiny(), options);
+  };
+  Engine alone(fast(0, 1)), engine(fast(pages, 2));
+  std::vector<std::vector<float>> expected(2), logits(2);
+  std::vector<RequestId> ids;
+  for (size_t i = 0; i < 2; ++i) {
+    answers[i] = alone.generate(text_at(7 * i, 8), listening(expected[i], nullptr)).tokens;
+    ids.push_back(engine.add(text_at(7 * i, 8), listening(logits[i], &answers[i])));
+  }
+  finish(engine);
+  int64_t preemptions = 0;
+  for (size_t i = 0; i < 2; ++i) {
+    const GenerateResult result = engine.take(ids[i]).value();
+    EXPECT_EQ(result.tokens, answers[i]);
+    preemptions += result.preemptions;
+    const int32_t vocab = tiny()->info().vocab_size;
+    EXPECT_LT(relative_error(Matrix{28, vocab, logits[i]}, Matrix{28, vocab, expected[i]}), 0.05);
+  }
+  EXPECT_GT(preemptions, 0);
+}
+
 TEST_F(CudaSharing, BudgetsFallAsTheyDoOnTheCpu) {
   for (const char* policy : {"cake:h2o@every:8", "sink:4@every:8"}) {
     SCOPED_TRACE(policy);
