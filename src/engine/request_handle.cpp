@@ -115,11 +115,14 @@ RequestStatus RequestHandle::status() const {
   }
   if (!id || engine == nullptr) return {.state = RequestState::kQueued};
   RequestStatus status = engine->status(*id + static_cast<RequestId>(answer_));
-  if (status.state != RequestState::kUnknown) return status;
-  // Its result is on the way from the engine to here.
   const std::lock_guard lock(s.mutex);
-  const State::Answer& answer = s.answers[answer_];
-  return answer.done ? answer.status() : RequestStatus{.state = RequestState::kFinished};
+  State::Answer& answer = s.answers[answer_];
+  if (status.state != RequestState::kUnknown) return answer.last = status;
+  if (answer.done) return answer.status();
+  // Its result is on the way from the engine to here: no less than what was said before.
+  status = answer.last;
+  status.state = RequestState::kFinished;
+  return status;
 }
 
 void RequestHandle::cancel() const {

@@ -36,6 +36,7 @@ struct RequestHandle::State {
 
     /// Of one that is done.
     RequestStatus status() const;
+    RequestStatus last;  // of the engine's, that somebody was told
   };
   std::mutex mutex;  // guards what follows; no callback is called under it
   std::condition_variable changed;

@@ -52,6 +52,8 @@ TEST(RunnerStatus, GoesFromQueuedToFinishedInTheEyesOfAnyThread) {
   options.max_sequences = 1;
   EngineRunner runner(std::make_shared<Engine>(tiny(), options));
   Endless running(runner);
+  // It has made a token; what is told is of the last step that is over.
+  while (state_of(running.handle) == RequestState::kQueued) std::this_thread::yield();
   EXPECT_EQ(state_of(running.handle), RequestState::kRunning);
   const RequestHandle waits = runner.submit(prompt_of(9), greedy(3));
   EXPECT_EQ(state_of(waits), RequestState::kQueued);
