@@ -117,11 +117,14 @@ RequestStatus RequestHandle::status() const {
   RequestStatus status = engine->status(*id + static_cast<RequestId>(answer_));
   const std::lock_guard lock(s.mutex);
   State::Answer& answer = s.answers[answer_];
-  if (status.state != RequestState::kUnknown) return answer.last = status;
   if (answer.done) return answer.status();
-  // Its result is on the way from the engine to here: no less than what was said before.
-  status = answer.last;
-  status.state = RequestState::kFinished;
+  if (status.state == RequestState::kUnknown) {
+    // Its result is on the way from the engine to here: no less than what was said before.
+    status = answer.last;
+    status.state = RequestState::kFinished;
+  } else if (status.made_tokens >= answer.last.made_tokens) {  // another thread may know better
+    answer.last = status;
+  }
   return status;
 }
 
