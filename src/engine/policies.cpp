@@ -54,7 +54,6 @@ void Engine::Impl::set_policies(EngineSetup next) {
   auto shown = std::make_shared<const EngineOptions>(next.options);
   std::vector<SequenceRules> before = sequence_rules(setup);
   pins->clear();
-  note_requests();
   cache->set_rules(sequence_rules(next));
   try {
     auto fresh = std::make_unique<StepPlanner>(*cache, max_step_tokens(next.options));

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <deque>
 #include <mutex>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "kv/cache_manager.h"
 #include "kv/decision_log.h"
 #include "kv/event_ring.h"
+#include "kv/numbered_log.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
 #include "kv/protection.h"
@@ -282,7 +282,6 @@ struct CacheManager::Impl {
   /// blocks any more.
   void begin_fall(CachedSequence& sequence, int32_t budget);
   void lift(CachedSequence& sequence) const;
-  void note_change(const KvBudgetChange& change);
   /// Whether the sequence's table alone lists the page: dropped, it would be free, or kept and
   /// referenced by nobody.
   bool is_own(int32_t page) const { return listings(page) == 1; }
@@ -373,9 +372,9 @@ struct CacheManager::Impl {
   std::vector<Counters> counters;
   EventRing ring;
   // The newest, as many of each as the ring holds removals.
-  std::deque<KvBudgetChange> budget_changes;
-  std::deque<KvPreemption> preemptions;
-  int64_t n_changes = 0, n_falls = 0, n_lifts = 0, n_preemptions = 0;
+  NumberedLog<KvBudgetChange> budget_changes;
+  NumberedLog<KvPreemption> preemptions;
+  int64_t n_falls = 0, n_lifts = 0;
   struct Queued {
     uint64_t number;
     RemovalEvent event;

@@ -99,25 +99,15 @@ KvPreemption CacheManager::preempt(SequenceId id, std::span<const int32_t> token
   close(id, tokens, RemovalReason::kPreempt);
   whose.pages = available_pages() - before;
   const std::lock_guard lock(impl_->mutex);
-  whose.number = impl_->n_preemptions++;
+  whose.number = impl_->preemptions.next();
   if (impl_->is_observed()) impl_->config.observer->preempted(whose);
-  const auto room = static_cast<size_t>(impl_->config.event_capacity);
-  if (room == 0) return whose;
-  try {
-    impl_->preemptions.push_back(whose);
-    if (impl_->preemptions.size() > room) impl_->preemptions.pop_front();
-  } catch (const std::bad_alloc&) {  // it is parked all the same; its result tells of it
-    impl_->preemptions.clear();      // so that the numbers in it have no gap
-  }
+  impl_->preemptions.push_or_forget(whose);
   return whose;
 }
 
 std::vector<KvPreemption> CacheManager::preemptions(int64_t from) const {
   const std::lock_guard lock(impl_->mutex);
-  const auto& all = impl_->preemptions;  // by number, without gaps
-  const int64_t oldest = all.empty() ? 0 : all.front().number;
-  const int64_t skipped = std::clamp<int64_t>(from - oldest, 0, static_cast<int64_t>(all.size()));
-  return {all.begin() + skipped, all.end()};
+  return impl_->preemptions.since(from);
 }
 
 void CacheManager::set_prompt(SequenceId id, int64_t length) {

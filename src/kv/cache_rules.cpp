@@ -64,7 +64,9 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, std::vector<SequenceRu
       limit(cache_config.n_pages),
       tree(most_kept_of(rules, config), config.block_size, config.n_layers, std::move(reclaim)),
       shadows(cache_config.shadow_order),
-      ring(cache_config.event_capacity) {
+      ring(cache_config.event_capacity),
+      budget_changes(cache_config.event_capacity),
+      preemptions(cache_config.event_capacity) {
   counters.resize(config.n_layers);
   node_of.resize(config.n_pages, -1);
   passed.reserve(config.n_pages);

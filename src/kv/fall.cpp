@@ -232,11 +232,10 @@ KvBudgetChange CacheManager::fall(SequenceId id, int64_t request, std::optional<
       }
       sequence.log->make_room(entries);
     }
-    fall.number = cache.n_changes;
-    cache.note_change(fall);
+    fall.number = cache.budget_changes.next();
+    cache.budget_changes.push(fall);
     if (cache.is_observed()) cache.config.observer->budget_changed(fall);
     cache.carry_out(id);
-    ++cache.n_changes;
     ++cache.n_falls;
   }
   const int64_t returned = available_pages() - before;
@@ -298,39 +297,28 @@ void CacheManager::Impl::lift(CachedSequence& sequence) const {
   }
 }
 
-void CacheManager::Impl::note_change(const KvBudgetChange& change) {
-  const auto room = static_cast<size_t>(config.event_capacity);
-  if (room == 0) return;
-  budget_changes.push_back(change);
-  if (budget_changes.size() > room) budget_changes.pop_front();
-}
-
 KvBudgetChange CacheManager::lift(DecisionLog& log, int64_t length, int32_t before,
                                   std::optional<SequenceId> id) {
   const std::lock_guard lock(impl_->mutex);
   log.make_room(1);
-  KvBudgetChange change{.number = impl_->n_changes,
+  KvBudgetChange change{.number = impl_->budget_changes.next(),
                         .step = impl_->steps,
                         .sequence = id.value_or(-1),
                         .length = length,
                         .before = before,
                         .after = kUnlimited,
                         .first_event = impl_->ring.written()};
-  impl_->note_change(change);
+  impl_->budget_changes.push(change);
   if (impl_->is_observed()) impl_->config.observer->budget_changed(change);
   log.append_budget(length, kUnlimited);
   if (id && impl_->at(*id).length == length) impl_->lift(impl_->at(*id));
-  ++impl_->n_changes;
   ++impl_->n_lifts;
   return change;
 }
 
 std::vector<KvBudgetChange> CacheManager::budget_changes(int64_t from) const {
   const std::lock_guard lock(impl_->mutex);
-  const auto& all = impl_->budget_changes;  // by number, without gaps
-  const int64_t oldest = all.empty() ? 0 : all.front().number;
-  const int64_t skipped = std::clamp<int64_t>(from - oldest, 0, static_cast<int64_t>(all.size()));
-  return {all.begin() + skipped, all.end()};
+  return impl_->budget_changes.since(from);
 }
 
 }  // namespace paddock

@@ -101,7 +101,8 @@ PrefixMiss CacheManager::ask_missing(SequenceId id, std::span<const int32_t> tok
 bool CacheManager::Impl::stays_apart(const CachedSequence& sequence) const {
   const auto n_shared = static_cast<int64_t>(sequence.shared.size());
   const RuleSet& rules = *sequence.rules;
-  if (!rules.shares_blocks || sequence.is_apart || sequence.length / config.block_size != n_shared) {
+  if (!rules.shares_blocks || sequence.is_apart ||
+      sequence.length / config.block_size != n_shared) {
     return true;
   }
   // What follows a fall that it comes back to is not kept.

@@ -1121,7 +1121,7 @@ fault("kv-696", "of what several list each fall counts as if it came back",
 fault("kv-697", "the log does not know of a fall",
       "if («sequence.log != nullptr») sequence.log->append_budget(sequence.length, plan.budget);", "false")
 fault("kv-698", "nobody is told of a fall",
-      "«cache.note_change(fall);» if (cache.is_observed())", "", tests="budget_test")
+      "«cache.budget_changes.push(fall);» if (cache.is_observed())", "", tests="budget_test")
 fault("kv-699", "falls are not counted",
       "«++cache.n_falls;»", "")
 fault("kv-700", "where the context is the bound, a budget leaves no room until the next decision",
@@ -1179,10 +1179,13 @@ fault("kv-727", "a preemption brings all pages that are free",
       "whose.pages = available_pages() - «before»;", "0")
 fault("kv-728", "removals of a preemption come before it",
       "whose.first_event = «impl_->ring.written()»; close(", "impl_->ring.written() + 1")
-fault("kv-729", "the oldest preemptions stay",
-      "«impl_->preemptions.pop_front()»;", "impl_->preemptions.pop_back()")
-fault("kv-730", "all preemptions are told whatever was asked",
-      "const auto& all = impl_->preemptions; // by number, without gaps const int64_t oldest = «all.empty() ? 0 : all.front().number»;", "from")
+source("src/kv/numbered_log.h", "cache_test:NumberedLog.*")
+fault("kv-729", "the oldest records stay",
+      "if (records_.size() > room_) «records_.pop_front()»;", "records_.pop_back()")
+fault("kv-730", "all records are told whatever was asked",
+      "std::clamp<int64_t>(«from - oldest», 0, size)", "0")
+fault("kv-746", "a record that there is no memory for leaves a gap behind those before it",
+      "catch (const std::bad_alloc&) { «records_.clear();»", "")
 source("src/engine/sequence.cpp", "engine_behaviour_test:Preemptions.*")
 fault("kv-745", "a preemption costs nothing",
       ".request = request, .tokens = «reached_»}", "0")

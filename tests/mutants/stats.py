@@ -141,8 +141,8 @@ fault("stats-043", 'positions found count where nothing scores',
       'true')
 source("src/kv/fall.cpp", "stats_test")
 fault("stats-044", 'changes from the second on',
-      '.begin() + «skipped»,',
-      'std::min<int64_t>(skipped + 1, static_cast<int64_t>(all.size()))')
+      'impl_->budget_changes.since(«from»);',
+      'from + 1')
 fault("stats-045", 'a change does not know its removals',
       '.first_event = «cache.ring.written()»};',
       'uint64_t{0}')

@@ -4,15 +4,54 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <new>
 #include <random>
 #include <thread>
 
 #include "kv/cache_manager.h"
+#include "kv/numbered_log.h"
 #include "kv/page_pool.h"
 #include "paddock/error.h"
 
 namespace paddock {
 namespace {
+
+/// A record whose copy finds no memory, if it is told to.
+struct Scarce {
+  int64_t number = 0;
+  bool lacks = false;
+  explicit Scarce(int64_t n, bool lacks_memory = false) : number(n), lacks(lacks_memory) {}
+  Scarce(const Scarce& other) : number(other.number), lacks(other.lacks) {
+    if (lacks) throw std::bad_alloc();
+  }
+  Scarce& operator=(const Scarce&) = default;
+};
+
+TEST(NumberedLog, KeepsTheNewestWithoutGapsWhateverMemoryThereIs) {
+  NumberedLog<Scarce> log(3);
+  const auto numbers = [&](int64_t from) {
+    std::vector<int64_t> out;
+    for (const Scarce& record : log.since(from)) out.push_back(record.number);
+    return out;
+  };
+  EXPECT_EQ(numbers(0), (std::vector<int64_t>{}));
+  for (int64_t n = 0; n < 5; ++n) log.push(Scarce(log.next()));
+  EXPECT_EQ(numbers(0), (std::vector<int64_t>{2, 3, 4}));
+  EXPECT_EQ(numbers(3), (std::vector<int64_t>{3, 4}));
+  EXPECT_EQ(numbers(9), (std::vector<int64_t>{}));
+  EXPECT_THROW(log.push(Scarce(log.next(), true)), std::bad_alloc);
+  EXPECT_EQ(log.next(), 5) << "nothing has happened";
+  EXPECT_EQ(numbers(0), (std::vector<int64_t>{2, 3, 4}));
+  log.push_or_forget(Scarce(log.next(), true));
+  EXPECT_EQ(numbers(0), (std::vector<int64_t>{})) << "5 is missing behind them";
+  log.push_or_forget(Scarce(log.next()));
+  EXPECT_EQ(numbers(0), (std::vector<int64_t>{6}));
+
+  NumberedLog<Scarce> counts(0);
+  counts.push(Scarce(0));
+  EXPECT_EQ(counts.next(), 1);
+  EXPECT_TRUE(counts.since(0).empty());
+}
 
 constexpr int32_t kBlock = 4;
 
