@@ -99,6 +99,11 @@ std::string describe(const paddock::Error& error, const std::string& policy,
   return text;
 }
 
+bool is_refusal(const paddock::Error& error) {
+  return error.code() == paddock::ErrorCode::kInvalidArgument ||
+         error.code() == paddock::ErrorCode::kOutOfMemory;
+}
+
 std::string lack_of_room(const paddock::GenerateResult& result, const paddock::Engine& engine,
                          const std::string& policy) {
   std::string text;

@@ -24,6 +24,9 @@ paddock::SettingNames option_names(const std::string& policy = "--kv-policy",
 std::string describe(const paddock::Error& error, const std::string& policy = "--kv-policy",
                      const std::string& sequences = "--parallel");
 
+/// Whether what was asked for is refused, or has no room: who asked may ask for something else.
+bool is_refusal(const paddock::Error& error);
+
 /// Why an answer was cut off and what would have let it go on; empty where it was not for lack of
 /// room.
 std::string lack_of_room(const paddock::GenerateResult& result, const paddock::Engine& engine,

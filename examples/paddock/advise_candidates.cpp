@@ -137,9 +137,7 @@ std::optional<Candidate> plan_candidate(const Room& room, const paddock::EngineO
     candidate.fits = plan.fits[0].fits && (!room.memory || candidate.pool_bytes <= *room.memory);
     return candidate;
   } catch (const paddock::Error& e) {
-    const bool is_refused = e.code() == paddock::ErrorCode::kInvalidArgument ||
-                            e.code() == paddock::ErrorCode::kOutOfMemory;
-    if (!is_refused) throw;
+    if (!is_refusal(e)) throw;
     return std::nullopt;
   }
 }

@@ -2,16 +2,10 @@
 
 #include <algorithm>
 
+#include "measuring.h"
+
 namespace cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr size_t kOneByOne = 16;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 /// Of one user alone.
 paddock::EngineOptions for_one(const Candidate& candidate, int64_t positions) {
@@ -22,18 +16,6 @@ paddock::EngineOptions for_one(const Candidate& candidate, int64_t positions) {
   options.kv.reuse = false;
   return options;
 }
-
-/// How near to full one candidate was, position by position.
-struct Nearness {
-  double kl = 0;
-  int64_t agreed = 0, positions = 0;
-
-  void add(const paddock::PositionQuality& at) {
-    kl += at.kl;
-    agreed += at.agrees ? 1 : 0;
-    ++positions;
-  }
-};
 
 /// What `measure` finds, or nothing if it was cancelled for want of time.
 template <typename Measure>
@@ -139,8 +121,7 @@ void measure_quality(const std::shared_ptr<const paddock::Model>& model,
     const paddock::QualityReport report = meter.compare(sample.tokens, compare);
     for (size_t i = 0; i < candidates.size(); ++i) {
       const paddock::PolicyQuality& own = report.contenders[i];
-      const auto n = static_cast<double>(std::max<int64_t>(1, near[i].positions));
-      found[i + 1] = {near[i].kl / n, static_cast<double>(near[i].agreed) / n,
+      found[i + 1] = {near[i].mean(near[i].kl), near[i].mean(static_cast<double>(near[i].agreed)),
                       own.kept.mean < report.baseline.kept.mean, std::nullopt};
     }
     if (!sample.facts.empty()) {

@@ -81,10 +81,7 @@ class Chat {
     try {
       done = fn();
     } catch (const paddock::Error& e) {
-      if (e.code() != paddock::ErrorCode::kInvalidArgument &&
-          e.code() != paddock::ErrorCode::kOutOfMemory) {
-        throw;
-      }
+      if (!is_refusal(e)) throw;
       // What can be done is said once, not at every message that does not fit any more.
       const std::string advice = paddock::to_text(e.proposals(), option_names("/policy"));
       const bool known = !advice.empty() && advice == advice_;

@@ -10,6 +10,7 @@
 #include "doctor_page.h"
 #include "doctor_words.h"
 #include "log.h"
+#include "recorded.h"
 
 namespace cli {
 namespace {
@@ -200,9 +201,7 @@ void add_doctor(CommandLine& tool) {
            "with -f: the run's model, to run that text again under each proposal, and measure")
       .not_empty();
   command.add("-f,--file", args->rerun.file, "with -m: the text, '-' for stdin").not_empty();
-  command.add("-t,--threads", engine.threads, "with -m: worker threads (default: physical cores)");
-  command.add("--device", engine.device, "with -m: auto, cpu or cuda").shows_default();
-  command.add("--precision", engine.precision, "with -m: fast or reference").shows_default();
+  add_machine(command, engine);
   command.add_flag("--json", engine.json,
                    "one JSON object on stdout (several traces: an array of them)");
   command.runs([args] { return run(*args); });

@@ -2,31 +2,24 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "advice.h"
 #include "doctor_words.h"
 #include "log.h"
+#include "measuring.h"
 #include "recorded.h"
 #include "wording.h"
 
 namespace cli {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using paddock::Diagnosis;
 using paddock::DoctorCause;
 using Tokens = std::vector<paddock::TokenId>;
 
-constexpr size_t kLeastTokens = 48;  // enough to read, and 16 to decode
-constexpr size_t kOneByOne = 16;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
+constexpr size_t kLeastTokens = 32 + kOneByOne;  // enough to read, and those to decode
 
 /// What counts as prompt, for rules that decide where it ends.
 int64_t prompt_of(const Tokens& tokens) { return static_cast<int64_t>(tokens.size()) * 2 / 3; }
@@ -88,23 +81,21 @@ double measure_quality(const std::shared_ptr<const paddock::Model>& model,
   both.other_engines = {options};
   paddock::QualityMeter meter(model, both);
   const InterruptGuard guard([&meter] { meter.cancel(); });
-  double nll[2] = {}, kl = 0, agreed = 0, n = 0;
+  Nearness full, own;
   paddock::CompareOptions how;
   how.prompt_tokens = prompt_of(tokens);
   how.on_progress = progress("run again");
   how.on_position = [&](int64_t at, std::span<const paddock::PositionQuality> rules) {
     if (at < how.prompt_tokens) return true;
-    for (size_t i = 0; i < 2; ++i) nll[i] += rules[i].nll;
-    kl += rules[1].kl;
-    agreed += rules[1].agrees ? 1 : 0;
-    ++n;
+    full.add(rules[0]);
+    own.add(rules[1]);
     return true;
   };
   meter.compare(tokens, how);
-  row.perplexity = std::exp(nll[1] / n);
-  row.kl = kl / n;
-  row.top1 = agreed / n;
-  return std::exp(nll[0] / n);
+  row.perplexity = std::exp(own.mean(own.nll));
+  row.kl = own.mean(own.kl);
+  row.top1 = own.mean(static_cast<double>(own.agreed));
+  return std::exp(full.mean(full.nll));
 }
 
 /// What is refused is a row, too: so it would have been for who types the flag.
@@ -115,10 +106,7 @@ double measure(const EngineArgs& settings, const std::shared_ptr<const paddock::
     measure_speed(model, options, tokens, row);
     return measure_quality(model, options, tokens, row);
   } catch (const paddock::Error& e) {
-    if (e.code() != paddock::ErrorCode::kInvalidArgument &&
-        e.code() != paddock::ErrorCode::kOutOfMemory) {
-      throw;
-    }
+    if (!is_refusal(e)) throw;
     row.refused = one_line(describe(e));
     return 0;
   }

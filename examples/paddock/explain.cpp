@@ -7,6 +7,7 @@
 #include "advice.h"
 #include "common.h"
 #include "explain_text.h"
+#include "recorded.h"
 #include "run_again.h"
 
 namespace cli {
@@ -94,9 +95,7 @@ void add_explain(CommandLine& tool) {
       .not_empty();
   command.add("--kv-budget", args->again.budget, "with -m: another page pool, such as 24MiB")
       .not_empty();
-  command.add("-t,--threads", engine.threads, "with -m: worker threads (default: physical cores)");
-  command.add("--device", engine.device, "with -m: auto, cpu or cuda").shows_default();
-  command.add("--precision", engine.precision, "with -m: fast or reference").shows_default();
+  add_machine(command, engine);
   command.add_flag("--json", engine.json, "one JSON object on stdout");
   command.runs([args] { return run(*args); });
 }

@@ -14,6 +14,9 @@ namespace cli {
 EngineArgs as_recorded(EngineArgs args, const paddock::TraceHeader& header,
                        const std::string& policy, int64_t pool_pages);
 
+/// Of commands that run again with -m: the options for what as_recorded() leaves as it is.
+void add_machine(Options& command, EngineArgs& args);
+
 /// Error where the model is not the one that the trace is of.
 void check_model(const paddock::Model& model, const std::string& path,
                  const paddock::TraceHeader& header);

@@ -1,6 +1,7 @@
 // paddock replay: recorded requests once more, without a model: what caches of other sizes, and
 // other orders of reclaiming, would have found again; with --chat, a conversation with one.
 #include <fmt/format.h>
+#include <paddock/trace.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -135,11 +136,10 @@ void print_tables(const Args& args, const Outcome& o) {
 
 /// Whether the file is what --kv-trace wrote. One that cannot be read is none.
 bool is_cache_trace(const std::string& path) {
-  constexpr std::string_view kMagic = "PADTRACE";
   std::ifstream in(path, std::ios::binary);
-  std::string begins(kMagic.size(), '\0');
+  std::string begins(paddock::kTraceMagic.size(), '\0');
   in.read(begins.data(), static_cast<std::streamsize>(begins.size()));
-  return in && begins == kMagic;
+  return in && begins == paddock::kTraceMagic;
 }
 
 /// Requests in whichever form they are; of a trace the bytes of its blocks are known, too.

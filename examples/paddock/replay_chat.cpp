@@ -7,18 +7,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "advice.h"
 #include "chat_log.h"
 #include "kept_mass.h"
 #include "log.h"
+#include "measuring.h"
 
 namespace cli {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// Tokens of an answer that are fed one by one, to be timed.
 constexpr int64_t kTimedTokens = 16;
@@ -136,10 +134,6 @@ void weigh(const std::vector<PositionMass>& mass, Outcome& o) {
       }
     }
   }
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 /// The turns as chat has them: what is said at once, an answer token by token.

@@ -17,8 +17,6 @@ using paddock::Error;
 using paddock::ErrorCode;
 using paddock::ExplainedSpan;
 
-[[noreturn]] void refuse(ErrorCode code, const std::string& why) { throw Error(code, why); }
-
 /// Feeds the span's sequence as it was told turn by turn; the trace of that.
 std::string trace_again(const std::shared_ptr<const paddock::Model>& model,
                         paddock::EngineOptions options, const ExplainedSpan& span) {
@@ -78,7 +76,7 @@ SpanAgain try_setting(const std::shared_ptr<const paddock::Model>& model, const 
     const std::string bytes = trace_again(model, settings.engine_options(), span);
     again = look_again(bytes, span, settings.kv_block);
   } catch (const Error& e) {
-    if (e.code() != ErrorCode::kInvalidArgument && e.code() != ErrorCode::kOutOfMemory) throw;
+    if (!is_refusal(e)) throw;
     again.refused = one_line(describe(e));
   }
   again.policy = rule;
@@ -115,10 +113,10 @@ std::vector<std::vector<SpanAgain>> run_again(const TryArgs& args,
   for (const ExplainedSpan& span : explanation.spans) {
     if (static_cast<int64_t>(span.tokens.size()) != span.length ||
         std::count(span.tokens.begin(), span.tokens.end(), -1) > 0) {
-      refuse(ErrorCode::kInvalidArgument,
-             fmt::format("-m: the trace has not all tokens of sequence {}, so it cannot be run "
-                         "again; record it with --trace-tokens",
-                         span.sequence));
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("-m: the trace has not all tokens of sequence {}, so it cannot be "
+                              "run again; record it with --trace-tokens",
+                              span.sequence));
     }
     std::vector<SpanAgain>& tried = all.emplace_back();
     for (const std::string& rule : rules) {

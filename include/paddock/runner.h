@@ -28,9 +28,9 @@ struct StreamedToken {
 /// A request that was given to an EngineRunner, or one of several answers to it. Copies stand for
 /// the same request. Letting go of all of them cancels nothing: it runs to its end, on_done is
 /// called, and its result goes with the last of them, as by Engine::discard(). Whoever wants it to
-/// end calls cancel() first. Every method may be called from any
-/// thread at any time, also when the runner is gone: its requests have ended by then. A handle made
-/// without a request throws Error kInvalidArgument from every method.
+/// end calls cancel() first. Every method may be called from any thread at any time, also when the
+/// runner is gone: its requests have ended by then. A handle made without a request throws Error
+/// kInvalidArgument from every method.
 class PADDOCK_API RequestHandle {
  public:
   RequestHandle() = default;

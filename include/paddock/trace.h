@@ -17,6 +17,8 @@
 
 namespace paddock {
 
+/// A trace begins with these bytes.
+inline constexpr std::string_view kTraceMagic = "PADTRACE";
 /// Of the format that this library writes, and reads.
 inline constexpr uint32_t kTraceVersion = 3;
 
@@ -250,8 +252,8 @@ struct TraceRecord {
                TraceStepBegin, TraceStepEnd, TraceTick, TraceOpen, TraceClose, TraceFork,
                TraceProtection, TraceCommit, TraceTokens, TracePiece, TraceBlock, TracePrefix,
                TraceListed, TraceMiss, TraceCut, TracePassed, TraceCopy, TraceMerge, TraceRefusal,
-               TraceDecision, TraceCandidates, TraceRemoval, TraceBudget, TracePreemption, TraceViolation,
-               TraceLimit, TraceEnd>
+               TraceDecision, TraceCandidates, TraceRemoval, TraceBudget, TracePreemption,
+               TraceViolation, TraceLimit, TraceEnd>
       what;
 };
 

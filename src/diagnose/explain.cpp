@@ -63,14 +63,22 @@ const TraceStory::Request* request_at(const TraceStory& story, const Text& text,
 }
 
 /// The requests that it served, each once.
-std::vector<ExplainedTurn> turns_of(const TraceStory& story, const Text& text) {
-  std::vector<ExplainedTurn> turns;
+std::vector<const TraceStory::Request*> requests_of(const TraceStory& story, const Text& text) {
+  std::vector<const TraceStory::Request*> requests;
   int64_t last = 0;
   for (const TraceStory::Owner& owner : text.owners) {
     const auto at = story.requests.find(owner.request);
     if (at == story.requests.end() || owner.request == last) continue;
     last = owner.request;
-    turns.push_back({at->second.begin, at->second.prompt_tokens});
+    requests.push_back(&at->second);
+  }
+  return requests;
+}
+
+std::vector<ExplainedTurn> turns_of(const TraceStory& story, const Text& text) {
+  std::vector<ExplainedTurn> turns;
+  for (const TraceStory::Request* request : requests_of(story, text)) {
+    turns.push_back({request->begin, request->prompt_tokens});
   }
   return turns;
 }
@@ -78,14 +86,9 @@ std::vector<ExplainedTurn> turns_of(const TraceStory& story, const Text& text) {
 /// What was said and answered in a turn.
 std::vector<Range> find_turn(const TraceStory& story, const Text& text, int64_t turn) {
   std::vector<Range> found;
-  int64_t last = 0;
-  for (const TraceStory::Owner& owner : text.owners) {
-    const auto at = story.requests.find(owner.request);
-    if (at == story.requests.end() || owner.request == last) continue;
-    last = owner.request;
-    const TraceStory::Request& request = at->second;
-    const int64_t end = std::min(text.longest, request.prompt_tokens + request.made_tokens);
-    if (request.turn == turn && request.begin < end) found.push_back({request.begin, end});
+  for (const TraceStory::Request* request : requests_of(story, text)) {
+    const int64_t end = std::min(text.longest, request->prompt_tokens + request->made_tokens);
+    if (request->turn == turn && request->begin < end) found.push_back({request->begin, end});
   }
   return found;
 }

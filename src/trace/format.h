@@ -20,7 +20,6 @@
 
 namespace paddock::trace {
 
-inline constexpr std::string_view kMagic = "PADTRACE";
 inline constexpr size_t kFileHeader = 12;
 inline constexpr size_t kFrameHeader = 12;
 /// As in kernels/block_use.h, which this room does not know: its writer is handed such numbers.

@@ -30,19 +30,19 @@ uint32_t u32_at(std::string_view bytes, uint64_t at) {
 }
 
 void check_begin(std::string_view bytes, const std::string& name) {
-  const std::string_view begin = bytes.substr(0, std::min(bytes.size(), kMagic.size()));
-  if (begin != kMagic.substr(0, begin.size())) {
+  const std::string_view begin = bytes.substr(0, std::min(bytes.size(), kTraceMagic.size()));
+  if (begin != kTraceMagic.substr(0, begin.size())) {
     fail(ErrorCode::kBadFile,
          "'{}': byte 0: it does not begin with '{}', so it is no trace; record one with --kv-trace",
-         name, kMagic);
+         name, kTraceMagic);
   }
   if (bytes.size() < kFileHeader) return;
-  const uint32_t version = u32_at(bytes, kMagic.size());
+  const uint32_t version = u32_at(bytes, kTraceMagic.size());
   if (version == kTraceVersion) return;
   fail(ErrorCode::kBadFile,
        "'{}': byte {}: it is of version {}, and this library reads {}; read it with the version "
        "that wrote it, or record it again",
-       name, kMagic.size(), version, kTraceVersion);
+       name, kTraceMagic.size(), version, kTraceVersion);
 }
 
 [[noreturn]] void refuse_frame(const std::string& name, uint64_t at, uint64_t frame,

@@ -52,7 +52,7 @@ bool TraceRecorder::flush() noexcept {
   try {
     if (!std::exchange(is_begun_, true)) {
       trace::Writer file(trace::kFileHeader);
-      for (const char c : trace::kMagic) file.u8(static_cast<uint8_t>(c));
+      for (const char c : kTraceMagic) file.u8(static_cast<uint8_t>(c));
       file.fixed(kTraceVersion, 4);
       options_.sink(file.view());
     }

@@ -32,8 +32,7 @@ fault("doctor-010", "what is proposed is run with the rule that was",
 fault("doctor-011", "how near to full it is counts the prompt, too",
       "if («at < how.prompt_tokens») return true;", "false")
 fault("doctor-012", "what is refused ends the command",
-      "if («e.code() != paddock::ErrorCode::kInvalidArgument && e.code() != "
-      "paddock::ErrorCode::kOutOfMemory») {", "true")
+      "if («!is_refusal(e)») throw;", "true")
 source("src/diagnose/doctor_causes.cpp", "doctor_test cli_test:CliDoctorCount.*")
 fault("doctor-013", "pages that were wanted are those of what was made",
       "r.prompt_tokens + («was_cut» ? r.max_tokens : r.made)", "false")

@@ -146,8 +146,7 @@ fault("tool-039", "a message that was refused: exit code 0",
       "«all_taken_ &= say(line.text);»",
       "say(line.text);", tests=FULL)
 fault("tool-040", "a refused /policy ends the conversation",
-      "if («e.code() != paddock::ErrorCode::kInvalidArgument && e.code() != "
-      "paddock::ErrorCode::kOutOfMemory») {",
+      "if («!is_refusal(e)») throw;",
       "true", tests="cli_test:CliChat.ARefused*")
 fault("tool-041", "the same advice at every message that does not fit",
       "const bool known = «!advice.empty() && advice == advice_»;",

@@ -178,7 +178,7 @@ fault("trace-050", "a text ends a token early",
       "found.push_back({position_of(at), «position_of(at + wanted.size() - 1) + 1»});",
       "position_of(at + wanted.size() - 1)")
 fault("trace-051", "another turn is told",
-      "if («request.turn == turn» && request.begin < end) found.push_back",
+      "if («request->turn == turn» && request->begin < end) found.push_back",
       "true")
 fault("trace-052", "losses of neighbours are its own",
       "if («e.first_position < first || e.first_position >= first + size») continue;",
@@ -222,7 +222,7 @@ fault("trace-063", "without times memory makes equal runs differ",
 
 source("examples/paddock/replay.cpp", "cli_test:CliTrace.*")
 fault("trace-064", "a trace is read as lines of requests",
-      "return in && «begins == kMagic»;", "false")
+      "return in && «begins == paddock::kTraceMagic»;", "false")
 
 source("src/kv/telling.cpp", "trace_test")
 fault("trace-073", "what is decided again is told as new",

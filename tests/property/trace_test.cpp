@@ -219,7 +219,7 @@ TEST(Traces, HaveTheirFramesInOrder) {
 /// The same bytes in other frames, with their checks.
 std::string reframed(const std::string& payload) {
   trace::Writer out(1024);
-  for (const char c : trace::kMagic) out.u8(static_cast<uint8_t>(c));
+  for (const char c : kTraceMagic) out.u8(static_cast<uint8_t>(c));
   out.fixed(kTraceVersion, 4);
   trace::Writer length(4);
   length.fixed(payload.size(), 4);

@@ -423,24 +423,30 @@ TEST(Shares, WhoHasNothingToGetDoesNotWait) {
   }
 }
 
+/// Tokens of one prompt that each step brings beside an answer, up to the prompt's end.
+std::vector<int64_t> brought_beside(Engine& engine, size_t prompt) {
+  Said said;
+  said.add(engine, text_at(0, 3), 60);
+  engine.step();
+  said.add(engine, text_at(1, prompt), 1);
+  std::vector<int64_t> brought;
+  for (int64_t before = engine.kv_stats().tokens_written; said.counts[1] == 0;) {
+    engine.step();
+    const int64_t now = engine.kv_stats().tokens_written;
+    brought.push_back(now - before - 1);
+    before = now;
+  }
+  finish_all(engine);
+  return brought;
+}
+
 TEST(Shares, BesideOneThatDecodesAPromptBringsFewerTokensTheMoreTheySee) {
   for (const std::string policy : {"full", "window:4"}) {
     EngineOptions options = shared_memory(policy, 0);
     options.mixed_prefill = 16;
     options.kv.reuse = false;
     Engine engine(tiny(), options);
-    Said said;
-    said.add(engine, text_at(0, 3), 60);
-    engine.step();
-    said.add(engine, text_at(1, 100), 1);
-    std::vector<int64_t> brought;
-    for (int64_t before = 3; said.counts[1] == 0;) {
-      engine.step();
-      const int64_t now = engine.kv_stats().tokens_written;
-      brought.push_back(now - before - 1);
-      before = now;
-    }
-    finish_all(engine);
+    std::vector<int64_t> brought = brought_beside(engine, 100);
     ASSERT_GT(brought.size(), 5U);
     brought.pop_back();  // what was left
     EXPECT_TRUE(std::is_sorted(brought.rbegin(), brought.rend()));
@@ -470,23 +476,14 @@ TEST(Shares, ATokenOfAPromptCostsOneAndWhatItSeesByTheModelsShape) {
   options.batch_size = 100;
   options.kv.reuse = false;
   Engine engine(tiny(), options);
-  Said said;
-  said.add(engine, text_at(0, 3), 60);
-  engine.step();
-  said.add(engine, text_at(1, 110), 1);
   int64_t read = 0;
-  for (int64_t before = engine.kv_stats().tokens_written; read < 110;) {
-    engine.step();
-    const int64_t now = engine.kv_stats().tokens_written;
-    const int64_t brought = now - before - 1;
+  for (const int64_t brought : brought_beside(engine, 110)) {
     EXPECT_LE(cost(read, brought), 40 + 1e-6) << "from position " << read;
     read += brought;
-    before = now;
     if (read == 110) break;  // that was what was left
     EXPECT_GT(cost(read - brought, brought + 1), 40) << "to position " << read;
   }
   EXPECT_EQ(read, 110);
-  finish_all(engine);
 }
 
 TEST(Shares, WhoNeedsTheSameBlocksWaitsForWhoComputesThem) {
