@@ -59,11 +59,12 @@ if [ -z "${PADDOCK_PROMTOOL:-}" ]; then
 fi
 
 # build FOLDER OPTION...; its messages only where it fails. $targets limits what is built.
+# The cache's books are checked after every step in whatever is tested.
 build() {
   local folder=$1 log
   shift
   log=$(mktemp)
-  if cmake -S "$root" -B "$folder" -G Ninja -DPADDOCK_CUDA=OFF "$@" >"$log" 2>&1 &&
+  if cmake -S "$root" -B "$folder" -G Ninja -DPADDOCK_CUDA=OFF -DPADDOCK_CHECK_STEPS=ON "$@" >"$log" 2>&1 &&
     cmake --build "$folder" ${targets:+--target $targets} >>"$log" 2>&1; then
     rm -f "$log"
     return 0

@@ -334,7 +334,7 @@ class CacheManager {
   /// Checks every conservation law; throws Error kInternal naming the first that fails. From any
   /// thread.
   void check_integrity() const;
-  /// Likewise in builds with PADDOCK_CHECK_STEPS, which those of the tests are; nothing in others.
+  /// Likewise in builds with PADDOCK_CHECK_STEPS, as tests/run.sh makes them; nothing in others.
   void check_step() const;
 
   struct Impl;  // for the files of this class

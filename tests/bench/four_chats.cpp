@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/unchecked.h"
+
 namespace {
 
 using paddock::TokenId;

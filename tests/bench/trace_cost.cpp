@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bench/unchecked.h"
 #include "paddock/trace.h"
 #include "support/tiny_model.h"
 

@@ -75,7 +75,7 @@ def copy_tree(tree, faults):
 def build(tree, folder, programs):
     log = os.path.join(os.path.dirname(folder), "build.log")
     configure = ["cmake", "-S", tree, "-B", folder, "-G", "Ninja", "-DPADDOCK_CUDA=OFF",
-                 "-DPADDOCK_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release",
+                 "-DPADDOCK_BUILD_TESTS=ON", "-DPADDOCK_CHECK_STEPS=ON", "-DCMAKE_BUILD_TYPE=Release",
                  "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG",
                  f"-DCMAKE_CXX_FLAGS=-w -include {tree}/mutant_switch.h"]
     if shutil.which("ccache"):
