@@ -13,6 +13,8 @@ FILE = re.compile(r"[\w.*+/-]*\.(?:cpp|h|cu|py|md|sh|json|cmake|txt)\b")
 # What is code: calls, what has a scope, constants, types of two words. Words of users and options are none.
 CODE = re.compile(r"^(?:[A-Za-z_]\w*(?:(?:::|\.)\w+)*(?:\(\))|\w+(?:::\w+)+(?:\(\))?|k[A-Z]\w+|[A-Z][a-z]+[A-Z]\w+)$")
 TEST = re.compile(r"^([A-Z]\w+)\.([A-Z]\w+)$")
+# "`a()`, `b()` and `kC` in `file`": names, and where they are said to stand.
+PAIR = re.compile(r"((?:`[\w:]+(?:\(\))?`,?(?:\s+(?:and|or))?\s+)+)in\s+`([^`\n]+)`")
 # What documents say of a constant: its file, its name, the document, and the words around the number.
 NUMBERS = [
     ("src/engine/scheduler.cpp", "kStepsPerLevel", "docs/scheduling.md", "{} steps of waiting count as one level"),
@@ -56,6 +58,30 @@ def files():
 def names_a_file(name, all_files):
     """A path from the root, or its end: `kv/trim.cpp` and `trim.cpp` are src/kv/trim.cpp."""
     return any(fnmatch.fnmatch(path, name) or fnmatch.fnmatch(path, "*/" + name) for path in all_files)
+
+
+def stands_in(name, text):
+    """Whether a file has it: a function is defined or declared there, not only called; else it is named."""
+    word = name.removesuffix("()").split("::")[-1]
+    if not name.endswith("()"):
+        return re.search(rf"\b{word}\b", text)
+    no_type = r"(?:return|else|throw|case|if|while|for|switch)\b"
+    return re.search(rf"^[ \t]*(?!{no_type})(?:[\w:<>,*&()]+ )*[\w:<>,*&()]*[*& ](?:\w+::)*{word}\(", text, re.M) or re.search(
+        rf"^(?:\w+::)+{word}\(", text, re.M)
+
+
+def check_pairs(path, all_files):
+    """What a document says to stand in a file stands there."""
+    wrong = []
+    for names, file in PAIR.findall("".join(read(path).split("```")[0::2])):
+        pattern = file + "*" if file.endswith("/") else file
+        if not FILE.fullmatch(file) and not os.path.isdir(os.path.join(ROOT, file)):
+            continue
+        texts = [read(f) for f in all_files if names_a_file(pattern, [f])]
+        for name in re.findall(r"`([^`]+)`", names):
+            if not any(stands_in(name, text) for text in texts):
+                wrong.append(f"{path}: `{name}` does not stand in `{file}`; name the file that has it")
+    return wrong
 
 
 def check_document(path, all_files, code):
@@ -118,7 +144,8 @@ def main():
     all_files = files()
     code = "\n".join(
         read(path) for path in all_files if path.endswith((".h", ".cpp", ".cu", ".py")) and not path.startswith("tests/mutants"))
-    wrong = check_document("docs/architecture.md", all_files, code) + check_commands() + check_numbers()
+    wrong = check_document("docs/architecture.md", all_files, code) + check_pairs("docs/architecture.md", all_files)
+    wrong += check_commands() + check_numbers()
     print("\n".join(wrong) if wrong else f"{len(all_files)} files: what the documents name is there")
     return 1 if wrong or len(all_files) < 100 else 0
 
