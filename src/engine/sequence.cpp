@@ -23,7 +23,7 @@ void Sequence::note_parking(int64_t pages) {
 
 void Sequence::park(int64_t pages) {
   note_parking(pages);
-  cache_.close(*tables_, tokens, RemovalReason::kPreempt);
+  cache_.park(*tables_, tokens);
   tables_.reset();
 }
 

@@ -89,6 +89,10 @@ void CacheManager::close(SequenceId id, std::span<const int32_t> tokens, Removal
   --(impl_->is_pin(id) ? impl_->pinned : impl_->live);
 }
 
+void CacheManager::park(SequenceId id, std::span<const int32_t> tokens) {
+  close(id, tokens, RemovalReason::kPreempt);
+}
+
 KvPreemption CacheManager::preempt(SequenceId id, std::span<const int32_t> tokens,
                                    KvPreemption whose) {
   rollback(id);  // what it has not committed are no pages that come back
@@ -96,7 +100,7 @@ KvPreemption CacheManager::preempt(SequenceId id, std::span<const int32_t> token
   whose.sequence = id;
   whose.step = impl_->steps;
   whose.first_event = impl_->ring.written();
-  close(id, tokens, RemovalReason::kPreempt);
+  park(id, tokens);
   whose.pages = available_pages() - before;
   const std::lock_guard lock(impl_->mutex);
   whose.number = impl_->preemptions.next();

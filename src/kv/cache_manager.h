@@ -228,8 +228,11 @@ class CacheManager {
   /// The newest, oldest first; from any thread.
   std::vector<KvBudgetChange> budget_changes(int64_t from = 0) const;
 
-  /// Gives up what the sequence has: closes it as close() does, with kPreempt. `whose`: parked,
-  /// session, request and tokens; the rest is filled in, and it is told and remembered.
+  /// Gives up what the sequence has, which will be computed again: closes it as close() does, with
+  /// kPreempt. Whatever is parked comes through here.
+  void park(SequenceId id, std::span<const int32_t> tokens);
+  /// Likewise, for others' sake. `whose`: parked, session, request and tokens; the rest is filled
+  /// in, and it is told and remembered.
   KvPreemption preempt(SequenceId id, std::span<const int32_t> tokens, KvPreemption whose);
   /// As budget_changes().
   std::vector<KvPreemption> preemptions(int64_t from = 0) const;

@@ -321,8 +321,6 @@ same("answers-050", "a fork is told its prompt again",
      "Prompts end alike in both, and what was received before an observation began is forgotten at that length already")
 fault("sequence-001", "a sequence that comes back does not know how far it was",
       "«reached_ = reached();»", "")
-fault("sequence-002", "what leaves with a parked sequence ended",
-      "cache_.close(*tables_, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd")
 fault("sequence-003", "a sequence that comes back has no prompts",
       "tables_ = cache_.open(&log_, rules_, &protected_); «n_told_ = 0;»", "n_told_ = prompt_ends_.size();")
 fault("sequence-004", "all prompts are told at once",

@@ -1178,7 +1178,10 @@ source("src/kv/cache_manager.cpp", "engine_behaviour_test:Preemptions.*")
 fault("kv-727", "a preemption brings all pages that are free",
       "whose.pages = available_pages() - «before»;", "0")
 fault("kv-728", "removals of a preemption come before it",
-      "whose.first_event = «impl_->ring.written()»; close(", "impl_->ring.written() + 1")
+      "whose.first_event = «impl_->ring.written()»; park(", "impl_->ring.written() + 1")
+fault("sequence-002", "what leaves with a parked sequence ended",
+      "close(id, tokens, «RemovalReason::kPreempt»);", "RemovalReason::kSequenceEnd",
+      tests="engine_behaviour_test engine_test")
 source("src/kv/numbered_log.h", "cache_test:NumberedLog.*")
 fault("kv-729", "the oldest records stay",
       "if (records_.size() > room_) «records_.pop_front()»;", "records_.pop_back()")

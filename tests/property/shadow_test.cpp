@@ -130,7 +130,7 @@ class Traffic {
       case 0:
         return end(i, RemovalReason::kSequenceEnd);
       case 1: {  // parked, and read again at once
-        cache_->close(o.id, o.text, RemovalReason::kPreempt);
+        cache_->park(o.id, o.text);
         o.id = cache_->open();
         cache_->match_prefix(o.id, o.text, static_cast<int64_t>(o.text.size()), false);
         if (!compute(*cache_, o.id, o.text)) end(i, RemovalReason::kSequenceEnd);
