@@ -157,6 +157,8 @@ fi
 if [ -n "$long" ]; then
   step "random schedules of elastic rules" env PADDOCK_SEEDS=4000 \
     "$root/build/tests/tests/elastic_test" --gtest_filter='ElasticSchedules.*'
+  step "random schedules of elastic rules beside an oracle" env PADDOCK_SEEDS=1000 \
+    "$root/build/tests/tests/dense_test" --gtest_filter='*ElasticDense.AnyOrder*'
   step "random budgets of live engines" env PADDOCK_SEEDS=4000 \
     "$root/build/tests/tests/budget_test" --gtest_filter='BudgetSchedules.*'
   step "faults that the tests must notice" python3 "$root/tests/mutants/run.py"

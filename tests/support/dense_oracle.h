@@ -1,6 +1,6 @@
 // A Llama decoder in double precision that keeps the keys and values of every position of every
 // layer, keys before rotation. What a query meets, and by which positions both are turned, it is
-// told: it knows no blocks, no pages and no rules.
+// told: it knows no blocks, no pages and no rules. Of several texts each has a memory of its own.
 //
 // Weights and rotary frequencies come from the loaded model, whose reading other tests hold against
 // transformers; all arithmetic is its own.
@@ -34,6 +34,12 @@ class DenseOracle {
   using View = std::function<std::vector<Met>(int32_t layer, int64_t position)>;
   /// May replace key (unrotated) and value [n_kv_heads * head_dim] before anyone meets them.
   using Store = std::function<void(int32_t layer, int64_t position, Row& key, Row& value)>;
+  /// Of one layer of one text.
+  struct Rows {
+    std::vector<Row> keys, values;  // [position][n_kv_heads * head_dim]
+    std::vector<Row> turned;        // keys by their own positions
+  };
+  using Memory = std::vector<Rows>;  // [n_layers]
 
   explicit DenseOracle(const Model& model) : config_(model.data().config) {
     if (config_.rope.interleaved) throw std::runtime_error("the oracle reads Hugging Face folders");
@@ -55,7 +61,12 @@ class DenseOracle {
     }
     frequencies_ = rope_inverse_frequencies(config_.rope, config_.head_dim);
     factor_ = rope_attention_factor(config_.rope);
+    memory_.resize(layers_.size());
   }
+
+  /// Of the text that next() goes on with, to be exchanged for another one's. A new one is
+  /// Memory(n_layers).
+  Memory& memory() { return memory_; }
 
   /// Logits after `token` at `position`; earlier positions that anyone meets must have been given.
   Row next(TokenId token, int64_t position, const View& view, const Store& store = {}) {
@@ -63,21 +74,22 @@ class DenseOracle {
     Row x(embedding_.begin() + int64_t{token} * hidden,
           embedding_.begin() + int64_t{token + 1} * hidden);
     for (int32_t i = 0; i < config_.n_layers; ++i) {
-      Layer& layer = layers_[i];
+      const Layer& layer = layers_[i];
+      Rows& rows = memory_[i];
       const Row normed = norm(x, layer.attn_norm);
       Row key = product(layer.k, normed);
       Row value = product(layer.v, normed);
       if (store) store(i, position, key, value);
-      if (position >= static_cast<int64_t>(layer.keys.size())) {
-        layer.keys.resize(position + 1);
-        layer.turned.resize(position + 1);
-        layer.values.resize(position + 1);
+      if (position >= static_cast<int64_t>(rows.keys.size())) {
+        rows.keys.resize(position + 1);
+        rows.turned.resize(position + 1);
+        rows.values.resize(position + 1);
       }
-      layer.keys[position] = key;
+      rows.keys[position] = key;
       rotate(key, position);
-      layer.turned[position] = std::move(key);
-      layer.values[position] = std::move(value);
-      add(x, product(layer.o, attend(layer, product(layer.q, normed), view(i, position))));
+      rows.turned[position] = std::move(key);
+      rows.values[position] = std::move(value);
+      add(x, product(layer.o, attend(rows, product(layer.q, normed), view(i, position))));
       const Row gated = norm(x, layer.ffn_norm);
       Row gate = product(layer.gate, gated);
       const Row up = product(layer.up, gated);
@@ -108,8 +120,6 @@ class DenseOracle {
  private:
   struct Layer {
     Row attn_norm, q, k, v, o, ffn_norm, gate, up, down;
-    std::vector<Row> keys, values;  // [position][n_kv_heads * head_dim]
-    std::vector<Row> turned;        // keys by their own positions
   };
 
   static Row read(const TensorView& tensor) {
@@ -167,7 +177,7 @@ class DenseOracle {
   }
 
   /// Attention of one query [n_heads * head_dim].
-  Row attend(const Layer& layer, const Row& query, const std::vector<Met>& met) {
+  Row attend(const Rows& rows, const Row& query, const std::vector<Met>& met) {
     const int32_t dim = config_.head_dim;
     const int32_t group = config_.n_heads / config_.n_kv_heads;
     Row out(query.size());
@@ -180,10 +190,10 @@ class DenseOracle {
       }
       Row other;
       if (met[i].key_position >= 0) {
-        other = layer.keys.at(met[i].position);
+        other = rows.keys.at(met[i].position);
         rotate(other, met[i].key_position);
       }
-      const Row& key = other.empty() ? layer.turned.at(met[i].position) : other;
+      const Row& key = other.empty() ? rows.turned.at(met[i].position) : other;
       for (int32_t head = 0; head < config_.n_heads; ++head) {
         double sum = 0;
         for (int32_t d = 0; d < dim; ++d) {
@@ -197,7 +207,7 @@ class DenseOracle {
       double total = 0;
       for (double& score : scores[head]) total += score = std::exp(score - largest);
       for (size_t i = 0; i < met.size(); ++i) {
-        const Row& value = layer.values.at(met[i].position);
+        const Row& value = rows.values.at(met[i].position);
         for (int32_t d = 0; d < dim; ++d) {
           out[head * dim + d] += scores[head][i] / total * value[head / group * dim + d];
         }
@@ -209,6 +219,7 @@ class DenseOracle {
   const LlamaConfig& config_;
   Row embedding_, output_norm_, output_;  // as the file has them, row after row
   std::vector<Layer> layers_;
+  Memory memory_;
   std::vector<double> frequencies_;
   std::vector<Row> angles_;  // [position], filled in as they are needed
   double factor_;

@@ -13,6 +13,22 @@ namespace paddock::test {
 /// Called for each layer of each pass, on the thread that drives the engine.
 inline std::function<void(int32_t layer)> g_in_layer;
 
+/// Called before each pass, and after each that ran to its end, with what it was to do.
+inline std::function<void()> g_before_pass;
+inline std::function<void(const StepPlan& plan)> g_after_pass;
+
+/// Sets one of them while it lives.
+struct BeforePass {
+  explicit BeforePass(std::function<void()> hook) { g_before_pass = std::move(hook); }
+  ~BeforePass() { g_before_pass = nullptr; }
+};
+struct AfterPass {
+  explicit AfterPass(std::function<void(const StepPlan& plan)> hook) {
+    g_after_pass = std::move(hook);
+  }
+  ~AfterPass() { g_after_pass = nullptr; }
+};
+
 /// Tokens that passes have run.
 inline int64_t g_tokens_run = 0;
 
@@ -26,8 +42,11 @@ class HookedOps final : public StepOps {
  public:
   HookedOps(StepOps& inner, bool says_invariant) : inner_(inner), says_invariant_(says_invariant) {}
   bool run(const StepPlan& plan, StepLayers layers) override {
+    if (g_before_pass) g_before_pass();
     g_tokens_run += plan.n_tokens();
-    return inner_.run(plan, layers);
+    const bool done = inner_.run(plan, layers);
+    if (done && g_after_pass) g_after_pass(plan);
+    return done;
   }
   void embed(const EmbeddingWeight& weight, Buffer out) override { inner_.embed(weight, out); }
   void rope_store(int32_t layer, Buffer k, Buffer v) override { inner_.rope_store(layer, k, v); }

@@ -1,0 +1,22 @@
+# Faults of the area "elastic": see faults.py. Of budgets that fall in company: forks, texts that are
+# parked, and who gives how much.
+
+source("src/kv/replay.cpp", "dense_test:*ElasticDense*")
+fault("elastic-001", "a budget that had fallen is not in force when the text is computed again",
+      "«table.schedule = schedule;» if (sequence.log->next_length() != length", "")
+
+source("src/kv/fork.cpp", "dense_test:*ElasticDense*")
+fault("elastic-002", "a fork's queries meet what is left as if nothing had left before",
+      "«to.rotations.assign(from.rotations.begin(), from.rotations.end());»", "")
+
+source("src/kv/fall.cpp", "dense_test:*ElasticDense*")
+fault("elastic-003", "after a fall layers go on as before",
+      "«sequence.layers[layer].schedule = planned.schedule;»", "")
+
+source("src/kv/own_tail.cpp", "dense_test:*ElasticDense*")
+fault("elastic-004", "who goes on from a part of a block writes into the other's",
+      "return pool.references(table.entries.back().page) > «1»; }); } bool CacheManager::Impl::must", "2")
+
+source("src/engine/pressure.cpp", "dense_test:*ElasticDense*")
+fault("elastic-005", "who is computed again gives up what it had",
+      "may_fall(sequence, its) && «(!comes_back || is_too_much)»;", "true")
