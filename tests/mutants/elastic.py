@@ -20,3 +20,7 @@ fault("elastic-004", "who goes on from a part of a block writes into the other's
 source("src/engine/pressure.cpp", "dense_test:*ElasticDense*")
 fault("elastic-005", "who is computed again gives up what it had",
       "may_fall(sequence, its) && «(!comes_back || is_too_much)»;", "true")
+
+source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
+fault("elastic-006", "priorities weigh without end",
+      "std::exp2(«std::clamp(priority, -kMostLevels, kMostLevels)»)", "priority")

@@ -17,16 +17,20 @@ constexpr int64_t kBlock = 4;
 constexpr int32_t kLayers = 2;
 
 struct Scene {
-  Scene(const std::string& policy, int64_t pages, int32_t sequences, bool reuse = true) {
+  Scene(const std::string& policy, int64_t pages, int32_t sequences, bool reuse = true,
+        const std::vector<std::string>& others = {}) {
     EngineOptions o = shared_memory(policy, pages, sequences);
     o.context = 400;
     o.kv.reuse = reuse;
+    o.kv.other_policies = others;
     inside = parts(tiny(), o);
     engine = std::make_unique<Engine>(inside);
   }
-  RequestId add(size_t begin, size_t prompt, int32_t n, int32_t priority = 0) {
+  RequestId add(size_t begin, size_t prompt, int32_t n, int32_t priority = 0,
+                const std::string& policy = {}) {
     GenerateOptions options = greedy(n);
     options.priority = priority;
+    options.kv_policy = policy;
     return engine->add(text_at(begin, prompt), options);
   }
   const Request* find(RequestId id) const {
@@ -127,15 +131,40 @@ void expect_equal_parts(const char* policy, size_t n, bool shares) {
 }
 
 TEST(ElasticScenes, InAPoolForOneEqualSequencesDifferByOneDecisionAtMost) {
-  for (const char* policy : {"lru@every:8", "window@every:8"}) {
-    for (const size_t n : {2U, 3U, 8U}) {
-      for (const bool shares : {false, true}) {
-        SCOPED_TRACE(fmt::format("{}, {} sequences, shared {}", policy, n, shares));
-        expect_equal_parts(policy, n, shares);
-        if (HasFailure()) return;
-      }
+  const std::vector<std::pair<const char*, size_t>> cases = {
+      {"lru@every:8", 2},    {"lru@every:8", 3},      {"lru@every:8", 8},
+      {"window@every:8", 2}, {"window@every:8", 8},   {"h2o@every:8", 3},
+      {"sink:3@every:8", 4}, {"cake:lru@every:8", 3}, {"tova@every:8@compact", 5},
+      {"knorm@every:8", 4}};
+  for (const auto& [policy, n] : cases) {
+    for (const bool shares : {false, true}) {
+      SCOPED_TRACE(fmt::format("{}, {} sequences, shared {}", policy, n, shares));
+      expect_equal_parts(policy, n, shares);
+      if (HasFailure()) return;
     }
   }
+}
+
+TEST(ElasticScenes, SequencesUnderDifferentElasticRulesHaveEqualParts) {
+  const std::vector<std::string> rules = {"lru@every:8", "sink:2@every:8", "h2o@every:8"};
+  Scene scene(rules[0], 72, 3, false, {rules[1], rules[2]});
+  std::vector<RequestId> ids;
+  for (size_t i = 0; i < 3; ++i) ids.push_back(scene.add(7 * i, 12 + i, 150, 0, rules[i]));
+  int compared = 0;
+  while (scene.step()) {
+    int64_t least = 1000, most = 0;
+    const bool all = std::all_of(ids.begin(), ids.end(), [&](RequestId id) {
+      return scene.budget(id) >= 0 && scene.budget(id) != kUnlimited;
+    });
+    if (!all) continue;
+    for (const RequestId id : ids) {
+      least = std::min(least, scene.positions(id));
+      most = std::max(most, scene.positions(id));
+    }
+    EXPECT_LE(most - least, kInterval + kBlock - 1);
+    ++compared;
+  }
+  EXPECT_GT(compared, 60);
 }
 
 TEST(ElasticScenes, EachLevelOfPriorityWeighsTwice) {
@@ -154,6 +183,36 @@ TEST(ElasticScenes, EachLevelOfPriorityWeighsTwice) {
     ++compared;
   }
   EXPECT_GT(compared, 20);
+}
+
+TEST(ElasticScenes, EightLevelsOfPriorityAreTheMost) {
+  Scene scene("lru@every:8", 64, 2, false);
+  const RequestId eight = scene.add(0, 20, 150, 8), more = scene.add(7, 21, 150, 30);
+  int compared = 0;
+  while (scene.step()) {
+    const int32_t a = scene.budget(eight), b = scene.budget(more);
+    if (std::min(a, b) < 0 || std::max(a, b) == kUnlimited) continue;
+    EXPECT_NEAR(a, b, kInterval + 2);
+    ++compared;
+  }
+  EXPECT_GT(compared, 60);
+}
+
+TEST(ElasticScenes, AFloorHoldsAgainstWhoeverComesFirst) {
+  // By their weights the low one would have a 64th of what the high one has.
+  Scene scene("lru@every:8@min:24", 64, 2, false);
+  const RequestId low = scene.add(0, 20, 150, -3), high = scene.add(7, 21, 150, 3);
+  int compared = 0;
+  while (scene.step()) {
+    const int32_t a = scene.budget(low), b = scene.budget(high);
+    if (std::min(a, b) < 0 || std::max(a, b) == kUnlimited) continue;
+    EXPECT_EQ(a, 24);
+    // The rest of 128 positions is the other one's, but for the room that a fall makes.
+    EXPECT_GE(b, 128 - (24 + kInterval + kBlock) - 2 * kInterval - kBlock - kInterval);
+    ++compared;
+  }
+  EXPECT_GT(compared, 40);
+  for (const RequestId id : {low, high}) EXPECT_EQ(scene.engine->take(id)->preemptions, 0);
 }
 
 TEST(ElasticScenes, NobodyFallsBelowItsFloorAndWhoFindsNonePlaceWaits) {
