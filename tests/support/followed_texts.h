@@ -64,6 +64,7 @@ class FollowedTexts {
     // there.
     std::vector<std::vector<int64_t>> gone, there;
 
+    /// Back to that length, at which more may leave than had left there.
     void cut(int64_t length) {
       if (length >= static_cast<int64_t>(tokens.size())) return;
       tokens.resize(static_cast<size_t>(length));
@@ -73,13 +74,6 @@ class FollowedTexts {
       }
       for (std::vector<int64_t>& layer : there) {
         layer.resize(tokens.size(), 0);
-        for (int64_t& at : layer) at = std::min(at, length);
-      }
-    }
-    /// From there on; it may lose more there, too.
-    void decide_anew(int64_t length) {
-      cut(length);
-      for (std::vector<int64_t>& layer : there) {
         for (int64_t& at : layer) at = std::min(at, length - 1);
       }
     }
@@ -122,7 +116,7 @@ class FollowedTexts {
       const Owner owner = owner_of(part.sequence);
       if (owner.sequence == nullptr) return;
       Text& text = text_of(owner, part.first_position);
-      if (has_fallen_again(part, text)) text.decide_anew(part.first_position);
+      if (has_fallen_again(part, text)) text.cut(part.first_position);
       if (owner.request != nullptr) text.falls = falls_of(*owner.request, kNever);
       check_tables(plan, at, owner, text);
       std::swap(oracle_.memory(), text.memory);
