@@ -34,51 +34,51 @@ class PromptReader {
 
 int64_t Scheduler::places_in_use() const {
   auto live = static_cast<int64_t>(sessions_.size());
-  for (const auto& request : requests_) {  // null: it has just been taken out
-    if (request != nullptr && request->running && request->session == nullptr) ++live;
+  for (const Request* request : live_) {
+    if (request->session == nullptr) ++live;
   }
   return live;
 }
 
 struct Scheduler::Admission {
   int64_t live;           // places that are taken
-  int64_t left;           // pages that a newcomer may have
   bool any;               // whether some request runs
+  int64_t in_sessions;    // requests to come that need no place
+  int64_t left = 0;       // pages that a newcomer may have
   int32_t blocked = 0;    // requests met so far that do not fit yet
   PromptReader reader{};  // of those that run, up to the one that is looked at
 };
 
 void Scheduler::admit_waiting(ScheduledBatch& batch) {
   if (!may_admit()) return;
-  const bool any = std::any_of(requests_.begin(), requests_.end(), [](const auto& request) {
-    return request->running && !request->finished;
-  });
-  Admission now{.live = places_in_use(), .left = pages_left(), .any = any};
-  for (size_t i = 0; i < requests_.size() && now.blocked < kMaxBlocked; ++i) {
+  Admission now{
+      .live = places_in_use(), .any = !live_.empty(), .in_sessions = waiting_in_sessions()};
+  // Where all places are taken, nobody who needs one is looked at.
+  const auto may_any_come = [&] {
+    return now.live < setup_.options.max_sequences || now.in_sessions > 0 || !now.any;
+  };
+  if (!may_any_come()) return;
+  now.left = pages_left();
+  for (size_t i = 0; i < requests_.size() && now.blocked < kMaxBlocked && may_any_come(); ++i) {
+    ++looked_at_;
     if (!try_admit(i, now, batch)) return;
   }
 }
 
 bool Scheduler::may_admit() const {
-  bool waiting = false;
-  for (const auto& request : requests_) {
-    if (request->finished) continue;
-    // Whoever waits for pages comes before those that would take more of them.
-    if (request->running && request->waits_for_pages) return false;
-    waiting |= !request->running;
-  }
-  return waiting;
+  // Whoever waits for pages comes before those that would take more of them.
+  const bool some_wait = std::any_of(
+      live_.begin(), live_.end(), [](const Request* request) { return request->waits_for_pages; });
+  return !some_wait && requests_.size() > live_.size();
 }
 
 int64_t Scheduler::pages_left() {
   int64_t left = pages_obtainable();
   PromptReader reader;
-  for (size_t i = 0; i < requests_.size(); ++i) {
-    const Request& request = *requests_[i];
-    if (!request.running || request.finished) continue;
-    left -= reader.serves(request) ? pages_beside(request.sequence)
-                                   : pages_due(request.sequence) - pages_followed(i);
-    reader.note(request);
+  for (const Request* request : live_) {
+    left -= reader.serves(*request) ? pages_beside(request->sequence)
+                                    : pages_due(request->sequence) - pages_followed(*request);
+    reader.note(*request);
   }
   return left;
 }
@@ -92,6 +92,7 @@ bool Scheduler::try_admit(size_t at, Admission& now, ScheduledBatch& batch) {
   }
   const Sequence& sequence = request.sequence;
   const bool needs_place = request.session == nullptr;
+  if (!needs_place) --now.in_sessions;
   if (needs_place && now.live >= setup_.options.max_sequences) {
     if (now.any) return true;
     batch.endings.push_back(
@@ -102,7 +103,7 @@ bool Scheduler::try_admit(size_t at, Admission& now, ScheduledBatch& batch) {
   }
   const int64_t pages = now.reader.serves(request)
                             ? pages_beside(sequence)
-                            : pages_due(sequence) + pages_apart(sequence) - pages_followed(at);
+                            : pages_due(sequence) + pages_apart(sequence) - pages_followed(request);
   // What elastic budgets could give up for a newcomer is for the first who waits: whoever comes
   // past him gets in with pages that are left over, or not at all.
   const bool may_share = now.blocked == 0;
@@ -129,7 +130,7 @@ void Scheduler::start(Request& request, ScheduledBatch& batch) {
     request.begin(vocab_size_);
     if (request.sequence.is_open()) park_if_stuck(request.sequence, &request);
     if (!request.sequence.is_open()) request.sequence.open();
-    request.running = true;
+    let_in(request);
   } catch (const std::bad_alloc&) {
     batch.endings.push_back({&request, FinishReason::kError, kNoMemory});
   }
@@ -150,8 +151,8 @@ int64_t Scheduler::pages_due(const Sequence& sequence) const {
   return cache_.pages_to_reach(sequence.tables(), positions) - pages_of(sequence);
 }
 
-int64_t Scheduler::pages_followed(size_t at) const {
-  const Sequence& sequence = requests_[at]->sequence;
+int64_t Scheduler::pages_followed(const Request& request) const {
+  const Sequence& sequence = request.sequence;
   if (!cache_.keeps_blocks(sequence.rules())) return 0;
   const int64_t block = setup_.options.kv.block_size;
   const int64_t known = sequence.computed() / block;
@@ -163,11 +164,10 @@ int64_t Scheduler::pages_followed(size_t at) const {
             .first;
     most = std::max(most, std::min((end - sequence.tokens.begin()) / block, full));
   };
-  for (size_t i = 0; i < at && most < full; ++i) {
-    const Request& other = *requests_[i];
-    if (other.running && !other.finished &&
-        cache_.shares_blocks(other.sequence.tables(), sequence.rules())) {
-      look_at(other.sequence.tokens);
+  for (const Request* other : live_) {
+    if (most >= full || !goes_before(*other, request)) break;
+    if (cache_.shares_blocks(other->sequence.tables(), sequence.rules())) {
+      look_at(other->sequence.tokens);
     }
   }
   pins_.for_each([&](SequenceId pin, std::span<const TokenId> text) {
@@ -193,10 +193,8 @@ int64_t Scheduler::pages_apart(const Sequence& sequence) {
 
 int64_t Scheduler::pages_obtainable() {
   tables_.clear();
-  for (const auto& request : requests_) {
-    if (request->running && request->sequence.is_open()) {
-      tables_.push_back(request->sequence.tables());
-    }
+  for (const Request* request : live_) {
+    if (request->sequence.is_open()) tables_.push_back(request->sequence.tables());
   }
   pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { tables_.push_back(pin); });
   return cache_.available_pages() + cache_.pages_active() - cache_.pages_listed(tables_);

@@ -19,7 +19,7 @@ void begin_as(const Request& other, Request& request) noexcept {
 }  // namespace
 
 bool Scheduler::is_needed(const Request& request) const {
-  return request.awaited && std::any_of(requests_.begin(), requests_.end(), [&](const auto& other) {
+  return request.awaited && std::any_of(live_.begin(), live_.end(), [&](const Request* other) {
            return other->awaits == &request && !other->wants_to_stop();
          });
 }
@@ -43,7 +43,7 @@ void Scheduler::find_readers() {
 }
 
 void Scheduler::share_prompt(const Request& request) {
-  for (const auto& other : requests_) {
+  for (Request* other : live_) {
     if (other->awaits != &request) continue;
     begin_as(request, *other);
     other->result.cached_tokens = other->result.prompt_tokens;
@@ -51,12 +51,13 @@ void Scheduler::share_prompt(const Request& request) {
 }
 
 void Scheduler::hand_over(const Request& request) noexcept {
+  ++n_ended_;
   const bool is_part = request.options.n > 1 && request.sequence.is_open() &&
                        request.reads_prompt() && request.sequence.computed() > 0;
   if (!is_part) return;
-  for (const auto& other : requests_) {
-    if (other == nullptr || other->first_answer != request.first_answer) continue;
-    if (!other->running || other->finished || !other->is_new()) continue;
+  for (Request* other : live_) {
+    if (other->first_answer != request.first_answer) continue;
+    if (other->finished || !other->is_new()) continue;
     begin_as(request, *other);
     other->result.cached_tokens = other->sequence.computed();
     return;
@@ -65,11 +66,12 @@ void Scheduler::hand_over(const Request& request) noexcept {
 
 void Scheduler::suspend_awaiting(const Request& request) {
   if (request.options.n == 1 || !request.reads_prompt()) return;
-  for (const auto& other : requests_) {
-    if (other->first_answer != request.first_answer || other.get() == &request) continue;
-    if (!other->running || other->finished || !other->is_new()) continue;
-    other->sequence.park();
-    other->running = other->waits_for_pages = false;
+  for (size_t i = live_.size(); i-- > 0;) {
+    Request& other = *live_[i];
+    if (other.first_answer != request.first_answer || &other == &request) continue;
+    if (other.finished || !other.is_new()) continue;
+    other.sequence.park();
+    let_out(other);
   }
 }
 

@@ -139,6 +139,8 @@ struct Engine::Impl {
   void check_prompt(const Session* session, RulesId rules, int64_t total, int32_t max_tokens) const;
 
   // ---- a step (step.cpp; how requests end: requests.cpp)
+  /// Ends those that were cancelled, or are overdue.
+  void end_stopped();
   /// Runs a batch of requests and takes the tokens that come of it.
   void run_batch();
   /// One pass, of which the trace is told (tracing.cpp).

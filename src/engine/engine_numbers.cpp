@@ -63,19 +63,16 @@ std::optional<Error> Engine::Impl::judge(std::span<const float> logits, int64_t 
 }
 
 void Engine::Impl::note_requests() noexcept {
-  int32_t waiting = 0, running = 0, parked = 0;
-  for (const auto& request : scheduler->requests()) {
-    if (request == nullptr) continue;
-    const RequestStatus now = status_of(*request);
-    ++(now.state == RequestState::kRunning  ? running
-       : now.state == RequestState::kParked ? parked
-                                            : waiting);
-    if (now == request->shown) continue;
-    request->shown = now;
-    board.update(request->id, now);
-  }
+  scheduler->for_each_changed([this](Request& request) {
+    const RequestStatus now = status_of(request);
+    if (now == request.shown) return;
+    request.shown = now;
+    board.update(request.id, now);
+  });
+  const auto running = static_cast<int32_t>(scheduler->live().size());
+  const int32_t parked = scheduler->n_parked();
   book.update([&](EngineStats& s) {
-    s.requests_waiting = waiting;
+    s.requests_waiting = static_cast<int32_t>(scheduler->n_requests()) - running - parked;
     s.requests_running = running;
     s.requests_parked = parked;
     s.prefix_queries = scheduler->prefix_queries();

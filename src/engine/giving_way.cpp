@@ -21,26 +21,23 @@ int32_t Scheduler::reserve(Sequence& sequence, int32_t n, Request* request) {
 void Scheduler::keep_to_budget(const Sequence* fed) {
   if (cache_.is_within_limit()) return;
   const auto is_over = [&] { return cache_.available_pages() < 0; };
-  const auto runs = [](const auto& request) { return request->running && !request->finished; };
-  const auto first = std::find_if(requests_.begin(), requests_.end(), runs);
-  const Request* stays = fed != nullptr || first == requests_.end() ? nullptr : first->get();
+  const Request* stays = fed != nullptr || live_.empty() ? nullptr : live_.front();
   while (is_over() && park_idle(nullptr)) {
   }
   const auto is_elastic = [&](const Sequence& sequence) {
     return setup_of(sequence).policies.is_elastic();
   };
   const bool may_fall_later = (fed != nullptr && is_elastic(*fed)) ||
-                              std::any_of(requests_.begin(), requests_.end(), [&](const auto& r) {
-                                return runs(r) && is_elastic(r->sequence);
+                              std::any_of(live_.begin(), live_.end(), [&](const Request* request) {
+                                return is_elastic(request->sequence);
                               });
   while (is_over() && !may_fall_later && park_last(stays, nullptr)) {
   }
   int64_t owed = 0;
   if (may_fall_later) {
-    for (const auto& request : requests_) {
-      if (runs(request) && request->sequence.is_open()) {
-        owed += pages_owed(request->sequence, request.get(), false);
-      }
+    for (const Request* request : live_) {
+      if (request->finished || !request->sequence.is_open()) continue;
+      owed += pages_owed(request->sequence, request, false);
     }
     if (fed != nullptr && fed->is_open()) owed += pages_owed(*fed, nullptr, false);
   }
@@ -62,8 +59,10 @@ bool Scheduler::park_idle(const Request* asking) {
     ++sessions_parked_;
     return true;
   }
-  for (size_t i = requests_.size(); i-- > 0;) {
-    Request& last = *requests_[i];
+  if (waiting_in_sessions() == 0) return false;
+  const auto& all = requests();
+  for (size_t i = all.size(); i-- > 0;) {
+    Request& last = *all[i];
     if (last.running || last.finished || pages_of(last.sequence) == 0) continue;
     // That of its session, which has pages while the request waits.
     last.sequence.give_way(0, id_of(asking));
@@ -74,10 +73,10 @@ bool Scheduler::park_idle(const Request* asking) {
 }
 
 bool Scheduler::park_last(const Request* request, const Request* asking) {
-  for (size_t i = requests_.size(); i-- > 0;) {
-    Request& last = *requests_[i];
+  for (size_t i = live_.size(); i-- > 0;) {
+    Request& last = *live_[i];
     if (&last == request) break;
-    if (!last.running || last.finished || pages_of(last.sequence) == 0) continue;
+    if (last.finished || pages_of(last.sequence) == 0) continue;
     park(last, asking);
     return true;
   }
@@ -87,9 +86,8 @@ bool Scheduler::park_last(const Request* request, const Request* asking) {
 }
 
 bool Scheduler::is_alone(const Request* request) const {
-  return std::none_of(requests_.begin(), requests_.end(), [&](const auto& other) {
-    return other.get() != request && other->running && !other->finished &&
-           pages_of(other->sequence) > 0;
+  return std::none_of(live_.begin(), live_.end(), [&](const Request* other) {
+    return other != request && !other->finished && pages_of(other->sequence) > 0;
   });
 }
 
@@ -100,7 +98,7 @@ bool Scheduler::release_pin() {
   for (const auto& [id, session] : sessions_) {
     if (session->sequence.is_open()) tables.push_back(session->sequence.tables());
   }
-  for (const auto& request : requests_) {
+  for (const Request* request : live_) {
     if (request->sequence.is_open()) tables.push_back(request->sequence.tables());
   }
   pins_.for_each([&](SequenceId pin, std::span<const TokenId>) { pins.push_back(pin); });
@@ -126,11 +124,10 @@ void Scheduler::park(Request& request, const Request* asking) {
     request.result.preempted.push_back(told);
   } catch (const std::bad_alloc&) {  // it goes on without the list
   }
-  request.waits_for_pages = false;
-  request.running = false;
   request.miss_asked = request.result.miss.reason != MissReason::kNone;
   ++request.result.preemptions;
   ++preemptions_;
+  let_out(request);
 }
 
 int64_t Scheduler::pages_of(const Sequence& sequence) const {

@@ -44,7 +44,7 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
 }
 
 void Engine::Impl::set_policies(EngineSetup next) {
-  const size_t n_requests = scheduler->requests().size();
+  const size_t n_requests = scheduler->n_requests();
   if (n_requests > 0 || !sessions.empty()) {
     fail(ErrorCode::kInvalidArgument,
          "the policy cannot change to '{}' while {} requests and {} sessions are open",

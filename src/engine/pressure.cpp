@@ -91,12 +91,12 @@ int64_t Scheduler::pages_unclaimed(const Sequence& asking, bool waiting_too, int
     interval = std::max<int64_t>(interval, setup_.of(rules).policies.interval());
   }
   const int64_t each = blocks_for(interval) * cache_.block_pages();
-  const int64_t least = pages - static_cast<int64_t>(running_.size()) * each;
+  const int64_t least = pages - static_cast<int64_t>(live_.size()) * each;
   if (least >= enough) return least;
-  for (const auto& request : requests_) {
-    if (!request->running || request->finished || !request->sequence.is_open()) continue;
+  for (const Request* request : live_) {
+    if (request->finished || !request->sequence.is_open()) continue;
     if (&request->sequence == &asking) continue;
-    pages -= pages_owed(request->sequence, request.get(), waiting_too);
+    pages -= pages_owed(request->sequence, request, waiting_too);
   }
   return pages;
 }
@@ -191,11 +191,11 @@ std::vector<Scheduler::Member> Scheduler::members(Sequence& asking, Request* req
     all.push_back(member);
   };
   bool is_in = false;
-  for (const auto& other : requests_) {
+  for (Request* other : live_) {
     const bool is_asking = &other->sequence == &asking;
-    if (!is_asking && (!other->running || other->finished)) continue;
+    if (!is_asking && other->finished) continue;
     is_in |= is_asking;
-    add(other->sequence, other.get());
+    add(other->sequence, other);
   }
   if (!is_in) add(asking, request);
   return all;

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <vector>
 
 #include "engine/sampler.h"
@@ -26,6 +27,12 @@ struct Session {
 };
 
 using Sessions = std::map<SessionId, std::unique_ptr<Session>>;
+
+/// Notes that somebody's stop was requested, on whichever thread that was.
+struct NoteStop {
+  std::atomic<bool>* noted;
+  void operator()() const noexcept { *noted = true; }
+};
 
 struct Request {
   /// Its prompt continues the session's text or, without a session, begins a text of its own, which
@@ -63,8 +70,9 @@ struct Request {
   // computes it for another.
   Request* awaits = nullptr;
   bool awaited = false;
-  bool discarded = false;        // nobody wants its result
-  RequestStatus shown{};         // on the board
+  bool discarded = false;                                   // nobody wants its result
+  std::optional<std::stop_callback<NoteStop>> stop_note{};  // while the scheduler has it
+  RequestStatus shown{};                                    // on the board
   std::vector<float> processed;  // [vocab_size] logits for logits_processor, from its first call on
   size_t undelivered = 0;        // bytes at the end of result.text that on_token has not had yet
 
@@ -78,6 +86,8 @@ struct Request {
   bool is_cancelled() const { return cancelled || options.stop_token.stop_requested(); }
   /// Whether it need not go on with the step that it is in; from any thread.
   bool wants_to_stop() const { return is_cancelled() || overdue(); }
+  /// Whether it ran, and waits to go on.
+  bool is_parked() const { return !running && result.preemptions > 0; }
   /// Whether its prompt has never been in the cache to its end.
   bool reads_prompt() const { return sequence.reached() < prompt_end; }
   /// Whether nothing of it has ever been in the cache.
@@ -87,6 +97,11 @@ struct Request {
     return sequence.computed() >= prompt_end && sequence.length() - sequence.computed() == 1;
   }
 };
+
+/// In the order of rank.
+inline bool goes_before(const Request& a, const Request& b) {
+  return a.rank != b.rank ? a.rank < b.rank : a.id < b.id;
+}
 
 /// How far it is.
 RequestStatus status_of(const Request& request);

@@ -261,8 +261,10 @@ void Engine::Impl::check_abandoned() const {
 }
 
 void Engine::Impl::deliver_rests() {
-  for (size_t i = 0; i < scheduler->requests().size(); ++i) {  // a callback may add requests
-    Request& request = *scheduler->requests()[i];
+  if (!scheduler->has_ended()) return;
+  const auto& all = scheduler->requests();
+  for (size_t i = 0; i < all.size(); ++i) {  // a callback may add requests
+    Request& request = *all[i];
     const size_t n = std::exchange(request.undelivered, 0);
     if (n == 0) continue;
     const std::string_view text = request.result.text;

@@ -15,10 +15,6 @@ constexpr int64_t kFollows = -1;
 /// Sums of work are exact to less than this.
 constexpr double kRounding = 1e-6;
 
-bool goes_before(const std::unique_ptr<Request>& a, const std::unique_ptr<Request>& b) {
-  return a->rank != b->rank ? a->rank < b->rank : a->id < b->id;
-}
-
 }  // namespace
 
 Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessions& sessions,
@@ -32,6 +28,8 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
       vocab_size_(vocab_size) {
   const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
   requests_.reserve(n_sequences + 1);
+  live_.reserve(n_sequences);
+  let_out_.reserve(n_sequences);
   running_.reserve(n_sequences);
   token_shares_.reserve(n_sequences);
   tables_.reserve(n_sequences);
@@ -57,9 +55,15 @@ void Scheduler::make_room(int32_t n) {
 }
 
 void Scheduler::add(std::unique_ptr<Request> request) noexcept {
-  request->rank = step_ - int64_t{request->options.priority} * kStepsPerLevel;
+  const GenerateOptions& options = request->options;
+  request->rank = step_ - int64_t{options.priority} * kStepsPerLevel;
+  request->stop_note.emplace(options.stop_token, NoteStop{&stop_noted_});
+  if (options.deadline) {
+    next_deadline_ = std::min(next_deadline_.value_or(*options.deadline), *options.deadline);
+  }
+  const auto by_rank = [](const auto& a, const auto& b) { return goes_before(*a, *b); };
   const std::lock_guard lock(mutex_);
-  requests_.insert(std::upper_bound(requests_.begin(), requests_.end(), request, goes_before),
+  requests_.insert(std::upper_bound(requests_.begin(), requests_.end(), request, by_rank),
                    std::move(request));
 }
 
@@ -68,6 +72,49 @@ void Scheduler::cancel(std::optional<RequestId> id) {
   for (const auto& request : requests_) {
     if (request != nullptr && (!id || request->id == *id)) request->cancelled = true;
   }
+  stop_noted_ = true;
+}
+
+bool Scheduler::may_have_to_end() {
+  const bool is_noted = stop_noted_.exchange(false);
+  if (!is_noted && !next_deadline_) return false;
+  const auto now = std::chrono::steady_clock::now();
+  if (!is_noted && now < *next_deadline_) return false;
+  next_deadline_.reset();
+  for (const auto& request : requests()) {
+    const auto& its = request->options.deadline;
+    if (its && *its > now) next_deadline_ = std::min(next_deadline_.value_or(*its), *its);
+  }
+  return true;
+}
+
+void Scheduler::let_in(Request& request) noexcept {
+  n_parked_ -= request.is_parked() ? 1 : 0;
+  request.running = true;
+  const auto by_rank = [](const Request* a, const Request* b) { return goes_before(*a, *b); };
+  live_.insert(std::upper_bound(live_.begin(), live_.end(), &request, by_rank), &request);
+}
+
+void Scheduler::let_out(Request& request) noexcept {
+  std::erase(live_, &request);
+  request.running = request.waits_for_pages = false;
+  request.awaits = nullptr;
+  request.awaited = false;
+  n_parked_ += request.is_parked() ? 1 : 0;
+  let_out_.push_back(&request);
+}
+
+void Scheduler::forget(const Request& request) noexcept {
+  n_parked_ -= request.is_parked() ? 1 : 0;
+  std::erase(live_, &request);
+  std::erase(let_out_, &request);
+}
+
+int64_t Scheduler::waiting_in_sessions() const {
+  const auto n = std::count_if(sessions_.begin(), sessions_.end(),
+                               [](const auto& session) { return session.second->busy; });
+  return n - std::count_if(live_.begin(), live_.end(),
+                           [](const Request* request) { return request->session != nullptr; });
 }
 
 ScheduledBatch Scheduler::next(ScheduledBatch memory) {
@@ -80,11 +127,10 @@ ScheduledBatch Scheduler::next(ScheduledBatch memory) {
   host_waits_ = false;
   keep_to_budget();
   admit_waiting(batch);
-  running_.clear();
-  for (const auto& request : requests_) {
+  running_.assign(live_.begin(), live_.end());  // what has ended has left by now
+  for (Request* request : running_) {
     request->awaits = nullptr;
     request->awaited = false;
-    if (request->running && !request->finished) running_.push_back(request.get());
   }
   find_readers();
   for (Request* request : running_) {

@@ -1,11 +1,14 @@
 // Who waits, who runs, and what the next step brings.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/pins.h"
@@ -55,8 +58,24 @@ class Scheduler {
   void add(std::unique_ptr<Request> request) noexcept;
   /// Marks one request, or all: they end with the next step, and a step under way stops.
   void cancel(std::optional<RequestId> id);
-  /// Waiting and running ones, in order of rank.
-  const std::vector<std::unique_ptr<Request>>& requests() const { return requests_; }
+  /// Waiting and running ones, in order of rank. There may be very many that wait, so a step goes
+  /// through all only where something has changed for them: looked_at() counts, for tests.
+  const std::vector<std::unique_ptr<Request>>& requests() const {
+    looked_at_ += static_cast<int64_t>(requests_.size());
+    return requests_;
+  }
+  int64_t looked_at() const { return looked_at_; }
+  size_t n_requests() const { return requests_.size(); }
+  int32_t n_parked() const { return n_parked_; }
+  /// Those that run, likewise in order; until the step is over those that have ended, too.
+  const std::vector<Request*>& live() const { return live_; }
+  /// Calls fn(request) for each that runs, or was parked since the last call: no other has become
+  /// another one since.
+  template <typename Fn>
+  void for_each_changed(const Fn& fn) noexcept;
+  /// Whether some request may have been cancelled, by whatever means, or be overdue by now.
+  bool may_have_to_end();
+  bool has_ended() const { return n_ended_ > 0; }
   /// Takes finished requests out, and gives them to fn(std::unique_ptr<Request>).
   template <typename Fn>
   void sweep(const Fn& fn) noexcept;
@@ -73,8 +92,8 @@ class Scheduler {
   bool is_needed(const Request& request) const;
   /// Its prompt is in the cache now: those that await it begin with it.
   void share_prompt(const Request& request);
-  /// It has ended before its prompt was computed: what there is of that goes to the next answer,
-  /// which would have to compute it.
+  /// It has ended, and sweep() will take it out. Where its prompt is not computed yet, what there
+  /// is of that goes to the next answer, which would have to compute it.
   void hand_over(const Request& request) noexcept;
 
   /// How far a sequence may begin with what the cache holds: no further than to the last length at
@@ -112,6 +131,14 @@ class Scheduler {
   const EngineSetup& setup_of(const Sequence& sequence) const {
     return setup_.of(sequence.rules());
   }
+  void let_in(Request& request) noexcept;
+  /// It runs no more, but will again.
+  void let_out(Request& request) noexcept;
+  /// It is taken out.
+  void forget(const Request& request) noexcept;
+  /// Requests of sessions that do not run: they need no place, and may have pages.
+  int64_t waiting_in_sessions() const;
+
   // ---- who is let in (admission.cpp)
   void admit_waiting(ScheduledBatch& batch);
   /// What is taken and what is left while a step lets requests in.
@@ -127,9 +154,9 @@ class Scheduler {
   void start(Request& request, ScheduledBatch& batch);
   /// Pages that the sequence needs, beside those it lists, for the tokens known of it and a block.
   int64_t pages_due(const Sequence& sequence) const;
-  /// Pages in pages_due() of requests_[at] that it will not take from the pool: of blocks that it
+  /// Pages in pages_due() of its sequence that it will not take from the pool: of blocks that it
   /// will list because a pin, or a request before it, has them or is going to compute them.
-  int64_t pages_followed(size_t at) const;
+  int64_t pages_followed(const Request& request) const;
   /// Pages that the sequence lists, but no sequence that runs and no pin. pages_obtainable() has
   /// been called before, in the same step.
   int64_t pages_apart(const Sequence& sequence);
@@ -251,16 +278,30 @@ class Scheduler {
   /// reason to park anybody.
   bool host_waits_ = false;
   int64_t step_ = 0, preemptions_ = 0, sessions_parked_ = 0;
-  int64_t prefix_queries_ = 0, prefix_hits_ = 0;    // tokens
-  std::vector<std::unique_ptr<Request>> requests_;  // by rank
-  std::vector<Request*> running_;                   // of the step at hand, by rank
-  std::vector<int64_t> token_shares_;               // [running_.size()] tokens
-  std::vector<SequenceId> tables_;                  // of who runs, and pins: pages_obtainable()
-  mutable std::mutex mutex_;                        // guards requests_ against cancel()
+  int64_t prefix_queries_ = 0, prefix_hits_ = 0;  // tokens
+  std::atomic<bool> stop_noted_{false};  // some request was cancelled since it was looked for
+  std::optional<std::chrono::steady_clock::time_point> next_deadline_;  // no later than any
+  std::vector<std::unique_ptr<Request>> requests_;                      // by rank
+  std::vector<Request*> live_;     // of them, those that run, by rank
+  std::vector<Request*> let_out_;  // that ran when for_each_changed() was last called
+  int32_t n_parked_ = 0, n_ended_ = 0;
+  mutable int64_t looked_at_ = 0;
+  std::vector<Request*> running_;      // of the step at hand, by rank
+  std::vector<int64_t> token_shares_;  // [running_.size()] tokens
+  std::vector<SequenceId> tables_;     // of who runs, and pins: pages_obtainable()
+  mutable std::mutex mutex_;           // guards requests_ against cancel()
 };
 
 template <typename Fn>
+void Scheduler::for_each_changed(const Fn& fn) noexcept {
+  for (Request* request : live_) fn(*request);
+  for (Request* request : let_out_) fn(*request);
+  let_out_.clear();
+}
+
+template <typename Fn>
 void Scheduler::sweep(const Fn& fn) noexcept {
+  if (std::exchange(n_ended_, 0) == 0) return;
   for (auto& request : requests_) {
     if (!request->finished) continue;
     std::unique_ptr<Request> gone;
@@ -268,6 +309,7 @@ void Scheduler::sweep(const Fn& fn) noexcept {
       const std::lock_guard lock(mutex_);
       gone.swap(request);
     }
+    forget(*gone);
     fn(std::move(gone));  // the host's destructors run without the lock
   }
   const std::lock_guard lock(mutex_);

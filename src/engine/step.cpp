@@ -43,17 +43,12 @@ class AllWantToStop final : public StopCheck {
 }  // namespace
 
 bool Engine::Impl::step() {
-  if (scheduler->requests().empty()) {
+  if (scheduler->n_requests() == 0) {
     scheduler->keep_to_budget();
     return false;
   }
-  bool ended = false;
-  for (const auto& request : scheduler->requests()) {
-    if (!request->wants_to_stop()) continue;
-    finish(*request, request->is_cancelled() ? FinishReason::kCancelled : FinishReason::kDeadline);
-    ended = true;
-  }
-  if (ended) {  // what they held is free for the others now
+  if (scheduler->may_have_to_end()) end_stopped();
+  if (scheduler->has_ended()) {  // what they held is free for the others now
     deliver_rests();
     retire();
   }
@@ -77,6 +72,13 @@ bool Engine::Impl::step() {
   deliver_events();
   deliver_trace();
   return true;
+}
+
+void Engine::Impl::end_stopped() {
+  for (const auto& request : scheduler->requests()) {
+    if (!request->wants_to_stop()) continue;
+    finish(*request, request->is_cancelled() ? FinishReason::kCancelled : FinishReason::kDeadline);
+  }
 }
 
 void Engine::Impl::run_batch() {
@@ -110,13 +112,11 @@ void Engine::Impl::run_batch() {
 }
 
 void Engine::Impl::accept_awaiting(Request& reader, const PartResult& step) {
-  for (size_t i = 0; i < scheduler->requests().size(); ++i) {  // a callback may add requests
-    Request& request = *scheduler->requests()[i];
-    if (request.awaits != &reader) continue;
-    request.awaits = nullptr;
-    note_queue(request);
-    note_prompt(request);
-    accept(request, step);
+  for (Request* request : scheduler->live()) {
+    if (request->awaits != &reader) continue;
+    note_queue(*request);
+    note_prompt(*request);
+    accept(*request, step);
   }
 }
 

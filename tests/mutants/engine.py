@@ -105,13 +105,11 @@ fault("engine-074", "cancel() without a number spares what is queued",
 
 source("src/engine/scheduler.cpp", "engine_behaviour_test engine_test")
 fault("scheduler-001", "waiting does not count",
-      "request->rank = «step_» - int64_t{request->options.priority}", "0")
+      "request->rank = «step_» - int64_t{options.priority}", "0")
 fault("scheduler-002", "priorities do not count",
-      "step_ - «int64_t{request->options.priority} * kStepsPerLevel»;", "0")
+      "step_ - «int64_t{options.priority} * kStepsPerLevel»;", "0")
 fault("scheduler-003", "the least important goes first",
-      "step_ - «int64_t{request->options.priority}» * kStepsPerLevel;", "-int64_t{request->options.priority}")
-fault("scheduler-004", "of equals the later goes first",
-      "a->rank < b->rank : «a->id < b->id»;", "a->id > b->id")
+      "step_ - «int64_t{options.priority}» * kStepsPerLevel;", "-int64_t{options.priority}")
 fault("scheduler-005", "one more may wait than max_queued says",
       "std::count_if(requests_.begin(), requests_.end(), waits) + «n» > max) {",
       "n - 1")
@@ -120,9 +118,6 @@ fault("answers-020", "several answers wait as one",
       "1")
 fault("scheduler-006", "running requests count as waiting",
       "return «!request->running && !request->finished»;", "!request->finished")
-same("scheduler-007", "ended requests run on",
-     "if («request->running && !request->finished») running_.push_back", "request->running",
-     "What has ended leaves before the next step is decided")
 fault("scheduler-008", "who has been parked in this step runs all the same",
       "if (token_shares_[i] > 0 && «running_[i]->running») place(", "true")
 fault("answers-022", "those that await a prompt compute it, too",
@@ -193,15 +188,15 @@ source("src/engine/admission.cpp", "engine_behaviour_test engine_test")
 fault("scheduler-010", "sessions are not counted as sequences",
       "auto live = «static_cast<int64_t>(sessions_.size())»;", "0")
 fault("scheduler-011", "running requests are not counted as sequences",
-      "if («request != nullptr && request->running && request->session == nullptr») ++live;", "false")
+      "if («request->session == nullptr») ++live;", "false")
 fault("sequence-020", "requests that run leave their places to sessions",
-      "if (request != nullptr && request->running && request->session == nullptr) «++live;»", "")
+      "if (request->session == nullptr) «++live;»", "")
 fault("scheduler-012", "a session's request takes a second place",
-      "request->running && «request->session == nullptr») ++live;",
+      "if («request->session == nullptr») ++live;",
       "true")
 fault("scheduler-013", "admission forgets what running ones will need",
-      "«left -= reader.serves(request) ? pages_beside(request.sequence) : pages_due(request.sequence) "
-      "- pages_followed(i);»", "")
+      "«left -= reader.serves(*request) ? pages_beside(request->sequence) : "
+      "pages_due(request->sequence) - pages_followed(*request);»", "")
 fault("answers-021", "each answer asks for the whole prompt's pages",
       "const int64_t pages = «now.reader.serves(request)» ? pages_beside(sequence)", "false")
 fault("scheduler-014", "a session's request waits for a place",
@@ -235,9 +230,9 @@ fault("scheduler-026", "pages of idle sessions cannot be had",
 fault("scheduler-027", "pages of running requests can be had",
       "cache_.pages_active() - «cache_.pages_listed(tables_)»;", "int64_t{0}")
 fault("scheduler-078", "who begins alike is let in by what it would need alone",
-      "pages_apart(sequence) - «pages_followed(at)»;", "int64_t{0}", tests="engine_behaviour_test")
+      "pages_apart(sequence) - «pages_followed(request)»;", "int64_t{0}", tests="engine_behaviour_test")
 fault("scheduler-079", "of those let in each is thought to need all of its beginning",
-      "pages_due(request.sequence) - «pages_followed(i)»;", "int64_t{0}", tests="engine_behaviour_test")
+      "pages_due(request->sequence) - «pages_followed(*request)»;", "int64_t{0}", tests="engine_behaviour_test")
 
 source("src/engine/answers.cpp", "engine_behaviour_test")
 fault("answers-030", "nobody is waited for that awaits a prompt and goes on",
@@ -279,9 +274,9 @@ fault("answers-047", "a fork's queries do not move",
       "«to.rotations.assign(from.rotations.begin(), from.rotations.end());»", "")
 source("src/engine/engine_numbers.cpp", "engine_behaviour_test")
 fault("numbers-001", "what is parked counts as waiting",
-      "«now.state == RequestState::kParked» ? parked : waiting);", "false")
+      "const int32_t parked = «scheduler->n_parked()»;", "0")
 fault("numbers-013", "how far a request is stays as it was",
-      "request->shown = now; «board.update(request->id, now);»", "")
+      "request.shown = now; «board.update(request.id, now);»", "")
 fault("numbers-014", "prompts are counted without what was cached",
       "s.prompt_tokens += «request.result.prompt_tokens»;",
       "request.result.prompt_tokens - request.result.cached_tokens")
@@ -584,6 +579,43 @@ fault("engine-129", "an answer's first step counts as the prompt's",
       "return «sequence.computed() >= prompt_end» && sequence.length()",
       "sequence.computed() > prompt_end")
 
+source("src/engine/request.h", "engine_behaviour_test engine_test")
+fault("scheduler-004", "of equals the later goes first",
+      "a.rank < b.rank : «a.id < b.id»;", "a.id > b.id")
+
+source("src/engine/scheduler.cpp", "engine_behaviour_test:Waiting.* engine_behaviour_test")
+fault("scheduler-088", "a stop that is requested of one that waits is not seen",
+      "«request->stop_note.emplace(options.stop_token, NoteStop{&stop_noted_});»", "")
+fault("scheduler-089", "of several deadlines the one that was set last counts",
+      "next_deadline_ = «std::min(next_deadline_.value_or(*options.deadline), *options.deadline)»;",
+      "*options.deadline")
+fault("scheduler-090", "after one deadline no other passes",
+      "if («its && *its > now») next_deadline_", "false")
+fault("scheduler-091", "of the deadlines to come the last one is waited for",
+      "next_deadline_ = «std::min(next_deadline_.value_or(*its), *its)»;", "*its")
+fault("scheduler-097", "one that ended while it was parked counts as parked",
+      "«n_parked_ -= request.is_parked() ? 1 : 0;» std::erase(live_, &request); std::erase(let_out_", "")
+fault("scheduler-098", "one that has come back counts as parked",
+      "«n_parked_ -= request.is_parked() ? 1 : 0;» request.running = true;", "")
+fault("scheduler-099", "one that was parked is shown as it was",
+      "«let_out_.push_back(&request);»", "", tests="runner_test engine_behaviour_test")
+fault("scheduler-100", "who was let in last is the last in rank",
+      "live_.insert(«std::upper_bound(live_.begin(), live_.end(), &request, by_rank)», &request);",
+      "live_.end()", tests="engine_behaviour_test schedule_test")
+source("src/engine/step.cpp", "engine_behaviour_test:Waiting.*")
+fault("scheduler-092", "each step looks at all that wait, for who wants to end",
+      "if («scheduler->may_have_to_end()») end_stopped();", "true")
+source("src/engine/admission.cpp", "engine_behaviour_test:Waiting.* engine_behaviour_test")
+fault("scheduler-093", "each step looks at all that wait where there is no place",
+      "return «now.live < setup_.options.max_sequences» || now.in_sessions", "true")
+fault("scheduler-094", "a session's request waits for a place of its own",
+      "|| «now.in_sessions > 0» ||", "false")
+fault("scheduler-095", "those for whom there will never be a place are not looked at",
+      "|| «!now.any»; }; if", "false")
+source("src/engine/giving_way.cpp", "engine_behaviour_test:Waiting.*")
+fault("scheduler-096", "whoever lacks pages looks at all that wait",
+      "if («waiting_in_sessions() == 0») return false;", "false")
+
 source("src/engine/request_books.cpp", "engine_behaviour_test")
 fault("engine-170", "a request that waits is said to run",
       "«request.running ? RequestState::kRunning : waits»",
@@ -789,7 +821,7 @@ fault("engine-053", "an overdue request in the queue waits",
       "«if (!request->wants_to_stop()) continue;» finish(*request, request->is_cancelled()",
       "if (!request->running || !request->wants_to_stop()) continue;")
 fault("engine-190", "what has ended keeps its pages until the step is done",
-      "if («ended») {", "false")
+      "if («scheduler->has_ended()») { // what they held", "false")
 fault("engine-054", "events of a request's end come with the next call",
       "cache->check_step(); «deliver_events();» deliver_trace(); return true;",
       "")
@@ -844,9 +876,6 @@ fault("engine-141", "one request that wants to end throws away what a step compu
 fault("answers-001", "a cancelled answer takes the prompt that others await with it",
       "part.request->wants_to_stop() && «!scheduler_.is_needed(*part.request)»;",
       "true")
-fault("answers-006", "those that await a prompt get its first token twice when a callback adds requests",
-      "«request.awaits = nullptr;» note_queue(request);",
-      "")
 fault("answers-009", "an event does not say whose it is",
       "TokenEvent event{id, {}, 0, {}, «result.answer»};",
       "0")
@@ -859,7 +888,7 @@ fault("numbers-018", "a prompt counts with each of its pieces",
 fault("numbers-019", "a prompt counts once more with each token of the answer",
       "if («n_prompt > 0» && !part.request->reads_prompt()) note_prompt(", "true")
 fault("numbers-020", "of several answers one has a prompt",
-      "note_queue(request); «note_prompt(request);» accept(", "")
+      "note_queue(*request); «note_prompt(*request);» accept(", "")
 fault("numbers-007", "tokens of answers count as the prompt's",
       "«std::clamp<int64_t>(part.request->prompt_end - first_new, 0, n_new)»;", "n_new")
 fault("numbers-011", "tokens of prompts count as the answer's",
@@ -886,11 +915,11 @@ fault("scheduler-047", "a session that is being fed is parked",
 fault("scheduler-048", "sessions keep their pages though running ones need them",
       "if («idle != nullptr») {", "false")
 fault("scheduler-049", "those before it give way, too",
-      "«if (&last == request) break;» if (!last.running", "if (&last == request) continue;")
+      "«if (&last == request) break;» if (last.finished", "if (&last == request) continue;")
 fault("scheduler-050", "the first that runs is parked",
-      "Request& last = *requests_[«i»]; if (&last == request)", "requests_.size() - 1 - i")
+      "Request& last = *live_[«i»]; if (&last == request)", "live_.size() - 1 - i")
 fault("scheduler-051", "a parked request runs on",
-      "«request.running = false;» request.miss_asked =", "")
+      "++preemptions_; «let_out(request);»", "")
 fault("scheduler-052", "preemptions are not counted",
       "«++request.result.preemptions;» ++preemptions_;", "")
 fault("scheduler-084", "what was reclaimed while it was parked is not asked for",
@@ -951,7 +980,7 @@ fault("engine-398", "priorities weigh nothing",
 fault("engine-399", "idle sessions stay while budgets fall",
       "if («park_idle(request)») continue; const int64_t needed", "false")
 fault("engine-400", "whoever comes to a decision length takes what others are owed",
-      "pages -= «pages_owed(request->sequence, request.get(), waiting_too)»;", "0")
+      "pages -= «pages_owed(request->sequence, request, waiting_too)»;", "0")
 fault("engine-401", "who has pages up to its next decision waits with the others",
       "if («owed > 0») return owed;", "false")
 fault("engine-402", "the end of the context is no pressure",
