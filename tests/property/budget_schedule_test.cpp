@@ -69,26 +69,30 @@ TEST(BudgetSchedules, AnyOrderOfBudgetsKeepsThePromises) {
   EXPECT_GT(sum.ends, 0);
 }
 
-TEST(BudgetSchedules, AnAllocationThatFailsChangesNoBudget) {
+/// Under a rule, from a seed.
+class BudgetFaults : public testing::TestWithParam<std::tuple<const char*, int>> {};
+
+TEST_P(BudgetFaults, AnAllocationThatFailsChangesNoBudget) {
   if (!kCountsBytes) GTEST_SKIP() << "a sanitizer owns operator new";
-  const bool is_whole = std::getenv("PADDOCK_TEST_WHOLE") != nullptr;
-  for (const std::string policy : {"full", "h2o:32@every:8", "lru@every:8"}) {
-    for (uint32_t seed = 1; seed <= 2; ++seed) {
-      bool failed = true;
-      for (int64_t after = seed; failed; after += is_whole ? 1 : 23) {
-        SCOPED_TRACE(fmt::format("{}, seed {}, after {} allocations", policy, seed, after));
-        RandomSchedule schedule(seed, policy, 30, true);
-        auto inside = parts(tiny(), schedule.options());
-        Engine engine(inside);
-        FailOne fail(after);
-        schedule.run(engine, fail, inside.get());
-        schedule.check(references_of(whole(policy), schedule.options().precision), 1);
-        failed = fail.failed();
-        if (testing::Test::HasFailure()) return;
-      }
-    }
+  const auto [policy, seed] = GetParam();
+  int64_t n = 0;
+  for (bool failed = true; failed; ++n) {
+    SCOPED_TRACE(fmt::format("{}, seed {}, allocation {}", policy, seed, n));
+    RandomSchedule schedule(static_cast<uint32_t>(seed), policy, 16, true);
+    Engine engine(tiny(), schedule.options());
+    FailOne fail(n);
+    schedule.run(engine, fail);
+    schedule.check(references_of(whole(policy), schedule.options().precision), 1);
+    failed = fail.failed();
+    if (HasFailure()) return;
   }
+  EXPECT_GT(n, 60);
+  RecordProperty("allocations", static_cast<int>(n));
 }
+
+INSTANTIATE_TEST_SUITE_P(EachRule, BudgetFaults,
+                         testing::Combine(testing::Values("full", "h2o:32@every:8", "lru@every:8"),
+                                          testing::Range(1, 3)));
 
 }  // namespace
 }  // namespace paddock::test

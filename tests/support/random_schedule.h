@@ -1,107 +1,24 @@
 // Random use of an engine from a seed: requests of several answers, sessions, forks, feeds and
-// cancellations in a memory that is too small, and whether each answer is what it is alone.
+// cancellations in a memory that is too small, and whether each answer is what it is alone. Where
+// the host is whimsical (random_host.h) also pins, protected positions, and what it does to itself.
 #pragma once
 
 #include <fmt/format.h>
 
 #include <map>
+#include <optional>
 #include <random>
+#include <thread>
 
 #include "kv/policy_map.h"
-#include "support/engine_inside.h"
-#include "support/live_bytes.h"
+#include "support/fail_one.h"
+#include "support/parked_tables.h"
+#include "support/random_host.h"
+#include "support/random_pins.h"
+#include "support/references.h"
 #include "support/rule_examples.h"
-#include "support/shared_memory.h"
 
 namespace paddock::test {
-
-/// What was asked for: by a request, or (n_tokens < 0) of a feed.
-struct Turn {
-  size_t begin = 0, length = 0;  // of text_at()
-  int32_t n_tokens = 0;
-  uint64_t seed = 0;
-  std::string policy{};  // that its text goes by; empty: the engine's own
-  auto operator<=>(const Turn&) const = default;
-
-  GenerateOptions options() const {
-    GenerateOptions o = greedy(n_tokens);
-    o.sampling.temperature = 1.1F;
-    o.sampling.seed = seed;
-    o.kv_policy = policy;
-    return o;
-  }
-};
-
-/// What turns one after another make alone.
-class References {
- public:
-  explicit References(EngineOptions options) {
-    options.max_sequences = 1;
-    options.kv.budget_bytes = 0;
-    engine_ = std::make_unique<Engine>(tiny(), options);
-  }
-  const std::vector<TokenId>& of(const std::vector<Turn>& turns) {
-    const auto [at, is_new] = known_.try_emplace(turns);
-    if (!is_new) return at->second;
-    const SessionId session = engine_->open_session();
-    for (Turn turn : turns) {
-      const std::vector<TokenId> text = text_at(turn.begin, turn.length);
-      turn.policy.clear();  // these are what the engine has
-      if (turn.n_tokens < 0) {
-        engine_->feed(session, text);
-      } else {
-        at->second = engine_->generate(session, text, turn.options()).tokens;
-      }
-    }
-    engine_->close_session(session);
-    return at->second;
-  }
-
- private:
-  std::unique_ptr<Engine> engine_;
-  std::map<std::vector<Turn>, std::vector<TokenId>> known_;
-};
-
-/// Of sequences under this rule that nothing is taken from.
-inline References& references_of(const std::string& policy, Precision precision) {
-  static std::map<std::pair<std::string, Precision>, References> known;
-  EngineOptions options = shared_memory(policy, 0);
-  options.precision = precision;
-  return known.try_emplace({policy, precision}, options).first->second;
-}
-
-/// Fails one allocation of the engine's, if it is told to: not those of the test.
-class FailOne {
- public:
-  /// After so many; below 0: none.
-  explicit FailOne(int64_t after = -1) : left_(after), armed_(after >= 0) {}
-  /// Whether it has come to that.
-  bool failed() const { return armed_ && left_ < 0; }
-  /// Calls the engine. False if it found no memory: only where an allocation was failed here, or
-  /// `may_lack` says that it may find no page or place.
-  template <typename Fn>
-  bool call(const Fn& fn, bool may_lack = false) {
-    const bool before = failed();
-    g_fail_after = left_;
-    bool good = true;
-    try {
-      fn();
-    } catch (const Error& e) {
-      take_back();
-      good = false;
-      const bool is_place = e.code() == ErrorCode::kInvalidArgument;  // of those that run
-      EXPECT_TRUE(e.code() == ErrorCode::kOutOfMemory || (may_lack && is_place)) << e.what();
-      EXPECT_TRUE(may_lack || (failed() && !before)) << e.what();
-    }
-    if (good) take_back();
-    return good;
-  }
-
- private:
-  void take_back() { left_ = g_fail_after.exchange(-1); }
-  int64_t left_;
-  bool armed_;
-};
 
 /// The fewest pages under an elastic rule, as far as steps of four tell.
 inline int64_t least_pool(const std::string& policy) {
@@ -136,27 +53,38 @@ class RandomSchedule {
       : random_(seed), n_acts_(n_acts), resizes_(resizes), others_(std::move(others)) {
     begin(policy, others_);
   }
+  /// Lets the host be whimsical; before the engine is made, which the schedule outlives.
+  void let_host_be_whimsical() {
+    hooks_.emplace();
+    hooks_->install(draws(), options_.kv);
+    if (draw(0, 1) == 0) options_.kv.budget_bytes *= 2;  // pins hold longer
+    if (is_moody(options_.kv.policy)) options_.kv.custom_policies = moody_policies();
+  }
   const EngineOptions& options() const { return options_; }
 
   /// Uses the engine, which has nothing to do at the end. `inside`: of it, to look at tables.
   void run(Engine& engine, FailOne& fail, const Engine::Impl* inside = nullptr) {
-    inside_ = inside;
+    if (inside != nullptr) tables_.emplace(*inside, resizes_);
     for (int i = 0; i < n_acts_ && !testing::Test::HasFailure(); ++i) {
       act(engine, fail);
       engine.check_integrity();
     }
     bool busy = true;
-    for (int steps = 0; busy && steps < 20'000; ++steps) {
-      fail.call([&] { busy = engine.step(); });
-      engine.check_integrity();
-      look();
-    }
+    for (int steps = 0; busy && steps < 20'000; ++steps) busy = step(engine, fail);
     EXPECT_FALSE(busy) << "nobody gets on";
     collect(engine);
+    for (const Ask& ask : asks_) {
+      EXPECT_FALSE(ask.discarded && engine.take(ask.id)) << "nobody wanted it";
+    }
+    pins_.let_go(engine);
     for (const Talk& talk : talks_) engine.close_session(talk.id);
     talks_.clear();
     expect_nothing_held(engine);
-    EXPECT_EQ(engine.kv_stats().policy_violations, 0);
+    const KvStats stats = engine.kv_stats();
+    const bool may_lie = options_.kv.custom_reclaim || is_moody(options_.kv.policy);
+    EXPECT_TRUE(may_lie || stats.policy_violations == 0) << stats.last_violation;
+    violations_ += stats.policy_violations;
+    EXPECT_EQ(stats.hook_failures, hooks_ ? hooks_->failures() : 0);
   }
 
   /// Compares what came of it. Answers that found no memory may be as many as `may_fail`.
@@ -168,8 +96,9 @@ class RandomSchedule {
              int may_fail) const {
     int failed = 0;
     for (const Ask& ask : asks_) {
+      if (ask.discarded) continue;
       ASSERT_TRUE(ask.ended) << "request " << ask.id;
-      if (ask.reason == FinishReason::kError) {
+      if (ask.reason == FinishReason::kError && !ask.has_failed) {
         ++failed;
         EXPECT_NE(ask.error.find("memory"), std::string::npos) << ask.error;
       }
@@ -184,9 +113,10 @@ class RandomSchedule {
             << "request " << ask.id;
       } else if (ask.reason == FinishReason::kLength) {
         EXPECT_EQ(ask.tokens, expected) << "request " << ask.id;
-      } else if (ask.reason != FinishReason::kError) {
+      } else if (ask.reason != FinishReason::kError || ask.has_failed) {
         EXPECT_TRUE(ask.reason == FinishReason::kCancelled || ask.reason == FinishReason::kKvFull ||
-                    ask.reason == FinishReason::kContext)
+                    ask.reason == FinishReason::kContext ||
+                    (hooks_ && ask.reason == FinishReason::kDeadline) || ask.has_failed)
             << finish_reason_name(ask.reason);
         ASSERT_LE(ask.tokens.size(), expected.size());
         EXPECT_TRUE(std::equal(ask.tokens.begin(), ask.tokens.end(), expected.begin()));
@@ -199,7 +129,16 @@ class RandomSchedule {
   int64_t falls() const { return falls_; }
   int64_t lifts() const { return lifts_; }
   /// Sequences that came back after they were parked, with a budget that had fallen.
-  int64_t returns() const { return returns_; }
+  int64_t returns() const { return tables_ ? tables_->returns() : 0; }
+  /// Requests that ended because their host failed; those that it forgot, that found what was
+  /// pinned, and that ended with the step after they were told to.
+  int64_t failures() const { return n_failed_; }
+  int64_t discards() const { return n_discarded_; }
+  int64_t found_pinned() const { return n_found_; }
+  int64_t told() const { return n_told_; }
+  /// Positions that were protected; answers of policies that were overruled.
+  int64_t protections() const { return n_protected_; }
+  int64_t violations() const { return violations_; }
   /// Budgets of the pool that the host set, and that were refused.
   int64_t budgets_set() const { return n_set_; }
   int64_t budgets_refused() const { return n_refused_; }
@@ -213,10 +152,10 @@ class RandomSchedule {
 
  private:
   static bool is_elastic(const std::string& policy) {
-    return PolicyMap::parse(policy, tiny()->info().n_layers).is_elastic();
+    return PolicyMap::parse(calm(policy), tiny()->info().n_layers).is_elastic();
   }
   static int64_t least_of(const std::string& policy) {
-    return is_elastic(policy) ? least_pool(policy) : tight_pool(policy);
+    return is_elastic(policy) ? least_pool(policy) : tight_pool(calm(policy));
   }
   const std::string& policy_of(const std::string& named) const {
     return named.empty() ? options_.kv.policy : named;
@@ -224,7 +163,7 @@ class RandomSchedule {
 
   /// Whether a rule is elastic in some layers, and has no bound in others.
   static bool outgrows(const std::string& policy) {
-    const PolicyMap map = PolicyMap::parse(policy, tiny()->info().n_layers);
+    const PolicyMap map = PolicyMap::parse(calm(policy), tiny()->info().n_layers);
     bool is = false;
     for (int32_t layer = 0; layer < map.size() && map.is_elastic(); ++layer) {
       is |= !map.layer(layer).is_elastic && !map.layer(layer).bounded();
@@ -242,7 +181,8 @@ class RandomSchedule {
     may_outgrow_ = resizes_ || outgrows(policy);
     for (const std::string& other : others) may_outgrow_ |= outgrows(other);
     if (is_elastic_) least += draw(0, 8);
-    options_ = shared_memory(policy, least + draw(0, 8), draw(2, 5));
+    options_ = shared_memory(calm(policy), least + draw(0, 8), draw(2, 5));
+    options_.kv.policy = policy;
     options_.kv.other_policies = others;
     options_.batch_size = draw(1, 24);
     options_.mixed_prefill = draw(1, 12);
@@ -271,6 +211,7 @@ class RandomSchedule {
     bool is_known = true;  // no turn of it was cut off
     bool busy = false;
     int64_t length = 0;
+    RequestId request = 0;  // that uses it, or used it last
   };
   /// One answer.
   struct Ask {
@@ -279,6 +220,13 @@ class RandomSchedule {
     bool is_known = true;
     SessionId session = 0;
     bool ended = false, discarded = false;
+    bool is_told = false;         // to end, and how many tokens it had made by then,
+    int64_t made_when_told = -1;  // if that is known
+    std::stop_source stop{std::nostopstate};
+    std::optional<std::chrono::steady_clock::time_point> deadline{};  // that will pass
+    Whim whim{};
+    bool has_failed = false;                 // by that
+    std::optional<PinExpectation> pinned{};  // that its prompt begins with
     FinishReason reason{};
     std::string error;
     std::vector<TokenId> tokens;
@@ -286,14 +234,6 @@ class RandomSchedule {
     size_t n_before_falls = 0;
     std::vector<KvBudgetChange> changes;
   };
-  /// A text's tables when it was last seen.
-  struct Seen {
-    int64_t length = 0;
-    int32_t budget = 0;
-    std::string tables;
-    bool was_parked = false;
-  };
-
   /// Budgets fall at decision lengths, after one lift at most, and never rise.
   void check_changes(const Ask& ask) const {
     for (size_t i = 0; i < ask.changes.size(); ++i) {
@@ -313,54 +253,17 @@ class RandomSchedule {
     }
   }
 
-  std::string tables_of(SequenceId id) const {
-    std::string out;
-    for (int32_t layer = 0; layer < tiny()->info().n_layers; ++layer) {
-      for (const BlockEntry& e : inside_->cache->table(id, layer)) {
-        out += fmt::format("{}:{}-{}/{} ", e.first_position, e.slot_begin, e.slot_end, e.rotation);
-      }
-      for (const Rotation& r : inside_->cache->rotations(id, layer)) {
-        out += fmt::format("[{} {}] ", r.query_shift, r.query_cap);
-      }
-    }
-    return out;
+  Draw draws() {
+    return [this](int from, int to) { return draw(from, to); };
   }
-
-  /// Whoever was parked lists what it listed when it has come back.
-  void look() {
-    if (inside_ == nullptr) return;
-    std::map<const Sequence*, Seen> now;
-    const auto add = [&](const Sequence& sequence) {
-      const auto known = seen_.find(&sequence);
-      Seen seen = known == seen_.end() ? Seen{} : known->second;
-      const int64_t at = sequence.computed();
-      if (!sequence.is_open() || at < sequence.reached()) {
-        seen.was_parked = true;
-      } else {
-        const int32_t budget = inside_->cache->budget(sequence.tables());
-        const std::string tables = tables_of(sequence.tables());
-        if (seen.was_parked && seen.length == at && seen.budget == budget && at > 0 && !resizes_) {
-          EXPECT_EQ(tables, seen.tables) << "at " << at << ", budget " << budget;
-          returns_ += budget == kUnlimited ? 0 : 1;
-        }
-        seen = {at, budget, tables, false};
-      }
-      now[&sequence] = seen;
-    };
-    for (const auto& request : inside_->scheduler->requests()) {
-      if (request->session == nullptr) add(request->sequence);
-    }
-    for (const auto& [id, session] : inside_->sessions) add(session->sequence);
-    seen_ = std::move(now);
-  }
-
   int draw(int from, int to) { return std::uniform_int_distribution<int>(from, to)(random_); }
   Turn draw_turn(int most) {
     return {static_cast<size_t>(draw(0, 3)),
             static_cast<size_t>(draw(1, most)),
             draw(1, is_elastic_ ? 40 : 14),
             static_cast<uint64_t>(draw(0, 3)),
-            {}};
+            {},
+            false};
   }
 
   void act(Engine& engine, FailOne& fail) {
@@ -369,6 +272,8 @@ class RandomSchedule {
       resize(engine, fail);
     } else if (what < 6) {
       add(engine, fail);
+    } else if (hooks_ && draw(0, 3) == 0) {
+      host_acts(engine, fail);
     } else if (what < 8 || (is_elastic_ && what > 16)) {
       talk(engine, fail);
     } else if (what == 8) {
@@ -382,30 +287,126 @@ class RandomSchedule {
           asks_[static_cast<size_t>(draw(0, static_cast<int>(asks_.size()) - 1))].id;
       fail.call([&] { engine.cancel(id); });
     } else {
-      for (int steps = draw(1, 8); steps > 0; --steps) {
-        fail.call([&] { engine.step(); });
-        engine.check_integrity();
-        look();
-      }
+      for (int steps = draw(1, 8); steps > 0; --steps) step(engine, fail);
     }
     collect(engine);
+  }
+
+  /// False if there was nothing to do.
+  bool step(Engine& engine, FailOne& fail) {
+    std::vector<RequestId> told;
+    for (const Ask& ask : asks_) {
+      if (ask.is_told && !ask.ended) told.push_back(ask.id);
+    }
+    bool busy = true;
+    const bool good = fail.call([&] { busy = engine.step(); });
+    engine.check_integrity();
+    if (tables_) tables_->look();
+    if (!good || !hooks_) return busy;
+    for (const RequestId id : told) {
+      const RequestState state = engine.status(id).state;
+      EXPECT_TRUE(state == RequestState::kFinished || state == RequestState::kUnknown)
+          << "request " << id << " was told to end";
+    }
+    if (busy) pins_.passed(engine);
+    return busy;
+  }
+
+  /// What may be done inside a callback, too.
+  void use_books(Engine& engine, FailOne& fail, bool inside) {
+    switch (draw(0, 3)) {
+      case 0:
+        return add(engine, fail);
+      case 1:
+        return pins_.pin(engine, draw_policy(), draws(), inside);
+      case 2:
+        return pins_.unpin(engine, draws());
+      default:
+        return end_one(engine, inside);
+    }
+  }
+  void host_acts(Engine& engine, FailOne& fail) {
+    if (draw(0, 4) == 0) return protect(engine);
+    use_books(engine, fail, false);
+  }
+
+  /// Ends a request, in one way or another.
+  void end_one(Engine& engine, bool inside) {
+    std::vector<Ask*> open;
+    for (Ask& ask : asks_) {
+      if (!ask.ended && !ask.discarded && !ask.is_told) open.push_back(&ask);
+    }
+    if (open.empty()) return;
+    Ask& ask = *open[static_cast<size_t>(draw(0, static_cast<int>(open.size()) - 1))];
+    ask.is_told = true;
+    if (!inside) ask.made_when_told = engine.status(ask.id).made_tokens;
+    if (draw(0, 2) == 0) {
+      engine.discard(ask.id);
+      ask.discarded = true;
+      ++n_discarded_;
+    } else if (ask.deadline) {
+      std::this_thread::sleep_until(*ask.deadline);
+    } else if (ask.stop.stop_possible() && draw(0, 1) == 0) {
+      ask.stop.request_stop();
+    } else {
+      engine.cancel(ask.id);
+    }
+  }
+
+  /// Positions of a session, where its rules can heed that.
+  void protect(Engine& engine) {
+    Talk* const of = idle_talk();
+    if (of == nullptr || is_elastic_) return;
+    Turn turn{static_cast<size_t>(draw(0, 60)), static_cast<size_t>(draw(1, 6)),
+              draw(0, 3) == 0 ? kUnprotected : kProtected, 0, of->policy};
+    const auto first = static_cast<int64_t>(turn.begin), n = static_cast<int64_t>(turn.length);
+    try {
+      turn.n_tokens == kProtected ? engine.protect(of->id, first, n)
+                                  : engine.unprotect(of->id, first, n);
+      of->turns.push_back(turn);
+      ++n_protected_;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument) << e.what();
+    }
+  }
+
+  /// Gives a request what its host does to it.
+  void be_whimsical(Engine& engine, FailOne& fail, GenerateOptions& asked, Ask& ask) {
+    if (!hooks_) return;
+    ask.whim = Whim::drawn(draws());
+    ask.whim.give(asked, [this, &engine, &fail, left = 2]() mutable {
+      if (left-- > 0) use_books(engine, fail, true);
+    });
+    if (ask.whim.kind == Whim::Kind::kIsInTime) ask.deadline = asked.deadline;
+    if (ask.whim.kind == Whim::Kind::kStopped || draw(0, 1) == 0) return;
+    ask.stop = std::stop_source();
+    asked.stop_token = ask.stop.get_token();
   }
 
   void add(Engine& engine, FailOne& fail) {
     Turn turn = draw_turn(50);
     turn.policy = draw_policy();
+    turn.bans = hooks_ && draw(0, 3) == 0;
+    if (hooks_) pins_.lengthen(draws(), turn.begin, turn.length, turn.policy);
     GenerateOptions asked = turn.options();
     asked.n = std::max(1, draw(-2, 4));
     asked.priority = draw(-1, 1);
+    Ask ask;
+    be_whimsical(engine, fail, asked, ask);
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
+    if (hooks_ && asked.n == 1 && !is_elastic_)
+      ask.pinned = pins_.beginning(engine, turn.policy, text);
     RequestId id = 0;
     if (!fail.call([&] { id = engine.add(text, asked); }, may_outgrow_)) return;
     for (int32_t i = 0; i < asked.n; ++i) {
       Turn own = turn;
       own.seed += static_cast<uint64_t>(i);
-      asks_.emplace_back().id = id + i;
+      asks_.push_back(ask);
+      asks_.back().id = id + i;
       asks_.back().turns = {own};
       asks_.back().begin = static_cast<int64_t>(turn.length);
+      // One that is stopped takes the other answers along.
+      if (asked.n > 1) asks_.back().stop = std::stop_source(std::nostopstate);
     }
   }
 
@@ -430,15 +431,20 @@ class RandomSchedule {
     }
     Turn turn = draw_turn(16);
     turn.policy = known->policy;
+    turn.bans = hooks_ && draw(0, 3) == 0;
     GenerateOptions asked = turn.options();
     asked.priority = draw(-1, 1);
+    Ask ask;
+    be_whimsical(engine, fail, asked, ask);
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     RequestId id = 0;
     const int64_t begin = engine.session_length(known->id) + static_cast<int64_t>(turn.length);
     if (!fail.call([&] { id = engine.add(known->id, text, asked); }, may_outgrow_)) return;
     known->busy = true;
+    known->request = id;
     known->turns.push_back(turn);
-    asks_.emplace_back().id = id;
+    asks_.push_back(ask);
+    asks_.back().id = id;
     asks_.back().turns = known->turns;
     asks_.back().is_known = known->is_known;
     asks_.back().begin = begin;
@@ -470,7 +476,7 @@ class RandomSchedule {
     Talk* const to = idle_talk();
     if (to == nullptr || to->length > 60) return;
     Turn turn = draw_turn(16);
-    turn.n_tokens = -1;
+    turn.n_tokens = kFed;
     turn.policy = to->policy;
     const std::vector<TokenId> text = text_at(turn.begin, turn.length);
     to->turns.push_back(turn);
@@ -494,11 +500,18 @@ class RandomSchedule {
   }
 
   void collect(Engine& engine) {
+    for (Talk& talk : talks_) {  // whose request was discarded
+      const bool is_gone = talk.busy && engine.status(talk.request).state == RequestState::kUnknown;
+      if (!is_gone) continue;
+      talk.busy = talk.is_known = false;
+      talk.length = engine.session_length(talk.id);
+    }
     for (Ask& ask : asks_) {
-      if (ask.ended) continue;
+      if (ask.ended || ask.discarded) continue;
       const std::optional<GenerateResult> result = engine.take(ask.id);
       if (!result) continue;
       ask.ended = true;
+      if (hooks_) judge(engine, ask, *result);
       ask.reason = result->finish_reason;
       ask.error = result->error;
       ask.tokens = result->tokens;
@@ -526,6 +539,23 @@ class RandomSchedule {
     }
   }
 
+  /// What has to be so of a result beside its tokens.
+  void judge(const Engine& engine, Ask& ask, const GenerateResult& result) {
+    SCOPED_TRACE(fmt::format("request {}", ask.id));
+    ask.whim.check(result, ask.turns.back().n_tokens);
+    ask.has_failed = ask.whim.has_failed(result);
+    n_failed_ += ask.has_failed ? 1 : 0;
+    if (ask.made_when_told >= 0) {
+      EXPECT_EQ(static_cast<int64_t>(result.tokens.size()), ask.made_when_told)
+          << "it was to end with the next step";
+      ++n_told_;
+    }
+    if (ask.pinned && !result.tokens.empty() && pins_.still_holds(engine, *ask.pinned)) {
+      EXPECT_GE(result.cached_tokens, ask.pinned->tokens) << "what is pinned stays";
+      ++n_found_;
+    }
+  }
+
   std::mt19937 random_;
   int n_acts_;
   bool resizes_;
@@ -535,11 +565,14 @@ class RandomSchedule {
   EngineOptions options_;
   std::vector<Ask> asks_;
   std::vector<Talk> talks_;
-  int64_t preemptions_ = 0, falls_ = 0, lifts_ = 0, returns_ = 0;
+  int64_t preemptions_ = 0, falls_ = 0, lifts_ = 0;
   int64_t n_set_ = 0, n_refused_ = 0;
+  int64_t n_failed_ = 0, n_discarded_ = 0, n_found_ = 0, n_told_ = 0, n_protected_ = 0;
+  int64_t violations_ = 0;
   bool is_elastic_ = false;
-  const Engine::Impl* inside_ = nullptr;
-  std::map<const Sequence*, Seen> seen_;
+  std::optional<ParkedTables> tables_;
+  std::optional<WhimsicalHooks> hooks_;  // none: the host has no whims
+  RandomPins pins_;
   std::string log_;
 };
 
