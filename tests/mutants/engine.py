@@ -616,6 +616,29 @@ source("src/engine/giving_way.cpp", "engine_behaviour_test:Waiting.*")
 fault("scheduler-096", "whoever lacks pages looks at all that wait",
       "if («waiting_in_sessions() == 0») return false;", "false")
 
+source("src/engine/step.cpp", "schedule_test:ScheduleFuzz.*")
+fault("hosts-010", "a callback that throws ends all that run",
+      "finish(request, FinishReason::kError); «request.undelivered = 0;»",
+      "request.undelivered = 0; scheduler->cancel(std::nullopt);")
+fault("hosts-011", "what was told to end does so at every other step",
+      "if («!request->wants_to_stop()») continue;",
+      "!request->wants_to_stop() || (request->running && scheduler->step() % 2 == 0)")
+fault("hosts-012", "the token at which a callback throws is not in the answer",
+      "finish(request, FinishReason::kError); «request.undelivered = 0;»",
+      "request.undelivered = 0; request.result.tokens.pop_back();")
+source("src/engine/pins.h", "schedule_test:ScheduleFuzz.*")
+fault("hosts-013", "pins that gave way are not counted",
+      "release(least); «++lost_;»", "")
+source("src/engine/requests.cpp", "schedule_test:ScheduleFuzz.*")
+fault("hosts-014", "a session whose request was discarded stays busy",
+      "«gone->session->busy = false;»", "gone->session->busy = gone->discarded;")
+source("src/engine/pressure.cpp", "budget_test:*BudgetFaults*")
+fault("faults-010", "a budget has fallen and nobody is told, where there is no memory for that",
+      "«told.reserve(told.size() + 1);»", "")
+source("src/engine/step.cpp", "schedule_test:*ScheduleFaults*")
+fault("faults-011", "a token is half taken where there is no memory",
+      "«request.make_room();»", "")
+
 source("src/engine/request_books.cpp", "engine_behaviour_test")
 fault("engine-170", "a request that waits is said to run",
       "«request.running ? RequestState::kRunning : waits»",
