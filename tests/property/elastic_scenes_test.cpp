@@ -254,6 +254,29 @@ TEST(ElasticScenes, AFallLeavesRoomForLongerAndNoMoreThanThat) {
   }
 }
 
+TEST(ElasticScenes, ChunksAreWholeWhilePagesLastAndEndAtDecisionLengthsThen) {
+  EngineOptions o = shared_memory("lru@every:8", 40, 2);  // 80 positions
+  o.context = 400;
+  o.batch_size = 30;
+  const auto inside = parts(tiny(), o);
+  Engine engine(inside);
+  const RequestId id = engine.add(text_at(0, 150), greedy(4));
+  std::vector<int64_t> lengths;
+  while (engine.step()) {
+    if (inside->scheduler->requests().empty()) break;
+    lengths.push_back(inside->scheduler->requests()[0]->sequence.computed());
+  }
+  const GenerateResult result = engine.take(id).value();
+  ASSERT_FALSE(result.budget_changes.empty());
+  const int64_t fallen = result.budget_changes[0].length;
+  EXPECT_EQ(fallen, 80);
+  EXPECT_EQ((std::vector<int64_t>(lengths.begin(), lengths.begin() + 3)),
+            (std::vector<int64_t>{30, 60, 80}));
+  for (size_t i = 3; i < lengths.size() && lengths[i] < 150; ++i) {
+    EXPECT_EQ(lengths[i], lengths[i - 1] + kInterval) << "as the rule with that budget";
+  }
+}
+
 TEST(ElasticScenes, WhoseTrimsReturnNothingIsPassedOver) {
   Scene scene("window@every:8", 60, 3);
   const std::vector<TokenId> prompt = text_at(0, 48);
