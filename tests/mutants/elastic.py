@@ -29,3 +29,10 @@ fault("elastic-007", "where pages are short a chunk ends wherever they do",
       "if (MUT) { while (n > 1 && cache_.pages_ahead(sequence.tables(), at + n) > pages) --n; return n; }")
 fault("elastic-008", "where pages are short a chunk ends at the next decision length, however many can be had",
       "return observed(std::min<int64_t>(n, first + «(most - 1) * interval» - at));", "0")
+
+source("src/kv/fall.cpp", "dense_test:ElasticDense.What*")
+fault("elastic-009", "what a smaller budget protects is not known when it falls",
+      "fill_view(sequence, layer, «planned.schedule»); ask(", "sequence.layers[layer].schedule")
+fault("elastic-010", "a fall takes an eighth more than it must",
+      "const int64_t excess = «table.tokens - planned.schedule.budget»;",
+      "table.tokens - planned.schedule.budget * 7 / 8")

@@ -279,6 +279,7 @@ TEST_P(ElasticDense, AnyOrderInOnePoolEqualsTheOracle) {
   EXPECT_GT(sum.followed.again, 2 * n) << "computed again after something had left";
   EXPECT_GT(sum.followed.found, 50 * n);
   EXPECT_GT(sum.falls, n);
+  EXPECT_GT(sum.followed.decisions, 0);
   EXPECT_GT(sum.preemptions + sum.parked, n / 2);
   EXPECT_GT(sum.truncations, n / 4);
   EXPECT_GT(sum.session_forks, 0);
@@ -333,6 +334,39 @@ TEST(ElasticDense, ForksThatShareAPartOfABlockFallEachForItself) {
     EXPECT_LT(error, kTolerance);
     EXPECT_GT(counts.narrowed, 20);
     EXPECT_EQ(counts.found, 0);
+  }
+}
+
+TEST(ElasticDense, WhatLeavesIsWhatTheOraclesOwnScoresSay) {
+  for (const std::string policy :
+       {"lru@every:8", "h2o@every:8", "h2o@every:16@sinks:2@recent:7@compact",
+        "tova@every:6@compact", "knorm@every:8", "pyramid:h2o@every:8", "cake:lru@every:16",
+        "0=full,*=h2o@every:8"}) {
+    SCOPED_TRACE(policy);
+    EngineOptions options = reference_options();
+    options.context = 640;
+    options.batch_size = 24;
+    options.max_sequences = 3;
+    options.kv.policy = policy;
+    options.kv.block_size = 4;
+    options.kv.type = KvType::kF32;
+    const auto& model = models()[0];
+    const int64_t blocks = policy.starts_with("pyramid") ? 110 : 48;
+    options.kv.budget_bytes = static_cast<uint64_t>(Engine(model, options).kv_stats().page_bytes *
+                                                    blocks * model->info().n_layers);
+    FollowedTexts followed(model, options);
+    Engine& engine = followed.engine();
+    std::vector<RequestId> ids;
+    for (int i = 0; i < 3; ++i) {  // the third finds what the first computed
+      ids.push_back(engine.add(text_of(i % 2, 40 + i), greedy(static_cast<int32_t>(3 * blocks))));
+      for (int steps = 0; steps < 5; ++steps) engine.step();
+    }
+    while (engine.step()) {
+    }
+    for (const RequestId id : ids) EXPECT_FALSE(engine.take(id)->budget_changes.empty());
+    EXPECT_LT(followed.error(), kTolerance);
+    EXPECT_GT(followed.counts().found, 0);
+    EXPECT_GT(followed.counts().decisions, 20);
   }
 }
 

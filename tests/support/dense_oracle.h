@@ -34,6 +34,9 @@ class DenseOracle {
   using View = std::function<std::vector<Met>(int32_t layer, int64_t position)>;
   /// May replace key (unrotated) and value [n_kv_heads * head_dim] before anyone meets them.
   using Store = std::function<void(int32_t layer, int64_t position, Row& key, Row& value)>;
+  /// What a query has given to each key that it met, summed over heads.
+  using OnAttention = std::function<void(int32_t layer, int64_t position,
+                                         const std::vector<Met>& met, const Row& mass)>;
   /// Of one layer of one text.
   struct Rows {
     std::vector<Row> keys, values;  // [position][n_kv_heads * head_dim]
@@ -67,6 +70,19 @@ class DenseOracle {
   /// Of the text that next() goes on with, to be exchanged for another one's. A new one is
   /// Memory(n_layers).
   Memory& memory() { return memory_; }
+  const Memory& memory() const { return memory_; }
+  /// Called in each layer of each next().
+  void watch(OnAttention on_attention) { on_attention_ = std::move(on_attention); }
+  /// Of the keys of all KV heads.
+  double sum_of_norms(const Row& key) const {
+    double sum = 0;
+    for (size_t head = 0; head < key.size(); head += config_.head_dim) {
+      double squares = 0;
+      for (int32_t d = 0; d < config_.head_dim; ++d) squares += key[head + d] * key[head + d];
+      sum += std::sqrt(squares);
+    }
+    return sum;
+  }
 
   /// Logits after `token` at `position`; earlier positions that anyone meets must have been given.
   Row next(TokenId token, int64_t position, const View& view, const Store& store = {}) {
@@ -89,7 +105,10 @@ class DenseOracle {
       rotate(key, position);
       rows.turned[position] = std::move(key);
       rows.values[position] = std::move(value);
-      add(x, product(layer.o, attend(rows, product(layer.q, normed), view(i, position))));
+      const std::vector<Met> met = view(i, position);
+      Row mass(met.size());
+      add(x, product(layer.o, attend(rows, product(layer.q, normed), met, mass)));
+      if (on_attention_) on_attention_(i, position, met, mass);
       const Row gated = norm(x, layer.ffn_norm);
       Row gate = product(layer.gate, gated);
       const Row up = product(layer.up, gated);
@@ -176,8 +195,8 @@ class DenseOracle {
     return out;
   }
 
-  /// Attention of one query [n_heads * head_dim].
-  Row attend(const Rows& rows, const Row& query, const std::vector<Met>& met) {
+  /// Attention of one query [n_heads * head_dim]; `mass`: what each key is given.
+  Row attend(const Rows& rows, const Row& query, const std::vector<Met>& met, Row& mass) {
     const int32_t dim = config_.head_dim;
     const int32_t group = config_.n_heads / config_.n_kv_heads;
     Row out(query.size());
@@ -207,6 +226,7 @@ class DenseOracle {
       double total = 0;
       for (double& score : scores[head]) total += score = std::exp(score - largest);
       for (size_t i = 0; i < met.size(); ++i) {
+        mass[i] += scores[head][i] / total;
         const Row& value = rows.values.at(met[i].position);
         for (int32_t d = 0; d < dim; ++d) {
           out[head * dim + d] += scores[head][i] / total * value[head / group * dim + d];
@@ -220,6 +240,7 @@ class DenseOracle {
   Row embedding_, output_norm_, output_;  // as the file has them, row after row
   std::vector<Layer> layers_;
   Memory memory_;
+  OnAttention on_attention_;
   std::vector<double> frequencies_;
   std::vector<Row> angles_;  // [position], filled in as they are needed
   double factor_;

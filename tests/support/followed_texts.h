@@ -11,6 +11,7 @@
 
 #include "support/dense_oracle.h"
 #include "support/engine_inside.h"
+#include "support/followed_decisions.h"
 #include "support/hooked_backend.h"
 
 namespace paddock::test {
@@ -19,17 +20,19 @@ class FollowedTexts {
  public:
   /// What has been met on the way.
   struct Counts {
-    int64_t tokens = 0;    // compared
-    int64_t narrowed = 0;  // of them, that met less than all before them
-    int64_t again = 0;     // of these, computed before, until their text was parked
-    int64_t found = 0;     // positions that an engine did not compute
-    int64_t forks = 0;     // texts that began as one that had lost something
+    int64_t tokens = 0;     // compared
+    int64_t narrowed = 0;   // of them, that met less than all before them
+    int64_t again = 0;      // of these, computed before, until their text was parked
+    int64_t found = 0;      // positions that an engine did not compute
+    int64_t forks = 0;      // texts that began as one that had lost something
+    int64_t decisions = 0;  // of a layer, that the oracle's own scores were held against
     Counts& operator+=(const Counts& other) {
       tokens += other.tokens;
       narrowed += other.narrowed;
       again += other.again;
       found += other.found;
       forks += other.forks;
+      decisions += other.decisions;
       return *this;
     }
   };
@@ -42,6 +45,13 @@ class FollowedTexts {
         hook_([this](const StepPlan& plan) { follow(plan); }) {
     inside_ = make_engine_impl(model, options, make_hooked_backend);
     engine_ = std::make_unique<Engine>(inside_);
+    oracle_.watch([this](int32_t layer, int64_t position, const std::vector<Met>& met,
+                         const DenseOracle::Row& mass) {
+      if (passing_ == nullptr) return;  // what others computed: nobody measured that for this text
+      passing_->decisions[static_cast<size_t>(layer)].note_query(
+          inside_->setup.options.kv.block_size, inside_->model->info().n_heads, position, met,
+          mass);
+    });
   }
   Engine& engine() { return *engine_; }
   Engine::Impl& inside() const { return *inside_; }
@@ -63,6 +73,12 @@ class FollowedTexts {
     // [n_layers][position] the shortest length at which it was gone, the longest at which it was
     // there.
     std::vector<std::vector<int64_t>> gone, there;
+    // What rules go by: of one answer to a prompt that has never been parked.
+    std::vector<FollowedDecisions> decisions;  // [n_layers]
+    std::vector<std::vector<char>> was_there;  // [n_layers][position] after the last pass
+    int64_t next = 0;                          // where that ended
+    int32_t budget = kUnlimited;               // and in it
+    bool is_scored = true;
 
     /// Back to that length, at which more may leave than had left there.
     void cut(int64_t length) {
@@ -119,8 +135,11 @@ class FollowedTexts {
       if (has_fallen_again(part, text)) text.cut(part.first_position);
       if (owner.request != nullptr) text.falls = falls_of(*owner.request, kNever);
       check_tables(plan, at, owner, text);
+      check_decisions(part, owner, text);
       std::swap(oracle_.memory(), text.memory);
+      passing_ = &text;
       for (int32_t i = 0; i < part.n_tokens; ++i) compare(plan, at, i, text);
+      passing_ = nullptr;
       std::swap(oracle_.memory(), text.memory);
     }
   }
@@ -142,6 +161,8 @@ class FollowedTexts {
     text.memory.resize(static_cast<size_t>(n_layers));
     text.gone.resize(static_cast<size_t>(n_layers));
     text.there.resize(static_cast<size_t>(n_layers));
+    text.decisions.resize(static_cast<size_t>(n_layers));
+    text.was_there.resize(static_cast<size_t>(n_layers));
     const auto begin = std::min<size_t>(static_cast<size_t>(known), text.tokens.size());
     const auto common =
         std::mismatch(text.tokens.begin(), text.tokens.begin() + static_cast<int64_t>(begin),
@@ -315,6 +336,43 @@ class FollowedTexts {
     }
   }
 
+  /// What has left since the last pass, by the oracle's own scores.
+  void check_decisions(const SequenceView& part, const Owner& owner, Text& text) {
+    text.is_scored &= owner.request != nullptr && owner.request->options.n == 1 &&
+                      owner.request->result.preemptions == 0;
+    if (!text.is_scored) return;
+    const int32_t budget = inside_->cache->budget(part.sequence);
+    // Where a budget falls that had fallen before, both budgets decide there, one after the other.
+    const bool is_one = text.budget == budget || text.budget == kUnlimited;
+    const auto n_layers = static_cast<int32_t>(text.was_there.size());
+    for (int32_t layer = 0; layer < n_layers; ++layer) {
+      const LayerRule& rule = inside_->cache->rule(part.sequence, layer);
+      std::vector<char> now(static_cast<size_t>(part.first_position), 0);
+      for (const BlockEntry& e : inside_->cache->table(part.sequence, layer)) {
+        for (int64_t p = int64_t{e.first_position} + e.slot_begin;
+             p < std::min<int64_t>(int64_t{e.first_position} + e.slot_end, part.first_position);
+             ++p) {
+          now[static_cast<size_t>(p)] = 1;
+        }
+      }
+      std::vector<char>& before = text.was_there[static_cast<size_t>(layer)];
+      const bool is_next = text.next == part.first_position && before.size() == now.size();
+      if (is_one && is_next && budget != kUnlimited && FollowedDecisions::knows(rule)) {
+        const TrimSchedule schedule =
+            rule.shares_by_need ? rule.schedule : rule.schedule_with(budget, layer, n_layers);
+        counts_.decisions += text.decisions[static_cast<size_t>(layer)].check(
+                                 rule, schedule, inside_->setup.options.kv.block_size, before, now,
+                                 text.memory[static_cast<size_t>(layer)], oracle_)
+                                 ? 1
+                                 : 0;
+      }
+      before = std::move(now);
+      before.resize(static_cast<size_t>(part.first_position + part.n_tokens), 1);
+    }
+    text.next = int64_t{part.first_position} + part.n_tokens;
+    text.budget = budget;
+  }
+
   /// Of rules that go by age alone: there is one gap, and it begins behind the sinks' block.
   static void check_oldest_first(const LayerRule& rule, const std::vector<char>& is_there) {
     const bool is_sink = rule.name.starts_with("sink");
@@ -380,6 +438,7 @@ class FollowedTexts {
   Counts counts_;
   double error_ = 0;
   std::function<void(std::vector<Met>&)> distort_;
+  Text* passing_ = nullptr;  // whose queries the oracle computes
   AfterPass hook_;
   std::shared_ptr<Engine::Impl> inside_;
   std::unique_ptr<Engine> engine_;
