@@ -79,6 +79,7 @@ class FollowedTexts {
     int64_t next = 0;                          // where that ended
     int32_t budget = kUnlimited;               // and in it
     bool is_scored = true;
+    int64_t changes = 0;  // of all budgets, when it had its last pass
 
     /// Back to that length, at which more may leave than had left there.
     void cut(int64_t length) {
@@ -134,6 +135,8 @@ class FollowedTexts {
       Text& text = text_of(owner, part.first_position);
       if (has_fallen_again(part, text)) text.cut(part.first_position);
       if (owner.request != nullptr) text.falls = falls_of(*owner.request, kNever);
+      const std::vector<KvBudgetChange> changes = inside_->cache->budget_changes(text.changes);
+      if (!changes.empty()) text.changes = changes.back().number + 1;
       check_tables(plan, at, owner, text);
       check_decisions(part, owner, text);
       std::swap(oracle_.memory(), text.memory);
@@ -223,10 +226,10 @@ class FollowedTexts {
   bool has_fallen_again(const SequenceView& part, const Text& text) const {
     const int64_t length = part.first_position;
     if (length >= static_cast<int64_t>(text.tokens.size())) return false;
-    const std::vector<KvBudgetChange> all = inside_->cache->budget_changes();
-    const bool has = std::any_of(all.rbegin(), all.rend(), [&](const KvBudgetChange& c) {
-      return c.sequence == part.sequence && c.length == length && c.after != kUnlimited &&
-             c.step == inside_->cache->steps();
+    const std::vector<KvBudgetChange> all = inside_->cache->budget_changes(text.changes);
+    const int32_t budget = inside_->cache->budget(part.sequence);
+    const bool has = std::any_of(all.begin(), all.end(), [&](const KvBudgetChange& c) {
+      return c.sequence == part.sequence && c.length == length && c.after == budget;
     });
     if (has) {
       const PolicyMap& policies = inside_->cache->policies(inside_->cache->rules_of(part.sequence));
