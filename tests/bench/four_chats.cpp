@@ -121,6 +121,7 @@ int main(int argc, char** argv) {
     std::vector<Chat> together = chats_of(tokens);
     run(model, argv[i], bytes, together);
     print(argv[i], "one pool", together);
+    if (std::string_view(argv[i]) == "full") continue;  // it keeps everything, or does not end
     std::vector<Chat> apart = chats_of(tokens);
     for (Chat& chat : apart) run(model, argv[i], bytes / 4, {&chat, 1});
     print(argv[i], "a quarter each", apart);
