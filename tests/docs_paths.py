@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks what the documents name: the files, functions and tests of docs/architecture.md are there, every
-command of the tool stands in README.md and in the table of docs/cli.md, and numbers that the documents tell
-are those of the code."""
+command of the tool stands in README.md and in the table of docs/cli.md, every command of a chat in its table
+there, and numbers that the documents tell are those of the code."""
 import fnmatch
 import os
 import re
@@ -123,6 +123,27 @@ def check_commands():
     return wrong + [f"README.md: {name} is no command; take it out" for name in in_readme if name not in commands]
 
 
+def check_chat_commands():
+    """The commands that a chat lists are those of the table in docs/cli.md, and so are their arguments."""
+    listed = re.search(r"kCommands\[\] = \{(.*?)\};", read("examples/paddock/chat_line.cpp"), re.S)
+    commands = re.findall(r'\{"(\w+)",\s*(nullptr|"[^"]*")', listed.group(1)) if listed else []
+    wrong = [] if len(commands) > 5 else ["examples/paddock/chat_line.cpp: no commands are found there"]
+    table = read("docs/cli.md").split("## A conversation")[1].split("\n## ")[0]
+    rows = " ".join(line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `/"))
+    forms = re.findall(r"`/(\w+)(?: (\w+))?`", rows)
+    for name, argument in commands:
+        wanted = argument.strip('"')  # "[TEXT]": with it and without it, "N": with it
+        options = [None] if argument == "nullptr" else [wanted.strip("[]")] + [None] * wanted.startswith("[")
+        of_name = [form[1] or None for form in forms if form[0] == name]
+        if name == "exit" or (name == "unpin" and f"`/unpin {wanted}`" in table):  # in the rows of quit and pin
+            continue
+        for option in options:
+            if option not in of_name:
+                wrong.append(f"docs/cli.md: the table of a chat's commands lacks /{name}{' ' + option if option else ''}; add a row")
+    names = [name for name, _ in commands]
+    return wrong + [f"docs/cli.md: /{form[0]} is no command of a chat; take it out" for form in forms if form[0] not in names]
+
+
 def check_numbers():
     wrong = []
     for source, name, path, words in NUMBERS:
@@ -145,7 +166,7 @@ def main():
     code = "\n".join(
         read(path) for path in all_files if path.endswith((".h", ".cpp", ".cu", ".py")) and not path.startswith("tests/mutants"))
     wrong = check_document("docs/architecture.md", all_files, code) + check_pairs("docs/architecture.md", all_files)
-    wrong += check_commands() + check_numbers()
+    wrong += check_commands() + check_chat_commands() + check_numbers()
     print("\n".join(wrong) if wrong else f"{len(all_files)} files: what the documents name is there")
     return 1 if wrong or len(all_files) < 100 else 0
 

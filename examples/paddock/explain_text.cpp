@@ -97,7 +97,7 @@ std::string remedy(const std::vector<const ExplainedLoss*>& losses) {
   }
   std::string out;
   const paddock::KvEvent& e = most->removal.event;
-  if (e.reason == RemovalReason::kPolicyTrim) {
+  if (paddock::is_by_score(e.reason)) {
     out = fmt::format("kept then by a budget of {} positions", e.sufficient_budget);
     if (!most->with_budget.empty()) out += fmt::format(" ({})", most->with_budget);
   } else if (e.reason == RemovalReason::kWindow && !most->with_budget.empty()) {

@@ -57,10 +57,6 @@ struct PADDOCK_API EngineOptions {
 /// `options` with what a proposal sets.
 PADDOCK_API EngineOptions with_proposal(EngineOptions options, const Proposal& proposal);
 
-enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };
-/// "stop", "length", "context", "kv_full", "cancelled", "deadline" or "error".
-PADDOCK_API const char* finish_reason_name(FinishReason reason) noexcept;
-
 struct TokenLogprob {
   TokenId id;
   double logprob;  ///< natural log of the model's own probability, before sampling options

@@ -33,8 +33,11 @@ struct LatencyHistogram {
   }
 };
 
+enum class FinishReason { kStop, kLength, kContext, kKvFull, kCancelled, kDeadline, kError };
 /// As many as there are of FinishReason.
-inline constexpr int32_t kFinishReasons = 7;
+inline constexpr int32_t kFinishReasons = static_cast<int32_t>(FinishReason::kError) + 1;
+/// "stop", "length", "context", "kv_full", "cancelled", "deadline" or "error".
+PADDOCK_API const char* finish_reason_name(FinishReason reason) noexcept;
 
 /// Counters count since the engine was made; all requests of add() and generate() are counted.
 struct EngineStats {

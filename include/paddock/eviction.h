@@ -132,8 +132,10 @@ class PADDOCK_API EvictionPolicy {
 
   /// Whether the layers under this object share among themselves what a sequence may keep, by
   /// need(): anew at each decision, which they make together, so `every` is the same in all of
-  /// them. Instead of its own budget each gets a share; their mean is never more than that of the
-  /// budgets that schedule(layer, n_layers) answers, of an elastic rule than the one in force.
+  /// them. Instead of its own budget each gets a share: 32 positions or half the mean budget at
+  /// least, whichever is less, and four times that mean at most. The mean of the shares is never
+  /// more than that of the budgets that schedule(layer, n_layers) answers, of an elastic rule than
+  /// the one in force.
   /// schedule(layer, n_layers, budget) is then asked with the share as `budget`, fixed rule or
   /// elastic, and takes no more; `every` and `observe` stay as they are.
   virtual bool shares_by_need() const { return false; }
@@ -145,8 +147,13 @@ class PADDOCK_API EvictionPolicy {
   /// possible one block beyond (the runner-up, for the event log). Whole blocks leave from the
   /// front until the budget is met. Never a protected block, none twice. Where too few are named
   /// the oldest unprotected blocks follow. Equal scores: the less recently used, then the deeper
-  /// block first. At most O(blocks log blocks). Asked once for each decision of a sequence: one
-  /// that is parked and computed again decides again what it decided before.
+  /// block first. At most O(blocks log blocks).
+  ///
+  /// A rule that is not elastic is asked once for each decision of a sequence: one that is parked
+  /// and computed again decides again what it decided before. An elastic one is asked, beside that,
+  /// whenever smaller budgets are considered: several times for one shortage of pages, and also for
+  /// falls that then do not come. With KvTrace::scores either is asked once more for each decision.
+  /// All answers but those for the trace count in KvStats, as wrong, short or slow.
   virtual void trim(const LayerView& view, int64_t n_tokens, std::vector<Victim>& victims) const;
 };
 

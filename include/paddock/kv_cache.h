@@ -38,6 +38,8 @@ enum class MissReason : int32_t {
                ///< part in it no more: its budget has fallen, the text has outgrown what is
                ///< remembered of texts, or blocks of its own stay apart (CUDA, Precision::kFast)
 };
+/// As many as there are of MissReason.
+inline constexpr int32_t kMissReasons = static_cast<int32_t>(MissReason::kNotShared) + 1;
 /// "none", "first_seen", "differs", "reclaimed", "trimmed", "settings" or "not_shared".
 PADDOCK_API const char* miss_reason_name(MissReason reason) noexcept;
 

@@ -1,11 +1,13 @@
-// Everything a host needs.
+// Everything a host needs; for tests of a policy of its own there is paddock/testing.h beside it.
 #pragma once
 
 #include "paddock/chat.h"
+#include "paddock/doctor.h"
 #include "paddock/engine.h"
 #include "paddock/engine_stats.h"
 #include "paddock/error.h"
 #include "paddock/eviction.h"
+#include "paddock/explain.h"
 #include "paddock/kv_cache.h"
 #include "paddock/log.h"
 #include "paddock/model.h"
@@ -17,4 +19,5 @@
 #include "paddock/sampling.h"
 #include "paddock/stats.h"
 #include "paddock/tokenizer.h"
+#include "paddock/trace.h"
 #include "paddock/version.h"

@@ -21,6 +21,7 @@ enum class RemovalReason : int32_t {
   kPreempt,      ///< its sequence was parked: lossless, slow
   kUser,         ///< the host truncated the sequence, or changed the rules that it was kept under
 };
+/// As many as there are of RemovalReason.
 inline constexpr int32_t kRemovalReasons = static_cast<int32_t>(RemovalReason::kUser) + 1;
 /// Whether the sequence's own rule took it from a live sequence, for good.
 constexpr bool is_by_rule(RemovalReason reason) noexcept {
@@ -29,6 +30,21 @@ constexpr bool is_by_rule(RemovalReason reason) noexcept {
     case RemovalReason::kPolicyTrim:
       return true;
     case RemovalReason::kCapacity:
+    case RemovalReason::kSequenceEnd:
+    case RemovalReason::kPreempt:
+    case RemovalReason::kUser:
+      return false;
+  }
+  return false;
+}
+/// Whether the rule chose it among others, by score, so that KvEvent::score, rank and what stands
+/// beside them say something.
+constexpr bool is_by_score(RemovalReason reason) noexcept {
+  switch (reason) {
+    case RemovalReason::kPolicyTrim:
+      return true;
+    case RemovalReason::kCapacity:
+    case RemovalReason::kWindow:
     case RemovalReason::kSequenceEnd:
     case RemovalReason::kPreempt:
     case RemovalReason::kUser:
@@ -45,9 +61,10 @@ struct KvLayerStats {
   std::string policy;        ///< the engine's own rule of the layer, whatever others go by
   int64_t pages_active = 0;  ///< pages that some sequence's table lists
   int64_t pages_cached = 0;  ///< pages kept for reuse that no table lists
-  int64_t pages_pinned = 0;  ///< of the tables' entries, those that the rule may not name (sinks,
-                             ///< newest): a page counts for each sequence that lists it
-  int64_t pages_peak = 0;    ///< most pages active at once (for the total: of the pool)
+  int64_t pages_pinned = 0;  ///< of the tables' entries, those that the rule may not name: sinks,
+                             ///< the newest, under a rule that trims also what the host protects. A
+                             ///< page counts for each sequence that lists it
+  int64_t pages_peak = 0;       ///< most pages active at once (for the total: of the pool)
   int64_t tokens_resident = 0;  ///< positions in view of the tables, likewise for each sequence
   int64_t tokens_peak = 0;  ///< most positions that one query of a sequence now live has met, its
                             ///< own included (for the total: in any layer)
@@ -133,24 +150,24 @@ struct KvStats {
   std::vector<KvLayerStats> layers;
 };
 
-/// One block that left one layer of one sequence.
+/// One block that left one layer: of a sequence or, reclaimed, of what was kept for reuse.
 struct KvEvent {
   uint64_t number = 0;  ///< 0, 1, 2, ... without gaps; a gap between two reads means loss
   int64_t step = 0;     ///< the cache's clock when it left
   RemovalReason reason = RemovalReason::kWindow;
   int32_t layer = 0;
-  int32_t sequence = 0;
+  int32_t sequence = 0;  ///< -1: a kept block that no sequence listed
   int64_t first_position = 0;
   int32_t n_tokens = 0;
-  int64_t length = 0;  ///< of the sequence at that moment
+  int64_t length = 0;  ///< of the sequence at that moment; 0 where there was none
   int64_t age_steps = 0;
   int64_t idle_steps =
       -1;  ///< steps since it last got its fair share of attention; -1: not measured
   bool overruled = false;           ///< chosen by the manager in place of a wrong or short answer
-  double score = 0;                 ///< with kPolicyTrim: what it was ranked by,
+  double score = 0;                 ///< if is_by_score(reason): what it was ranked by,
   double runner_up_score = 0;       ///< and the same of the block that would have been next,
   int64_t runner_up_position = -1;  ///< which starts here; -1: none was named
-  int32_t rank = -1;                ///< with kPolicyTrim: its place among what left then, from 0,
+  int32_t rank = -1;                ///< likewise: its place among what left then, from 0,
   int32_t left_together = 0;        ///< which were so many blocks of this layer,
   int64_t sufficient_budget = 0;  ///< and the smallest budget of this layer from which on it would
                                   ///< have stayed then, under the same ranking
@@ -160,10 +177,10 @@ struct KvEvent {
 
 /// A sequence under an elastic rule that had to give pages up, or its budget that was taken away.
 struct KvBudgetChange {
-  int64_t number = 0;  ///< 0, 1, 2, ... without gaps
-  int64_t step = 0;    ///< the cache's clock
-  int32_t sequence = 0;
-  int64_t length = 0;        ///< of the sequence at that moment
+  int64_t number = 0;        ///< 0, 1, 2, ... without gaps
+  int64_t step = 0;          ///< the cache's clock
+  int32_t sequence = 0;      ///< -1: a budget was lifted of a session that was parked
+  int64_t length = 0;        ///< of the sequence at that moment, or that it had when it was parked
   int32_t before = 0;        ///< its budget, in positions per layer on average; kUnlimited: none
   int32_t after = 0;         ///< likewise
   int64_t request = 0;       ///< whose need it was; 0: feed() or forward()

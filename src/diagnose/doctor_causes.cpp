@@ -202,8 +202,8 @@ void find_losses(const RunRecord& run, Causes& causes) {
     cause.value = fmt::format("sink:{}+{}", sinks, std::max<int64_t>(1, window - sinks));
     causes.push_back(std::move(cause));
   }
-  const auto at = run.n.removed.find(RemovalReason::kPolicyTrim);
-  const int64_t trims = (at == run.n.removed.end() ? 0 : at->second) - run.n.elastic_trims;
+  int64_t trims = -run.n.elastic_trims;
+  for (const auto& [reason, n] : run.n.removed) trims += is_by_score(reason) ? n : 0;
   if (trims <= 0 || run.n.violations > 0 || run.n.shortfalls > 0) return;  // those come first
   const bool would_fit = run.n.pages_full_peak <= run.pool_pages;
   DoctorCause cause{would_fit ? Ailment::kBudgetBelowMemory : Ailment::kBudgetSpent};

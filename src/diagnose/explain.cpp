@@ -231,7 +231,7 @@ class Explainer {
     out.needed_by = loss.needed_by;
     const KvEvent& e = loss.removal.event;
     const RuleAt rule{e.policy, e.layer, story_.header.n_layers, story_.header.block_size};
-    if (e.reason == RemovalReason::kPolicyTrim) {
+    if (is_by_score(e.reason)) {
       const KeptBySinks sinks = kept_by_sinks(rule, loss.schedule.budget, e);
       out.with_sinks = sinks.rule;
       out.sinks = sinks.sinks;

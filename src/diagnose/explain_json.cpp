@@ -15,7 +15,7 @@ Json to(const ExplainedLoss& loss) {
   out["request"] = loss.request;
   out["attention"] = loss.removal.measured ? Json(loss.removal.mass) : Json(nullptr);
   out["last_used"] = loss.removal.last_used >= 0 ? Json(loss.removal.last_used) : Json(nullptr);
-  if (loss.removal.event.reason == RemovalReason::kPolicyTrim) {
+  if (is_by_score(loss.removal.event.reason)) {
     out["budget"] = loss.schedule.budget;
     out["by_fall"] = loss.by_fall;
     if (loss.by_fall) out["needed_by"] = loss.needed_by;

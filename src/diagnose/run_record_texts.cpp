@@ -219,7 +219,7 @@ void RunRecord::on(const TraceRemoval& r) {
       fate_of(e.reason);
   const std::vector<TraceRules::Layer>& rules = rules_[text.rules].layers;
   if (layer >= rules.size()) return;
-  if (e.reason == RemovalReason::kPolicyTrim) {
+  if (is_by_score(e.reason)) {
     ++left_[layer];
     if (rules[layer].is_elastic) {
       ++n.elastic_trims;

@@ -175,7 +175,7 @@ void TraceStory::take_removal(const TraceRecord& record, const TraceRemoval& rem
   if (!text.lost.insert({e.layer, e.first_position}).second) return;  // it is read again
   Loss loss{removal, record.seconds, text.owners.empty() ? 0 : text.owners.back().request,
             {},      false,          0};
-  if (e.reason == RemovalReason::kPolicyTrim) {
+  if (is_by_score(e.reason)) {
     loss.schedule = decision_.schedule;
     const auto fall = falls_.find(e.sequence);
     loss.by_fall = fall != falls_.end();

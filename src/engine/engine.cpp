@@ -8,26 +8,6 @@
 
 namespace paddock {
 
-const char* finish_reason_name(FinishReason reason) noexcept {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kContext:
-      return "context";
-    case FinishReason::kKvFull:
-      return "kv_full";
-    case FinishReason::kCancelled:
-      return "cancelled";
-    case FinishReason::kDeadline:
-      return "deadline";
-    case FinishReason::kError:
-      return "error";
-  }
-  return "unknown";
-}
-
 std::shared_ptr<Engine::Impl> make_engine_impl(std::shared_ptr<const Model> model,
                                                const EngineOptions& options, BackendMaker maker) {
   if (model == nullptr) fail(ErrorCode::kInvalidArgument, "the engine was given no model");

@@ -58,27 +58,41 @@ void CacheManager::watch(std::function<void(const KvEvent&)> on_removal) {
   impl_->watcher = std::move(on_removal);
 }
 
-KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) const {
+namespace {
+
+KvEvent as_event(uint64_t number, const RemovalEvent& raw,
+                 const std::vector<std::string>& rule_names) {
+  // All fields by name: the compiler asks here for a new one. The last ones traces alone tell.
+  const auto& [step, reason, layer, sequence, rules, rule, n_tokens, first_position, length,
+               age_steps, idle_steps, score, runner_up_score, runner_up_position, rank,
+               left_together, sufficient_budget, overruled, retained, measured, mass, last_used,
+               request, hash] = raw;
   KvEvent event;
   event.number = number;
-  event.step = raw.step;
-  event.reason = raw.reason;
-  event.layer = raw.layer;
-  event.sequence = raw.sequence;
-  event.first_position = raw.first_position;
-  event.n_tokens = raw.n_tokens;
-  event.length = raw.length;
-  event.age_steps = raw.age_steps;
-  event.idle_steps = raw.idle_steps;
-  event.overruled = raw.overruled;
-  event.score = raw.score;
-  event.runner_up_score = raw.runner_up_score;
-  event.runner_up_position = raw.runner_up_position;
-  event.rank = raw.rank;
-  event.left_together = raw.left_together;
-  event.sufficient_budget = raw.sufficient_budget;
-  event.policy = rule_names[raw.rule];
+  event.step = step;
+  event.reason = reason;
+  event.layer = layer;
+  event.sequence = sequence;
+  event.first_position = first_position;
+  event.n_tokens = n_tokens;
+  event.length = length;
+  event.age_steps = age_steps;
+  event.idle_steps = idle_steps;
+  event.overruled = overruled;
+  event.score = score;
+  event.runner_up_score = runner_up_score;
+  event.runner_up_position = runner_up_position;
+  event.rank = rank;
+  event.left_together = left_together;
+  event.sufficient_budget = sufficient_budget;
+  event.policy = rule_names[rule];
   return event;
+}
+
+}  // namespace
+
+KvEvent CacheManager::Impl::event(uint64_t number, const RemovalEvent& raw) const {
+  return as_event(number, raw, rule_names);
 }
 
 std::vector<KvEvent> CacheManager::events(uint64_t from) const {
@@ -93,20 +107,24 @@ std::vector<KvEvent> CacheManager::events(uint64_t from) const {
 namespace {
 
 void add(KvLayerStats& total, const KvLayerStats& layer) {
-  total.pages_active += layer.pages_active;
-  total.pages_cached += layer.pages_cached;
-  total.pages_pinned += layer.pages_pinned;
-  total.tokens_resident += layer.tokens_resident;
-  total.tokens_peak = std::max(total.tokens_peak, layer.tokens_peak);
-  total.bytes += layer.bytes;
-  total.pages_allocated += layer.pages_allocated;
-  total.pages_retained += layer.pages_retained;
-  total.pages_merged += layer.pages_merged;
-  total.tokens_read += layer.tokens_read;
-  total.trim_decisions += layer.trim_decisions;
-  for (size_t r = 0; r < layer.pages_removed.size(); ++r) {
-    total.pages_removed[r] += layer.pages_removed[r];
-  }
+  // All fields by name: the compiler asks here for a new one. What is not added up is each layer's
+  // own, or the engine's to add (engine_numbers.cpp).
+  const auto& [number, policy, pages_active, pages_cached, pages_pinned, pages_peak,
+               tokens_resident, tokens_peak, budget, bytes, pages_allocated, pages_removed,
+               pages_retained, pages_merged, tokens_read, trim_decisions, kv_overflows,
+               attention_seconds] = layer;
+  total.pages_active += pages_active;
+  total.pages_cached += pages_cached;
+  total.pages_pinned += pages_pinned;
+  total.tokens_resident += tokens_resident;
+  total.tokens_peak = std::max(total.tokens_peak, tokens_peak);
+  total.bytes += bytes;
+  total.pages_allocated += pages_allocated;
+  total.pages_retained += pages_retained;
+  total.pages_merged += pages_merged;
+  total.tokens_read += tokens_read;
+  total.trim_decisions += trim_decisions;
+  for (size_t r = 0; r < pages_removed.size(); ++r) total.pages_removed[r] += pages_removed[r];
 }
 
 }  // namespace

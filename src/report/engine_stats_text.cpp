@@ -5,15 +5,34 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "paddock/engine.h"
+#include "core/enum_names.h"
 #include "paddock/engine_stats.h"
 
 namespace paddock {
 namespace {
 
-using Json = nlohmann::ordered_json;
+constexpr const char* name_of(FinishReason reason) noexcept {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kContext:
+      return "context";
+    case FinishReason::kKvFull:
+      return "kv_full";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kDeadline:
+      return "deadline";
+    case FinishReason::kError:
+      return "error";
+  }
+  return nullptr;
+}
+static_assert(names_exactly<FinishReason>(kFinishReasons, name_of));
 
-static_assert(static_cast<int32_t>(FinishReason::kError) + 1 == kFinishReasons);
+using Json = nlohmann::ordered_json;
 
 const char* reason_name(int32_t i) { return finish_reason_name(static_cast<FinishReason>(i)); }
 
@@ -62,6 +81,10 @@ void add_histogram(std::string& text, const char* name, const char* help,
 }
 
 }  // namespace
+
+const char* finish_reason_name(FinishReason reason) noexcept {
+  return name_or_unknown(name_of(reason));
+}
 
 std::string to_json(const LatencyHistogram& histogram) { return histogram_json(histogram).dump(); }
 

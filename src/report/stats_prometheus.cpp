@@ -91,6 +91,12 @@ void print_pool(Printer& p, const KvStats& s) {
 }
 
 void print_layers(Printer& p, const KvStats& s) {
+  // All fields by name: the compiler asks here for a new one, here or in print_pool().
+  [[maybe_unused]] const auto& [number, policy, pages_active, pages_cached, pages_pinned,
+                                pages_peak, tokens_resident, tokens_peak, budget, bytes,
+                                pages_allocated, pages_removed, pages_retained, pages_merged,
+                                tokens_read, trim_decisions, kv_overflows, attention_seconds] =
+      s.total;
   p.layers("pages_pinned", "gauge", "Active pages that the rule may not name.", s,
            [](const KvLayerStats& l) { return l.pages_pinned; });
   p.layers("pages_peak", "gauge", "Most pages active at once.", s,

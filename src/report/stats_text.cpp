@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/enum_names.h"
 #include "core/fail.h"
 #include "paddock/kv_cache.h"
 #include "paddock/stats.h"
@@ -11,36 +12,81 @@
 namespace paddock {
 namespace {
 
+constexpr const char* name_of(MissReason reason) noexcept {
+  switch (reason) {
+    case MissReason::kNone:
+      return "none";
+    case MissReason::kFirstSeen:
+      return "first_seen";
+    case MissReason::kDiffers:
+      return "differs";
+    case MissReason::kReclaimed:
+      return "reclaimed";
+    case MissReason::kTrimmed:
+      return "trimmed";
+    case MissReason::kSettings:
+      return "settings";
+    case MissReason::kNotShared:
+      return "not_shared";
+  }
+  return nullptr;
+}
+static_assert(names_exactly<MissReason>(kMissReasons, name_of));
+
+constexpr const char* name_of(RemovalReason reason) noexcept {
+  switch (reason) {
+    case RemovalReason::kCapacity:
+      return "capacity";
+    case RemovalReason::kWindow:
+      return "window";
+    case RemovalReason::kPolicyTrim:
+      return "policy_trim";
+    case RemovalReason::kSequenceEnd:
+      return "sequence_end";
+    case RemovalReason::kPreempt:
+      return "preempt";
+    case RemovalReason::kUser:
+      return "user";
+  }
+  return nullptr;
+}
+static_assert(names_exactly<RemovalReason>(kRemovalReasons, name_of));
+
 using Json = nlohmann::ordered_json;
 
 constexpr double kMiB = 1024.0 * 1024.0;
 
 Json layer_json(const KvLayerStats& layer) {
+  // All fields by name: the compiler asks here for a new one.
+  const auto& [number, policy, pages_active, pages_cached, pages_pinned, pages_peak,
+               tokens_resident, tokens_peak, budget, bytes, pages_allocated, pages_removed,
+               pages_retained, pages_merged, tokens_read, trim_decisions, kv_overflows,
+               attention_seconds] = layer;
   Json removed = Json::object();
   for (int32_t r = 0; r < kRemovalReasons; ++r) {
-    removed[removal_reason_name(static_cast<RemovalReason>(r))] = layer.pages_removed[r];
+    removed[removal_reason_name(static_cast<RemovalReason>(r))] = pages_removed[r];
   }
   Json out = Json::object();
-  if (layer.layer >= 0) {
-    out["layer"] = layer.layer;
-    out["policy"] = layer.policy;
+  if (number >= 0) {
+    out["layer"] = number;
+    out["policy"] = policy;
   }
-  out["pages_active"] = layer.pages_active;
-  out["pages_cached"] = layer.pages_cached;
-  out["pages_pinned"] = layer.pages_pinned;
-  out["pages_peak"] = layer.pages_peak;
-  out["tokens_resident"] = layer.tokens_resident;
-  out["tokens_peak"] = layer.tokens_peak;
-  if (layer.layer >= 0) out["budget"] = layer.budget;
-  out["bytes"] = layer.bytes;
-  out["pages_allocated"] = layer.pages_allocated;
+  out["pages_active"] = pages_active;
+  out["pages_cached"] = pages_cached;
+  out["pages_pinned"] = pages_pinned;
+  out["pages_peak"] = pages_peak;
+  out["tokens_resident"] = tokens_resident;
+  out["tokens_peak"] = tokens_peak;
+  if (number >= 0) out["budget"] = budget;
+  out["bytes"] = bytes;
+  out["pages_allocated"] = pages_allocated;
   out["pages_removed"] = std::move(removed);
-  out["pages_retained"] = layer.pages_retained;
-  out["pages_merged"] = layer.pages_merged;
-  out["tokens_read"] = layer.tokens_read;
-  out["trim_decisions"] = layer.trim_decisions;
-  out["kv_overflows"] = layer.kv_overflows;
-  out["attention_seconds"] = layer.attention_seconds;
+  out["pages_retained"] = pages_retained;
+  out["pages_merged"] = pages_merged;
+  out["tokens_read"] = tokens_read;
+  out["trim_decisions"] = trim_decisions;
+  out["kv_overflows"] = kv_overflows;
+  out["attention_seconds"] = attention_seconds;
   return out;
 }
 
@@ -99,21 +145,7 @@ std::string found_text(const KvStats& stats) {
 }  // namespace
 
 const char* removal_reason_name(RemovalReason reason) noexcept {
-  switch (reason) {
-    case RemovalReason::kCapacity:
-      return "capacity";
-    case RemovalReason::kWindow:
-      return "window";
-    case RemovalReason::kPolicyTrim:
-      return "policy_trim";
-    case RemovalReason::kSequenceEnd:
-      return "sequence_end";
-    case RemovalReason::kPreempt:
-      return "preempt";
-    case RemovalReason::kUser:
-      return "user";
-  }
-  return "unknown";
+  return name_or_unknown(name_of(reason));
 }
 
 std::string to_json(const KvStats& stats) {
@@ -158,23 +190,7 @@ std::string to_json(const KvStats& stats) {
 }
 
 const char* miss_reason_name(MissReason reason) noexcept {
-  switch (reason) {
-    case MissReason::kNone:
-      return "none";
-    case MissReason::kFirstSeen:
-      return "first_seen";
-    case MissReason::kDiffers:
-      return "differs";
-    case MissReason::kReclaimed:
-      return "reclaimed";
-    case MissReason::kTrimmed:
-      return "trimmed";
-    case MissReason::kSettings:
-      return "settings";
-    case MissReason::kNotShared:
-      return "not_shared";
-  }
-  return "unknown";
+  return name_or_unknown(name_of(reason));
 }
 
 std::string to_json(const PrefixMiss& miss) {
@@ -188,27 +204,31 @@ std::string to_json(const PrefixMiss& miss) {
 }
 
 std::string to_json(const KvEvent& event) {
-  Json out = {{"number", event.number},
-              {"step", event.step},
-              {"reason", removal_reason_name(event.reason)},
-              {"layer", event.layer},
-              {"policy", event.policy},
-              {"sequence", event.sequence},
-              {"first_position", event.first_position},
-              {"n_tokens", event.n_tokens},
-              {"length", event.length},
-              {"age_steps", event.age_steps}};
-  if (event.idle_steps >= 0) out["idle_steps"] = event.idle_steps;
-  if (event.reason == RemovalReason::kPolicyTrim) {
-    out["overruled"] = event.overruled;
-    if (!event.overruled) out["score"] = event.score;
-    if (event.runner_up_position >= 0) {
-      out["runner_up_position"] = event.runner_up_position;
-      out["runner_up_score"] = event.runner_up_score;
+  // All fields by name: the compiler asks here for a new one.
+  const auto& [number, step, reason, layer, sequence, first_position, n_tokens, length, age_steps,
+               idle_steps, overruled, score, runner_up_score, runner_up_position, rank,
+               left_together, sufficient_budget, policy] = event;
+  Json out = {{"number", number},
+              {"step", step},
+              {"reason", removal_reason_name(reason)},
+              {"layer", layer},
+              {"policy", policy},
+              {"sequence", sequence},
+              {"first_position", first_position},
+              {"n_tokens", n_tokens},
+              {"length", length},
+              {"age_steps", age_steps}};
+  if (idle_steps >= 0) out["idle_steps"] = idle_steps;
+  if (is_by_score(reason)) {
+    out["overruled"] = overruled;
+    if (!overruled) out["score"] = score;
+    if (runner_up_position >= 0) {
+      out["runner_up_position"] = runner_up_position;
+      out["runner_up_score"] = runner_up_score;
     }
-    out["rank"] = event.rank;
-    out["left_together"] = event.left_together;
-    out["sufficient_budget"] = event.sufficient_budget;
+    out["rank"] = rank;
+    out["left_together"] = left_together;
+    out["sufficient_budget"] = sufficient_budget;
   }
   return dump(out);
 }

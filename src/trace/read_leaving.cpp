@@ -111,7 +111,7 @@ void Reader::read_removal(Decoder& in) {
     removal.mass = static_cast<double>(in.number()) / kMassUnit;
     removal.last_used = in.difference();
   }
-  if (e.reason == RemovalReason::kPolicyTrim) {
+  if (is_by_score(e.reason)) {
     e.score = in.real();
     e.sufficient_budget = in.number();
     e.runner_up_position = decision_.runner_up_position;

@@ -263,7 +263,7 @@ bool Reader::read_prefixes(Tag tag, Decoder& in) {
       TraceMiss miss{in.sequence()};
       const uint8_t flags = in.u8();
       const auto reason = static_cast<uint8_t>(flags & ~kIsAgain);
-      if (reason > static_cast<uint8_t>(MissReason::kNotShared)) in.refuse("a reason is not known");
+      if (reason >= kMissReasons) in.refuse("a reason is not known");
       miss.miss.again = (flags & kIsAgain) != 0;
       miss.miss.reason = static_cast<MissReason>(reason);
       miss.miss.position = in.difference();

@@ -49,7 +49,7 @@ void TraceRecorder::chose_among(std::span<const CandidateFacts> candidates) noex
 void TraceRecorder::removed(const RemovalEvent& e) noexcept {
   ++state_.events;
   const int64_t length = e.sequence < 0 ? 0 : state_.length(e.sequence);
-  const bool is_trim = e.reason == RemovalReason::kPolicyTrim;
+  const bool is_trim = is_by_score(e.reason);
   write(Tag::kRemoval, [&] {
     uint8_t flags = static_cast<uint8_t>(e.reason);
     flags |= e.idle_steps >= 0 ? trace::kIsIdle : 0;

@@ -6,32 +6,32 @@ fault("printers-001", "table: filled up and slow swapped",
       "MUT ? stats.policy_slow : stats.policy_shortfalls, MUT ? stats.policy_shortfalls : "
       "stats.policy_slow); } if")
 fault("printers-002", "JSON event: runner-up at position 0 lost",
-      "if (event.runner_up_position >= 0) {",
-      "if (MUT ? event.runner_up_position > 0 : event.runner_up_position >= 0) {")
+      "if (runner_up_position >= 0) {",
+      "if (MUT ? runner_up_position > 0 : runner_up_position >= 0) {")
 fault("printers-003", "JSON: events_lost = events",
       'out["events_lost"] = stats.events_lost;',
       'out["events_lost"] = MUT ? stats.events : stats.events_lost;')
 fault("printers-004", "JSON event: idle_steps 0 lost",
-      "if (event.idle_steps >= 0) out",
-      "if (MUT ? event.idle_steps > 0 : event.idle_steps >= 0) out")
+      "if (idle_steps >= 0) out",
+      "if (MUT ? idle_steps > 0 : idle_steps >= 0) out")
 fault("printers-005", "JSON event: score of a block that nobody scored",
-      'if (!event.overruled) out["score"]',
-      'if (MUT || !event.overruled) out["score"]')
+      'if (!overruled) out["score"]',
+      'if (MUT || !overruled) out["score"]')
 fault("printers-006", "table: attention in us under ms",
       "s.attention_seconds * 1e3,",
       "s.attention_seconds * (MUT ? 1e6 : 1e3),")
 fault("printers-007", "JSON pages_removed shifted by one reason",
-      "layer.pages_removed[r]; } Json out",
-      "layer.pages_removed[MUT && r > 0 ? r - 1 : r]; } Json out")
+      "pages_removed[r]; } Json out",
+      "pages_removed[MUT && r > 0 ? r - 1 : r]; } Json out")
 fault("printers-015", "JSON: pages_peak = pages_active",
-      'out["pages_peak"] = «layer.pages_peak»;',
-      "layer.pages_active")
+      'out["pages_peak"] = «pages_peak»;',
+      "pages_active")
 fault("printers-016", "JSON: tokens_peak = tokens_resident",
-      'out["tokens_peak"] = «layer.tokens_peak»;',
-      "layer.tokens_resident")
+      'out["tokens_peak"] = «tokens_peak»;',
+      "tokens_resident")
 fault("printers-017", "JSON: overflows are trim decisions",
-      'out["kv_overflows"] = «layer.kv_overflows»;',
-      "layer.trim_decisions")
+      'out["kv_overflows"] = «kv_overflows»;',
+      "trim_decisions")
 fault("printers-018", "JSON: available memory = resident memory",
       'out["process_available_bytes"] = «stats.memory.available_bytes»;',
       "stats.memory.resident_bytes")
@@ -42,10 +42,10 @@ fault("printers-020", "JSON: a violation that never was",
       'if («!stats.last_violation.empty()») out["last_violation"]',
       "true")
 fault("printers-021", "JSON event: rank and left_together swapped",
-      'out["rank"] = «event.rank»;',
-      "event.left_together")
+      'out["rank"] = «rank»;',
+      "left_together")
 fault("printers-022", "JSON event: what trims alone know is told of all",
-      "if («event.reason == RemovalReason::kPolicyTrim») {",
+      "if («is_by_score(reason)») {",
       "true")
 fault("printers-023", "table: peak = active",
       "one_line(policy), s.pages_active, «s.pages_peak», s.pages_cached",
@@ -104,8 +104,8 @@ fault("printers-032", "prometheus: pool pages and bytes swapped",
 # ---- budgets
 source("src/report/stats_text.cpp", "stats_test")
 fault("printers-033", 'JSON: the budget in force is what is resident',
-      'out["budget"] = «layer.budget»;',
-      'layer.tokens_resident')
+      'out["budget"] = «budget»;',
+      'tokens_resident')
 fault("printers-034", 'JSON: falls and lifts swapped',
       'out["budget_falls"] = «stats.budget_falls»;',
       'stats.budget_lifts')

@@ -9,11 +9,11 @@ fault("stats-002", "idle_steps computed from birth",
       "event.idle_steps = steps - record.last_used_step;",
       "event.idle_steps = steps - (MUT ? record.born_step : record.last_used_step);")
 fault("stats-003", "total.pages_pinned forgotten",
-      "total.pages_pinned += layer.pages_pinned;",
-      "if (!MUT) total.pages_pinned += layer.pages_pinned;")
+      "total.pages_pinned += pages_pinned;",
+      "if (!MUT) total.pages_pinned += pages_pinned;")
 fault("stats-004", "total.trim_decisions forgotten",
-      "total.trim_decisions += layer.trim_decisions;",
-      "if (!MUT) total.trim_decisions += layer.trim_decisions;")
+      "total.trim_decisions += trim_decisions;",
+      "if (!MUT) total.trim_decisions += trim_decisions;")
 fault("stats-005", "reclaim policies' violations not in policy_violations",
       "impl_->violations + impl_->tree.violations();",
       "impl_->violations + (MUT ? 0 : impl_->tree.violations());")
@@ -47,25 +47,25 @@ same("stats-016", "tokens_peak counts closed sequences",
      "false",
      "The tables of a sequence that is closed are empty")
 fault("stats-017", "total.tokens_peak is a sum",
-      "total.tokens_peak = «std::max(total.tokens_peak, layer.tokens_peak)»;",
-      "total.tokens_peak + layer.tokens_peak")
+      "total.tokens_peak = «std::max(total.tokens_peak, tokens_peak)»;",
+      "total.tokens_peak + tokens_peak")
 fault("stats-018", "total.pages_cached forgotten",
-      "«total.pages_cached += layer.pages_cached;»",
+      "«total.pages_cached += pages_cached;»",
       "")
 fault("stats-019", "total.tokens_resident forgotten",
-      "«total.tokens_resident += layer.tokens_resident;»",
+      "«total.tokens_resident += tokens_resident;»",
       "")
 fault("stats-020", "total.bytes forgotten",
-      "«total.bytes += layer.bytes;»",
+      "«total.bytes += bytes;»",
       "")
 fault("stats-021", "total.pages_allocated forgotten",
-      "«total.pages_allocated += layer.pages_allocated;»",
+      "«total.pages_allocated += pages_allocated;»",
       "")
 fault("stats-022", "total.tokens_read forgotten",
-      "«total.tokens_read += layer.tokens_read;»",
+      "«total.tokens_read += tokens_read;»",
       "")
 fault("stats-023", "total.pages_removed forgotten",
-      "«total.pages_removed[r] += layer.pages_removed[r];»",
+      "«total.pages_removed[r] += pages_removed[r];»",
       "")
 fault("stats-024", "what a reclaim policy did last is not told",
       "stats.last_violation = «impl_->last_violation.empty()» ?",
@@ -92,11 +92,11 @@ fault("stats-031", "events are taken again and again",
       "«impl_->queue.clear();»",
       "")
 fault("stats-032", "events of a rule that was replaced have the name of another",
-      "event.policy = «rule_names[raw.rule]»;",
+      "event.policy = «rule_names[rule]»;",
       "rule_names.front()")
 fault("stats-033", "score and runner-up's score are swapped",
-      "event.score = «raw.score»;",
-      "raw.runner_up_score")
+      "event.score = «score»;",
+      "runner_up_score")
 fault("stats-034", "blocks(): the layer after the last is not refused",
       "if (layer < 0 || «layer >= config.n_layers») {",
       "layer > config.n_layers + 1000")
@@ -176,5 +176,8 @@ fault("stats-052", "Prometheus: the pool's peak is its pages now",
 
 source("include/paddock/stats.h", "stats_test:Removals.*")
 fault("stats-053", "a block that a scored rule drops was not taken by the rule",
-      "case RemovalReason::kPolicyTrim: return true;",
-      "case RemovalReason::kPolicyTrim: return !MUT;")
+      "case RemovalReason::kWindow: case RemovalReason::kPolicyTrim: return «true»;",
+      "reason == RemovalReason::kWindow")
+fault("stats-113", "what a window passed was chosen by score",
+      "kPolicyTrim: return true; case RemovalReason::kCapacity: case RemovalReason::kWindow:",
+      "kPolicyTrim: return true; case RemovalReason::kCapacity: case RemovalReason::kWindow: if (MUT) return true; [[fallthrough]];")

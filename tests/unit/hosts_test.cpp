@@ -3,7 +3,7 @@
 #include <atomic>
 #include <thread>
 
-#include "support/small_requests.h"
+#include "support/shared_memory.h"
 
 namespace paddock::test {
 namespace {
@@ -31,6 +31,30 @@ struct LogHook {
     set_log_hook(std::move(hook));
   }
   ~LogHook() { set_log_hook({}); }
+};
+
+/// Says how often it was asked. The oldest blocks leave.
+class Counting final : public EvictionPolicy {
+ public:
+  explicit Counting(bool is_elastic, bool lies = false) : elastic_(is_elastic), lies_(lies) {}
+  mutable int64_t asked = 0;
+
+  std::string name() const override { return "counting"; }
+  bool is_elastic() const override { return elastic_; }
+  TrimSchedule schedule(int32_t, int32_t) const override { return {.budget = 16, .every = 8}; }
+  TrimSchedule schedule(int32_t, int32_t, int32_t budget) const override {
+    return {.budget = budget, .every = 8};
+  }
+  void trim(const LayerView& view, int64_t n, std::vector<Victim>& victims) const override {
+    ++asked;
+    if (lies_) return victims.push_back({1000, 0});
+    rank_blocks(view, n, victims, [&](int32_t block) {
+      return static_cast<double>(view.blocks[block].first_position);
+    });
+  }
+
+ private:
+  bool elastic_, lies_;
 };
 
 // ---- the table
@@ -391,6 +415,47 @@ TEST(Hosts, MayLookWhileTheRulesChange) {
 }
 
 // ---- functions of the host that throw, or are none
+
+/// How often a rule was asked, and what the engine counted, where two texts share a small pool.
+struct Asked {
+  int64_t asked = 0;
+  KvStats stats;
+};
+Asked ask_beside_another(bool is_elastic, bool scores, bool lies = false) {
+  const auto policy = std::make_shared<Counting>(is_elastic, lies);
+  EngineOptions options = shared_memory("full", is_elastic ? 40 : 0, 2);
+  options.kv.policy = KvOptions().policy;
+  options.kv.custom_policy = policy;
+  options.kv.trace.scores = scores;
+  if (scores) options.kv.trace.sink = [](std::string_view) {};
+  Engine engine(tiny(), options);
+  policy->asked = 0;
+  for (const size_t begin : {0, 7}) engine.add(text_at(begin, 30), greedy(50));
+  finish_all(engine);
+  return {policy->asked, engine.kv_stats()};
+}
+
+TEST(Hosts, ARuleIsAskedOnceForEachDecisionAndAnElasticOneAlsoWhatItWouldGive) {
+  const Asked fixed = ask_beside_another(false, false);
+  EXPECT_GT(fixed.asked, 20);
+  EXPECT_EQ(fixed.asked, fixed.stats.total.trim_decisions);
+  const Asked elastic = ask_beside_another(true, false);
+  EXPECT_GT(elastic.stats.budget_falls, 1);
+  EXPECT_EQ(elastic.stats.reservations_refused, 0);
+  EXPECT_GT(elastic.asked, elastic.stats.total.trim_decisions);
+  // For the trace once more for each decision, not for what was only considered.
+  for (const bool is_elastic : {false, true}) {
+    const Asked& before = is_elastic ? elastic : fixed;
+    const Asked traced = ask_beside_another(is_elastic, true);
+    EXPECT_EQ(traced.asked, before.asked + before.stats.total.trim_decisions);
+    EXPECT_EQ(traced.stats.total.trim_decisions, before.stats.total.trim_decisions);
+    // All but those for the trace count.
+    EXPECT_EQ(ask_beside_another(is_elastic, false, true).stats.policy_violations,
+              ask_beside_another(is_elastic, false, true).asked);
+    EXPECT_LT(ask_beside_another(is_elastic, true, true).stats.policy_violations,
+              ask_beside_another(is_elastic, true, true).asked);
+  }
+}
 
 TEST(Hosts, HooksThatThrowAreCaughtAndCounted) {
   const auto policy = std::make_shared<Nosy>();

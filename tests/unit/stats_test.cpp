@@ -27,12 +27,14 @@ KvStats busy_stats() {
   return engine.kv_stats();
 }
 
-TEST(Removals, ARuleTakesWhatItsWindowPassesAndWhatItDrops) {
-  std::vector<std::string> by_rule;
+TEST(Removals, ARuleTakesWhatItsWindowPassesAndWhatItDropsTheLatterByScore) {
+  std::vector<std::string> by_rule, by_score;
   for (int32_t r = 0; r < kRemovalReasons; ++r) {
     const auto reason = static_cast<RemovalReason>(r);
     if (is_by_rule(reason)) by_rule.emplace_back(removal_reason_name(reason));
+    if (is_by_score(reason)) by_score.emplace_back(removal_reason_name(reason));
   }
+  EXPECT_EQ(by_score, std::vector<std::string>{"policy_trim"});
   EXPECT_EQ(by_rule, (std::vector<std::string>{"window", "policy_trim"}));
 }
 
@@ -190,6 +192,53 @@ TEST(Budgets, EveryChangeIsToldWithItsRemovals) {
   for (const KvLayerStats& layer : while_it_ran.layers) EXPECT_EQ(layer.budget, least);
   EXPECT_EQ(while_it_ran.total.budget, 0);
   EXPECT_EQ(engine.kv_stats().layers[0].budget, 0);  // nobody is under it
+}
+
+TEST(Budgets, ALiftOfASessionThatIsParkedNamesNoSequence) {
+  Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), elastic_options("lru@every:8", 3));
+  const std::vector<TokenId> tokens = golden_tokens();
+  const SessionId session = engine.open_session();
+  engine.generate(session, std::span(tokens).first(12), run_on_for(60));
+  ASSERT_GT(engine.kv_stats().budget_falls, 0);
+  const auto lift_of_next_turn = [&] {
+    const auto before = static_cast<int64_t>(engine.kv_budget_changes().size());
+    engine.generate(session, std::span(tokens).first(2), run_on_for(2));
+    return engine.kv_budget_changes(before).at(0);
+  };
+  const KvBudgetChange open = lift_of_next_turn();
+  EXPECT_EQ(open.after, kUnlimited);
+  EXPECT_GE(open.sequence, 0);
+  engine.generate(session, std::span(tokens).first(2), run_on_for(30));
+  const int64_t length = engine.session_length(session);
+  engine.generate(std::span(tokens).subspan(5, 40), run_on_for(40));  // takes the session's pages
+  ASSERT_FALSE(engine.kv_preemptions().empty());
+  const KvBudgetChange parked = lift_of_next_turn();
+  EXPECT_EQ(parked.after, kUnlimited);
+  EXPECT_EQ(parked.sequence, -1);
+  EXPECT_LE(parked.length, length);
+  EXPECT_GE(parked.length, length - 1);  // the last token has not been in the cache
+}
+
+TEST(Stats, WhatAHostProtectsIsPinnedWhereARuleWouldChooseIt) {
+  for (const auto& [policy, more] :
+       {std::pair<const char*, int64_t>{"lru:40@every:8", 2}, {"window:30", 0}, {"full", 0}}) {
+    EngineOptions options = elastic_options(policy);
+    options.kv.budget_bytes = 0;
+    Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), options);
+    const SessionId session = engine.open_session();
+    const std::vector<TokenId> tokens = golden_tokens();
+    engine.feed(session, std::span(tokens).first(28));
+    const int64_t before = engine.kv_stats().layers[0].pages_pinned;
+    EXPECT_EQ(before, more > 0 ? 1 : 0) << policy;  // the newest block
+    if (std::string(policy) == "window:30") {
+      EXPECT_THROW(engine.protect(session, 6, 6), Error);
+      continue;
+    }
+    engine.protect(session, 6, 6);
+    EXPECT_EQ(engine.kv_stats().layers[0].pages_pinned, before + more) << policy;
+    engine.unprotect(session, 6, 6);
+    EXPECT_EQ(engine.kv_stats().layers[0].pages_pinned, before) << policy;
+  }
 }
 
 TEST(Budgets, TheLeastInForceIsShownLayerByLayer) {
@@ -360,6 +409,28 @@ TEST(Events, AreNumberedBoundedAndTellLoss) {
   EXPECT_EQ(engine.kv_events(all.size() - 3).size(), 3U);
   EXPECT_EQ(all[0].reason, RemovalReason::kWindow);
   EXPECT_EQ(all[0].policy, "window:4");
+}
+
+TEST(Events, OfWhatWasOnlyKeptNameNoSequence) {
+  EngineOptions options = elastic_options("full");
+  Engine engine(Model::load(golden("gqa1-Q8_0.gguf")), options);
+  const std::vector<TokenId> tokens = golden_tokens();
+  engine.generate(std::span(tokens).first(30), run_on_for(1));
+  const uint64_t before = engine.kv_stats().events;
+  engine.generate(std::span(tokens).subspan(1, 40), run_on_for(1));
+  int64_t reclaimed = 0;
+  for (const KvEvent& event : engine.kv_events(before)) {
+    if (event.reason != RemovalReason::kCapacity) {
+      EXPECT_GE(event.sequence, 0);
+      EXPECT_GT(event.length, 0);
+      continue;
+    }
+    ++reclaimed;
+    EXPECT_EQ(event.sequence, -1);
+    EXPECT_EQ(event.length, 0);
+    EXPECT_EQ(nlohmann::json::parse(to_json(event))["sequence"], -1);
+  }
+  EXPECT_GT(reclaimed, 0);
 }
 
 TEST(Events, ATrimSaysWhyAndWhoWasNext) {
