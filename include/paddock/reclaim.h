@@ -40,8 +40,8 @@ class PADDOCK_API ReclaimPolicy {
   virtual void on_use(int32_t block) = 0;
   /// A leaf is gone, named or not; its number may come back for another block.
   virtual void on_removed(int32_t block) = 0;
-  /// The leaf that leaves next. There is one. It stays, and the next call asks again, where a page
-  /// goes first that a live sequence's window passed before anybody last used that leaf.
+  /// The leaf that leaves next; there is one. It may stay after all, and the next call asks again:
+  /// a page that a live sequence's window passed before that leaf was last used goes in its place.
   virtual int32_t next() = 0;
 };
 

@@ -15,6 +15,15 @@ struct BackendOptions {
   std::string isa;         // CPU only; empty: the best
 };
 
+enum class DeviceKind { kCpu, kCuda };
+/// What a device's name says.
+struct DeviceName {
+  DeviceKind kind = DeviceKind::kCpu;
+  int32_t index = 0;  // among those of its kind
+};
+/// Of "cpu", "cuda" or "cuda:N". Error kInvalidArgument for other names.
+DeviceName parse_device(const std::string& name);
+
 /// Error kInvalidArgument for an unknown or unsupported isa.
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
 /// A backend for "cpu", "cuda" or "cuda:N". Error kInvalidArgument for other names, kDevice where

@@ -28,6 +28,9 @@ struct PageCopy {
   std::byte* host;
 };
 
+/// Steps need copy_page(), give_back() and take_back(). The copies to host memory, and read_page(),
+/// are asked for by tests alone: what a second place of pages would stand on (docs/architecture.md,
+/// Tiers) is held by tests until there is one.
 class PageStore {
  public:
   virtual ~PageStore() = default;

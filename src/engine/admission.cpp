@@ -140,9 +140,8 @@ int64_t Scheduler::pages_due(const Sequence& sequence) const {
   // A block more, or up to the next decision length.
   const EngineSetup& setup = setup_of(sequence);
   const int64_t block = setup.options.kv.block_size;
-  const int64_t interval = setup.policies.interval();
-  const int64_t ahead =
-      interval == 0 ? block : std::max(block, interval - sequence.length() % interval);
+  const int64_t interval = interval_of(sequence);
+  const int64_t ahead = std::max(block, interval - sequence.length() % interval);
   const int64_t positions = std::min<int64_t>(setup.options.context, sequence.length() + ahead);
   if (!sequence.is_open()) {
     const int64_t all = pages_needed(setup, positions);
@@ -174,12 +173,7 @@ int64_t Scheduler::pages_followed(const Request& request) const {
     if (cache_.shares_blocks(pin, sequence.rules())) look_at(text);
   });
   // In layers with a window pages_due() counts what the window holds, whoever computed it.
-  int64_t layers = 0;
-  const PolicyMap& policies = setup_of(sequence).policies;
-  for (int32_t layer = 0; layer < policies.size(); ++layer) {
-    layers += policies.layer(layer).visibility.window == kUnlimited ? 1 : 0;
-  }
-  return (most - known) * layers;
+  return (most - known) * cache_.lasting_pages(sequence.rules());
 }
 
 int64_t Scheduler::pages_apart(const Sequence& sequence) {

@@ -33,9 +33,9 @@ class Trial {
 
   bool works(const EngineOptions& options, const PolicyMap& policies, int64_t positions) const {
     const EngineSetup s = lay_out(options, policies);
-    const auto bytes = static_cast<uint64_t>(s.reserved_pages) * s.pool.geometry.page_bytes();
-    return s.pool.n_pages <= kMaxPages && bytes <= max_bytes() && s.pool.n_pages >= min_pages(s) &&
-           s.longest >= positions && least_pages_needed(s, positions) <= s.pool.n_pages;
+    return s.pool.n_pages <= kMaxPages && s.reserved_bytes() <= max_bytes() &&
+           s.pool.n_pages >= min_pages(s) && s.longest >= positions &&
+           least_pages_needed(s, positions) <= s.pool.n_pages;
   }
 
   /// Proposes a pool: the smallest that holds what is wanted or, if there is no memory for that,

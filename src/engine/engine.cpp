@@ -146,8 +146,7 @@ void Engine::unprotect(SessionId session, int64_t first, int64_t n) {
 void Engine::set_kv_policy(std::string_view spec) {
   Impl::drive(impl_, "set_kv_policy", [&](Impl& impl) {
     EngineOptions asked = impl.setup.asked;
-    asked.kv.policy = spec;
-    asked.kv.custom_policy = nullptr;
+    take_spec(spec, asked.kv);
     impl.set_policies(impl.with_policy(asked, 0));
   });
 }
@@ -167,8 +166,7 @@ void Engine::check_kv_policy(std::string_view spec, int64_t positions) const {
   }
   Impl::touch(impl_, "check_kv_policy", [&](Impl& impl) {
     EngineOptions asked = impl.setup.asked;
-    asked.kv.policy = spec;
-    asked.kv.custom_policy = nullptr;
+    take_spec(spec, asked.kv);
     impl.with_policy(asked, positions);
   });
 }

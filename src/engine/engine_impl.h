@@ -1,8 +1,7 @@
-// The engine's inside. Requests: requests.cpp, and what a host asks about them or does to their
-// logits: request_books.cpp; a step and its tokens: step.cpp; sessions and raw passes:
-// sessions.cpp; rules and budgets that change, options() and stats(): policies.cpp; what a trace is
-// told: tracing.cpp; how it is made: engine_memory.cpp; what became of the numbers, and what is
-// counted: engine_numbers.cpp.
+// The engine's inside. Requests: requests.cpp, and what a host asks about them: request_books.cpp;
+// a step and its tokens: step.cpp; sessions and raw passes: sessions.cpp; rules and budgets that
+// change, and options(): settings.cpp; what a trace is told: tracing.cpp; how it is made:
+// make_engine.cpp; what became of the numbers, and what is counted, stats(): engine_numbers.cpp.
 #pragma once
 
 #include <atomic>
@@ -154,7 +153,7 @@ struct Engine::Impl {
   /// The token that the host chooses; nothing, and the request has ended, where there is none.
   std::optional<TokenId> choose(Request& request, std::span<const float> logits);
   /// Lets the host's logits_processor change a copy of the logits, and returns that. If the host
-  /// throws, or leaves what cannot be used: nothing, and the request has ended (request_books.cpp).
+  /// throws, or leaves what cannot be used: nothing, and the request has ended.
   std::optional<std::span<const float>> process(Request& request, std::span<const float> logits);
   /// Puts a chosen token into text and result and hands it to the host.
   void take_token(Request& request, TokenId id, std::span<const float> logits);

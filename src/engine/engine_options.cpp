@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "core/fail.h"
+#include "engine/setup.h"
 #include "kv/reclaim_policy.h"
 #include "paddock/engine.h"
 #include "paged_kv.h"
@@ -56,10 +57,7 @@ EngineOptions with_proposal(EngineOptions options, const Proposal& proposal) {
   }
   if (proposal.max_budget_bytes) options.kv.max_budget_bytes = *proposal.max_budget_bytes;
   if (proposal.budget_share) options.kv.budget_share = *proposal.budget_share;
-  if (proposal.policy) {
-    options.kv.policy = *proposal.policy;
-    options.kv.custom_policy = nullptr;
-  }
+  if (proposal.policy) take_spec(*proposal.policy, options.kv);
   if (proposal.other_policies) options.kv.other_policies = *proposal.other_policies;
   if (proposal.context) options.context = *proposal.context;
   if (proposal.batch_size) options.batch_size = *proposal.batch_size;

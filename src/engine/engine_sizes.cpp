@@ -29,13 +29,13 @@ CacheConfig cache_config(const LlamaConfig& config, const EngineSetup& setup) {
 StepSizes step_sizes(const LlamaConfig& config, const EngineSetup& setup) {
   const CacheConfig books = cache_config(config, setup);
   const std::vector<SequenceRules> rules = sequence_rules(setup);
-  std::vector<StepRules> all;
-  for (const SequenceRules& one : rules) {
-    all.push_back(step_rules(one.policies, config.n_layers, [&](int32_t layer) {
-      return CacheManager::max_entries(one, layer, books);
-    }));
-  }
-  return step_sizes(books, all, max_step_tokens(setup.options));
+  return step_sizes(
+      books, setup.n_rules(),
+      [&](RulesId i) -> const PolicyMap& { return rules[static_cast<size_t>(i)].policies; },
+      [&](RulesId i, int32_t layer) {
+        return CacheManager::max_entries(rules[static_cast<size_t>(i)], layer, books);
+      },
+      max_step_tokens(setup.options));
 }
 
 EngineSizes engine_sizes(const LlamaConfig& config, const LlamaTensors& tensors,

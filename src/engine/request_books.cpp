@@ -1,8 +1,6 @@
-// What a host asks about requests and does to them beside running them.
+// What a host asks about requests, and those that nobody wants any more.
 #include <algorithm>
-#include <cmath>
 
-#include "core/fail.h"
 #include "engine/engine_impl.h"
 
 namespace paddock {
@@ -39,32 +37,6 @@ void Engine::Impl::discard(RequestId id) {
     if (request != nullptr && request->id == id) request->discarded = true;
   }
   if (finished.erase(id) > 0) board.erase(id);
-}
-
-std::optional<std::span<const float>> Engine::Impl::process(Request& request,
-                                                            std::span<const float> logits) {
-  const auto broken = [&](std::string why) {
-    finish(request, FinishReason::kError, std::move(why));
-    return std::nullopt;
-  };
-  request.processed.assign(logits.begin(), logits.end());
-  try {
-    const Driving::CallOut out(driving);
-    request.options.logits_processor(request.sequence.tokens, request.processed);
-  } catch (const std::exception& e) {
-    return broken(fmt::format("logits_processor threw: {}", e.what()));
-  } catch (...) {
-    return broken("logits_processor threw something that is no std::exception");
-  }
-  for (size_t i = 0; i < request.processed.size(); ++i) {
-    const float logit = request.processed[i];
-    if (!std::isnan(logit) && logit < INFINITY) continue;
-    return broken(fmt::format(
-        "logits_processor left the logit of token {} at {} after position {}; it must be a number "
-        "or -infinity",
-        i, logit, request.sequence.length() - 1));
-  }
-  return request.processed;
 }
 
 }  // namespace paddock

@@ -215,7 +215,6 @@ class Scheduler {
   int64_t pages_beside(const Sequence& sequence) const;
 
   // ---- elastic rules (pressure.cpp)
-  struct Member;
   /// Finds pages for up to `n` tokens more, and from there to the next decision length. Where they
   /// are short budgets fall, then sequences are parked. Returns for how many tokens there are
   /// pages; 0: for none before others have come to their decision lengths; kWaits.
@@ -225,9 +224,6 @@ class Scheduler {
   /// The sequence asks for pages when its length is a multiple of this, for all up to the next
   /// multiple: there its budget may fall. One without elastic rules asks block by block.
   int64_t interval_of(const Sequence& sequence) const;
-  /// The sequence's budget falls as CacheManager::plan_fall() said last. `request`: its own, whose
-  /// result tells of it; `asking`: the one for whose need it falls.
-  void let_fall(Sequence& sequence, Request* request, const Request* asking);
   /// How many positions more it may have before some elastic layer would hold more than the
   /// context; kUnlimited where the context bounds its length.
   int64_t room_in_context(const Sequence& sequence) const;
@@ -253,6 +249,10 @@ class Scheduler {
   /// Pages that it needs to come back as it was before it was parked, and to go on to the next
   /// length at which it decides.
   int64_t pages_it_had(const Sequence& sequence) const;
+
+  // ---- how far budgets fall, and whose (levels.cpp)
+  struct Member;
+  /// Those that share the pool, `asking` among them.
   std::vector<Member> members(Sequence& asking, Request* request) const;
   /// The member's budget at a level: level times weight, no more than now, no less than the floor.
   int64_t budget_at(const Member& member, double level) const;
@@ -266,6 +266,9 @@ class Scheduler {
   bool lower_budgets(Sequence& asking, Request* request, int64_t needed);
   /// Whether some level would give the newcomer and all that run what they need.
   bool has_share(Request& newcomer) const;
+  /// The sequence's budget falls as CacheManager::plan_fall() said last. `request`: its own, whose
+  /// result tells of it; `asking`: the one for whose need it falls.
+  void let_fall(Sequence& sequence, Request* request, const Request* asking);
 
   CacheManager& cache_;
   const EngineSetup& setup_;

@@ -162,18 +162,11 @@ void Engine::Impl::truncate(SessionId id, int64_t length) {
     fail(ErrorCode::kInvalidArgument, "cannot truncate a session of {} positions to {}",
          sequence.length(), length);
   }
-  const auto keeps_all = [&] {
-    const PolicyMap& policies = setup.of(sequence.rules()).policies;
-    for (int32_t layer = 0; layer < policies.size(); ++layer) {
-      const LayerRule& rule = policies.layer(layer);
-      if (rule.trims() || rule.bounded()) return false;
-    }
-    return true;
-  };
+  const bool keeps_all = setup.of(sequence.rules()).policies.keeps_all();
   // A fork has only what its origin still had, while a shorter text computed from its beginning
   // would have all that its rule keeps. So where rules drop something it is parked, to be computed
   // again.
-  if (target.is_new_fork && sequence.is_open() && !keeps_all()) sequence.park();
+  if (target.is_new_fork && sequence.is_open() && !keeps_all) sequence.park();
   target.is_new_fork = false;
   sequence.truncate(length);
   deliver_events();

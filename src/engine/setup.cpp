@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/devices.h"
 #include "core/checked.h"
 #include "core/fail.h"
 #include "core/log.h"
@@ -35,8 +36,21 @@ int64_t min_positions(const EngineSetup& s) {
   return std::min(least, s.options.context);
 }
 
-/// Defaults and costs depend on it; which devices there are is known in src/backend/devices.cpp.
-bool is_on_cpu(const EngineOptions& o) { return !o.device.starts_with("cuda"); }
+/// What depends on the kind of device.
+struct DeviceTraits {
+  double attention_cost;  // of a multiplication of attention, where one with weights is 1
+  int32_t mixed_prefill;  // EngineOptions::mixed_prefill, where nobody says
+};
+DeviceTraits traits_of(const std::string& device) {
+  switch (parse_device(device).kind) {
+    case DeviceKind::kCpu:
+      // Attention is in float32, and weights are of 8-bit numbers (docs/performance.md).
+      return {.attention_cost = 4, .mixed_prefill = 8};
+    case DeviceKind::kCuda:
+      return {.attention_cost = 1, .mixed_prefill = 256};
+  }
+  return {};
+}
 
 /// Pages that were asked for, or that sequences of the whole context need. Not yet whether they
 /// suffice or can be had.
@@ -57,13 +71,12 @@ int64_t pool_pages(const EngineSetup& s) {
 
 /// How many positions cost a token as much in attention as all else that is computed for it: a
 /// layer's multiplications with weights, divided by those with the key and the value of one
-/// position. On the CPU one of attention, in float32, takes four times as long as one with weights,
-/// of 8-bit numbers (docs/performance.md).
-double positions_per_token(const LlamaConfig& c, bool on_cpu) {
+/// position.
+double positions_per_token(const LlamaConfig& c, const DeviceTraits& device) {
   const double q = static_cast<double>(c.n_heads) * c.head_dim;
   const double kv = static_cast<double>(c.n_kv_heads) * c.head_dim;
   const double weights = c.hidden_size * (2 * q + 2 * kv + 3.0 * c.intermediate_size);
-  return weights / (2 * q) / (on_cpu ? 4 : 1);
+  return weights / (2 * q) / device.attention_cost;
 }
 
 /// True if some query may meet a key further away than the model was trained for: what a window or
@@ -71,7 +84,7 @@ double positions_per_token(const LlamaConfig& c, bool on_cpu) {
 bool reaches_beyond(const PolicyMap& policies, const EngineOptions& o, int64_t trained) {
   for (int32_t i = 0; i < policies.size(); ++i) {
     const LayerRule& rule = policies.layer(i);
-    const bool near = rule.visibility.window != kUnlimited || rule.moves_queries();
+    const bool near = rule.has_window() || rule.moves_queries();
     const int64_t farthest = near && rule.bounded() ? rule.max_resident(o.batch_size) : o.context;
     if (std::min(farthest, o.context) > trained) return true;
   }
@@ -160,7 +173,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
   const bool is_endless = policies.is_elastic() && policies.is_endless() &&
                           o.context >= least_resident(policies, o.kv.block_size);
   const int64_t longest = is_endless ? kMaxPositions : o.context;
-  const auto chunk = static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
+  const int32_t chunk = chunk_of(o);
   const PageGeometry geometry{config.n_kv_heads, o.kv.block_size, config.head_dim,
                               element_type(o.kv.type)};
   EngineSetup setup{std::move(o),
@@ -171,7 +184,7 @@ EngineSetup lay_out(const LlamaConfig& config, const EngineOptions& options, Pol
                     {.n_pages = 0, .geometry = geometry},
                     0,
                     0,
-                    positions_per_token(config, is_on_cpu(options))};
+                    positions_per_token(config, traits_of(options.device))};
   setup.pool.n_pages = setup.reserved_pages = pool_pages(setup);
   if (options.kv.max_budget_bytes > 0) {
     const auto page_bytes = static_cast<uint64_t>(geometry.page_bytes());
@@ -212,8 +225,7 @@ void outline_others(const LlamaConfig& config, EngineSetup& setup) {
   for (size_t i = 0; i < specs.size(); ++i) {
     EngineSetup other;
     other.asked = setup.asked;
-    other.asked.kv.policy = specs[i];
-    other.asked.kv.custom_policy = nullptr;
+    take_spec(specs[i], other.asked.kv);
     other.asked.kv.other_policies.clear();
     try {
       PolicyMap policies = parse_policies(config, other, {});
@@ -242,7 +254,7 @@ EngineSetup outline(const LlamaConfig& config, const EngineOptions& options) {
   o.validate();
   if (o.device == "auto") o.device = "cpu";
   if (o.threads == 0) o.threads = usable_cores();
-  if (o.mixed_prefill == 0) o.mixed_prefill = is_on_cpu(o) ? 8 : 256;
+  if (o.mixed_prefill == 0) o.mixed_prefill = traits_of(o.device).mixed_prefill;
   if (o.kv.type == KvType::kAuto) {
     o.kv.type = o.precision == Precision::kReference ? KvType::kF32 : KvType::kF16;
   }

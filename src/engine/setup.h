@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
@@ -35,7 +36,8 @@ struct EngineSetup {
                                // may be in use, as Engine::set_kv_budget() says
   int64_t reserved_pages = 0;  // so many are there
   uint64_t reserved_bytes() const {
-    return static_cast<uint64_t>(reserved_pages * pool.geometry.page_bytes());
+    return static_cast<uint64_t>(reserved_pages) *
+           static_cast<uint64_t>(pool.geometry.page_bytes());
   }
   uint64_t share_bytes = 0;  // what KvOptions::budget_share left for the pool
   /// So many positions cost a token as much in attention as all else that is computed for it.
@@ -86,6 +88,16 @@ RulesId most_needing(const EngineSetup& setup);
 void check_pool(const LlamaConfig& config, const EngineSetup& setup, Wanted wanted);
 /// All rules that sequences may go by.
 std::vector<SequenceRules> sequence_rules(const EngineSetup& setup);
+
+/// Most tokens of one sequence in one step.
+inline int32_t chunk_of(const EngineOptions& o) {
+  return static_cast<int32_t>(std::min<int64_t>(o.batch_size, o.context));
+}
+/// `spec` in place of the engine's own rules, whatever they were.
+inline void take_spec(std::string_view spec, KvOptions& kv) {
+  kv.policy = spec;
+  kv.custom_policy = nullptr;
+}
 
 /// Rows of logits computed at a time when every position's are wanted.
 inline constexpr int32_t kLogitTile = 32;

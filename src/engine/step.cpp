@@ -1,5 +1,6 @@
 // One step of requests: what is decided runs, and the tokens that come of it are taken.
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "core/fail.h"
@@ -55,9 +56,7 @@ bool Engine::Impl::step() {
   try {
     batch_ = scheduler->next(std::move(batch_));
   } catch (...) {  // a device that failed to copy a page
-    for (const auto& request : scheduler->requests()) {
-      if (request->sequence.is_open()) cache->rollback(request->sequence.tables());
-    }
+    cache->rollback_all();
     throw;
   }
   for (const Ending& ending : batch_.endings) {
@@ -159,6 +158,32 @@ std::optional<TokenId> Engine::Impl::choose(Request& request, std::span<const fl
   finish(request, FinishReason::kError,
          request.sampler->why_none(request.options.logits_processor != nullptr));
   return std::nullopt;
+}
+
+std::optional<std::span<const float>> Engine::Impl::process(Request& request,
+                                                            std::span<const float> logits) {
+  const auto broken = [&](std::string why) {
+    finish(request, FinishReason::kError, std::move(why));
+    return std::nullopt;
+  };
+  request.processed.assign(logits.begin(), logits.end());
+  try {
+    const Driving::CallOut out(driving);
+    request.options.logits_processor(request.sequence.tokens, request.processed);
+  } catch (const std::exception& e) {
+    return broken(fmt::format("logits_processor threw: {}", e.what()));
+  } catch (...) {
+    return broken("logits_processor threw something that is no std::exception");
+  }
+  for (size_t i = 0; i < request.processed.size(); ++i) {
+    const float logit = request.processed[i];
+    if (!std::isnan(logit) && logit < INFINITY) continue;
+    return broken(fmt::format(
+        "logits_processor left the logit of token {} at {} after position {}; it must be a number "
+        "or -infinity",
+        i, logit, request.sequence.length() - 1));
+  }
+  return request.processed;
 }
 
 void Engine::Impl::take_token(Request& request, TokenId id, std::span<const float> logits) {

@@ -7,12 +7,10 @@ namespace paddock {
 namespace {
 
 StepSizes sizes_for(const CacheManager& cache, int32_t max_tokens) {
-  std::vector<StepRules> all;
-  for (RulesId rules = 0; rules < cache.n_rules(); ++rules) {
-    all.push_back(step_rules(cache.policies(rules), cache.config().n_layers,
-                             [&](int32_t layer) { return cache.max_entries(rules, layer); }));
-  }
-  return step_sizes(cache.config(), all, max_tokens);
+  return step_sizes(
+      cache.config(), cache.n_rules(),
+      [&](RulesId rules) -> const PolicyMap& { return cache.policies(rules); },
+      [&](RulesId rules, int32_t layer) { return cache.max_entries(rules, layer); }, max_tokens);
 }
 
 }  // namespace

@@ -33,12 +33,9 @@ StepRunner::StepRunner(const LlamaConfig& config, std::shared_ptr<const LlamaWei
 
 StepResult StepRunner::run(std::span<const BatchPart> parts, StopCheck& stop) {
   const Clock::time_point start = Clock::now();
-  const auto give_back = [&] {
-    for (const BatchPart& part : parts) cache_.rollback(part.sequence->tables());
-  };
   try {
     if (!forward(parts, stop)) {
-      give_back();
+      cache_.rollback_all();
       return {};
     }
     planner_->report(cache_);
@@ -46,7 +43,7 @@ StepResult StepRunner::run(std::span<const BatchPart> parts, StopCheck& stop) {
       cache_.commit(part.sequence->tables(), part.sequence->tokens);
     }
   } catch (...) {
-    give_back();
+    cache_.rollback_all();
     throw;
   }
   cache_.tick();

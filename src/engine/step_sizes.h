@@ -16,16 +16,6 @@ struct StepRules {
   std::vector<int64_t> max_entries;  // [n_layers]
 };
 
-/// Of a model of n_layers. max_entries(layer): of the layer's longest table.
-template <typename MaxEntries>
-StepRules step_rules(const PolicyMap& policies, int32_t n_layers, const MaxEntries& max_entries) {
-  StepRules rules{&policies, {}};
-  for (int32_t layer = 0; layer < n_layers; ++layer) {
-    rules.max_entries.push_back(max_entries(layer));
-  }
-  return rules;
-}
-
 struct StepSizes {
   /// Layers whose tables use equal rotations share their angle rows; a layer whose rule moves
   /// queries by what each table lost has a group of its own.
@@ -46,5 +36,19 @@ struct StepSizes {
 /// Of steps of up to `max_tokens`. `rules`: one or several.
 StepSizes step_sizes(const CacheConfig& config, std::span<const StepRules> rules,
                      int32_t max_tokens);
+/// Likewise of n_rules, by policies(rules) and max_entries(rules, layer), a layer's longest table.
+template <typename Policies, typename MaxEntries>
+StepSizes step_sizes(const CacheConfig& config, RulesId n_rules, const Policies& policies,
+                     const MaxEntries& max_entries, int32_t max_tokens) {
+  std::vector<StepRules> all;
+  for (RulesId rules = 0; rules < n_rules; ++rules) {
+    StepRules& one = all.emplace_back();
+    one.policies = &policies(rules);
+    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+      one.max_entries.push_back(max_entries(rules, layer));
+    }
+  }
+  return step_sizes(config, all, max_tokens);
+}
 
 }  // namespace paddock

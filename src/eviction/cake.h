@@ -4,8 +4,7 @@
 //   preference = H * V^(1/4)
 //   H = - sum over blocks of r ln r          r: a block's share of the recent attention
 //   V = sum over blocks of ((r - o) / 2)^2   o: its share of the attention before that
-// B is the mean over layers. Every layer gets w = min(32, B/2), and what is left in proportion to
-// its preference; none gets more than 4 B, nor more than it holds. Recent are the 32 queries before
+// B is the mean over layers, shared out as share_out.h says. Recent are the 32 queries before
 // the decision, or what the inner rule looks at itself. All else is as under the inner rule.
 //
 // Where this departs from the paper: blocks and a layer's heads together in place of positions and
@@ -15,9 +14,6 @@
 // layer; a bound, so that tables are; shared out anew at every decision, not once while the prompt
 // is read.
 #pragma once
-
-#include <cstdint>
-#include <span>
 
 #include "paddock/eviction.h"
 
@@ -31,19 +27,5 @@ struct Preference {
   double of_both() const;
 };
 Preference preference_of(const LayerView& view);
-
-/// What a layer can be given.
-struct ShareBounds {
-  int32_t least = 1;  ///< that leaves it something to choose from; no more than the budget
-  int64_t most = 0;   ///< what it holds: more would be of no use at this decision
-};
-
-/// The most that one of so many layers is ever given of their mean budget.
-int64_t most_share(int32_t budget, int64_t n_layers);
-
-/// Fills `budgets`, one per layer: each within its bounds and most_share(), their mean at most
-/// `budget`, and less by at most one if anybody could use more. Allocates nothing.
-void share_out(std::span<const double> needs, std::span<const ShareBounds> bounds, int32_t budget,
-               std::span<int32_t> budgets);
 
 }  // namespace paddock

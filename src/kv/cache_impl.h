@@ -7,72 +7,19 @@
 #include <vector>
 
 #include "core/fail.h"
-#include "eviction/cake.h"
-#include "kv/block_table.h"
 #include "kv/cache_manager.h"
-#include "kv/decision_log.h"
+#include "kv/cached_sequence.h"
+#include "kv/decision_scratch.h"
 #include "kv/event_ring.h"
 #include "kv/numbered_log.h"
 #include "kv/page_pool.h"
 #include "kv/prefix_tree.h"
-#include "kv/protection.h"
 #include "kv/shadows.h"
 #include "trace/observer.h"
 
 namespace paddock {
 
-/// Rules that sequences may go by, and what follows from them.
-struct RuleSet : SequenceRules {
-  explicit RuleSet(SequenceRules rules) : SequenceRules(std::move(rules)) {}
-  const LayerRule& layer(int32_t layer) const { return policies.layer(layer); }
-  int64_t interval() const { return policies.interval(); }
-
-  int32_t number = 0;
-  bool shares_blocks = false;  // what layers see depends on positions alone
-  int32_t root = 0;  // of the tree, then: sequences whose layers see the same have one in common
-  std::vector<uint8_t> norms;  // [n_layers] whether key norms are measured: for these rules, or for
-                               // elastic ones that may come to list the same blocks
-  bool keeps_norms = false;    // for elastic ones, which may list shared blocks: see truncate()
-  int32_t least_budget = 0;    // that elastic rules are given
-  std::vector<int32_t> least_shares;  // [n_layers] of those that share by need
-  std::vector<int32_t> names;         // [n_layers] index of the rule's among rule_names
-};
-
-/// What the cache knows of one of its sequences.
-/// What is known of a sequence beside its tables: at first this, and a fork has its origin's.
-struct SequenceFacts {
-  int64_t length = 0;           // committed positions
-  int64_t prompt = 0;           // where the prompt ends; 0: nobody said
-  int64_t trims = 0;            // blocks that its rules have dropped, in all layers
-  bool is_apart = false;        // it shares no full block: the tree has no room for its text, or
-                                // its budget has fallen
-  int32_t budget = kUnlimited;  // of elastic rules
-  bool has_fallen = false;      // ever: the keys of what came later are not those of `full`
-  int64_t scored_from = 0;      // its own queries begin here: of those before nothing was measured
-  int64_t told_blocks = 0;      // full ones whose hashes the observer knows
-  uint64_t told_hash = 0;       // of the last of them
-};
-
-struct CachedSequence : SequenceFacts {
-  const LayerRule& rule(int32_t layer) const { return rules->layer(layer); }
-  /// Whether a block may not be chosen: by the rule's own protection or the host's.
-  bool protects(const TrimSchedule& schedule, int64_t first, int64_t end) const {
-    return is_protected(schedule, first, end, length) ||
-           (protection != nullptr && protection->meets(first, end));
-  }
-
-  const RuleSet* rules = nullptr;  // that it goes by while it is live, or some
-  bool live = false;
-  int32_t reserved = 0;         // positions after `length` that reserve() found room for
-  bool deciding = false;        // committed, but rules may still have to decide at this length
-  std::vector<int32_t> shared;  // nodes of the tree that it has locked, from the first block on
-  DecisionLog* log = nullptr;   // its owner's; null: nothing is logged
-  const Protection* protection = nullptr;  // by its host: its owner's; null: there is none
-  Shadows::Held shadow;                    // what it holds in caches of other sizes
-  std::vector<BlockTable> layers;
-};
-
-struct CacheManager::Impl {
+struct CacheManager::Impl : DecisionScratch {
   /// What the tables of all layers list, page by page: of check_integrity(), which takes no memory
   /// the second time.
   struct Census {
@@ -100,7 +47,7 @@ struct CacheManager::Impl {
   /// Fills in what a RuleSet has beside the rules. They are not those of the cache yet.
   void complete(std::vector<RuleSet>& rules);
   /// Takes memory for tables and decisions under them.
-  void make_room(const std::vector<RuleSet>& rules);
+  void take_memory(const std::vector<RuleSet>& rules);
   const RuleSet& rules(RulesId id) const { return rule_sets[static_cast<size_t>(id)]; }
   /// Makes it an empty sequence, which is open.
   void begin(CachedSequence& sequence, DecisionLog* log, const RuleSet& rules);
@@ -238,7 +185,7 @@ struct CacheManager::Impl {
   /// Lets the tables go by them.
   void take_shares(CachedSequence& sequence, const PolicyMap::Sharers& group);
 
-  // ---- what was decided before (replay.cpp)
+  // ---- what was decided before (recall.cpp)
   /// Whether the sequence's log says what is decided at this length.
   static bool is_known(const CachedSequence& sequence, int64_t length);
   /// Makes room for what a step of `n` tokens may decide: commit() takes no memory.
@@ -290,6 +237,17 @@ struct CacheManager::Impl {
     return pool.references(page) - (node_of[page] < 0 ? 0 : 1);
   }
 
+  /// Of a block's pages, those in layers whose rule is so.
+  template <typename IsSo>
+  static int64_t pages_where(const PolicyMap& policies, const CacheConfig& config,
+                             const IsSo& is_so) {
+    int64_t pages = 0;
+    for (int32_t layer = 0; layer < config.n_layers; ++layer) {
+      pages += is_so(policies.layer(layer)) ? config.layout.page_units(layer) : 0;
+    }
+    return pages;
+  }
+
   KvLayerStats layer_stats(int32_t layer) const;
   /// From which position on queries count in its scores; 0 also where no rule measures attention.
   int64_t first_scored(const CachedSequence& sequence) const;
@@ -319,49 +277,11 @@ struct CacheManager::Impl {
   int64_t marks = 0;                      // calls so far
   std::vector<CachedSequence> sequences;  // [max_sequences], and pins behind them
 
-  // Scratch of a decision.
-  struct Choice {
-    int32_t block;
-    double score;
-    bool overruled;
-  };
-  std::vector<BlockInfo> view;
-  std::vector<Victim> victims;
-  std::vector<Choice> choices;                      // what leaves, in order
-  std::vector<uint8_t> named;                       // [n_blocks]
-  std::vector<std::pair<int64_t, int64_t>> spared;  // of choices: see SufficientBudget
-  std::vector<double> needs;                        // of layers that share
-  std::vector<ShareBounds> bounds;
-  std::vector<int32_t> shared_out;
-  std::vector<int32_t> shares_of;  // [n_layers]
-  int32_t runner_up = -1;          // index into the view
-  double runner_up_score = 0;
-  /// A fall, decided and not yet carried out.
-  struct Plan {
-    struct Layer {
-      int32_t share = 0;  // of the budget; all of it where layers do not share
-      TrimSchedule schedule;
-      std::vector<Choice> choices;
-      int32_t runner_up = -1;
-      double runner_up_score = 0;
-      int64_t pages = 0;                       // that come back
-      std::vector<CandidateFacts> candidates;  // for the observer
-    };
-    SequenceId sequence = -1;
-    int64_t length = 0;
-    int32_t budget = 0;
-    std::vector<Layer> layers;  // [n_layers]
-  };
-  Plan plan;
-  std::vector<int32_t> droppings;  // [n_units] scratch of plan_falls(): how often it would leave
-  std::vector<CandidateFacts> candidates;  // of the decision at hand, for the observer
-  std::vector<Victim> ranking;             // scratch of rank_all()
-
   // Guarded by `mutex`, so that stats(), blocks() and events() may be called from any thread. The
   // driving thread alone writes, and holds it for every change of a table or a counter. Nothing of
   // the host's is called under it: policies are asked before and let go of after, events are told
-  // after. What is called under it is ours: CacheConfig::on_free and copy_page, and what a test
-  // has given to watch(); but for a ReclaimPolicy, which is told so.
+  // after. What is called under it is ours: CacheConfig::on_free, copy_page and on_withheld, the
+  // observer, and what a test has given to watch(); but for a ReclaimPolicy, which is told so.
   mutable std::mutex mutex;
   mutable Census census;
   struct Counters {

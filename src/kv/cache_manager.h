@@ -85,10 +85,6 @@ class CacheManager {
   /// Other rules from now on; counters go on counting. Error kInvalidArgument while a sequence is
   /// open. If it throws nothing has changed.
   void set_rules(std::vector<SequenceRules> rules);
-  /// `policies` in place of all rules, for sequences of up to `max_positions` (0: as many as under
-  /// the first of the rules so far).
-  void set_policies(PolicyMap policies, int64_t max_positions = 0,
-                    int64_t max_resident = kUnlimited);
 
   /// Opens an empty sequence under one of the rules. Error kInvalidArgument beyond max_sequences.
   /// Allocates nothing. `log`: what rules have decided of its text so far; that is done again,
@@ -138,6 +134,8 @@ class CacheManager {
   bool reserve(SequenceId id, int32_t n, int64_t request = 0);
   /// Gives back what reserve() took and was not committed (a cancelled or failed step).
   void rollback(SequenceId id);
+  /// Likewise, of whichever sequences: a step that was not run has nothing left to undo then.
+  void rollback_all();
   /// What the reserved tokens' attention gave to each entry of table(), and their key norms (in
   /// kNormUnits, summed over KV heads). Before commit(), what needs() asks for.
   void observe(SequenceId id, int32_t layer, std::span<const BlockUse> uses,
@@ -201,6 +199,8 @@ class CacheManager {
   int64_t elastic_pages(RulesId rules) const;
   /// Likewise, in layers that have no bound and are not elastic.
   int64_t growing_pages(RulesId rules) const;
+  /// Likewise, in layers without a window, so that what is kept of a text has them.
+  int64_t lasting_pages(RulesId rules) const;
   /// Asks the rules what would leave under a smaller budget. Returns how many pages would come
   /// back: be free, or kept and referenced by nobody. Its length is a multiple of
   /// PolicyMap::interval(), and nothing of it reserved.
@@ -211,9 +211,9 @@ class CacheManager {
     int32_t budget;
   };
   /// Asks what would leave if several budgets fell. Returns how many pages would come back: a page
-  /// does once all who list it have dropped it. `brings[i]`: whether falls[i] drops some that come
-  /// back, now, or later when the sequences in `later`, which list them too, have dropped them. If
-  /// `falls` has one entry, fall() may follow as after plan_fall().
+  /// does once all who list it have dropped it. `later`: those whose budgets fall too, but not yet.
+  /// `brings[i]`: whether some page that falls[i] drops comes back, now or once those in `later`
+  /// have dropped it as well. If `falls` has one entry, fall() may follow as after plan_fall().
   int64_t plan_falls(std::span<const Fall> falls, std::span<const SequenceId> later,
                      std::vector<uint8_t>& brings);
   /// Does what the last plan_fall() asked about; nothing may have changed since. `request`: whose

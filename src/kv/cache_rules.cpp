@@ -91,7 +91,7 @@ CacheManager::Impl::Impl(const CacheConfig& cache_config, std::vector<SequenceRu
 /// under the old ones. What can fail comes first.
 void CacheManager::Impl::adopt(std::vector<RuleSet>& next) {
   complete(next);
-  make_room(next);
+  take_memory(next);
   std::vector<Visibility> seen;  // [n_roots, n_layers]
   for (const RuleSet& rules : next) {
     if (rules.root * config.n_layers < static_cast<int32_t>(seen.size())) continue;
@@ -120,7 +120,7 @@ void CacheManager::Impl::adopt(std::vector<RuleSet>& next) {
   for (CachedSequence& sequence : sequences) sequence.rules = &rule_sets[0];
 }
 
-void CacheManager::Impl::make_room(const std::vector<RuleSet>& next) {
+void CacheManager::Impl::take_memory(const std::vector<RuleSet>& next) {
   sequences.resize(config.max_sequences);  // the memory of pins goes
   int64_t longest = 0;                     // table of a rule that trims
   bool is_elastic = false, needs_norms = false;
@@ -195,11 +195,6 @@ CacheManager::CacheManager(const CacheConfig& config, PolicyMap policies,
     : CacheManager(config, alone(std::move(policies), config.max_positions, config.max_resident),
                    std::move(reclaim)) {}
 CacheManager::~CacheManager() = default;
-
-void CacheManager::set_policies(PolicyMap policies, int64_t max_positions, int64_t max_resident) {
-  if (max_positions == 0) max_positions = impl_->rules(0).max_positions;
-  set_rules(alone(std::move(policies), max_positions, max_resident));
-}
 
 void CacheManager::set_rules(std::vector<SequenceRules> rules) {
   if (impl_->live + impl_->pinned > 0) {

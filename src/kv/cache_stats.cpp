@@ -205,7 +205,7 @@ KvLayerStats CacheManager::Impl::layer_stats(int32_t i) const {
     for (const BlockEntry& e : sequence.layers[i].entries) {
       const int64_t first = int64_t{e.first_position} + e.slot_begin;
       const int64_t end = int64_t{e.first_position} + e.slot_end;
-      const bool sink = rule.visibility.window != kUnlimited && first < rule.visibility.sinks;
+      const bool sink = rule.has_window() && first < rule.visibility.sinks;
       if (sink || (rule.trims() && sequence.protects(sequence.layers[i].schedule, first, end))) {
         ++layer.pages_pinned;
       }

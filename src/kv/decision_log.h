@@ -49,7 +49,7 @@ class DecisionLog {
   std::span<const DecisionEntry> entries() const;
   /// How many of the entries have been taken or appended since the last rewind().
   int64_t taken() const { return next_; }
-  /// Bytes held by it, those included that others share.
+  /// Bytes held by it, those included that others share. Tests bound them; nothing else asks.
   int64_t bytes() const;
 
   /// Makes room for `n` more entries, which append() then needs no memory for. If it throws nothing

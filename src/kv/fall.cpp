@@ -33,21 +33,14 @@ int32_t CacheManager::budget(SequenceId id) const { return impl_->at(id).budget;
 int64_t CacheManager::block_pages() const { return impl_->block_units; }
 
 int64_t CacheManager::elastic_pages(RulesId rules) const {
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    if (policies(rules).layer(layer).is_elastic) pages += impl_->config.layout.page_units(layer);
-  }
-  return pages;
+  return Impl::pages_where(policies(rules), impl_->config,
+                           [](const LayerRule& rule) { return rule.is_elastic; });
 }
 
 int64_t CacheManager::growing_pages(RulesId rules) const {
-  int64_t pages = 0;
-  for (int32_t layer = 0; layer < impl_->config.n_layers; ++layer) {
-    const LayerRule& rule = policies(rules).layer(layer);
-    const bool grows = !rule.is_elastic && !rule.bounded();
-    pages += grows ? impl_->config.layout.page_units(layer) : 0;
-  }
-  return pages;
+  return Impl::pages_where(policies(rules), impl_->config, [](const LayerRule& rule) {
+    return !rule.is_elastic && !rule.bounded();
+  });
 }
 
 int64_t CacheManager::most_resident(SequenceId id) const {

@@ -203,7 +203,7 @@ int64_t LayerRule::next_split(const TrimSchedule& asked, int64_t length, int64_t
 }
 
 int64_t LayerRule::max_resident(int64_t chunk) const {
-  if (visibility.window != kUnlimited) return splits_at() + chunk;
+  if (has_window()) return splits_at() + chunk;
   return bounded() ? most_budget + schedule.every : int64_t{kUnlimited};
 }
 

@@ -43,6 +43,10 @@ struct LayerRule {
   /// Error kInvalidArgument if blocks of this size leave nothing that could be trimmed.
   void check_block_size(int32_t block_size, int32_t layer) const;
 
+  /// True if positions leave for how far back they are, whatever they hold.
+  bool has_window() const { return visibility.window != kUnlimited; }
+  /// True if nothing ever leaves.
+  bool keeps_all() const { return !trims() && !has_window(); }
   bool trims() const { return is_elastic || schedule.budget != kUnlimited; }
   /// Of an elastic rule, or one whose layers share: what it answers for a budget. Errors as the
   /// constructor's, and PolicyIgnoresBudget (kInvalidArgument) where no other budget would mend the
@@ -51,7 +55,7 @@ struct LayerRule {
   /// True if the layer needs no more than so many positions however long the sequence grows, and
   /// whatever its budget.
   bool bounded() const {
-    return visibility.window != kUnlimited || (schedule.budget != kUnlimited && schedule.every > 0);
+    return has_window() || (schedule.budget != kUnlimited && schedule.every > 0);
   }
   /// True if survivors of trims are to look contiguous: rotations then belong to each table.
   bool moves_queries() const { return trims() && positions == Positions::kCompact; }
@@ -77,9 +81,7 @@ struct LayerRule {
   int64_t max_pages(int64_t block_size, int64_t positions, int64_t chunk) const;
 
   /// Most keys that one query meets of all that were written; kUnlimited where none are hidden.
-  int64_t max_seen() const {
-    return visibility.window == kUnlimited ? int64_t{kUnlimited} : splits_at();
-  }
+  int64_t max_seen() const { return has_window() ? splits_at() : int64_t{kUnlimited}; }
 
   std::shared_ptr<const EvictionPolicy> policy;
   std::string name;

@@ -7,7 +7,7 @@
 
 #include "core/fail.h"
 #include "core/search.h"
-#include "eviction/cake.h"
+#include "eviction/share_out.h"
 
 namespace paddock {
 namespace {
@@ -131,6 +131,11 @@ PolicyMap PolicyMap::uniform(const std::shared_ptr<const EvictionPolicy>& policy
   map.find_interval();
   map.find_sharers();
   return map;
+}
+
+bool PolicyMap::keeps_all() const {
+  return std::all_of(layers_.begin(), layers_.end(),
+                     [](const LayerRule& rule) { return rule.keeps_all(); });
 }
 
 bool PolicyMap::has_unbounded_layer() const {

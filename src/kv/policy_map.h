@@ -33,6 +33,8 @@ class PolicyMap {
 
   const LayerRule& layer(int32_t layer) const { return layers_[layer]; }
   int32_t size() const { return static_cast<int32_t>(layers_.size()); }
+  /// True if no layer ever drops anything.
+  bool keeps_all() const;
   /// True if some layer sets no bound to what it holds.
   bool has_unbounded_layer() const;
   /// Error kInvalidArgument if some rule cannot work with blocks of this size.

@@ -59,7 +59,7 @@ namespace {
 
 /// Error kInvalidArgument where the rule of a layer, whatever its budget, cannot heed it.
 void check_heeds(const LayerRule& rule, int32_t layer) {
-  if (rule.visibility.window != kUnlimited) {
+  if (rule.has_window()) {
     fail(ErrorCode::kInvalidArgument,
          "layer {} is under '{}', which goes by position alone: nothing in it can be protected; "
          "use a rule that chooses, such as h2o:{}",

@@ -44,12 +44,14 @@ bool CacheManager::Impl::can_share(const PolicyMap& policies, const CacheConfig&
 // page.
 int32_t CacheManager::Impl::most_kept(const PolicyMap& policies, const CacheConfig& config) {
   if (!config.keep_blocks) return 0;
-  int32_t units = 0;
-  for (int32_t layer = 0; layer < config.n_layers; ++layer) {
-    const bool stays = policies.layer(layer).visibility.window == kUnlimited;
-    units += stays ? config.layout.page_units(layer) : 0;
-  }
-  return config.n_pages / std::max(1, units);
+  const int64_t units =
+      pages_where(policies, config, [](const LayerRule& rule) { return !rule.has_window(); });
+  return static_cast<int32_t>(config.n_pages / std::max<int64_t>(1, units));
+}
+
+int64_t CacheManager::lasting_pages(RulesId rules) const {
+  return Impl::pages_where(policies(rules), impl_->config,
+                           [](const LayerRule& rule) { return !rule.has_window(); });
 }
 
 bool CacheManager::keeps_blocks(RulesId rules) const { return impl_->rules(rules).shares_blocks; }

@@ -49,6 +49,12 @@ void CacheManager::rollback(SequenceId id) {
   sequence.reserved = 0;
 }
 
+void CacheManager::rollback_all() {
+  for (size_t id = 0; id < impl_->sequences.size(); ++id) {
+    if (impl_->sequences[id].live) rollback(static_cast<SequenceId>(id));
+  }
+}
+
 void CacheManager::Impl::shrink(SequenceId id, int32_t layer, int64_t length, bool reserved) {
   BlockTable& table = at(id).layers[layer];
   Counters& count = counters[layer];

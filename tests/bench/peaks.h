@@ -22,6 +22,19 @@ namespace paddock::test {
 
 enum class Multiply { kFloat, kBytes, kBFloat16Pairs };
 
+/// Whether a set has registers of 512 bits, and multiplies bytes in them.
+inline bool has_512_bits(cpu::Isa isa) {
+  switch (isa) {
+    case cpu::Isa::kPortable:
+    case cpu::Isa::kAvx2:
+      return false;
+    case cpu::Isa::kAvx512:
+    case cpu::Isa::kAvx512Bf16:
+      return true;
+  }
+  return false;
+}
+
 /// Runs a loop and says how many multiply-adds it did; 0 where there is none.
 inline int64_t multiply(cpu::Isa isa, Multiply what, int64_t rounds) {
   const int64_t sums = 12 * rounds;
@@ -34,11 +47,11 @@ inline int64_t multiply(cpu::Isa isa, Multiply what, int64_t rounds) {
     PADDOCK_PEAK_LOOP("vpmaddubsw", "ymm");
     return sums * 32;
   }
-  if (isa >= cpu::Isa::kAvx512 && what == Multiply::kFloat) {
+  if (has_512_bits(isa) && what == Multiply::kFloat) {
     PADDOCK_PEAK_LOOP("vfmadd231ps", "zmm");
     return sums * 16;
   }
-  if (isa >= cpu::Isa::kAvx512 && what == Multiply::kBytes) {
+  if (has_512_bits(isa) && what == Multiply::kBytes) {
     PADDOCK_PEAK_LOOP("vpdpbusd", "zmm");
     return sums * 64;
   }

@@ -5,7 +5,7 @@ fault("advice-001", "a share of the memory counts as no budget",
       "base_.kv.budget_bytes = «setup.share_bytes»;",
       "0")
 fault("advice-002", "more than the machine has",
-      "&& «bytes <= max_bytes()» &&",
+      "&& «s.reserved_bytes() <= max_bytes()» &&",
       "true")
 fault("advice-003", "a pool that no engine starts with",
       "«s.pool.n_pages >= min_pages(s)» &&",
@@ -81,8 +81,8 @@ fault("advice-023", "a budget beside a share",
       "options.kv.budget_bytes = *proposal.budget_bytes; «options.kv.budget_share = 0;»",
       "")
 fault("advice-024", "a proposed rule beside the host's own",
-      "options.kv.policy = *proposal.policy; «options.kv.custom_policy = nullptr;»",
-      "")
+      "if (proposal.policy) «take_spec(*proposal.policy, options.kv);»",
+      "options.kv.policy = *proposal.policy;")
 fault("advice-025", "the proposed context is not taken",
       "if (proposal.context) «options.context = *proposal.context;»",
       "")

@@ -2,10 +2,10 @@
 
 source("src/backend/devices.cpp", "cuda_engine_test:*Devices*")
 fault("backend-001", "a device of a negative number counts as known",
-      "known = error == std::errc() && at == end && «index >= 0»;",
+      "if (error == std::errc() && at == end && «index >= 0») return",
       "true")
 fault("backend-002", "what follows a device's number is ignored",
-      "known = error == std::errc() && «at == end» && index >= 0;",
+      "if (error == std::errc() && «at == end» && index >= 0) return",
       "true")
 
 source("src/backend/cpu/cpu_steps.cpp", "logits_test engine_behaviour_test engine_test")

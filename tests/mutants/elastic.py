@@ -1,7 +1,7 @@
 # Faults of the area "elastic": see faults.py. Of budgets that fall in company: forks, texts that are
 # parked, and who gives how much.
 
-source("src/kv/replay.cpp", "dense_test:*ElasticDense*")
+source("src/kv/recall.cpp", "dense_test:*ElasticDense*")
 fault("elastic-001", "a budget that had fallen is not in force when the text is computed again",
       "«table.schedule = schedule;» if (sequence.log->next_length() != length", "")
 
@@ -17,13 +17,14 @@ source("src/kv/own_tail.cpp", "dense_test:*ElasticDense*")
 fault("elastic-004", "who goes on from a part of a block writes into the other's",
       "return pool.references(table.entries.back().page) > «1»; }); } bool CacheManager::Impl::must", "2")
 
-source("src/engine/pressure.cpp", "dense_test:*ElasticDense*")
+source("src/engine/levels.cpp", "dense_test:*ElasticDense*")
 fault("elastic-005", "who is computed again gives up what it had",
       "may_fall(sequence, its) && «(!comes_back || is_too_much)»;", "true")
 
-source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
+source("src/engine/levels.cpp", "elastic_test:ElasticScenes.*")
 fault("elastic-006", "priorities weigh without end",
       "std::exp2(«std::clamp(priority, -kMostLevels, kMostLevels)»)", "priority")
+source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
 fault("elastic-007", "where pages are short a chunk ends wherever they do",
       "n = static_cast<int32_t>(std::min<int64_t>(n, last - at)); if (n <= 0) return 0; «»if (fits(at + n))",
       "if (MUT) { while (n > 1 && cache_.pages_ahead(sequence.tables(), at + n) > pages) --n; return n; }")

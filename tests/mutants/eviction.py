@@ -378,6 +378,7 @@ fault("eviction-111", "cake: without a shift all get the same",
 fault("eviction-127", "cake: a few layers get nearly all",
       "return entropy * std::sqrt(«std::sqrt(shift + kStill)»);",
       "shift + kStill")
+source("src/eviction/share_out.cpp", "cache_test:Cake.*")
 fault("eviction-112", "cake: no base",
       "const double share = «base» + factor",
       "0")
@@ -405,6 +406,7 @@ fault("eviction-119", "cake: where nobody wants anything all have the base",
 fault("eviction-120", "cake: tables are made as if others had no base",
       "n_layers * budget - «others»);",
       "0")
+source("src/eviction/cake.cpp", "cache_test:Cake.*")
 fault("eviction-121", "cake: attention is not measured for a rule that does without",
       "«needs.attention = true;»",
       "", tests="cache_test conformance_test")

@@ -296,7 +296,7 @@ fault("kv-148", "blocks of a rule that trims are shared",
       "if («rule.trims() && !rule.is_elastic») return false;",
       "false", tests="sharing_test cache_test")
 fault("kv-282", "there is room for fewer blocks than layers without a window can hold",
-      "units += «stays» ? config.layout",
+      "const int64_t units = pages_where(policies, config, [](const LayerRule& rule) { return «!rule.has_window()»; });",
       "true")
 fault("kv-151", "a page that two sequences share counts twice",
       "if («pool.references(page) == 1») { // the tree alone",
@@ -960,7 +960,7 @@ fault("kv-284", "a page that several sequences list is counted for each of them"
       "pages += «std::exchange(impl_->marked[e.page], mark) == mark ? 0 : 1»;",
       "1", tests="engine_behaviour_test")
 
-source("src/kv/replay.cpp", "replay_test")
+source("src/kv/recall.cpp", "replay_test")
 fault("kv-600", "rules are asked again when a text is computed again",
       "return sequence.log != nullptr && «length <= sequence.log->reaches()»;",
       "false")

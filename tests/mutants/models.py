@@ -338,13 +338,13 @@ fault("models-105", "a context beyond the trained one is not said",
       "if («std::min(farthest, o.context) > trained») return true;",
       "false")
 fault("models-106", "windows are said to see everything",
-      "const bool near = «rule.visibility.window != kUnlimited» || rule.moves_queries();",
+      "const bool near = «rule.has_window()» || rule.moves_queries();",
       "false")
 fault("models-107", "compact positions are said to lie far away",
       "|| «rule.moves_queries()»; const int64_t farthest",
       "false")
 fault("models-108", "original positions are said to lie near",
-      "«rule.visibility.window != kUnlimited || rule.moves_queries()»; const",
+      "«rule.has_window() || rule.moves_queries()»; const",
       "true")
 fault("models-109", "a window longer than the trained context is not said",
       "near && rule.bounded() ? «rule.max_resident(o.batch_size)» : o.context;",

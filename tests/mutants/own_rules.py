@@ -4,9 +4,6 @@ source("src/kv/cache_rules.cpp", "cache_test stats_test conformance_test policy_
 fault("kv-027", "set_policies(): kept blocks survive the change",
       "while («tree.evictable() > 0») { reclaim_block(tree.next(), RemovalReason::kUser",
       "false")
-fault("kv-106", "set_policies() without a length sets it to 0",
-      "if («max_positions == 0») max_positions = impl_",
-      "false")
 fault("kv-107", "rules change while a sequence is open",
       "if («impl_->live + impl_->pinned > 0») {",
       "false")
@@ -96,6 +93,7 @@ same("rules-019", "budgets of rules that have none are to fall",
      "true",
      "who has no elastic layer holds no positions that count, so that none of its budgets is too "
      "large, and its context never ends before its text does")
+source("src/engine/levels.cpp", "own_rules_test elastic_test:ElasticSchedules.Fixed*")
 fault("rules-020", "a newcomer that gives nothing up makes others give",
       "if («!setup_of(newcomer.sequence).policies.is_elastic()») return false;",
       "false")
@@ -113,7 +111,7 @@ fault("rules-024", "a fork goes by the engine's own rules",
       "std::make_unique<Session>(*cache, «from.sequence.rules()»);",
       "0")
 
-source("src/engine/policies.cpp", "own_rules_test")
+source("src/engine/settings.cpp", "own_rules_test")
 fault("rules-025", "a session takes another rule without a word",
       "if («spec.empty() || named == its») return its;",
       "true")

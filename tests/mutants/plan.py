@@ -36,7 +36,7 @@ same("plan-015", "the books' own longest text is longer than is admitted",
      "only books of one rule alone read it; an engine's rules bring their own, sequence_rules()",
      tests="engine_test:Plan.* engine_test engine_behaviour_test:Admission*")
 fault("plan-016", "a step of one token",
-      "step_sizes(books, all, «max_step_tokens(setup.options)»)", "1")
+      "}, «max_step_tokens(setup.options)»);", "1")
 
 source("src/engine/step_sizes.cpp", "engine_test:Plan.* cache_test policy_test")
 fault("plan-017", "no rows of angles for tables that turn by themselves",

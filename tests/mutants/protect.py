@@ -36,7 +36,7 @@ fault("protect-011", "what lies behind the end of a text that is taken back stay
       "while («!ranges_.empty() && ranges_.back().first >= length») ranges_.pop_back();",
       "false")
 fault("protect-012", "a window is said to keep it",
-      "if («rule.visibility.window != kUnlimited») {",
+      "if («rule.has_window()») {",
       "false")
 fault("protect-013", "layers that share their budgets by need are said to keep it",
       "if («rule.shares_by_need») {",
@@ -100,6 +100,7 @@ fault("protect-029", "a budget that was lifted never fell",
       "entry.first_position")
 
 source("src/kv/cache_impl.h", "protect_test")
+source("src/kv/cached_sequence.h", "protect_test")
 fault("protect-030", "rules choose what a host protects",
       "(protection != nullptr && «protection->meets(first, end)»);",
       "false")
@@ -110,9 +111,11 @@ fault("protect-031", "what a host protects is not counted as pinned",
       "is_protected(sequence.layers[i].schedule, first, end, sequence.length)")
 
 source("src/engine/pressure.cpp", "protect_test")
+source("src/engine/levels.cpp", "protect_test")
 fault("protect-032", "budgets fall below what is protected",
       "std::max<int64_t>(static_cast<int64_t>(asked), «member.sequence->least_budget()»);",
       "cache_.least_budget(member.sequence->rules())")
+source("src/engine/pressure.cpp", "protect_test")
 fault("protect-033", "it ends between two lengths at which its budget can fall",
       "if («sequence.is_kept_up() && at % interval == 0 && may_fall(sequence, request)») return 0;",
       "false")

@@ -53,7 +53,7 @@ fault("replay-044", "shadows hold what was taken back",
 source("src/kv/fork.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-045", "a fork holds nothing in shadows",
       "«impl_->shadows.fork(origin.shadow, fork.shadow);»", "")
-source("src/engine/engine_memory.cpp", "prefix_replay_test:Shadow.*")
+source("src/engine/make_engine.cpp", "prefix_replay_test:Shadow.*")
 fault("replay-046", "shadows that nobody asked for",
       "if («o.kv.shadow && o.kv.reuse»)", "o.kv.reuse")
 source("src/report/stats_text.cpp", "stats_test:*Shadow*")

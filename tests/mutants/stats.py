@@ -74,7 +74,7 @@ fault("stats-025", "protected blocks of a trim are not pinned",
       "if (sink || «(rule.trims() && sequence.protects(sequence.layers[i].schedule, first, end))») {",
       "false")
 fault("stats-026", "blocks of a rule without window are pinned below its sinks",
-      "const bool sink = «rule.visibility.window != kUnlimited» && first",
+      "const bool sink = «rule.has_window()» && first",
       "true")
 fault("stats-027", "an event tells the length of the first position",
       "event.length = «sequence.length»; event.age_steps",

@@ -11,6 +11,7 @@
 
 #include "kv/cache_manager.h"
 #include "kv/hash_cache.h"
+#include "support/cache_policies.h"
 #include "support/engine_inside.h"
 #include "support/live_bytes.h"
 #include "support/small_requests.h"
@@ -220,12 +221,12 @@ TEST(Shadow, OtherRulesBeginAnewAndGoOnCounting) {
   };
   for (int i = 0; i < 2; ++i) pass({1, 2, 3});
   EXPECT_EQ(cache->stats().shadows[1].hits, 3);
-  cache->set_policies(PolicyMap::parse("window:8", 1));
+  set_policies(*cache, PolicyMap::parse("window:8", 1));
   pass({1, 2, 3});
   EXPECT_EQ(cache->stats().shadows[1].hits, 3);
   pass({1, 2, 3});
   EXPECT_EQ(cache->stats().shadows[1].hits, 6);
-  cache->set_policies(PolicyMap::parse("h2o:8", 1));
+  set_policies(*cache, PolicyMap::parse("h2o:8", 1));
   EXPECT_TRUE(cache->stats().shadows.empty());
 }
 

@@ -12,9 +12,12 @@
 #include "kv/numbered_log.h"
 #include "kv/page_pool.h"
 #include "paddock/error.h"
+#include "support/cache_policies.h"
 
 namespace paddock {
 namespace {
+
+using test::set_policies;
 
 /// A record whose copy finds no memory, if it is told to.
 struct Scarce {
@@ -330,17 +333,17 @@ TEST(CacheEdges, APolicyThatIsLetGoMayLookAtTheCache) {
   const auto looks = [&] { return PolicyMap::uniform(std::make_shared<Looks>(&seen, &looked), 1); };
   CacheManager cache(small_config(1, 12), looks());
   seen = &cache;
-  cache.set_policies(PolicyMap::parse("full", 1));
+  set_policies(cache, PolicyMap::parse("full", 1));
   EXPECT_EQ(looked, 1);
-  cache.set_policies(looks());
+  set_policies(cache, looks());
   EXPECT_EQ(looked, 1);
-  cache.set_policies(PolicyMap::parse("full", 1));
+  set_policies(cache, PolicyMap::parse("full", 1));
   EXPECT_EQ(looked, 2);
   CacheConfig config = small_config(1, 12);
   config.block_size = 64;  // the rule cannot work with it
   CacheManager coarse(config, PolicyMap::parse("full", 1));
   seen = &coarse;
-  EXPECT_THROW(coarse.set_policies(looks()), Error);
+  EXPECT_THROW(set_policies(coarse, looks()), Error);
   EXPECT_EQ(looked, 3);
 }
 
@@ -350,24 +353,24 @@ TEST(CacheEdges, OtherRulesFindNothingThatWasKept) {
   CacheManager cache(config, PolicyMap::parse("full", 2));
   const std::vector<int32_t> tokens = tokens_of(1, 3);
   SequenceId id = cache.open();
-  EXPECT_THROW(cache.set_policies(PolicyMap::parse("full", 2)), Error) << "a sequence is open";
+  EXPECT_THROW(set_policies(cache, PolicyMap::parse("full", 2)), Error) << "a sequence is open";
   cache.match_prefix(id, tokens, 100);
   grow(cache, id, 12);
   cache.close(id, tokens);
   EXPECT_EQ(cache.stats().total.pages_cached, 6);
-  cache.set_policies(PolicyMap::parse("full", 2));
+  set_policies(cache, PolicyMap::parse("full", 2));
   EXPECT_EQ(cache.stats().total.pages_cached, 0);
   EXPECT_EQ(cache.stats().pages_free, 40);
   id = cache.open();
   EXPECT_EQ(cache.match_prefix(id, tokens, 100), 0);
   cache.close(id);
   // Rules that cannot work change nothing, the longest sequence included.
-  EXPECT_THROW(cache.set_policies(PolicyMap::parse("lru:3", 2), 9000), Error);
+  EXPECT_THROW(set_policies(cache, PolicyMap::parse("lru:3", 2), 9000), Error);
   EXPECT_EQ(cache.policies().layer(0).name, "full");
   EXPECT_EQ(cache.max_positions(0), 4000);
-  cache.set_policies(PolicyMap::parse("window:8", 2), 9000);
+  set_policies(cache, PolicyMap::parse("window:8", 2), 9000);
   EXPECT_EQ(cache.max_positions(0), 9000);
-  cache.set_policies(PolicyMap::parse("window:9", 2));
+  set_policies(cache, PolicyMap::parse("window:9", 2));
   EXPECT_EQ(cache.max_positions(0), 9000);
 }
 
@@ -383,7 +386,7 @@ TEST(CacheEdges, EventsKeepTheNameOfTheRuleThatRuled) {
     const SequenceId id = cache.open();
     grow(cache, id, 20);
     cache.close(id);
-    cache.set_policies(PolicyMap::parse(next, 1));
+    set_policies(cache, PolicyMap::parse(next, 1));
   }
   std::vector<std::string> names;
   for (const KvEvent& event : cache.events(0)) {

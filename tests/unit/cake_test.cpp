@@ -9,6 +9,8 @@
 #include <numeric>
 #include <random>
 
+#include "eviction/share_out.h"
+
 namespace paddock {
 namespace {
 

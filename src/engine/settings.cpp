@@ -15,10 +15,9 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
   const Wanted wanted{
       .positions = positions, .least = positions, .max_bytes = pool_limit(), .running = true};
   next.policies = parse_policies(config, next, wanted);
-  if (asked.kv.custom_policy != nullptr) next.asked.kv.policy = next.policies.layer(0).name;
-  next.asked.kv.custom_policy = nullptr;
-  next.options.kv.policy = next.asked.kv.policy;
-  next.options.kv.custom_policy = nullptr;
+  const bool is_own = asked.kv.custom_policy != nullptr;
+  take_spec(is_own ? next.policies.layer(0).name : asked.kv.policy, next.asked.kv);
+  take_spec(next.asked.kv.policy, next.options.kv);
   // A rule may bound what had no bound before, or the other way round. Where the pool was made for
   // shorter sequences than it would then have to hold, they stay so short.
   const EngineSetup laid = lay_out(config, next.asked, next.policies);
@@ -28,7 +27,7 @@ EngineSetup Engine::Impl::with_policy(const EngineOptions& asked, int64_t positi
     next.options.context = std::min(next.options.context, setup.options.context);
     next.longest = std::min(next.longest, setup.longest);
   }
-  next.chunk = static_cast<int32_t>(std::min<int64_t>(next.chunk, next.options.context));
+  next.chunk = std::min(next.chunk, chunk_of(next.options));  // the cache was made for that much
   check_pool(config, next, wanted);
   const int64_t pages = least_pages_needed(next, std::max<int64_t>(1, positions));
   if (positions > next.longest || pages > next.pool.n_pages) {
