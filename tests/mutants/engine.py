@@ -636,9 +636,9 @@ fault("hosts-014", "a session whose request was discarded stays busy",
 source("src/engine/levels.cpp", "budget_test:*BudgetFaults*")
 fault("faults-010", "a budget has fallen and nobody is told, where there is no memory for that",
       "«told.reserve(told.size() + 1);»", "")
-source("src/engine/step.cpp", "schedule_test:*ScheduleFaults*")
-fault("faults-011", "a token is half taken where there is no memory",
-      "«request.make_room();»", "")
+source("src/engine/request.cpp", "schedule_test:*ScheduleFaults*")
+fault("faults-011", "a session knows of a prompt that there was no memory for",
+      "«sequence.tokens.reserve(static_cast<size_t>(prompt_end));» sequence.set_prompt(", "")
 
 source("src/engine/request_books.cpp", "engine_behaviour_test")
 fault("engine-170", "a request that waits is said to run",

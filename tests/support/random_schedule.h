@@ -57,7 +57,8 @@ class RandomSchedule {
   void let_host_be_whimsical() {
     hooks_.emplace();
     hooks_->install(draws(), options_.kv);
-    if (draw(0, 1) == 0) options_.kv.budget_bytes *= 2;  // pins hold longer
+    options_.kv.budget_bytes *=
+        static_cast<uint64_t>(std::max(1, draw(-1, 3)));  // pins hold longer
     if (is_moody(options_.kv.policy)) options_.kv.custom_policies = moody_policies();
   }
   const EngineOptions& options() const { return options_; }
@@ -76,6 +77,7 @@ class RandomSchedule {
     for (const Ask& ask : asks_) {
       EXPECT_FALSE(ask.discarded && engine.take(ask.id)) << "nobody wanted it";
     }
+    n_pins_lost_ += engine.stats().pins_lost;
     pins_.let_go(engine);
     for (const Talk& talk : talks_) engine.close_session(talk.id);
     talks_.clear();
@@ -135,6 +137,7 @@ class RandomSchedule {
   int64_t failures() const { return n_failed_; }
   int64_t discards() const { return n_discarded_; }
   int64_t found_pinned() const { return n_found_; }
+  int64_t pins_lost() const { return n_pins_lost_; }
   int64_t told() const { return n_told_; }
   /// Positions that were protected; answers of policies that were overruled.
   int64_t protections() const { return n_protected_; }
@@ -220,6 +223,7 @@ class RandomSchedule {
     bool is_known = true;
     SessionId session = 0;
     bool ended = false, discarded = false;
+    bool was_cancelled = false;
     bool is_told = false;         // to end, and how many tokens it had made by then,
     int64_t made_when_told = -1;  // if that is known
     std::stop_source stop{std::nostopstate};
@@ -283,9 +287,9 @@ class RandomSchedule {
     } else if (is_elastic_ && what == 10 && draw(0, 1) == 0) {
       truncate(engine);
     } else if (what == 10 && !asks_.empty()) {
-      const RequestId id =
-          asks_[static_cast<size_t>(draw(0, static_cast<int>(asks_.size()) - 1))].id;
-      fail.call([&] { engine.cancel(id); });
+      Ask& ask = asks_[static_cast<size_t>(draw(0, static_cast<int>(asks_.size()) - 1))];
+      ask.was_cancelled = true;
+      fail.call([&] { engine.cancel(ask.id); });
     } else {
       for (int steps = draw(1, 8); steps > 0; --steps) step(engine, fail);
     }
@@ -314,12 +318,14 @@ class RandomSchedule {
 
   /// What may be done inside a callback, too.
   void use_books(Engine& engine, FailOne& fail, bool inside) {
-    switch (draw(0, 3)) {
+    switch (draw(0, 5)) {
       case 0:
         return add(engine, fail);
       case 1:
-        return pins_.pin(engine, draw_policy(), draws(), inside);
       case 2:
+      case 3:
+        return pins_.pin(engine, draw_policy(), draws(), inside);
+      case 4:
         return pins_.unpin(engine, draws());
       default:
         return end_one(engine, inside);
@@ -338,7 +344,7 @@ class RandomSchedule {
     }
     if (open.empty()) return;
     Ask& ask = *open[static_cast<size_t>(draw(0, static_cast<int>(open.size()) - 1))];
-    ask.is_told = true;
+    ask.is_told = ask.was_cancelled = true;
     if (!inside) ask.made_when_told = engine.status(ask.id).made_tokens;
     if (draw(0, 2) == 0) {
       engine.discard(ask.id);
@@ -387,6 +393,8 @@ class RandomSchedule {
     Turn turn = draw_turn(50);
     turn.policy = draw_policy();
     turn.bans = hooks_ && draw(0, 3) == 0;
+    // Alone with a pin, some have no room.
+    if (hooks_ && draw(0, 3) == 0) turn.length += static_cast<size_t>(draw(0, 30));
     if (hooks_) pins_.lengthen(draws(), turn.begin, turn.length, turn.policy);
     GenerateOptions asked = turn.options();
     asked.n = std::max(1, draw(-2, 4));
@@ -543,6 +551,10 @@ class RandomSchedule {
   void judge(const Engine& engine, Ask& ask, const GenerateResult& result) {
     SCOPED_TRACE(fmt::format("request {}", ask.id));
     ask.whim.check(result, ask.turns.back().n_tokens);
+    EXPECT_TRUE(ask.was_cancelled || ask.whim.may_cancel() ||
+                result.finish_reason != FinishReason::kCancelled)
+        << "nobody did that";
+    EXPECT_TRUE(ask.whim.may_expire() || result.finish_reason != FinishReason::kDeadline);
     ask.has_failed = ask.whim.has_failed(result);
     n_failed_ += ask.has_failed ? 1 : 0;
     if (ask.made_when_told >= 0) {
@@ -568,6 +580,7 @@ class RandomSchedule {
   int64_t preemptions_ = 0, falls_ = 0, lifts_ = 0;
   int64_t n_set_ = 0, n_refused_ = 0;
   int64_t n_failed_ = 0, n_discarded_ = 0, n_found_ = 0, n_told_ = 0, n_protected_ = 0;
+  int64_t n_pins_lost_ = 0;
   int64_t violations_ = 0;
   bool is_elastic_ = false;
   std::optional<ParkedTables> tables_;

@@ -105,6 +105,20 @@ TEST(Waiting, EachEndsByItsOwnDeadlineOrStop) {
   }
 }
 
+TEST(Waiting, ARequestOfASessionNeedsNoPlaceOfItsOwn) {
+  Engine engine(tiny(), small_options(2));
+  const SessionId session = engine.open_session();
+  const RequestId runs = engine.add(prompt_of(4), greedy(60));
+  engine.step();
+  const RequestId waits = engine.add(prompt_of(4), greedy(3));
+  const RequestId turn = engine.add(session, prompt_of(5), greedy(3));
+  engine.step();
+  EXPECT_EQ(engine.status(runs).state, RequestState::kRunning);
+  EXPECT_EQ(engine.status(turn).state, RequestState::kRunning);
+  EXPECT_EQ(engine.status(waits).state, RequestState::kQueued);
+  finish_all(engine);
+}
+
 TEST(Waiting, WhatIsParkedIsCountedUntilItEndsOrComesBack) {
   Engine engine(tiny(), shared_memory("full", tight_pool("full"), 4));
   std::vector<RequestId> ids;
