@@ -181,3 +181,13 @@ fault("stats-053", "a block that a scored rule drops was not taken by the rule",
 fault("stats-113", "what a window passed was chosen by score",
       "kPolicyTrim: return true; case RemovalReason::kCapacity: case RemovalReason::kWindow:",
       "kPolicyTrim: return true; case RemovalReason::kCapacity: case RemovalReason::kWindow: if (MUT) return true; [[fallthrough]];")
+source("src/kv/fall.cpp", "stats_test:Budgets.*")
+fault("stats-114", "the lift of a session that is parked names a sequence",
+      "id.value_or(«-1»)", "0")
+source("src/kv/reclaim.cpp", "stats_test:Events.*")
+fault("stats-115", "what was only kept leaves a sequence",
+      "event.sequence = «-1»;", "0")
+source("src/kv/cache_stats.cpp", "stats_test:Stats.*")
+fault("stats-116", "what a host protects is not pinned",
+      "(rule.trims() && «sequence.protects(sequence.layers[i].schedule, first, end)»)",
+      "is_protected(sequence.layers[i].schedule, first, end, sequence.length)")
