@@ -57,4 +57,4 @@ fault("doctor-025", "every engine reclaims by lru",
 
 source("src/diagnose/doctor_causes.cpp", "doctor_test")
 fault("doctor-026", "what is said of a wrong policy is lost",
-      '{"shortfalls", as_double(run.n.shortfalls)}}, «run.last_violation»});', "{}")
+      '{"shortfalls", as_double(run.n.shortfalls)}}, «run.last_violation»});', "std::string()")

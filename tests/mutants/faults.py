@@ -12,7 +12,7 @@ A list is a Python file beside this one; its name is an area. It calls
 
 An anchor is text that its file holds exactly once; a space stands for any white space. «...» in it marks
 what the replacement replaces: an expression, or a statement with its semicolon (which "" leaves out; it
-must not declare what is used later). Without marks the replacement is the whole text, with MUT where the
+must not declare what is used later), or nothing, where a statement is put in. Without marks the replacement is the whole text, with MUT where the
 fault is switched on: "if (!MUT) count();". Give a fault the next free number and never another one's.
 """
 import os
@@ -173,7 +173,9 @@ def edit(fault, text, order):
         begin = fault.anchor.index("«")
         end = fault.anchor.index("»") - 1
         marked = plain[begin:end].strip()
-        kind = "statement" if ";" in marked and marked[-1] in ";}" else "expression"
+        kind = "statement" if not marked or ";" in marked and marked[-1] in ";}" else "expression"
+        if kind == "expression" and re.search(r";$|^\{", fault.replacement.strip()):
+            raise Stale(f"{fault.id}: an expression is replaced by {fault.replacement!r}, which is none")
         if kind == "expression" and (has_comma(marked) or has_comma(fault.replacement)):
             raise Stale(f"{fault.id}: marks more than one expression; mark one, or put MUT in the replacement")
         if kind == "statement" and re.match(r"(?!return|throw|delete|else|if|for|while)(const )?[\w:<>]+ \w+[({;]",
