@@ -132,6 +132,20 @@ TEST(Preemptions, PagesThatStayKeptCountAsComeBackAndBringNoRemoval) {
   engine.take(id);
 }
 
+// A chunk that needs more than what is free: that was free before, and does not count.
+TEST(Preemptions, BringNoPagesThatWereFreeBefore) {
+  EngineOptions options = apart(2 * 12);
+  options.batch_size = 64;
+  Engine engine(tiny(), options);
+  const SessionId session = engine.open_session();
+  engine.feed(session, text_at(0, 18));
+  const RequestId id = engine.add(text_at(20, 30), greedy(2));
+  finish_all(engine);
+  ASSERT_EQ(engine.kv_preemptions().size(), 1U);
+  EXPECT_EQ(engine.kv_preemptions()[0].pages, 2 * 5);
+  engine.take(id);
+}
+
 TEST(Preemptions, TheNewestStayWithTheirNumbers) {
   EngineOptions options = apart(2 * 6);
   options.kv.event_capacity = 2;

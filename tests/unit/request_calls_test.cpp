@@ -24,6 +24,21 @@ void run(Engine& engine) {
 
 // ---- status
 
+// What the board tells is of the last step.
+TEST(RequestStatus, InACallbackIsThatOfNow) {
+  Engine engine(tiny(), small());
+  std::vector<int64_t> made;
+  GenerateOptions options = greedy(3);
+  RequestId id = 0;
+  options.on_token = [&](const TokenEvent&) {
+    made.push_back(engine.status(id).made_tokens);
+    return true;
+  };
+  id = engine.add(prompt_of(3), options);
+  run(engine);
+  EXPECT_EQ(made, (std::vector<int64_t>{1, 2, 3}));
+}
+
 TEST(RequestStatus, FollowsARequestThroughItsLife) {
   EngineOptions options = small();
   options.max_sequences = 1;

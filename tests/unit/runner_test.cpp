@@ -103,6 +103,18 @@ TEST(RunnerStatus, OfOneThatIsParkedAndOfAnswersIsTheirOwn) {
   EXPECT_EQ(handle.wait().tokens.size(), 24U);
   EXPECT_GT(second.wait().preemptions, 0);
   EXPECT_TRUE(was_parked);
+  EngineRunner one(std::make_shared<Engine>(tiny(), small_options(1)));
+  std::latch seen{1};
+  GenerateOptions in_turn = drawn(2, 5, 1);
+  in_turn.on_token = [&](const TokenEvent&) {
+    seen.wait();
+    return true;
+  };
+  const RequestHandle both = one.submit(prompt_of(3), in_turn);
+  while (state_of(both) == RequestState::kQueued) std::this_thread::yield();
+  EXPECT_EQ(state_of(both.answer(1)), RequestState::kQueued) << "there is room for one";
+  seen.count_down();
+  both.answer(1).wait();
   const RequestHandle several = runner.submit(prompt_of(3), drawn(2, 5, 1));
   several.answer(1).cancel();
   several.answer(1).wait();
