@@ -12,6 +12,7 @@
 #include "kv_trace.h"
 #include "lengths.h"
 #include "quality_plot.h"
+#include "quality_results.h"
 
 namespace cli {
 namespace {
@@ -25,13 +26,6 @@ struct Args {
   std::optional<int> facts;
   std::string lengths;
   TraceArgs trace;
-};
-
-/// What was measured, ready to print.
-struct Outcome {
-  paddock::QualityReport quality;
-  std::optional<paddock::RecallReport> recall;
-  std::vector<paddock::PlantedFact> facts;
 };
 
 void check_usage(const Args& args) {
@@ -133,126 +127,6 @@ class PositionFile {
   std::span<const paddock::TokenId> tokens_;
 };
 
-// ---- results
-
-Json contender_json(const Outcome& outcome, size_t i) {
-  const paddock::PolicyQuality& q = outcome.quality.contenders[i];
-  Json out = {{"policy", q.policy}, {"perplexity", q.perplexity},
-              {"nll", q.nll},       {"kl_mean", q.kl_mean},
-              {"kl_max", q.kl_max}, {"top1_agreement", q.top1_agreement}};
-  if (outcome.recall) out["facts_recalled"] = outcome.recall->contenders[i].recalled;
-  return out;
-}
-
-void add_kept(Json& out, const paddock::PolicyQuality& q) {
-  out["kept_mean"] = q.kept.mean;
-  out["kept_max"] = q.kept.max;
-  out["kl_max_position"] = q.kl_max_position;
-  out["layers"] = Json::array();
-  for (const paddock::KeptTokens& layer : q.layers) {
-    out["layers"].push_back({{"kept_mean", layer.mean}, {"kept_max", layer.max}});
-  }
-}
-
-Json facts_json(const Outcome& outcome) {
-  const paddock::RecallReport& recall = *outcome.recall;
-  Json list = Json::array();
-  for (size_t i = 0; i < outcome.facts.size(); ++i) {
-    Json fact = {{"statement", outcome.facts[i].statement},
-                 {"depth", outcome.facts[i].depth},
-                 {"position", recall.positions[i]},
-                 {"recalled", recall.baseline.facts[i].recalled},
-                 {"answer_nll", recall.baseline.facts[i].answer_nll},
-                 {"contenders", Json::array()}};
-    for (const paddock::PolicyRecall& contender : recall.contenders) {
-      fact["contenders"].push_back({{"policy", contender.policy},
-                                    {"recalled", contender.facts[i].recalled},
-                                    {"answer_nll", contender.facts[i].answer_nll}});
-    }
-    list.push_back(std::move(fact));
-  }
-  return {{"planted", outcome.facts.size()},
-          {"recalled", recall.baseline.recalled},
-          {"tokens", recall.tokens},
-          {"list", std::move(list)}};
-}
-
-Json to_json(const Args& args, const Outcome& outcome) {
-  const paddock::QualityReport& quality = outcome.quality;
-  Json out = {{"tokens", quality.tokens},
-              {"scored", quality.scored},
-              {"nll", quality.baseline.nll},
-              {"perplexity", quality.baseline.perplexity},
-              {"policy", quality.baseline.policy}};
-  if (!args.against.empty()) out["against"] = contender_json(outcome, 0);
-  if (!args.sweep.empty()) {
-    out["kept_mean"] = quality.baseline.kept.mean;
-    out["kept_max"] = quality.baseline.kept.max;
-    out["sweep"] = Json::array();
-    for (size_t i = 0; i < quality.contenders.size(); ++i) {
-      Json row = contender_json(outcome, i);
-      add_kept(row, quality.contenders[i]);
-      out["sweep"].push_back(std::move(row));
-    }
-  }
-  if (outcome.recall) out["facts"] = facts_json(outcome);
-  return out;
-}
-
-/// A table that is Markdown and legible as it stands.
-std::string sweep_table(const Outcome& outcome) {
-  size_t width = 4;
-  const auto& contenders = outcome.quality.contenders;
-  for (const auto& q : contenders) width = std::max(width, q.policy.size());
-  width = std::max(width, outcome.quality.baseline.policy.size());
-  const bool facts = outcome.recall.has_value();
-  std::string out =
-      fmt::format("| {:<{}} | {:>9} | {:>8} | {:>10} | {:>7} | {:>8} | {:>7} | {:>6} |{}\n", "rule",
-                  width, "kept mean", "kept max", "perplexity", "nll", "KL mean", "KL max", "top-1",
-                  facts ? " facts |" : "");
-  out += fmt::format(
-      "|{:-<{}}|----------:|---------:|-----------:|--------:|---------:|--------:|"
-      "-------:|{}\n",
-      "", width + 2, facts ? "------:|" : "");
-  const auto row = [&](const paddock::PolicyQuality& q, const paddock::PolicyRecall* recall,
-                       size_t of) {
-    out += fmt::format(
-        "| {:<{}} | {:>9.1f} | {:>8} | {:>10.3f} | {:>7.4f} | {:>8.4f} | {:>7.3f} | {:>6.4f} |",
-        q.policy, width, q.kept.mean, q.kept.max, q.perplexity, q.nll, q.kl_mean, q.kl_max,
-        q.top1_agreement);
-    if (recall != nullptr)
-      out += fmt::format(" {:>5} |", fmt::format("{}/{}", recall->recalled, of));
-    out += "\n";
-  };
-  const paddock::RecallReport* recall = facts ? &*outcome.recall : nullptr;
-  row(outcome.quality.baseline, facts ? &recall->baseline : nullptr, outcome.facts.size());
-  for (size_t i = 0; i < contenders.size(); ++i) {
-    row(contenders[i], facts ? &recall->contenders[i] : nullptr,
-        facts ? static_cast<size_t>(recall->baseline.recalled) : 0);
-  }
-  return out;
-}
-
-std::string to_text(const Args& args, const Outcome& outcome) {
-  const paddock::PolicyQuality& own = outcome.quality.baseline;
-  if (!args.sweep.empty()) return sweep_table(outcome);
-  std::string text = fmt::format("{} tokens scored under {}: perplexity {:.4f} (nll {:.6f})\n",
-                                 outcome.quality.scored, own.policy, own.perplexity, own.nll);
-  if (outcome.recall) {
-    text += fmt::format("facts recalled: {} of {}\n", outcome.recall->baseline.recalled,
-                        outcome.facts.size());
-  }
-  for (const paddock::PolicyQuality& q : outcome.quality.contenders) {
-    text += fmt::format(
-        "against {}: perplexity {:.4f}, KL mean {:.6f}, max {:.6f}, top-1 agreement {:.4f}\n",
-        q.policy, q.perplexity, q.kl_mean, q.kl_max, q.top1_agreement);
-    if (!outcome.recall) continue;
-    text += fmt::format("facts recalled: {} of these {}\n", outcome.recall->contenders[0].recalled,
-                        outcome.recall->baseline.recalled);
-  }
-  return text;
-}
-
 /// "KV cache: blocks of 16 positions, budget 1GiB".
 std::string budget_text(const Args& args, const paddock::EngineOptions& options) {
   const std::string type = args.engine.kv_type.empty() ? "" : args.engine.kv_type + ", ";
@@ -305,7 +179,8 @@ int run(const Args& args) {
   if (!args.against.empty()) options.contenders = {args.against};
   const auto model = args.engine.load_model();
   const std::vector<paddock::TokenId> tokens = read_text(args, *model);
-  Outcome outcome;
+  QualityOutcome outcome;
+  outcome.sweep = !args.sweep.empty();
   if (args.facts) outcome.facts = paddock::make_facts(*args.facts);
   options.positions = static_cast<int64_t>(tokens.size());
   if (args.facts) options.positions += paddock::recall_tokens(*model->tokenizer(), outcome.facts);
@@ -348,9 +223,9 @@ int run(const Args& args) {
     svg->finish();
   }
   if (args.engine.json) {
-    print_json(to_json(args, outcome));
+    print_json(to_json(outcome));
   } else {
-    print(to_text(args, outcome));
+    print(to_text(outcome));
   }
   return 0;
 }
