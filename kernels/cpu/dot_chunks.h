@@ -13,33 +13,33 @@ inline int32_t four_bytes(const int8_t* p) {
 }
 
 template <int kTokens>
-[[gnu::always_inline]] inline void dot_nibbles(const uint8_t* chunks, const int8_t* const* x,
+[[gnu::always_inline]] inline void dot_nibbles(const uint8_t* chunks, const InputPanel* x,
                                                int64_t k, I16Lanes (&sums)[kTokens]) {
   for (int t = 0; t < kTokens; ++t) {
     I16Lanes high = {};
     for (int c = 0; c < 4; ++c) {
-      sums[t] = dot4_low(sums[t], chunks + 64 * c, four_bytes(x[t] + k + 4 * c));
-      high = dot4_high(high, chunks + 64 * c, four_bytes(x[t] + k + 16 + 4 * c));
+      sums[t] = dot4_low(sums[t], chunks + 64 * c, four_bytes(x[t].values + k + 4 * c));
+      high = dot4_high(high, chunks + 64 * c, four_bytes(x[t].values + k + 16 + 4 * c));
     }
     sums[t] = sums[t] + high;
   }
 }
 
 template <int kChunks, int kTokens>
-[[gnu::always_inline]] inline void dot_bytes(const uint8_t* chunks, const int8_t* const* x,
-                                             int64_t k, I16Lanes (&sums)[kTokens]) {
+[[gnu::always_inline]] inline void dot_bytes(const uint8_t* chunks, const InputPanel* x, int64_t k,
+                                             I16Lanes (&sums)[kTokens]) {
   for (int t = 0; t < kTokens; ++t) {
     I16Lanes odd = {};
     for (int c = 0; c < kChunks; c += 2) {
-      sums[t] = dot4(sums[t], chunks + 64 * c, four_bytes(x[t] + k + 4 * c));
-      odd = dot4(odd, chunks + 64 * (c + 1), four_bytes(x[t] + k + 4 * (c + 1)));
+      sums[t] = dot4(sums[t], chunks + 64 * c, four_bytes(x[t].values + k + 4 * c));
+      odd = dot4(odd, chunks + 64 * (c + 1), four_bytes(x[t].values + k + 4 * (c + 1)));
     }
     sums[t] = sums[t] + odd;
   }
 }
 
 template <int kChunks, int kTokens>
-[[gnu::always_inline]] inline void dot_small_bytes(const uint8_t* chunks, const int8_t* const* x,
+[[gnu::always_inline]] inline void dot_small_bytes(const uint8_t* chunks, const InputPanel* x,
                                                    int64_t k, I16Lanes (&sums)[kTokens]) {
   dot_bytes<kChunks>(chunks, x, k, sums);
 }

@@ -7,12 +7,14 @@
 #include "cpu/isa.h"
 #include "cpu/linear_pack.h"
 #include "cpu/vec.h"
+#include "half.h"
 
 namespace paddock::cpu::avx2 {
 namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 2, kPanelTokens = 6;
+constexpr int kIntTokens = 0;  // whole numbers have no panels here
 constexpr int kRowBlock = 4, kVectorBlock = 2, kDirectRows = 4;
 using Lanes = F8Lanes;
 using IntLanes = I8Lanes;
@@ -43,7 +45,7 @@ IntLanes add_pairs(IntLanes sum, __m256i sums16) {
 }
 
 template <int kTokens>
-[[gnu::always_inline]] inline void dot_nibbles(const uint8_t* chunks, const int8_t* const* x,
+[[gnu::always_inline]] inline void dot_nibbles(const uint8_t* chunks, const InputPanel* x,
                                                int64_t k, IntLanes (&sums)[kTokens]) {
   const __m256i low = _mm256_set1_epi8(15);
   __m256i sums16[kTokens];
@@ -53,7 +55,7 @@ template <int kTokens>
     const __m256i lows = _mm256_and_si256(w, low);
     const __m256i highs = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
     for (int t = 0; t < kTokens; ++t) {
-      const int8_t* values = x[t] + k + 4 * c;
+      const int8_t* values = x[t].values + k + 4 * c;
       sums16[t] = _mm256_add_epi16(sums16[t], _mm256_maddubs_epi16(lows, four_bytes(values)));
       sums16[t] = _mm256_add_epi16(sums16[t], _mm256_maddubs_epi16(highs, four_bytes(values + 16)));
     }
@@ -65,26 +67,26 @@ template <int kTokens>
 /// of the opposite sign where that is negative (2 * 128 * 127; activations are never -128).
 constexpr int32_t kZeroByte = 128;
 template <int kChunks, int kTokens>
-[[gnu::always_inline]] inline void dot_bytes(const uint8_t* chunks, const int8_t* const* x,
-                                             int64_t k, IntLanes (&sums)[kTokens]) {
+[[gnu::always_inline]] inline void dot_bytes(const uint8_t* chunks, const InputPanel* x, int64_t k,
+                                             IntLanes (&sums)[kTokens]) {
   for (int c = 0; c < kChunks; ++c) {
     const __m256i w = _mm256_xor_si256(load(chunks + 64 * c), _mm256_set1_epi8(-128));
     const __m256i distance = _mm256_abs_epi8(w);
     for (int t = 0; t < kTokens; ++t) {
-      const __m256i values = _mm256_sign_epi8(four_bytes(x[t] + k + 4 * c), w);
+      const __m256i values = _mm256_sign_epi8(four_bytes(x[t].values + k + 4 * c), w);
       sums[t] = add_pairs(sums[t], _mm256_maddubs_epi16(distance, values));
     }
   }
 }
 
 template <int kChunks, int kTokens>
-[[gnu::always_inline]] inline void dot_small_bytes(const uint8_t* chunks, const int8_t* const* x,
+[[gnu::always_inline]] inline void dot_small_bytes(const uint8_t* chunks, const InputPanel* x,
                                                    int64_t k, IntLanes (&sums)[kTokens]) {
   for (int c = 0; c < kChunks; c += 2) {
     const __m256i w0 = load(chunks + 64 * c);
     const __m256i w1 = load(chunks + 64 * (c + 1));
     for (int t = 0; t < kTokens; ++t) {
-      const int8_t* values = x[t] + k + 4 * c;
+      const int8_t* values = x[t].values + k + 4 * c;
       sums[t] =
           add_pairs(sums[t], _mm256_add_epi16(_mm256_maddubs_epi16(w0, four_bytes(values)),
                                               _mm256_maddubs_epi16(w1, four_bytes(values + 4))));
@@ -111,11 +113,14 @@ void convert(const uint8_t* from, int64_t n, float* to) {
   for (; i < n; ++i) to[i] = load_element(from, kType, i);
 }
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "cpu/exp_lanes.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/panels.h"
 #include "cpu/float_linear.h"
+#include "cpu/input_body.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

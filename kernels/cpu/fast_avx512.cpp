@@ -7,12 +7,14 @@
 #include "cpu/isa.h"
 #include "cpu/linear_pack.h"
 #include "cpu/vec.h"
+#include "half.h"
 
 namespace paddock::cpu::avx512 {
 namespace {
 
 constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 3, kPanelTokens = 8;
+constexpr int kIntVectors = 2, kIntTokens = 6;
 constexpr int kRowBlock = 4, kVectorBlock = 4, kDirectRows = 8;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;
@@ -27,9 +29,12 @@ F16Lanes halves(const uint8_t* p) {
       _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
 
+I16Lanes dot(I16Lanes acc, I16Lanes w, I16Lanes x) {
+  return reinterpret_cast<I16Lanes>(_mm512_dpbusd_epi32(
+      reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(w), reinterpret_cast<__m512i>(x)));
+}
 I16Lanes dot(I16Lanes acc, __m512i w, int32_t x4) {
-  return reinterpret_cast<I16Lanes>(
-      _mm512_dpbusd_epi32(reinterpret_cast<__m512i>(acc), w, _mm512_set1_epi32(x4)));
+  return dot(acc, reinterpret_cast<I16Lanes>(w), I16Lanes{} + x4);
 }
 I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4) {
   return dot(acc, _mm512_loadu_si512(w), x4);
@@ -68,12 +73,16 @@ void convert(const uint8_t* from, int64_t n, float* to) {
   _mm512_mask_storeu_ps(to + i, own, some_elements<kType>(from + i * kBytes, own));
 }
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "cpu/dot_chunks.h"
 #include "cpu/exp_lanes.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/panels.h"
 #include "cpu/float_linear.h"
+#include "cpu/input_body.h"
+#include "cpu/integer_linear.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

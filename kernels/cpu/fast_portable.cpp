@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 1, kPanelTokens = 4;
+constexpr int kIntTokens = 0;  // whole numbers have no panels here
 constexpr int kRowBlock = 2, kVectorBlock = 1, kDirectRows = 0;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;
@@ -48,13 +49,16 @@ I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
   return dot4_by(acc, w, x4, [](uint8_t b) { return b >> 4; });
 }
 
-// clang-format off: the order matters
+// The order matters.
+// clang-format off
 #include "cpu/dot_chunks.h"
 #include "cpu/exp_lanes.h"
 #include "cpu/plain_elements.h"
 }  // namespace
 #include "cpu/attention_body.h"
+#include "cpu/panels.h"
 #include "cpu/float_linear.h"
+#include "cpu/input_body.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

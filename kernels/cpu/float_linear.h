@@ -1,5 +1,5 @@
-// Products of plain floats, for linear_body.h, which is included after this. The including file
-// defines, beside what that wants of it:
+// Products of plain floats, for linear_body.h, which is included after this; panels.h comes before.
+// The including file defines, beside what those want of it:
 //   kPanelVectors, kPanelTokens   vectors of rows and tokens of a tile: as many as its sums and the
 //                                 weights of a column fit the registers
 //
@@ -8,7 +8,6 @@
 // tokens, a tile of them at a time. Both sum over k in ascending order, from zero, in float32; a
 // sum that is put down between two panels is taken up as it was. So both give the same bits.
 
-inline constexpr int kRows = sizeof(Lanes) / sizeof(float);
 inline constexpr int kPanelRows = kPanelVectors * kRows;
 inline constexpr int64_t kPanelBatch = 128 / kPanelTokens * kPanelTokens;  // tokens of a panel
 
@@ -37,26 +36,6 @@ template <int32_t kFormat>
   return weights;
 }
 
-/// The columns of a panel, fewer at the end of a row.
-inline int64_t panel_cols(const PackedLinear& weights, int64_t k) {
-  return weights.cols - k < kInputCols ? weights.cols - k : kInputCols;
-}
-
-/// Sums of n_tokens tokens, `stride` floats apart, to the outputs of the rows from `row` on, of
-/// which there are `rows` at most.
-inline void put_sums(const float* sums, int64_t stride, const PackedLinear& weights, int64_t row,
-                     int64_t rows, int64_t n_tokens, float* y, int64_t y_stride, bool accumulate) {
-  if (weights.rows - row < rows) rows = weights.rows - row;
-  if (rows < 1) return;  // a vector of padding
-  for (int64_t t = 0; t < n_tokens; ++t, sums += stride, y += y_stride) {
-    if (accumulate) {
-      for (int64_t r = 0; r < rows; ++r) y[row + r] += sums[r];
-    } else {
-      std::memcpy(y + row, sums, static_cast<size_t>(rows) * sizeof(float));
-    }
-  }
-}
-
 /// One group times a few tokens.
 template <int32_t kFormat, int kTokens>
 void floats_times_few(const PackedLinear& weights, const PackedInput& input, int64_t group,
@@ -66,7 +45,7 @@ void floats_times_few(const PackedLinear& weights, const PackedInput& input, int
     const uint8_t* w = weights.data + group * weights.cols * kBytes;
     Lanes sums[kTokens] = {};
     for (int64_t k = 0; k < weights.cols; k += kInputCols) {
-      const int64_t cols = panel_cols(weights, k);
+      const int64_t cols = cols_from(weights, k, kInputCols);
       const float* x = input_floats(input, token, k);
       for (int64_t c = 0; c < cols; ++c, w += kBytes) {
         const Lanes column = float_weights<kFormat>(w, row);
@@ -86,7 +65,7 @@ void floats_times_few(const PackedLinear& weights, const PackedInput& input, int
 template <int32_t kFormat, int kVectors>
 inline void widen(const PackedLinear& weights, int64_t row, int64_t k, float* to) {
   constexpr int64_t kBytes = block_shape(kFormat).bytes;
-  const int64_t cols = panel_cols(weights, k);
+  const int64_t cols = cols_from(weights, k, kInputCols);
   for (int v = 0; v < kVectors; ++v) {
     const int64_t at = row + v * kRows;
     const uint8_t* from = weights.data + (at / kGroupRows * weights.cols + k) * kBytes;
@@ -141,18 +120,14 @@ inline void panel_times_tile(const float* weights, const float* x, int64_t cols,
 template <int32_t kFormat, int kVectors>
 void rows_times_batch(const PackedLinear& weights, const PackedInput& input, int64_t row,
                       int64_t token, int64_t n, Panel& panel) {
-  const int64_t tiles = (n + kPanelTokens - 1) / kPanelTokens;
-  const int64_t tile = (n + tiles - 1) / tiles;  // about alike: a small one would wait for its sums
   std::memset(panel.sums, 0, static_cast<size_t>(n * kPanelRows) * sizeof(float));
   for (int64_t k = 0; k < weights.cols; k += kInputCols) {
     widen<kFormat, kVectors>(weights, row, k, panel.weights);
-    for (int64_t t = 0, i = 0; t < n; t += tile, ++i) {
-      with_count<kPanelTokens>(n - t < tile ? n - t : tile, [&](auto tokens) {
-        panel_times_tile<kVectors, tokens()>(panel.weights, input_floats(input, token + t, k),
-                                             panel_cols(weights, k), panel.sums + t * kPanelRows,
-                                             next_panel<kFormat>(weights, row, k, i));
-      });
-    }
+    for_tiles<kPanelTokens>(n, [&](auto tokens, int64_t t, int64_t i) {
+      panel_times_tile<kVectors, tokens()>(
+          panel.weights, input_floats(input, token + t, k), cols_from(weights, k, kInputCols),
+          panel.sums + t * kPanelRows, next_panel<kFormat>(weights, row, k, i));
+    });
   }
 }
 
@@ -160,20 +135,9 @@ template <int32_t kFormat>
 void floats_times_many(const PackedLinear& weights, const PackedInput& input, float* y,
                        int64_t y_stride, bool accumulate, int64_t group_begin, int64_t group_end) {
   Panel panel;
-  // Batches of one size, of whole tiles: a small one would be widened for few tokens.
-  const int64_t batches = (input.n_tokens + kPanelBatch - 1) / kPanelBatch;
-  const int64_t share = (input.n_tokens + batches - 1) / batches;
-  const int64_t size = (share + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
-  const int64_t end = group_end * kGroupRows;
-  for (int64_t token = 0; token < input.n_tokens; token += size) {
-    const int64_t n = input.n_tokens - token < size ? input.n_tokens - token : size;
-    for (int64_t row = group_begin * kGroupRows; row < end; row += kPanelRows) {
-      with_count<kPanelVectors>((end - row) / kRows, [&](auto vectors) {
+  times_many<kPanelVectors, kPanelTokens>(
+      weights, input.n_tokens, kPanelBatch, panel.sums, y, y_stride, accumulate, group_begin,
+      group_end, [&](auto vectors, int64_t row, int64_t token, int64_t n) {
         rows_times_batch<kFormat, vectors()>(weights, input, row, token, n, panel);
       });
-      put_sums(panel.sums, kPanelRows, weights, row,
-               end - row < kPanelRows ? end - row : kPanelRows, n, y + token * y_stride, y_stride,
-               accumulate);
-    }
-  }
 }

@@ -6,8 +6,8 @@
 namespace paddock::cpu {
 namespace {
 
-Kernels table(Isa isa, decltype(Kernels::linear) linear, decltype(Kernels::swiglu) swiglu,
-              decltype(Kernels::attention) attention) {
+Kernels table(Isa isa, decltype(Kernels::pack_input) pack_input, decltype(Kernels::linear) linear,
+              decltype(Kernels::swiglu) swiglu, decltype(Kernels::attention) attention) {
   Kernels k{};
   k.isa = isa;
   k.packed_format = packed_format;
@@ -66,14 +66,16 @@ Isa best_isa() {
 }
 
 const Kernels& kernels([[maybe_unused]] Isa isa) {
-  static const Kernels portable =
-      table(Isa::kPortable, portable::linear, portable::swiglu, portable::attention);
+  static const Kernels portable = table(Isa::kPortable, portable::pack_input, portable::linear,
+                                        portable::swiglu, portable::attention);
 #if defined(__x86_64__)
-  static const Kernels avx2 = table(Isa::kAvx2, avx2::linear, avx2::swiglu, avx2::attention);
+  static const Kernels avx2 =
+      table(Isa::kAvx2, avx2::pack_input, avx2::linear, avx2::swiglu, avx2::attention);
   static const Kernels avx512 =
-      table(Isa::kAvx512, avx512::linear, avx512::swiglu, avx512::attention);
+      table(Isa::kAvx512, avx512::pack_input, avx512::linear, avx512::swiglu, avx512::attention);
   static const Kernels avx512_bf16 = [] {
-    Kernels k = table(Isa::kAvx512Bf16, avx512_bf16::linear, avx512::swiglu, avx512::attention);
+    Kernels k = table(Isa::kAvx512Bf16, avx512::pack_input, avx512_bf16::linear, avx512::swiglu,
+                      avx512::attention);
     k.packed_format = [](DType type) {
       return type == DType::kBF16 ? int32_t{kBFloat16Pairs} : packed_format(type);
     };

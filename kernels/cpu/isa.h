@@ -5,10 +5,12 @@
 
 namespace paddock::cpu {
 
-#define PADDOCK_DECLARE_CPU_KERNELS                                                              \
-  void linear(const PackedLinear& weights, const PackedInput& input, float* y, int64_t y_stride, \
-              bool accumulate, int64_t group_begin, int64_t group_end);                          \
-  void swiglu(const float* gate_up, int64_t n, int64_t n_tokens, float* out);                    \
+#define PADDOCK_DECLARE_CPU_KERNELS                                                                \
+  void linear(const PackedLinear& weights, const PackedInput& input, float* y, int64_t y_stride,   \
+              bool accumulate, int64_t group_begin, int64_t group_end);                            \
+  void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int64_t token_begin, \
+                  int64_t token_end);                                                              \
+  void swiglu(const float* gate_up, int64_t n, int64_t n_tokens, float* out);                      \
   void attention(const AttentionArgs& args, int64_t begin, int64_t end, float* scratch);
 
 namespace portable {

@@ -1,7 +1,6 @@
 #include "cpu/linear_pack.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "half.h"
@@ -162,30 +161,6 @@ void pack_float_group(int32_t format, const uint8_t* rows, int64_t stride, int64
   }
 }
 
-void quantize_block(const float* x, int8_t* q, InputBlock& block) {
-  float largest = 0.0F;
-  for (int i = 0; i < 32; ++i) largest = std::max(largest, std::fabs(x[i]));
-  block.scale = largest / 127.0F;
-  const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
-  block.sum[0] = 0;
-  block.sum[1] = 0;
-  // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, without a library call.
-  constexpr float kRound = 12582912.0F;
-  for (int i = 0; i < 32; ++i) {
-    const float rounded = (x[i] * inverse + kRound) - kRound;
-    q[i] = static_cast<int8_t>(rounded);
-  }
-  for (int i = 0; i < 16; ++i) block.sum[0] += q[i];
-  for (int i = 16; i < 32; ++i) block.sum[1] += q[i];
-  block.scaled_sum = block.scale * static_cast<float>(block.sum[0] + block.sum[1]);
-  // A value that is not finite must not vanish in the rounding: the scale carries it on.
-  if (!(largest <= 3.4e38F)) {
-    block.scale = largest;
-    block.scaled_sum = largest;
-    std::memset(q, 1, 32);
-  }
-}
-
 }  // namespace
 
 int32_t packed_format(DType type) {
@@ -255,33 +230,7 @@ int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols) {
     const int64_t padded = (cols + kInputCols - 1) / kInputCols * kInputCols;
     return n_tokens * padded * static_cast<int64_t>(sizeof(float));
   }
-  const int64_t values = (n_tokens * cols + 63) / 64 * 64;
-  return values + n_tokens * ((cols + 31) / 32) * static_cast<int64_t>(sizeof(InputBlock));
-}
-
-void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int64_t token_begin,
-                int64_t token_end) {
-  for (int64_t t = token_begin; t < token_end; ++t) {
-    const float* row = x + t * x_stride;
-    if (input.format == kBFloat16Pairs) {
-      auto* pairs = const_cast<uint32_t*>(input_pairs(input, t));
-      for (int64_t k = 0; k < input.cols; k += 2) {
-        const uint32_t high = k + 1 < input.cols ? f32_to_bf16(row[k + 1]) : 0U;
-        pairs[k / 2] = f32_to_bf16(row[k]) | high << 16;
-      }
-      continue;
-    }
-    if (is_float_format(input.format)) {
-      for (int64_t k = 0; k < input.cols; k += kInputCols) {
-        std::memcpy(const_cast<float*>(input_floats(input, t, k)), row + k,
-                    static_cast<size_t>(std::min(kInputCols, input.cols - k)) * sizeof(float));
-      }
-      continue;
-    }
-    auto* q = const_cast<int8_t*>(input_values(input, t));
-    auto* blocks = const_cast<InputBlock*>(input_blocks(input, t));
-    for (int64_t k = 0; k < input.cols; k += 32) quantize_block(row + k, q + k, blocks[k / 32]);
-  }
+  return n_tokens * ((cols + kIntCols - 1) / kIntCols) * static_cast<int64_t>(sizeof(InputPanel));
 }
 
 }  // namespace paddock::cpu

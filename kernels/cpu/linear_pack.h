@@ -15,11 +15,10 @@
 //   kBFloat16Pairs   per two columns: 16 pairs (AVX-512 BF16; an odd last column is paired with 0)
 // Every form holds the file's exact values.
 //
-// Activations for integer formats, per token: int8 values [cols], then per 32 values an f32 scale,
-// the int32 sums of its two halves, and their total times the scale. For float formats they are
-// float32: the first kInputCols columns of every token, then the next ones, so that what is
+// Activations: the first kInputCols columns of every token, then the next ones, so that what is
 // multiplied together lies together, and not where it would put itself out of a core's cache. For
-// kBFloat16Pairs they are rows of bfloat16 pairs.
+// integer formats InputPanels; for float formats float32. For kBFloat16Pairs they are rows of
+// bfloat16 pairs.
 #pragma once
 
 #include <cstdint>
@@ -86,17 +85,20 @@ struct InputBlock {
   float scaled_sum;  // scale * (sum[0] + sum[1])
 };
 
-/// Pointers into the packed activations of token t.
-inline const int8_t* input_values(const PackedInput& input, int64_t t) {
-  return reinterpret_cast<const int8_t*>(input.data) + t * input.cols;
+/// A token's activations of so many columns, fewer at the end of a row.
+inline constexpr int64_t kIntCols = 256;
+struct alignas(64) InputPanel {
+  int8_t values[kIntCols];
+  InputBlock blocks[kIntCols / 32];
+};
+
+/// That of token t with column k; the next token's comes after it.
+inline const InputPanel& input_panel(const PackedInput& input, int64_t t, int64_t k) {
+  return reinterpret_cast<const InputPanel*>(input.data)[k / kIntCols * input.n_tokens + t];
 }
-inline const InputBlock* input_blocks(const PackedInput& input, int64_t t) {
-  const int64_t values = (input.n_tokens * input.cols + 63) / 64 * 64;
-  return reinterpret_cast<const InputBlock*>(input.data + values) + t * (input.cols / 32);
-}
+inline constexpr int64_t kInputCols = 128;
 /// Column k, a multiple of kInputCols, of token t: as many columns, fewer at the end of the row,
 /// come after it; those of the next token begin kInputCols further on.
-inline constexpr int64_t kInputCols = 128;
 inline const float* input_floats(const PackedInput& input, int64_t t, int64_t k) {
   return reinterpret_cast<const float*>(input.data) + k * input.n_tokens + t * kInputCols;
 }
@@ -109,7 +111,5 @@ int64_t packed_linear_bytes(int32_t format, int64_t rows, int64_t cols);
 void pack_linear(DType type, const void* weights, const PackedLinear& packed, uint8_t* data,
                  int64_t group_begin, int64_t group_end);
 int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols);
-void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int64_t token_begin,
-                int64_t token_end);
 
 }  // namespace paddock::cpu

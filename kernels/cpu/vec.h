@@ -47,7 +47,7 @@ static inline V upper_half(V v) {
 
 /// Lane 0 of the lanes put together in one fixed tree: the upper half with the lower one, and on.
 template <typename V, typename Join>
-static inline float join_lanes(V v, const Join& join) {
+static inline auto join_lanes(V v, const Join& join) {
   if constexpr (sizeof(V) == 64) v = join(v, upper_half<8>(v));
   v = join(v, upper_half<4>(v));
   v = join(v, upper_half<2>(v));

@@ -249,13 +249,20 @@ TEST_P(Linear, OneTokenGetsTheSameBitsInAnyBatch) {
   }
 }
 
-// Rows and tokens of plain floats are taken in tiles, tokens in batches of tiles, columns in
-// panels: whatever is left over at an end gets the bits that it gets alone.
-TEST_P(Linear, FloatsGetTheSameBitsInTilesOfAnySize) {
+/// Numbers of columns that end within a panel, as far as the type's blocks allow.
+std::vector<int64_t> odd_cols(DType type) {
+  const int64_t block = dtype_traits(type).block_values;
+  if (block == 1) return {13, 128, 129, 397};
+  return block == 32 ? std::vector<int64_t>{32, 288, 608} : std::vector<int64_t>{256, 768};
+}
+
+// Rows and tokens are taken in tiles, tokens in batches of tiles, columns in panels: whatever is
+// left over at an end gets the bits that it gets alone.
+TEST_P(Linear, TokensGetTheSameBitsInTilesOfAnySize) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const DType type : kTypes) {
     for (const int64_t rows : {1, 15, 33, 49, 100, 131}) {
-      const Case c = make_case(type, rows, rows % 2 == 0 ? 256 : 397, 3);
+      const Case c = make_case(type, rows, odd_cols(type)[rows % 2], 3);
       const std::vector<float> x = random_input(300, c.cols);
       const std::vector<float> alone = one_by_one(k, c, x, 300);
       for (const int64_t n : {9, 17, 31, 127, 128, 129, 145, 300}) {
@@ -267,14 +274,64 @@ TEST_P(Linear, FloatsGetTheSameBitsInTilesOfAnySize) {
   }
 }
 
-TEST_P(Linear, FloatsOfManyTokensEqualFloat64Loop) {
+// Long rows, so that a batch is as small as it gets.
+TEST_P(Linear, TokensGetTheSameBitsInSmallBatches) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
-    for (const int64_t cols : {13, 128, 129, 397}) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_K}) {
+    const Case c = make_case(type, 33, 16384, 3);
+    const std::vector<float> x = random_input(67, c.cols);
+    const std::vector<float> alone = one_by_one(k, c, x, 67);
+    const std::vector<float> together = fast(k, c, x, 67);
+    ASSERT_EQ(std::memcmp(alone.data(), together.data(), together.size() * sizeof(float)), 0);
+  }
+}
+
+TEST_P(Linear, ManyTokensEqualFloat64Loop) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    for (const int64_t cols : odd_cols(type)) {
       const Case c = make_case(type, 83, cols, 11);
       for (const int64_t n : {9, 40, 133}) {
         const std::vector<float> x = random_input(n, c.cols);
         expect_products(c, n, as_seen(k, type, x), fast(k, c, x, n));
+      }
+    }
+  }
+}
+
+// Whatever the instruction set, whole numbers are the same ones.
+TEST_P(Linear, ActivationsBecomeTheSameWholeNumbers) {
+  const Kernels& k = kernels(GetParam());
+  const int64_t n = 3, cols = 608;
+  std::vector<float> x = random_input(n, cols);
+  for (size_t i = 0; i < 32; ++i) x[64 + i] = 0, x[96 + i] = (i % 2 == 0 ? 127.5F : -0.5F) - i;
+  const auto packed = [&](const Kernels& by) {
+    const int32_t format = by.packed_format(DType::kQ8_0);
+    std::vector<uint8_t> bytes(static_cast<size_t>(by.input_bytes(format, n, cols)) + 64);
+    uint8_t* data = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
+    by.pack_input(x.data(), cols, {data, format, n, cols}, 0, 2);
+    by.pack_input(x.data(), cols, {data, format, n, cols}, 2, n);
+    return std::vector<uint8_t>(data, data + bytes.size() - 64);
+  };
+  EXPECT_EQ(packed(k), packed(kernels(Isa::kPortable)));
+}
+
+// An infinite or undefined activation must not vanish when it becomes a whole number.
+TEST_P(Linear, WhatIsNotFiniteIsCarriedOn) {
+  const Kernels& k = kernels(GetParam());
+  for (const DType type : kTypes) {
+    const Case c = make_case(type, 20, 512, 3);
+    for (const float bad : {INFINITY, -INFINITY, NAN, -NAN}) {
+      for (const size_t at : {0, 17, 511}) {
+        std::vector<float> x(12 * 512, 1.0F);
+        x[512 + at] = bad;
+        const std::vector<float> y = fast(k, c, x, 12);
+        for (int64_t r = 0; r < c.rows; ++r) {
+          ASSERT_TRUE(std::isfinite(y[r])) << dtype_traits(type).name;
+          // A weight of zero times what is infinite is undefined, so that it shows in every row.
+          ASSERT_FALSE(std::isfinite(y[c.rows + r]))
+              << dtype_traits(type).name << " " << bad << " at " << at << ", row " << r;
+        }
       }
     }
   }

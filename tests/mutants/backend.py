@@ -64,11 +64,50 @@ fault("backend-060", "sums of a batch of tokens begin with those of the batch be
 fault("backend-061", "every tile of a batch is multiplied with the batch's first tokens",
       "panel.weights, input_floats(input, «token + t», k),",
       "token")
+source("kernels/cpu/panels.h", "kernels_test:*Linear*")
 fault("backend-062", "where many tokens are added to what is there, that is lost",
       "if («accumulate») { for (int64_t r = 0;",
       "false")
+fault("backend-073", "a last batch of tokens is as large as the others",
+      "const int64_t n = «n_tokens - token < size ? n_tokens - token : size»; for (int64_t row",
+      "n_tokens < size ? n_tokens : size")
+source("kernels/cpu/float_linear.h", "kernels_test:*Linear*")
 fault("backend-063", "a panel takes the first rows of a group for its later ones",
       "float_weights<kFormat>(from + c * kBytes, «at % kGroupRows»);",
+      "0")
+
+source("kernels/cpu/integer_linear.h", "kernels_test:*Linear*")
+fault("backend-074", "what stands for zero in small bytes of 16 is that of the other type",
+      "case kSuper8Q3: return {16, «4», false};",
+      "32")
+fault("backend-075", "minima of large blocks are added",
+      "store_lanes(minima, «-(halves(w + 32 + 2 * row) * bytes_to_float<uint8_t>(sub + 16 + row))»);",
+      "halves(w + 32 + 2 * row) * bytes_to_float<uint8_t>(sub + 16 + row)")
+fault("backend-076", "every part of a large block has the first one's scale",
+      "const uint8_t* sub = w + 64 + «j» * 288;",
+      "0 * j")
+fault("backend-077", "sums of a batch of tokens begin with those of the batch before",
+      "«std::memset(panel.sums, 0, static_cast<size_t>(n * kIntRows) * sizeof(float));»",
+      "")
+fault("backend-078", "every tile of a batch is multiplied with the batch's first tokens",
+      "panel, &input_panel(input, «token + t», k),",
+      "token")
+fault("backend-079", "a panel's second half of 32 takes the sum of its first",
+      "form.values == 32 ? in.scaled_sum : in.scale * static_cast<float>(in.sum[«k / 16 % 2»]);",
+      "0")
+
+source("kernels/cpu/input_body.h", "kernels_test:*Linear*")
+fault("backend-080", "what is infinite becomes a whole number",
+      "if («!(largest <= 3.4e38F)») {",
+      "largest != largest")
+fault("backend-081", "the largest is that of the first values",
+      "«most = most > bits ? most : bits;»",
+      "if (v == 0) most = bits;")
+fault("backend-082", "both halves' sums are counted as the first's",
+      "sums[«v * kRows / 16»] += whole;",
+      "0")
+fault("backend-083", "values beyond the first panel lie where its own do",
+      "quantize_block(row + k, panel.values + «c»,",
       "0")
 
 source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")
