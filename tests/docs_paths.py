@@ -66,7 +66,7 @@ def stands_in(name, text):
     if not name.endswith("()"):
         return re.search(rf"\b{word}\b", text)
     no_type = r"(?:return|else|throw|case|if|while|for|switch)\b"
-    return re.search(rf"^[ \t]*(?!{no_type})(?:[\w:<>,*&()]+ )*[\w:<>,*&()]*[*& ](?:\w+::)*{word}\(", text, re.M) or re.search(
+    return re.search(rf"^[ \t]*(?:\[\[[\w:]+\]\] )?(?!{no_type})(?:[\w:<>,*&()]+ )*[\w:<>,*&()]*[*& ](?:\w+::)*{word}\(", text, re.M) or re.search(
         rf"^(?:\w+::)+{word}\(", text, re.M)
 
 

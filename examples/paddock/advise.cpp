@@ -219,8 +219,7 @@ void add_advise(CommandLine& tool) {
   command.add("-t,--threads", engine.threads, "worker threads (default: physical cores)");
   command.add("--device", engine.device, "auto, cpu or cuda").shows_default();
   command.add("--precision", engine.precision, "fast or reference").shows_default();
-  command.add("--isa", engine.isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16")
-      .not_empty();
+  command.add("--isa", engine.isa, isa_help().c_str()).not_empty();
   command.add_flag("--json", engine.json, "one JSON object on stdout");
   command.runs([args] { return run(*args); });
 }

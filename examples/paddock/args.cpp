@@ -99,7 +99,7 @@ void EngineArgs::add_to(Options& options, bool needs_model) {
   options.add("--rope-factor", rope_factor, "by how much positions are stretched").not_empty();
   options.add("--rope-original", rope_original,
               "positions that the model was trained for before that");
-  options.add("--isa", isa, "force CPU kernels: portable, avx2, avx512, avx512_bf16").not_empty();
+  options.add("--isa", isa, isa_help().c_str()).not_empty();
   options.add_flag("--json", json, "one JSON object on stdout");
 }
 
@@ -108,6 +108,8 @@ std::string kv_type_help() {
                      one_of(paddock::kv_type_names()), paddock::kv_type_name(paddock::KvType::kF16),
                      paddock::kv_type_name(paddock::KvType::kF32));
 }
+
+std::string isa_help() { return "force CPU kernels: " + one_of(paddock::isa_names()); }
 
 double parse_factor(const std::string& text) {
   size_t end = 0;

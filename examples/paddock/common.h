@@ -70,6 +70,8 @@ struct SamplingArgs {
 
 /// Of --kv-type: what it takes, and its default.
 std::string kv_type_help();
+/// Help of --isa: what there is here.
+std::string isa_help();
 /// A value of --rope-factor, or one of several: a number from 1 on. UsageError.
 double parse_factor(const std::string& text);
 /// Makes an engine; trouble with an option's value is wrong usage. `sequences_option`: what the

@@ -211,7 +211,7 @@ void add_plan(CommandLine& tool) {
   command.add("-b,--batch-size", args->batch, "most tokens in one forward pass").shows_default();
   command.add("-t,--threads", args->threads, "worker threads (default: physical cores)");
   command.add("--precision", args->precision, "fast or reference").shows_default();
-  command.add("--isa", args->isa, "CPU kernels: portable, avx2, avx512, avx512_bf16").not_empty();
+  command.add("--isa", args->isa, isa_help().c_str()).not_empty();
   command.add("--memory", args->memory, "what there is, such as 8GiB (default: what is free here)")
       .not_empty();
   command.add("--device", args->device, "a machine of the list, by a part of its name").not_empty();

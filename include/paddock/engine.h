@@ -30,6 +30,10 @@ enum class Precision {
 /// Most sequences of an engine (EngineOptions::max_sequences).
 inline constexpr int32_t kMaxSequences = 4096;
 
+/// The CPU kernels that this build has and this processor runs: "portable", "avx2", "avx512" (with
+/// VNNI), "avx512_bf16", "amx" (with its products of bfloat16), each better than those before it.
+PADDOCK_API std::vector<std::string> isa_names();
+
 struct PADDOCK_API EngineOptions {
   int32_t threads = 0;          ///< 0: the physical cores this process may use
   std::string device = "auto";  ///< "auto", "cpu" or "cuda[:N]"
@@ -46,7 +50,7 @@ struct PADDOCK_API EngineOptions {
   /// counts 1, and more the more it sees (docs/scheduling.md). 0: 8 on a CPU, 256 on CUDA devices.
   int32_t mixed_prefill = 0;
   KvOptions kv{};
-  /// Forces CPU kernels: "portable", "avx2", "avx512" or "avx512_bf16"; empty: the best there is.
+  /// Forces CPU kernels: one of isa_names(); empty: the last of them, the best.
   std::string isa{};
 
   /// Checks what no model has a say in, as an engine does: ranges, and settings that exclude each

@@ -44,6 +44,13 @@ void pack_input(const float* x, int64_t x_stride, const PackedInput& input, int6
                 int64_t token_end) {
   for (int64_t t = token_begin; t < token_end; ++t) {
     const float* row = x + t * x_stride;
+    if (input.format == kBFloat16Tiles) {
+      for (int64_t k = 0; k < input.cols; k += 32) {
+        auto* to = const_cast<uint16_t*>(input_bf16(input, t, k));
+        for (int64_t c = 0; c < 32; ++c) to[c] = k + c < input.cols ? f32_to_bf16(row[k + c]) : 0;
+      }
+      continue;
+    }
     if (input.format == kBFloat16Pairs) {
       auto* pairs = const_cast<uint32_t*>(input_pairs(input, t));
       for (int64_t k = 0; k < input.cols; k += 2) {

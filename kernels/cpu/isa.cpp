@@ -3,6 +3,10 @@
 
 #include "cpu/linear_pack.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace paddock::cpu {
 namespace {
 
@@ -28,6 +32,16 @@ Kernels table(Isa isa, decltype(Kernels::pack_input) pack_input, decltype(Kernel
   return k;
 }
 
+#if defined(__x86_64__)
+/// Tiles and their products of bfloat16; not every compiler knows their names.
+bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  constexpr unsigned kBf16 = 1U << 22, kTile = 1U << 24;
+  return (d & kBf16) != 0 && (d & kTile) != 0;
+}
+#endif
+
 }  // namespace
 
 const char* isa_name(Isa isa) {
@@ -40,6 +54,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::kAvx512Bf16:
       return "avx512_bf16";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }
@@ -53,16 +69,20 @@ bool isa_supported(Isa isa) {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   if (isa == Isa::kAvx512) return avx512;
-  return avx512 && __builtin_cpu_supports("avx512bf16");
+  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (isa == Isa::kAvx512Bf16) return bf16;
+  return bf16 && has_amx() && amx::is_permitted();
 #else
   return false;
 #endif
 }
 
 Isa best_isa() {
-  if (isa_supported(Isa::kAvx512Bf16)) return Isa::kAvx512Bf16;
-  if (isa_supported(Isa::kAvx512)) return Isa::kAvx512;
-  return isa_supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable;
+  Isa best = Isa::kPortable;
+  for (const Isa isa : kIsas) {
+    if (isa_supported(isa)) best = isa;
+  }
+  return best;
 }
 
 const Kernels& kernels([[maybe_unused]] Isa isa) {
@@ -81,6 +101,15 @@ const Kernels& kernels([[maybe_unused]] Isa isa) {
     };
     return k;
   }();
+  static const Kernels amx = [] {
+    Kernels k =
+        table(Isa::kAmx, avx512::pack_input, amx::linear, avx512::swiglu, avx512::attention);
+    k.packed_format = [](DType type) {
+      return type == DType::kBF16 ? int32_t{kBFloat16Tiles} : packed_format(type);
+    };
+    return k;
+  }();
+  if (isa == Isa::kAmx && isa_supported(isa)) return amx;
   if (isa == Isa::kAvx512Bf16 && isa_supported(isa)) return avx512_bf16;
   if (isa == Isa::kAvx512 && isa_supported(isa)) return avx512;
   if (isa == Isa::kAvx2 && isa_supported(isa)) return avx2;

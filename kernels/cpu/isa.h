@@ -28,6 +28,12 @@ void linear(const PackedLinear& weights, const PackedInput& input, float* y, int
             bool accumulate, int64_t group_begin, int64_t group_end);
 }
 
+namespace amx {  // likewise
+bool is_permitted();
+void linear(const PackedLinear& weights, const PackedInput& input, float* y, int64_t y_stride,
+            bool accumulate, int64_t group_begin, int64_t group_end);
+}  // namespace amx
+
 namespace reference {
 void linear(DType type, const void* weights, int64_t cols, const float* x, int64_t x_stride,
             int64_t n_tokens, float* y, int64_t y_stride, bool accumulate, int64_t row_begin,

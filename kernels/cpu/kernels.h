@@ -15,7 +15,9 @@
 
 namespace paddock::cpu {
 
-enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16 };  // kAvx512: F, BW, VL, DQ, VNNI
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };  // kAvx512: F, BW, VL, DQ, VNNI
+inline constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16,
+                                Isa::kAmx};
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);  // by this machine and this build
 Isa best_isa();

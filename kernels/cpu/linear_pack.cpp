@@ -136,11 +136,13 @@ struct Turned {
   }
 };
 
+bool is_paired(int32_t format) { return format == kBFloat16Pairs || format == kBFloat16Tiles; }
+
 /// Columns [k, cols) of one row.
 void pack_floats(int32_t format, const uint8_t* row, int64_t k, int64_t cols, int64_t lane,
                  uint8_t* out) {
   const int64_t size = format == kFloat32 ? 4 : 2;
-  const int64_t width = format == kBFloat16Pairs ? 2 : 1;  // columns side by side in a lane
+  const int64_t width = is_paired(format) ? 2 : 1;  // columns side by side in a lane
   for (; k < cols; ++k) {
     const int64_t at = (k / width * kGroupRows + lane) * width + k % width;
     std::memcpy(out + at * size, row + k * size, static_cast<size_t>(size));
@@ -152,9 +154,9 @@ void pack_float_group(int32_t format, const uint8_t* rows, int64_t stride, int64
                       int64_t cols, uint8_t* out) {
   int64_t done = 0;
   if (n_rows == kGroupRows) {
-    done = format == kFloat32         ? Turned<uint32_t>::group(rows, stride, cols, out)
-           : format == kBFloat16Pairs ? Turned<uint32_t>::group(rows, stride, cols / 2, out) * 2
-                                      : Turned<uint16_t>::group(rows, stride, cols, out);
+    done = format == kFloat32  ? Turned<uint32_t>::group(rows, stride, cols, out)
+           : is_paired(format) ? Turned<uint32_t>::group(rows, stride, cols / 2, out) * 2
+                               : Turned<uint16_t>::group(rows, stride, cols, out);
   }
   for (int64_t lane = 0; lane < n_rows; ++lane) {
     pack_floats(format, rows + lane * stride, done, cols, lane, out);
@@ -226,6 +228,9 @@ void pack_linear(DType type, const void* weights, const PackedLinear& packed, ui
 }
 
 int64_t input_bytes(int32_t format, int64_t n_tokens, int64_t cols) {
+  if (format == kBFloat16Tiles) {
+    return (n_tokens * ((cols + kTileCols - 1) / kTileCols) + 15) * kTileCols * 2;
+  }
   if (is_float_format(format)) {
     const int64_t padded = (cols + kInputCols - 1) / kInputCols * kInputCols;
     return n_tokens * padded * static_cast<int64_t>(sizeof(float));

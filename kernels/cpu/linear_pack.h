@@ -13,12 +13,14 @@
 //   kExpanded  per 16 values: f32 scale[16], f32 minimum[16], 4 chunks     (Q5_1, Q5_K, Q2_K)
 //   kFloat32, kFloat16, kBFloat16   per column: 16 values
 //   kBFloat16Pairs   per two columns: 16 pairs (AVX-512 BF16; an odd last column is paired with 0)
+//   kBFloat16Tiles   per 32 columns: 16 times that (AMX; columns beyond the last are 0)
 // Every form holds the file's exact values.
 //
 // Activations: the first kInputCols columns of every token, then the next ones, so that what is
 // multiplied together lies together, and not where it would put itself out of a core's cache. For
 // integer formats InputPanels; for float formats float32. For kBFloat16Pairs they are rows of
-// bfloat16 pairs.
+// bfloat16 pairs; for kBFloat16Tiles bfloat16, kTileCols columns of every token, then the next
+// ones; a tile of the last tokens reads on behind them.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +41,7 @@ enum PackedFormat : int32_t {
   kFloat16,
   kBFloat16,
   kBFloat16Pairs,
+  kBFloat16Tiles,
 };
 
 inline bool is_float_format(int32_t format) { return format >= kFloat32; }
@@ -67,6 +70,8 @@ constexpr BlockShape block_shape(int32_t format) {
       return {1, 64};
     case kBFloat16Pairs:
       return {2, 64};
+    case kBFloat16Tiles:
+      return {32, 1024};
     default:
       return {1, 32};
   }
@@ -104,6 +109,14 @@ inline const float* input_floats(const PackedInput& input, int64_t t, int64_t k)
 }
 inline const uint32_t* input_pairs(const PackedInput& input, int64_t t) {
   return reinterpret_cast<const uint32_t*>(input.data) + t * ((input.cols + 1) / 2);
+}
+
+/// Column k of token t: as many as are left of kTileCols come after it; those of the next token lie
+/// kTileCols further on.
+inline constexpr int64_t kTileCols = 256;
+inline const uint16_t* input_bf16(const PackedInput& input, int64_t t, int64_t k) {
+  return reinterpret_cast<const uint16_t*>(input.data) +
+         (k / kTileCols * input.n_tokens + t) * kTileCols + k % kTileCols;
 }
 
 int32_t packed_format(DType type);

@@ -27,13 +27,13 @@ inline int64_t cols_from(const PackedLinear& weights, int64_t k, int64_t most) {
 inline void put_sums(const float* sums, int64_t stride, const PackedLinear& weights, int64_t row,
                      int64_t rows, int64_t n_tokens, float* y, int64_t y_stride, bool accumulate) {
   if (weights.rows - row < rows) rows = weights.rows - row;
-  if (rows < 1) return;  // a vector of padding
   for (int64_t t = 0; t < n_tokens; ++t, sums += stride, y += y_stride) {
-    if (accumulate) {
-      for (int64_t r = 0; r < rows; ++r) y[row + r] += sums[r];
-    } else {
-      std::memcpy(y + row, sums, static_cast<size_t>(rows) * sizeof(float));
+    int64_t r = 0;
+    for (; r + kRows <= rows; r += kRows) {
+      const Lanes sum = load_lanes<Lanes>(sums + r);
+      store_lanes(y + row + r, accumulate ? load_lanes<Lanes>(y + row + r) + sum : sum);
     }
+    for (; r < rows; ++r) y[row + r] = accumulate ? y[row + r] + sums[r] : sums[r];
   }
 }
 

@@ -102,8 +102,7 @@ void bench(const cpu::Kernels& k, DType type, const char* only) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const cpu::Isa isa :
-       {cpu::Isa::kPortable, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAvx512Bf16}) {
+  for (const cpu::Isa isa : cpu::kIsas) {
     const bool wanted =
         argc > 1 ? std::strcmp(argv[1], cpu::isa_name(isa)) == 0 : isa == cpu::best_isa();
     if (!wanted || !cpu::isa_supported(isa)) continue;

@@ -20,7 +20,14 @@ namespace paddock::test {
                    : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", \
                      "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 
-enum class Multiply { kFloat, kBytes, kBFloat16Pairs };
+enum class Multiply { kFloat, kBytes, kBFloat16Pairs, kBFloat16Tiles };
+
+/// Eight tiles of 16 rows of 64 bytes.
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
 
 /// Whether a set has registers of 512 bits, and multiplies bytes in them.
 inline bool has_512_bits(cpu::Isa isa) {
@@ -30,6 +37,7 @@ inline bool has_512_bits(cpu::Isa isa) {
       return false;
     case cpu::Isa::kAvx512:
     case cpu::Isa::kAvx512Bf16:
+    case cpu::Isa::kAmx:
       return true;
   }
   return false;
@@ -59,6 +67,16 @@ inline int64_t multiply(cpu::Isa isa, Multiply what, int64_t rounds) {
     PADDOCK_PEAK_LOOP("vdpbf16ps", "zmm");
     return sums * 32;
   }
+  if (isa == cpu::Isa::kAmx && what == Multiply::kBFloat16Tiles) {
+    const TileConfig config;
+    __asm__ volatile(
+        "ldtilecfg %1\ntilezero %%tmm4\ntilezero %%tmm5\n1:\n.irp i,0,1,2,3,0,1,2,3,0,1,2,3\n"
+        "tdpbf16ps %%tmm5, %%tmm4, %%tmm\\i\n.endr\ndec %0\njnz 1b\ntilerelease"
+        : "+r"(rounds)
+        : "m"(config)
+        : "cc");
+    return sums * 16 * 16 * 32;
+  }
 #endif
   return 0 * sums;
 }
@@ -67,9 +85,10 @@ inline int64_t multiply(cpu::Isa isa, Multiply what, int64_t rounds) {
 /// Operations (two per multiply-add) a second for weights of a packed format, the best of many
 /// short runs; 0 where nobody knows.
 inline double peak(cpu::Isa isa, int32_t format) {
-  const Multiply what = format == cpu::kBFloat16Pairs  ? Multiply::kBFloat16Pairs
-                        : cpu::is_float_format(format) ? Multiply::kFloat
-                                                       : Multiply::kBytes;
+  const Multiply what = format == cpu::kBFloat16Pairs   ? Multiply::kBFloat16Pairs
+                        : format == cpu::kBFloat16Tiles ? Multiply::kBFloat16Tiles
+                        : cpu::is_float_format(format)  ? Multiply::kFloat
+                                                        : Multiply::kBytes;
   using Clock = std::chrono::steady_clock;
   double best = 0;
   for (int i = 0; i < 200; ++i) {

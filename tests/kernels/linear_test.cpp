@@ -16,7 +16,6 @@ namespace {
 constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,
                             DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
                             DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
-constexpr Isa kIsas[] = {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
 enum class Values { kAny, kExtreme };
 
@@ -153,7 +152,7 @@ std::vector<float> rounded_to_bf16(const std::vector<float>& x) {
 /// What an instruction set makes of activations before it multiplies.
 std::vector<float> as_seen(const Kernels& k, DType type, const std::vector<float>& x) {
   if (dtype_traits(type).block_values > 1) return rounded(x);
-  return k.packed_format(type) == kBFloat16Pairs ? rounded_to_bf16(x) : x;
+  return type == DType::kBF16 && k.packed_format(type) != kBFloat16 ? rounded_to_bf16(x) : x;
 }
 
 class Linear : public testing::TestWithParam<Isa> {
@@ -362,11 +361,13 @@ TEST_P(Linear, PacksFloatsColumnByColumn) {
   const Kernels& k = kernels(GetParam());
   for (const DType type : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t size = dtype_traits(type).block_bytes;
-    const int64_t width = k.packed_format(type) == kBFloat16Pairs ? 2 : 1;
+    const int32_t format = k.packed_format(type);
+    const int64_t width = format == kBFloat16Pairs || format == kBFloat16Tiles ? 2 : 1;
+    const int64_t whole = format == kBFloat16Tiles ? 32 : width;
     for (const int64_t cols : {1, 15, 32, 77, 128}) {
       const Case c = make_case(type, 37, cols, 3);
       const std::vector<uint8_t> bytes = packed(k, c, false);
-      const int64_t columns = (cols + width - 1) / width * width;
+      const int64_t columns = (cols + whole - 1) / whole * whole;
       for (int64_t r = 0; r < 48; ++r) {
         for (int64_t i = 0; i < columns; ++i) {
           const int64_t at = r / 16 * 16 * columns + (i / width * 16 + r % 16) * width + i % width;

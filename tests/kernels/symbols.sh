@@ -4,7 +4,7 @@
 # usage: symbols.sh LIBRARY.a
 set -u
 archive=$1 bad=0 seen=0
-for object in fast_avx2 fast_avx512 fast_avx512_bf16; do
+for object in fast_avx2 fast_avx512 fast_avx512_bf16 fast_amx; do
   symbols=$(nm -C --defined-only "$archive" 2>/dev/null | awk -v object="$object.cpp.o:" \
     '$1 == object { inside = 1; next } /:$/ { inside = 0 } inside && NF >= 3')
   [ -z "$symbols" ] && continue

@@ -66,7 +66,7 @@ fault("backend-061", "every tile of a batch is multiplied with the batch's first
       "token")
 source("kernels/cpu/panels.h", "kernels_test:*Linear*")
 fault("backend-062", "where many tokens are added to what is there, that is lost",
-      "if («accumulate») { for (int64_t r = 0;",
+      "store_lanes(y + row + r, «accumulate» ? load_lanes<Lanes>",
       "false")
 fault("backend-073", "a last batch of tokens is as large as the others",
       "const int64_t n = «n_tokens - token < size ? n_tokens - token : size»; for (int64_t row",
@@ -108,6 +108,17 @@ fault("backend-082", "both halves' sums are counted as the first's",
       "0")
 fault("backend-083", "values beyond the first panel lie where its own do",
       "quantize_block(row + k, panel.values + «c»,",
+      "0")
+
+source("kernels/cpu/fast_amx.cpp", "kernels_test:*Linear*")
+fault("backend-084", "the last tokens of a block of one tile are left out",
+      "with_count<kTokenTiles>(«n - t > kTileTokens ? 2 : 1»,",
+      "1")
+fault("backend-085", "sums of later panels begin anew",
+      "input_bf16(input, token + t, k), columns, «k == 0»,",
+      "true")
+fault("backend-086", "both groups of a block are multiplied with the first one's weights",
+      "_tile_loadd(7, w + «w_stride», 64);",
       "0")
 
 source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")

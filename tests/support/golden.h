@@ -39,7 +39,7 @@ inline std::vector<Precision> exact_precisions() {
 /// The instruction sets to ask for; a device has but one.
 inline std::vector<std::string> isas() {
   if (kOnCuda) return {""};
-  return {"portable", "avx2", "avx512", ""};
+  return isa_names();
 }
 
 /// Where the tests' files are; PADDOCK_TEST_DATA in the environment says so to a program that was

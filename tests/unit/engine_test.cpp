@@ -251,6 +251,14 @@ TEST(Engine, RefusesBadOptionsWithASentence) {
   EXPECT_EQ(with([](O& o) { o.device = "gpu"; }), ErrorCode::kInvalidArgument);
   EXPECT_EQ(with([](O& o) { o.device = kOnCuda ? "cuda:99" : "cuda"; }), ErrorCode::kDevice);
   EXPECT_EQ(with([](O& o) { o.isa = "mmx"; }), ErrorCode::kInvalidArgument);
+  if (!kOnCuda) {
+    EngineOptions options;
+    for (const std::string& isa : isa_names()) {
+      options.isa = isa;
+      EXPECT_NO_THROW(Engine(parts(tiny(), options))) << isa;
+    }
+    EXPECT_EQ(isa_names().front(), "portable");
+  }
   EXPECT_EQ(with([](O& o) { o.kv.block_size = 0; }), ErrorCode::kInvalidArgument);
   EXPECT_EQ(with([](O& o) { o.kv.budget_bytes = 100; }), ErrorCode::kOutOfMemory);
   EXPECT_EQ(with([](O& o) {

@@ -1,4 +1,5 @@
 // The CPU backend: weights, steps and pages in the host's memory.
+#include <new>
 #include <vector>
 
 #include "backend/cpu/cpu_device.h"
@@ -7,24 +8,32 @@
 #include "backend/cpu/cpu_weights.h"
 #include "backend/devices.h"
 #include "core/fail.h"
+#include "core/names.h"
 #include "core/system.h"
 
 namespace paddock {
+
+std::vector<std::string> isa_names() try {
+  std::vector<std::string> names;
+  for (const cpu::Isa isa : cpu::kIsas) {
+    if (cpu::isa_supported(isa)) names.emplace_back(cpu::isa_name(isa));
+  }
+  return names;
+} catch (const std::bad_alloc&) {
+  fail_no_memory();
+}
+
 namespace {
 
 cpu::Isa parse_isa(const std::string& name) {
   if (name.empty()) return cpu::best_isa();
-  for (const cpu::Isa isa :
-       {cpu::Isa::kPortable, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAvx512Bf16}) {
+  for (const cpu::Isa isa : cpu::kIsas) {
     if (name != cpu::isa_name(isa)) continue;
-    if (!cpu::isa_supported(isa)) {
-      fail(ErrorCode::kInvalidArgument, "isa '{}' is not supported by this processor or build",
-           name);
-    }
-    return isa;
+    if (cpu::isa_supported(isa)) return isa;
+    fail(ErrorCode::kInvalidArgument,
+         "isa '{}' is not supported by this processor or build; use {}", name, one_of(isa_names()));
   }
-  fail(ErrorCode::kInvalidArgument,
-       "isa '{}' is unknown; use portable, avx2, avx512 or avx512_bf16", name);
+  fail(ErrorCode::kInvalidArgument, "isa '{}' is unknown; use {}", name, one_of(isa_names()));
 }
 
 class CpuBackend final : public Backend {
