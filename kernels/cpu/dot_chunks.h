@@ -1,7 +1,9 @@
 // Products of integer weights, chunk by chunk, for the including files that define
-//   I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4)   acc[r] += sum_j w[4r+j] *
-//   x4.byte[j] I16Lanes dot4_low(...), dot4_high(...)                      the same on the nibbles
-//   of w
+//   I16Lanes dot4(I16Lanes acc, const uint8_t* w, int32_t x4)
+//       acc[r] += sum_j w[4r+j] * x4.byte[j]
+//   I16Lanes dot4_low(...), dot4_high(...)
+//       the same on the nibbles of w
+//
 // What they give is told in linear_body.h. Two sums a token, so that none waits for itself.
 
 inline constexpr int32_t kZeroByte = 0;

@@ -14,8 +14,9 @@
 namespace paddock::cpu::amx {
 namespace {
 
-constexpr int kRowTiles = 2, kTokenTiles = 2;  // of a block: their products take four tiles more
+constexpr int kRowTiles = 2, kTokenTiles = 2;  // of a block; its sums take four tiles
 constexpr int64_t kTileTokens = 16, kTileRows = 16;
+constexpr int64_t kBlock = kTokenTiles * kTileTokens;
 constexpr int64_t kTileBytes = 1024;      // of weights
 constexpr int64_t kCols = 32;             // of a tile
 constexpr int64_t kBatch = 256;           // tokens at most
@@ -34,7 +35,8 @@ class Tiles {
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
-    _tile_loadconfig(&config);
+    // Not _tile_loadconfig(): GCC 12 tells itself that it reads the first eight bytes only.
+    __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
   }
   ~Tiles() { _tile_release(); }
   Tiles(const Tiles&) = delete;
@@ -85,7 +87,7 @@ void add_block(const uint8_t* w, int64_t w_stride, const uint16_t* x, int64_t n,
 
 /// Asks the system for the tiles' state, which a process has to do once.
 bool is_permitted() {
-  #ifdef SYS_arch_prctl
+#ifdef SYS_arch_prctl
   constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   static const bool permitted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
   return permitted;
@@ -101,18 +103,19 @@ void linear(const PackedLinear& weights, const PackedInput& input, float* y, int
   }
   const int64_t n_tiles = blocks_in_row(kBFloat16Tiles, weights.cols);
   const int64_t w_stride = n_tiles * kTileBytes;  // of a group of rows
-  int64_t most = kInputBytes / (n_tiles * 64) / kTileTokens * kTileTokens;
-  most = most < 2 * kTileTokens ? 2 * kTileTokens : most > kBatch ? kBatch : most;
-  alignas(64) float sums[kBatch * kRowTiles * kTileRows];
+  int64_t most = kInputBytes / (n_tiles * 64) / kBlock * kBlock;
+  most = most < kBlock ? kBlock : most > kBatch ? kBatch : most;
+  static_assert(kBatch % kBlock == 0);
+  alignas(64) float sums[kBatch * kRowTiles * kTileRows];  // 32 KiB
   const Tiles tiles;
-  times_many<kRowTiles, kTokenTiles * kTileTokens>(
+  times_many<kRowTiles, kBlock>(
       weights, input.n_tokens, most, sums, y, y_stride, accumulate, group_begin, group_end,
       [&](auto rows, int64_t row, int64_t token, int64_t n) {
         const uint8_t* w = weights.data + row / kGroupRows * w_stride;
         for (int64_t k = 0; k < n_tiles * kCols; k += kTileCols) {
           const int64_t left = n_tiles - k / kCols;
           const int64_t columns = left < kTileCols / kCols ? left : kTileCols / kCols;
-          for (int64_t t = 0; t < n; t += kTokenTiles * kTileTokens) {
+          for (int64_t t = 0; t < n; t += kBlock) {
             with_count<kTokenTiles>(n - t > kTileTokens ? 2 : 1, [&](auto tokens) {
               add_block<tokens(), rows()>(w + k / kCols * kTileBytes, w_stride,
                                           input_bf16(input, token + t, k), columns, k == 0,

@@ -5,7 +5,7 @@
 inline void quantize_block(const float* x, int8_t* q, InputBlock& block) {
   constexpr int kVectors = 32 / kRows;
   Lanes values[kVectors];
-  // Without their signs floats are in order as whole numbers are, and what is none comes last.
+  // Without their signs floats are in order as whole numbers are, and NaN comes last.
   IntLanes most = {};
   for (int v = 0; v < kVectors; ++v) {
     values[v] = load_lanes<Lanes>(x + v * kRows);
@@ -22,7 +22,8 @@ inline void quantize_block(const float* x, int8_t* q, InputBlock& block) {
     return;
   }
   block.scale = largest / 127.0F;
-  const float inverse = largest > 0.0F ? 127.0F / largest : 0.0F;
+  // What is so small that its inverse is infinite becomes nothing.
+  const float inverse = largest > 1e-36F ? 127.0F / largest : 0.0F;
   // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even.
   constexpr float kRound = 12582912.0F;
   typedef int8_t Bytes __attribute__((vector_size(kRows)));

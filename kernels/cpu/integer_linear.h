@@ -39,7 +39,7 @@ constexpr IntegerForm integer_form(int32_t format) {
   }
 }
 
-/// Lies on the stack of who multiplies: 24 KiB at most.
+/// Lies on the stack of who multiplies: 28 KiB.
 struct IntPanel {
   alignas(64) uint8_t values[kIntCols * kIntRows];  // of four columns row by row, and of the next
   alignas(64) float scales[kIntCols / 16 * kIntRows];
@@ -201,7 +201,8 @@ void integers_times_many(const PackedLinear& weights, const PackedInput& input, 
   IntPanel panel;
   const int64_t token_bytes = (input.cols + kIntCols - 1) / kIntCols * int64_t{sizeof(InputPanel)};
   int64_t most = kIntInput / token_bytes / kIntTokens * kIntTokens;
-  most = most < kIntBatch / 4 ? kIntBatch / 4 : most > kIntBatch ? kIntBatch : most;
+  constexpr int64_t kLeast = 5 * kIntTokens;  // to be worth a panel
+  most = most < kLeast ? kLeast : most > kIntBatch ? kIntBatch : most;
   times_many<kIntVectors, kIntTokens>(
       weights, input.n_tokens, most, panel.sums, y, y_stride, accumulate, group_begin, group_end,
       [&](auto vectors, int64_t row, int64_t token, int64_t n) {

@@ -10,6 +10,7 @@
 //       the same with 4 kChunks values of bytes, of bytes below 64
 //   kZeroByte                               what dot_bytes() takes for zero
 //   kTileTokens                             tokens that share a pass, 8 at most
+//   kIntTokens                              0, or what integer_linear.h says, which then comes before
 //
 // y[t][r] = sum_k W[r][k] x[t][k]. Lanes are rows, so every output is summed over k in ascending
 // order whatever the number of tokens; kTokens only says how many share one pass over the weights.

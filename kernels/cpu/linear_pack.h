@@ -16,11 +16,11 @@
 //   kBFloat16Tiles   per 32 columns: 16 times that (AMX; columns beyond the last are 0)
 // Every form holds the file's exact values.
 //
-// Activations: the first kInputCols columns of every token, then the next ones, so that what is
-// multiplied together lies together, and not where it would put itself out of a core's cache. For
-// integer formats InputPanels; for float formats float32. For kBFloat16Pairs they are rows of
-// bfloat16 pairs; for kBFloat16Tiles bfloat16, kTileCols columns of every token, then the next
-// ones; a tile of the last tokens reads on behind them.
+// Activations: the first columns of every token, then the next ones, so that what is multiplied
+// together lies together, and not where it would put itself out of a core's cache. For integer
+// formats kIntCols, as InputPanels; for float formats kInputCols of float32. For kBFloat16Pairs
+// they are rows of bfloat16 pairs; for kBFloat16Tiles bfloat16, kTileCols columns of every token,
+// then the next ones; a tile of the last tokens reads on behind them.
 #pragma once
 
 #include <cstdint>

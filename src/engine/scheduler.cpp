@@ -29,7 +29,7 @@ Scheduler::Scheduler(CacheManager& cache, const EngineSetup& setup, const Sessio
   const auto n_sequences = static_cast<size_t>(setup.options.max_sequences);
   requests_.reserve(n_sequences + 1);
   live_.reserve(n_sequences);
-  let_out_.reserve(n_sequences);
+  let_out_.reserve(2 * n_sequences);  // one may be let out, come in again and be let out
   running_.reserve(n_sequences);
   token_shares_.reserve(n_sequences);
   tables_.reserve(n_sequences);

@@ -78,6 +78,7 @@ TEST(Fast, FloatWeightsEqualTransformers) {
 TEST(Fast, RoundingToBfloat16IsHalfAsFarOffAsTransformersInBfloat16) {
   // Activations are rounded to 8 significant bits before each product, as bfloat16 models were
   // trained. With each folder: the error of transformers' own bfloat16 run on the same tokens.
+  bool rounds = false;
   for (const auto& [folder, theirs] :
        {std::pair{"gqa4-llama3", 0.0730}, std::pair{"gqa8-yarn", 0.0449},
         std::pair{"wide-head", 0.0399}}) {
@@ -91,8 +92,10 @@ TEST(Fast, RoundingToBfloat16IsHalfAsFarOffAsTransformersInBfloat16) {
       const double error = relative_error(all_logits(name, options), expected);
       EXPECT_LT(error, theirs / 2) << name << " " << isa;
       EXPECT_GT(error, kTolerance) << name << " " << isa << ": nothing was rounded";
+      rounds = true;
     }
   }
+  if (!rounds) GTEST_SKIP() << "no instruction set here rounds activations to bfloat16";
 }
 
 TEST(BitEqual, WhateverTheChunkThreadsBlocksAndInstructionSet) {

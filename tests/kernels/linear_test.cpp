@@ -209,7 +209,7 @@ TEST_P(Linear, LosesNothingOfTheLargestProducts) {
   for (const DType type : kTypes) {
     if (dtype_traits(type).block_values == 1) continue;
     const Case c = make_case(type, 37, 512, 4, Values::kExtreme);
-    for (const int64_t n : {1, 2, 5, 8}) {
+    for (const int64_t n : {1, 2, 5, 8, 12}) {
       std::mt19937 random(6);
       std::vector<float> x(static_cast<size_t>(n * c.cols));
       for (size_t i = 0; i < x.size(); ++i) {
@@ -276,7 +276,7 @@ TEST_P(Linear, TokensGetTheSameBitsInTilesOfAnySize) {
 // Long rows, so that a batch is as small as it gets.
 TEST_P(Linear, TokensGetTheSameBitsInSmallBatches) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : {DType::kQ8_0, DType::kQ4_K}) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_K, DType::kBF16}) {
     const Case c = make_case(type, 33, 16384, 3);
     const std::vector<float> x = random_input(67, c.cols);
     const std::vector<float> alone = one_by_one(k, c, x, 67);
@@ -303,7 +303,8 @@ TEST_P(Linear, ActivationsBecomeTheSameWholeNumbers) {
   const Kernels& k = kernels(GetParam());
   const int64_t n = 3, cols = 608;
   std::vector<float> x = random_input(n, cols);
-  for (size_t i = 0; i < 32; ++i) x[64 + i] = 0, x[96 + i] = (i % 2 == 0 ? 127.5F : -0.5F) - i;
+  for (size_t i = 0; i < 32; ++i)
+    x[64 + i] = 0, x[128 + i] = 1e-38F, x[96 + i] = (i % 2 == 0 ? 127.5F : -0.5F) - i;
   const auto packed = [&](const Kernels& by) {
     const int32_t format = by.packed_format(DType::kQ8_0);
     std::vector<uint8_t> bytes(static_cast<size_t>(by.input_bytes(format, n, cols)) + 64);
