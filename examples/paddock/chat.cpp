@@ -5,6 +5,7 @@
 #include <charconv>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "advice.h"
 #include "chat_line.h"
@@ -191,11 +192,13 @@ class Chat {
       tell(conversation_.summarise());
     } else if (name == "retry") {
       all_taken_ &= show(conversation_.retry());
-    } else {
+    } else if (name == "policy" || name == "clear") {
       if (name == "policy") conversation_.set_policy(argument);
       if (name == "clear") conversation_.clear();
       advice_.clear();
       cut_off_.reset();
+    } else {
+      throw std::logic_error("/" + std::string(name) + " is listed and does nothing");
     }
   }
 

@@ -137,10 +137,13 @@ CauseWords of_text(const DoctorCause& c) {
               "context",
               ""};
     case Ailment::kContextFull:
-      return {"requests ended at the longest sequence that the engine takes",
-              fmt::format("{} requests; it takes {} positions, they wanted up to {}",
-                          e("context_full"), e("context"), e("positions_wanted")),
-              "raise the context, or drop turns (chat --keep)", ""};
+      return {
+          "texts reach the longest sequence that the engine takes",
+          fmt::format("{} requests ended there, {} texts went on with a budget (which dropped {} "
+                      "blocks); it takes {} positions, they wanted up to {}",
+                      e("context_full"), e("context_falls"), e("context_trims"), e("context"),
+                      e("positions_wanted")),
+          "raise the context, or drop turns (chat --keep)", ""};
     case Ailment::kPolicyViolation:
       return {
           "the policy breaks its contract",

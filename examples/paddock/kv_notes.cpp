@@ -39,7 +39,7 @@ class Ranges {
     std::string out;
     int shown = 0;
     for (const auto& [first, end] : ends_) {
-      if (shown == 3) return out + fmt::format(" and {} more runs", ends_.size() - 3);
+      if (shown == 3) return out + fmt::format(" and {} more", ends_.size() - 3);
       out += fmt::format("{}{}-{}", shown++ == 0 ? "" : ", ", first, end - 1);
     }
     return out;

@@ -24,7 +24,7 @@ enum class Ailment {
   kBudgetBelowMemory,  ///< a rule dropped what the pool had room for all the time
   kBudgetSpent,        ///< a rule dropped what its budget, and the pool, had no room for
   kBeyondContext,      ///< positions beyond those that the model is made for
-  kContextFull,        ///< requests ended at the engine's longest sequence
+  kContextFull,        ///< texts reached the engine's longest sequence: ended, or lost blocks
   kPolicyViolation,    ///< a policy's answers were overruled, or filled up
   kFailures,           ///< requests ended with errors, or steps failed
 };

@@ -92,8 +92,8 @@ int32_t better_block(const RunRecord& run) {
 
 void find_shortage(const RunRecord& run, Causes& causes) {
   const int64_t kv_full = count_finished(run, FinishReason::kKvFull);
-  const bool is_short =
-      kv_full > 0 || run.n.preemptions > 0 || run.n.refusals > 0 || run.n.falls > 0;
+  const int64_t falls = run.n.falls - run.n.context_falls;
+  const bool is_short = kv_full > 0 || run.n.preemptions > 0 || run.n.refusals > 0 || falls > 0;
   const double fill = fill_of(run), wasted = wasted_of(run);
   if (run.n.steps > 0 && fill < kPoorFill && wasted >= kWastedPool) {
     DoctorCause cause{Ailment::kBlocksTooLarge};
@@ -124,8 +124,8 @@ void find_shortage(const RunRecord& run, Causes& causes) {
   cause.evidence = {{"kv_full", as_double(kv_full)},
                     {"preemptions", as_double(run.n.preemptions)},
                     {"refusals", as_double(run.n.refusals)},
-                    {"budget_falls", as_double(run.n.falls)},
-                    {"elastic_trims", as_double(run.n.elastic_trims)},
+                    {"budget_falls", as_double(falls)},
+                    {"elastic_trims", as_double(run.n.elastic_trims - run.n.context_trims)},
                     {"pages_wanted", as_double(pages_wanted(run))},
                     {"pool_pages", as_double(run.pool_pages)}};
   cause.setting = "budget";
@@ -229,15 +229,18 @@ void find_ends(const RunRecord& run, Causes& causes) {
                               (times > static_cast<double>(static_cast<int64_t>(times)) ? 1 : 0));
     causes.push_back(std::move(cause));
   }
-  if (const int64_t full = count_finished(run, FinishReason::kContext); full > 0) {
+  const int64_t full = count_finished(run, FinishReason::kContext);
+  if (full > 0 || run.n.context_falls > 0) {
     DoctorCause cause{Ailment::kContextFull};
-    int64_t wanted = 0;
+    int64_t wanted = run.n.context_falls > 0 ? run.n.longest : 0;
     for (const RunRecord::Request& r : run.requests) {
       if (r.is_finished && r.reason == FinishReason::kContext) {
         wanted = std::max(wanted, r.prompt_tokens + r.max_tokens);
       }
     }
     cause.evidence = {{"context_full", as_double(full)},
+                      {"context_falls", as_double(run.n.context_falls)},
+                      {"context_trims", as_double(run.n.context_trims)},
                       {"context", as_double(run.header.context)},
                       {"positions_wanted", as_double(wanted)}};
     cause.setting = "context";

@@ -40,6 +40,7 @@ class RunRecord {
     int64_t preemptions = 0, refusals = 0, falls = 0, lifts = 0, violations = 0, shortfalls = 0;
     int64_t lookups = 0, hits = 0, regrets = 0, longest = 0, pages_full_peak = 0;
     int64_t elastic_trims = 0, beyond_layers = 0;
+    int64_t context_falls = 0, context_trims = 0;  // of these, where the context was short
     double step_seconds = 0, slowest = 0, seconds = 0;
     int64_t entries = 0;       // of tables, summed over steps,
     int64_t entry_tokens = 0;  // and the positions in them
@@ -85,7 +86,7 @@ class RunRecord {
     std::vector<BlockFate> fates;
   };
   struct Text {
-    bool is_pin = false, lost_start = false;
+    bool is_pin = false, lost_start = false, fell_for_context = false;
     int32_t rules = 0;
     int64_t length = 0;
     int64_t entries = 0;  // of its tables
@@ -132,6 +133,7 @@ class RunRecord {
   void on(const TracePreemption&) {}
   void on(const TraceEnd&) {}
 
+  bool is_for_context(const Text& text, const KvBudgetChange& change) const;
   void put(Text& text, size_t layer, int64_t first, int64_t count, int sign);
   void lose_start(Text& text, const TraceRules::Layer& rule, const KvEvent& e);
   void note_beyond(const Text& text);

@@ -223,6 +223,7 @@ void RunRecord::on(const TraceRemoval& r) {
     ++left_[layer];
     if (rules[layer].is_elastic) {
       ++n.elastic_trims;
+      n.context_trims += text.fell_for_context ? 1 : 0;
     } else {
       worst_budget = std::max(worst_budget, e.sufficient_budget);
     }
@@ -248,7 +249,26 @@ void RunRecord::on(const TraceBudget& b) {
   }
   ++n.falls;
   const auto at = texts_.find(b.change.sequence);
+  if (at != texts_.end() && is_for_context(at->second, b.change)) {
+    ++n.context_falls;
+    at->second.fell_for_context = true;
+    return;
+  }
   short_of_pages(at == texts_.end() ? RunOwner() : at->second.owner);
+}
+
+/// Whether a text had come as far as the context, which bounds what may be resident where a rule
+/// makes room within it: no larger pool would have kept the budget up. Its first fall, for itself,
+/// at the last length at which its rule decides before the context ends.
+bool RunRecord::is_for_context(const Text& text, const KvBudgetChange& change) const {
+  if (change.before != kUnlimited || change.request != text.request) return false;
+  const auto rules = rules_.find(text.rules);
+  if (rules == rules_.end()) return false;
+  const std::vector<TraceRules::Layer>& layers = rules->second.layers;
+  return std::any_of(layers.begin(), layers.end(), [&](const TraceRules::Layer& layer) {
+    return layer.is_elastic && layer.is_compact &&
+           header.context - change.length < layer.schedule.every;
+  });
 }
 
 void RunRecord::on(const TraceViolation& v) {

@@ -13,10 +13,6 @@
 namespace paddock::cpu {
 namespace {
 
-constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ4_0, DType::kQ4_1,
-                            DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ2_K, DType::kQ3_K,
-                            DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
-
 enum class Values { kAny, kExtreme };
 
 /// Random blocks whose f16 fields are small finite numbers. Extreme: each other byte has all of its
@@ -194,7 +190,7 @@ void expect_products(const Case& c, int64_t n, const std::vector<float>& seen,
 
 TEST_P(Linear, EqualsFloat64Loop) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     const Case c = make_case(type, 37, 512, 11 + static_cast<uint32_t>(type));
     for (const int64_t n : {1, 2, 3, 5, 8, 9, 17}) {
       const std::vector<float> x = random_input(n, c.cols);
@@ -206,7 +202,7 @@ TEST_P(Linear, EqualsFloat64Loop) {
 // Sums of few products may be kept in 16 bits: the largest that can be must fit.
 TEST_P(Linear, LosesNothingOfTheLargestProducts) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     if (dtype_traits(type).block_values == 1) continue;
     const Case c = make_case(type, 37, 512, 4, Values::kExtreme);
     for (const int64_t n : {1, 2, 5, 8, 12}) {
@@ -236,7 +232,7 @@ std::vector<float> one_by_one(const Kernels& k, const Case& c, const std::vector
 
 TEST_P(Linear, OneTokenGetsTheSameBitsInAnyBatch) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     const Case c = make_case(type, 48, 512, 3);
     const std::vector<float> x = random_input(40, c.cols);
     const std::vector<float> alone = one_by_one(k, c, x, 40);
@@ -259,7 +255,7 @@ std::vector<int64_t> odd_cols(DType type) {
 // left over at an end gets the bits that it gets alone.
 TEST_P(Linear, TokensGetTheSameBitsInTilesOfAnySize) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     for (const int64_t rows : {1, 15, 33, 49, 100, 131}) {
       const Case c = make_case(type, rows, odd_cols(type)[rows % 2], 3);
       const std::vector<float> x = random_input(300, c.cols);
@@ -287,7 +283,7 @@ TEST_P(Linear, TokensGetTheSameBitsInSmallBatches) {
 
 TEST_P(Linear, ManyTokensEqualFloat64Loop) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     for (const int64_t cols : odd_cols(type)) {
       const Case c = make_case(type, 83, cols, 11);
       for (const int64_t n : {9, 40, 133}) {
@@ -319,7 +315,7 @@ TEST_P(Linear, ActivationsBecomeTheSameWholeNumbers) {
 // An infinite or undefined activation must not vanish when it becomes a whole number.
 TEST_P(Linear, WhatIsNotFiniteIsCarriedOn) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     const Case c = make_case(type, 20, 512, 3);
     for (const float bad : {INFINITY, -INFINITY, NAN, -NAN}) {
       for (const size_t at : {0, 17, 511}) {
@@ -351,7 +347,7 @@ std::vector<uint8_t> packed(const Kernels& k, const Case& c, bool is_split) {
 
 TEST_P(Linear, PacksTheSameBytesHoweverManyShareTheWork) {
   const Kernels& k = kernels(GetParam());
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     const Case c = make_case(type, 37, 512, 3);
     EXPECT_EQ(packed(k, c, true), packed(k, c, false)) << dtype_traits(type).name;
   }
@@ -419,7 +415,7 @@ INSTANTIATE_TEST_SUITE_P(Isa, Linear, testing::ValuesIn(kIsas),
 TEST(LinearReference, EqualsFloat64AndIgnoresTheBatch) {
   const Kernels& k = kernels(Isa::kPortable);
   std::vector<float> scratch(1024);
-  for (const DType type : kTypes) {
+  for (const DType type : kDTypes) {
     const Case c = make_case(type, 7, 512, 21);
     const int64_t n = 9;
     const std::vector<float> x = random_input(n, c.cols);

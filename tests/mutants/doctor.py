@@ -58,3 +58,17 @@ fault("doctor-025", "every engine reclaims by lru",
 source("src/diagnose/doctor_causes.cpp", "doctor_test")
 fault("doctor-026", "what is said of a wrong policy is lost",
       '{"shortfalls", as_double(run.n.shortfalls)}}, «run.last_violation»});', "std::string()")
+
+source("src/diagnose/run_record_texts.cpp", "doctor_test cli_test:CliDoctor*")
+fault("doctor-027", "what falls for the context falls for want of pages",
+      "if (at != texts_.end() && «is_for_context(at->second, b.change)») {",
+      "false")
+fault("doctor-028", "whatever falls of a rule that keeps to the context falls for that",
+      "return layer.is_elastic && layer.is_compact && «header.context - change.length < layer.schedule.every»;",
+      "true")
+fault("doctor-029", "a later fall is for the context, too",
+      "if («change.before != kUnlimited» || change.request != text.request) return false;",
+      "false")
+fault("doctor-030", "blocks that left for the context are counted for the pool",
+      "n.context_trims += «text.fell_for_context» ? 1 : 0;",
+      "false")

@@ -34,7 +34,7 @@ class JsonRecount {
     bool asked_in_vain = false;
   };
   struct Text {
-    bool is_pin = false, lost_start = false;
+    bool is_pin = false, lost_start = false, fell_for_context = false;
     int rules = 0;
     int64_t length = 0, request = 0;
     Owner owner;
@@ -46,7 +46,7 @@ class JsonRecount {
   struct Removal {
     std::string reason;
     int64_t layer, sequence, first, length, age, sufficient;
-    bool is_elastic;
+    bool is_elastic, is_for_context;
   };
   struct Moment {
     std::map<Owner, int64_t> held;  // table entries
@@ -63,7 +63,7 @@ class JsonRecount {
   std::map<std::string, int64_t> times;               // records of a kind
   std::vector<double> took;
   int64_t pool = 0, written = 0, longest = 0, failed = 0, lookups = 0, hits = 0, regrets = 0;
-  int64_t falls = 0, beyond = 0, went_on_to = 0;
+  int64_t falls = 0, context_falls = 0, beyond = 0, went_on_to = 0;
   double last = 0;
   std::map<int64_t, int64_t> lost_start;  // by layer: the text's length then
   int64_t window = 0;
@@ -203,10 +203,28 @@ class JsonRecount {
       shortages.push_back(steps.empty() ? Moment() : steps.back());
     } else if (kind == "budget" && !r["after"].is_null()) {
       ++falls;
+      if (fell_for_context(r)) return;
       shortages.push_back(steps.empty() ? Moment() : steps.back());
     } else {
       table(kind, r);
     }
+  }
+
+  /// Whether a budget fell as the context came to an end: first of all, at a text's own need.
+  bool fell_for_context(const Json& r) {
+    const auto at = texts_.find(r["sequence"]);
+    if (!r["before"].is_null() || at == texts_.end()) return false;
+    if (r["request"] != at->second.request) return false;
+    int64_t interval = 0;
+    for (const Json& layer : rules[at->second.rules]["layers"]) {
+      if (layer["elastic"] && layer["compact"]) {
+        interval = std::max(interval, layer["schedule"]["every"].get<int64_t>());
+      }
+    }
+    if (r["length"].get<int64_t>() + interval <= engine["context"]) return false;
+    ++context_falls;
+    at->second.fell_for_context = true;
+    return true;
   }
 
   void request(const std::string& kind, const Json& r) {
@@ -351,11 +369,13 @@ class JsonRecount {
                 r["length"],
                 r["age_steps"],
                 r.value("sufficient_budget", int64_t{0}),
+                false,
                 false};
     if (out.sequence >= 0) {
       Text& text = texts_[static_cast<int>(out.sequence)];
       const Json& rule = rules[text.rules]["layers"][static_cast<size_t>(out.layer)];
       out.is_elastic = rule["elastic"];
+      out.is_for_context = text.fell_for_context;
       std::set<int64_t>& its = text.layers[static_cast<size_t>(out.layer)];
       const int64_t end = out.first + r["n_tokens"].get<int64_t>();
       its.erase(its.lower_bound(out.first), its.lower_bound(end));

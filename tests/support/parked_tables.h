@@ -18,9 +18,9 @@ class ParkedTables {
 
   /// Whoever was parked lists what it listed when it has come back.
   void look() {
-    std::map<const Sequence*, Seen> now;
-    const auto add = [&](const Sequence& sequence) {
-      const auto known = seen_.find(&sequence);
+    std::map<int64_t, Seen> now;
+    const auto add = [&](int64_t name, const Sequence& sequence) {
+      const auto known = seen_.find(name);
       Seen seen = known == seen_.end() ? Seen{} : known->second;
       const int64_t at = sequence.computed();
       if (!sequence.is_open() || at < sequence.reached()) {
@@ -34,12 +34,12 @@ class ParkedTables {
         }
         seen = {at, budget, tables, false};
       }
-      now[&sequence] = seen;
+      now[name] = seen;
     };
     for (const auto& request : inside_->scheduler->requests()) {
-      if (request->session == nullptr) add(request->sequence);
+      if (request->session == nullptr) add(request->id, request->sequence);
     }
-    for (const auto& [id, session] : inside_->sessions) add(session->sequence);
+    for (const auto& [id, session] : inside_->sessions) add(-id, session->sequence);
     seen_ = std::move(now);
   }
   /// Sequences that came back after they were parked, with a budget that had fallen.
@@ -70,7 +70,7 @@ class ParkedTables {
   const Engine::Impl* inside_;
   bool resizes_;
   int64_t returns_ = 0;
-  std::map<const Sequence*, Seen> seen_;
+  std::map<int64_t, Seen> seen_;  // by the number of a request, of a session with a minus
 };
 
 }  // namespace paddock::test

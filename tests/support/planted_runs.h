@@ -125,6 +125,10 @@ inline std::vector<PlantedRun> planted_runs() {
   EngineOptions narrow = shared_memory("full", 0, 1);
   narrow.context = 48;
   plant("a full context", {Ailment::kContextFull}, narrow, in_turn({words(1, 40)}, 30));
+  EngineOptions kept_within = shared_memory("sink:4@every:8", 0, 1);
+  kept_within.context = 64;
+  plant("a context that is kept within", {Ailment::kContextFull}, kept_within,
+        in_turn({words(1, 40)}, 60));
   EngineOptions fickle = roomy("fickle:h2o:24@every:8");
   fickle.kv.custom_policies = fickle_policies();
   plant("a wrong policy", {Ailment::kPolicyViolation}, fickle, in_turn({words(1, 40)}, 40));

@@ -36,7 +36,8 @@ inline int64_t least_pool(const std::string& policy) {
 
 class RandomSchedule {
  public:
-  /// Everything follows from the seed, but the rule where one is given.
+  /// Everything follows from the seed, but the rule where one is given, and what comes after a
+  /// deadline that is near: that one goes by the clock.
   /// `resizes`: the host changes the budget now and then.
   explicit RandomSchedule(uint32_t seed, std::string policy = {}, int n_acts = 30,
                           bool resizes = false)

@@ -244,7 +244,7 @@ TEST_F(CliChat, OfManyRunsThreeAreNamedAndTheOthersCounted) {
   }
   ASSERT_GT(runs.size(), 4);
   EXPECT_NE(o.err.find("positions " + runs[0] + ", " + runs[1] + ", " + runs[2] + " and " +
-                       std::to_string(runs.size() - 3) + " more runs in 1 of 1 layers"),
+                       std::to_string(runs.size() - 3) + " more in 1 of 1 layers"),
             std::string::npos)
       << o.err;
 }

@@ -130,13 +130,18 @@ Numbers evidence(const std::string& cause, const JsonRecount& c) {
     for (const char* name : names) out[name] = f.at(name);
     return out;
   };
-  double elastic = 0, budget = 0;
+  double elastic = 0, for_context = 0, budget = 0;
   for (const JsonRecount::Removal& r : c.removals) {
     if (r.reason != "policy_trim") continue;
     elastic += r.is_elastic ? 1 : 0;
+    for_context += r.is_elastic && r.is_for_context ? 1 : 0;
     if (!r.is_elastic) budget = std::max(budget, static_cast<double>(r.sufficient));
   }
-  f["elastic_trims"] = elastic;
+  f["elastic_trims"] = elastic - for_context;
+  f["context_falls"] = static_cast<double>(c.context_falls);
+  f["context_trims"] = for_context;
+  f["budget_falls"] -= f["context_falls"];
+  f["positions_wanted"] = c.context_falls > 0 ? static_cast<double>(c.longest) : 0;
   f["blocks_dropped"] = f["removed_policy_trim"] - elastic;
   f["budget_that_keeps"] = budget;
   f["block_size"] = static_cast<double>(c.size());
@@ -176,7 +181,8 @@ Numbers evidence(const std::string& cause, const JsonRecount& c) {
        }},
       {"context_full",
        [&] {
-         return some({"context_full", "context", "positions_wanted"});
+         return some(
+             {"context_full", "context_falls", "context_trims", "context", "positions_wanted"});
        }},
       {"window_drops_start", [&] { return lost_start(c); }},
       {"budget_below_memory",

@@ -61,7 +61,7 @@ TEST_F(CliDoctor, SaysInWordsWhatWasPlanted) {
       {"a budget below memory", "The rule drops text that memory has room for."},
       {"a budget spent", "The rule's budget is smaller than the texts."},
       {"beyond the context", "Positions go beyond what the model is made for."},
-      {"a full context", "Requests ended at the longest sequence that the engine takes."},
+      {"a full context", "Texts reach the longest sequence that the engine takes."},
       {"a wrong policy", "The policy breaks its contract."},
       {"a host that throws", "Requests or steps failed."}};
   for (const auto& [name, verdict] : words) {
@@ -98,6 +98,7 @@ TEST_F(CliDoctor, GivesTheFlag) {
   EXPECT_EQ(flags("the start is lost"), "--kv-policy sink:6+18");
   EXPECT_EQ(flags("a budget below memory"), "--kv-policy lru");
   EXPECT_EQ(flags("a full context"), "-c 70");
+  EXPECT_EQ(flags("a context that is kept within"), "-c 99");
   EXPECT_EQ(flags("beyond the context"), "--rope-scaling yarn --rope-factor 2");
   EXPECT_EQ(flags("a wrong policy"), "");
   EXPECT_EQ(flags("too little memory").find("--kv-budget "), 0U);
