@@ -4,11 +4,13 @@
 
 #include <charconv>
 #include <iostream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "advice.h"
 #include "chat_line.h"
+#include "chat_log.h"
 #include "chat_record.h"
 #include "common.h"
 #include "conversation.h"
@@ -24,7 +26,7 @@ struct Args {
   SamplingArgs sampling;
   KvReportArgs report;
   ConversationOptions conversation;
-  std::string prompt, keep;
+  std::string prompt, keep, log;
   int max_tokens = 512;
   bool single_turn = false;
 };
@@ -73,6 +75,15 @@ class Chat {
     return true;
   }
   bool all_taken() const { return all_taken_; }
+  /// Since the last /clear, as it was said: what was left out since is there, too.
+  std::vector<paddock::ChatMessage> said() const {
+    std::vector<paddock::ChatMessage> messages;
+    for (const auto& [turn, its] : said_) {
+      messages.push_back({"user", its.first});
+      messages.push_back({"assistant", its.second});
+    }
+    return messages;
+  }
 
  private:
   /// What is refused is said; the conversation goes on without it.
@@ -96,6 +107,9 @@ class Chat {
   }
 
   bool show(const paddock::GenerateResult& result) {
+    if (const auto turns = conversation_.turns(); !turns.empty()) {
+      said_[turns.back().number] = {turns.back().message, result.text};
+    }
     if (args_.engine.json) {
       print_json({{"text", result.text},
                   {"prompt_tokens", result.prompt_tokens},
@@ -194,7 +208,10 @@ class Chat {
       all_taken_ &= show(conversation_.retry());
     } else if (name == "policy" || name == "clear") {
       if (name == "policy") conversation_.set_policy(argument);
-      if (name == "clear") conversation_.clear();
+      if (name == "clear") {
+        conversation_.clear();
+        said_.clear();
+      }
       advice_.clear();
       cut_off_.reset();
     } else {
@@ -232,8 +249,9 @@ class Chat {
   Conversation conversation_;
   KvNotes notes_;
   bool all_taken_ = true;
-  std::string advice_;                            // said last
-  std::optional<paddock::FinishReason> cut_off_;  // how the last answer ended
+  std::map<int64_t, std::pair<std::string, std::string>> said_;  // message and answer, by turn
+  std::string advice_;                                           // said last
+  std::optional<paddock::FinishReason> cut_off_;                 // how the last answer ended
 };
 
 void check_usage(const Args& args) {
@@ -272,6 +290,8 @@ int run(const Args& args) {
       return !InterruptGuard::interrupted();
     };
   }
+  std::optional<OutputFile> log;
+  if (!args.log.empty()) log.emplace(args.log);
   std::unique_ptr<Chat> chat;
   try {
     chat = std::make_unique<Chat>(args, conversation, *engine, record, options);
@@ -296,6 +316,10 @@ int run(const Args& args) {
     if (!line.empty() && !chat->take(line)) break;
   }
   all_taken &= chat->all_taken();
+  if (log) {
+    log->write(chat_log(conversation.system, chat->said()));
+    log->finish();
+  }
   watch.reset();
   events.close();
   trace.check();
@@ -319,6 +343,11 @@ void add_chat(CommandLine& tool) {
           "how many turns stay: turns:N (the first, the newest), drop-irrelevant:N (those that the "
           "newest attended to), summarise:N (the model condenses the others)")
       .not_empty();
+  command
+      .add("--log", args->log,
+           "write what was said here, a line of JSON for each message, as replay and advise --chat "
+           "read it")
+      .output_file();
   command.add_flag("--single-turn", args->single_turn, "answer -p once and end");
   command.add("--chat-template", args->conversation.template_name,
               "name of a chat format (default: the model's own)");

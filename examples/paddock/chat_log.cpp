@@ -98,6 +98,18 @@ std::vector<paddock::ChatMessage> parse_chat_log(const std::string& text, const 
   return Reader(name).read(text);
 }
 
+std::string chat_log(const std::string& system, const std::vector<paddock::ChatMessage>& said) {
+  std::string lines;
+  const auto add = [&](const std::string& role, const std::string& content) {
+    const nlohmann::ordered_json line = {{"role", role}, {"content", content}};
+    // A text may have been cut off within a character.
+    lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  };
+  if (!system.empty()) add("system", system);
+  for (const paddock::ChatMessage& message : said) add(message.role, message.content);
+  return lines;
+}
+
 ChatText encode_chat(const std::vector<paddock::ChatMessage>& messages,
                      const paddock::ChatTemplate& format) {
   ChatText text;

@@ -13,6 +13,9 @@ namespace cli {
 /// "text", "text": ...}. Error kBadFile with `name`, the line or the message, and the fix.
 std::vector<paddock::ChatMessage> parse_chat_log(const std::string& text, const std::string& name);
 
+/// The text of such a file: the system message, where there is one, and what was said.
+std::string chat_log(const std::string& system, const std::vector<paddock::ChatMessage>& said);
+
 /// Its tokens, as chat would have them in the cache.
 struct ChatText {
   std::vector<paddock::TokenId> tokens;

@@ -672,6 +672,26 @@ TEST_F(CliChat, WhatCannotBeLeftOutIsSaid) {
   }
 }
 
+TEST_F(CliChat, WhatWasSaidIsWrittenAsReplayReadsIt) {
+  const std::string log = folder_.path() + "/log.jsonl";
+  const Outcome o = paddock(chat() + "-n 2 --system Be --keep turns:2 --log " + log,
+                            "one\n/clear\ntwo \"2\"\nthree\n/retry\nfour\n");
+  ASSERT_EQ(o.code, 0) << o.err;
+  std::ifstream file(log);
+  std::vector<std::string> said;
+  for (std::string line; std::getline(file, line);) said.push_back(line);
+  const std::string answer = R"({"role":"assistant","content":"aa"})";
+  EXPECT_EQ(said, (std::vector<std::string>{R"({"role":"system","content":"Be"})",
+                                            R"({"role":"user","content":"two \"2\""})", answer,
+                                            R"({"role":"user","content":"three"})", answer,
+                                            R"({"role":"user","content":"four"})", answer}));
+  const Outcome again = paddock(
+      "replay" + model() + "--chat-template chatml -c 400 --chat " + log + " --sweep sink:4+28",
+      "");
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_NE(again.out.find("3 turns"), std::string::npos) << again.out;
+}
+
 TEST_F(CliChat, ASummaryTakesThePlaceOfTurns) {
   const std::string options = chat() + "-n 2 --kv-block-size 4 -c 400 ";
   const Outcome o = paddock(options, "one\ntwo\nthree\n/summarise\n/turns\nfour\n/turns\n");
