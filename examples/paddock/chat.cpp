@@ -107,7 +107,8 @@ class Chat {
   }
 
   bool show(const paddock::GenerateResult& result) {
-    if (const auto turns = conversation_.turns(); !turns.empty()) {
+    const auto turns = conversation_.turns();
+    if (!turns.empty() && result.finish_reason != paddock::FinishReason::kError) {
       said_[turns.back().number] = {turns.back().message, result.text};
     }
     if (args_.engine.json) {

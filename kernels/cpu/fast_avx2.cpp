@@ -14,7 +14,9 @@ namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 2, kPanelTokens = 6;
-constexpr int kIntTokens = 0;  // whole numbers have no panels here
+constexpr int kIntVectors = 2, kIntTokens = 4;
+/// Bytes take four instructions either way, and for fields of 16 with minima panels bring nothing.
+constexpr bool has_panels(int32_t format) { return format != kBytes && format != kExpanded; }
 constexpr int kRowBlock = 4, kVectorBlock = 2, kDirectRows = 4;
 using Lanes = F8Lanes;
 using IntLanes = I8Lanes;
@@ -94,6 +96,38 @@ template <int kChunks, int kTokens>
   }
 }
 
+/// See integer_linear.h: adds the products of kChunks times four columns, that many together in 16
+/// bits: eight of nibbles, two of bytes below 64.
+template <int kChunks, int kTogether, int kVectors, int kTokens>
+[[gnu::always_inline]] inline void dot_small(const uint8_t* values, const InputPanel* x, int64_t k,
+                                             IntLanes (&dots)[kTokens][kVectors]) {
+  for (int begin = 0; begin < kChunks; begin += kTogether) {
+    __m256i sums16[kTokens][kVectors];
+    for (int c = begin; c < begin + kTogether; ++c) {
+      for (int t = 0; t < kTokens; ++t) {
+        const __m256i four = four_bytes(x[t].values + k + 4 * c);
+        for (int v = 0; v < kVectors; ++v) {
+          const __m256i w = load(values + (c * kIntVectors + v) * 32);
+          const __m256i products = _mm256_maddubs_epi16(w, four);
+          sums16[t][v] = c == begin ? products : _mm256_add_epi16(sums16[t][v], products);
+        }
+      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      for (int v = 0; v < kVectors; ++v) dots[t][v] = add_pairs(dots[t][v], sums16[t][v]);
+    }
+  }
+}
+template <int32_t kFormat, int kVectors, int kTokens>
+[[gnu::always_inline]] inline void dot_panel(const uint8_t* values, const InputPanel* x, int64_t k,
+                                             IntLanes (&dots)[kTokens][kVectors]) {
+  if constexpr (kFormat == kSuper8Q6 || kFormat == kSuper8Q3) {
+    dot_small<4, 2>(values, x, k, dots);
+  } else {
+    dot_small<8, 8>(values, x, k, dots);
+  }
+}
+
 template <DType kType>
 Lanes elements(const uint8_t* from) {
   if constexpr (kType == DType::kF32) {
@@ -121,6 +155,7 @@ void convert(const uint8_t* from, int64_t n, float* to) {
 #include "cpu/panels.h"
 #include "cpu/float_linear.h"
 #include "cpu/input_body.h"
+#include "cpu/integer_linear.h"
 #include "cpu/linear_body.h"
 #include "cpu/swiglu_body.h"
 // clang-format on

@@ -15,6 +15,7 @@ namespace {
 constexpr int kTileTokens = 8;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 3, kPanelTokens = 8;
 constexpr int kIntVectors = 2, kIntTokens = 6;
+constexpr bool has_panels(int32_t) { return true; }
 constexpr int kRowBlock = 4, kVectorBlock = 4, kDirectRows = 8;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;
@@ -45,6 +46,23 @@ I16Lanes dot4_low(I16Lanes acc, const uint8_t* w, int32_t x4) {
 I16Lanes dot4_high(I16Lanes acc, const uint8_t* w, int32_t x4) {
   const __m512i high = _mm512_srli_epi16(_mm512_loadu_si512(w), 4);
   return dot(acc, _mm512_and_si512(high, _mm512_set1_epi8(15)), x4);
+}
+
+/// See integer_linear.h.
+template <int32_t kFormat, int kVectors, int kTokens>
+[[gnu::always_inline]] inline void dot_panel(const uint8_t* values, const InputPanel* x, int64_t k,
+                                             I16Lanes (&dots)[kTokens][kVectors]) {
+  for (int c = 0; c < integer_form(kFormat).values; c += 4) {
+    I16Lanes w[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      std::memcpy(&w[v], values + (c / 4 * kIntVectors + v) * 64, sizeof(w[v]));
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      int32_t four;
+      std::memcpy(&four, x[t].values + k + c, sizeof(four));
+      for (int v = 0; v < kVectors; ++v) dots[t][v] = dot(dots[t][v], w[v], I16Lanes{} + four);
+    }
+  }
 }
 
 /// The first elements, as many as `own` has bits; the others are 0.

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kTileTokens = 4;  // tokens that share one pass over the weights
 constexpr int kPanelVectors = 1, kPanelTokens = 4;
-constexpr int kIntTokens = 0;  // whole numbers have no panels here
+constexpr bool has_panels(int32_t) { return false; }  // of whole numbers
 constexpr int kRowBlock = 2, kVectorBlock = 1, kDirectRows = 0;
 using Lanes = F16Lanes;
 using IntLanes = I16Lanes;

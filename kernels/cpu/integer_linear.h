@@ -2,8 +2,11 @@
 // panels.h comes before. The including file defines, beside what those want of it:
 //   kIntVectors, kIntTokens   vectors of rows and tokens of a tile: as many as its sums, the dot
 //                             products of a block and the weights of four columns fit the registers
-//   IntLanes dot(IntLanes acc, IntLanes w, IntLanes x)
-//                             acc[r] += sum_j w[r].byte[j] * x[r].byte[j], w's unsigned, x's signed
+//   template <int32_t kFormat, int kVectors, int kTokens> void dot_panel(
+//       const uint8_t* values, const InputPanel* x, int64_t k, IntLanes (&dots)[kTokens][kVectors])
+//                             adds a panel's bytes from column k on, four columns of kIntVectors
+//                             vectors after the other, as many columns as share a scale, times
+//                             x[t].values[k ..], to each token's dots
 //
 // Weights become bytes and float32 scales, panel by panel. Whole numbers add up exactly in any
 // order; blocks are added up in float32 in ascending order, from zero, as for few tokens: both give
@@ -13,31 +16,6 @@ inline constexpr int kIntRows = kIntVectors * kRows;
 inline constexpr int64_t kIntBatch = 128 / kIntTokens * kIntTokens;  // tokens of a panel at most
 /// Bytes of their activations: a core's second cache holds them beside the weights that come by.
 inline constexpr int64_t kIntInput = 768 << 10;
-
-/// How values of a format become weights: (value - zero) * scale + minimum, alike for `values` of
-/// a row.
-struct IntegerForm {
-  int values;
-  int32_t zero;
-  bool minimum;
-};
-constexpr IntegerForm integer_form(int32_t format) {
-  switch (format) {
-    case kNibbles4_0:
-      return {32, 8, false};
-    case kNibbles4_1:
-    case kSuper4:
-      return {32, 0, true};
-    case kBytes:
-      return {32, 128, false};
-    case kSuper8Q6:
-      return {16, 32, false};
-    case kSuper8Q3:
-      return {16, 4, false};
-    default:  // kExpanded
-      return {16, 0, true};
-  }
-}
 
 /// Lies on the stack of who multiplies: 28 KiB.
 struct IntPanel {
@@ -143,17 +121,7 @@ template <int32_t kFormat, int kVectors, int kTokens>
     const int32_t sum = form.values == 32 ? in.sum[0] + in.sum[1] : in.sum[k / 16 % 2];
     for (int v = 0; v < kVectors; ++v) dots[t][v] = IntLanes{} - form.zero * sum;
   }
-  for (int c = 0; c < form.values; c += 4) {
-    IntLanes w[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      std::memcpy(&w[v], panel.values + (k + c) * kIntRows + 4 * v * kRows, sizeof(w[v]));
-    }
-    for (int t = 0; t < kTokens; ++t) {
-      int32_t four;
-      std::memcpy(&four, x[t].values + k + c, sizeof(four));
-      for (int v = 0; v < kVectors; ++v) dots[t][v] = dot(dots[t][v], w[v], IntLanes{} + four);
-    }
-  }
+  dot_panel<kFormat>(panel.values + k * kIntRows, x, k, dots);
 }
 
 /// Adds a panel times kTokens tokens to their sums.

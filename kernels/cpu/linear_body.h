@@ -10,7 +10,9 @@
 //       the same with 4 kChunks values of bytes, of bytes below 64
 //   kZeroByte                               what dot_bytes() takes for zero
 //   kTileTokens                             tokens that share a pass, 8 at most
-//   kIntTokens                              0, or what integer_linear.h says, which then comes before
+//   constexpr bool has_panels(int32_t format)
+//                                           whether integer_linear.h, which then comes before, is
+//                                           the faster way for many tokens
 //
 // y[t][r] = sum_k W[r][k] x[t][k]. Lanes are rows, so every output is summed over k in ascending
 // order whatever the number of tokens; kTokens only says how many share one pass over the weights.
@@ -167,7 +169,7 @@ void linear_format(const PackedLinear& weights, const PackedInput& input, float*
     if constexpr (kFormat >= kFloat32) {
       return floats_times_many<kFormat>(weights, input, y, y_stride, accumulate, group_begin,
                                         group_end);
-    } else if constexpr (kIntTokens > 0) {
+    } else if constexpr (has_panels(kFormat)) {
       return integers_times_many<kFormat>(weights, input, y, y_stride, accumulate, group_begin,
                                           group_end);
     }

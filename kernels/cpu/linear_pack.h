@@ -83,6 +83,31 @@ constexpr int64_t blocks_in_row(int32_t format, int64_t cols) {
   return (cols + values - 1) / values;
 }
 
+/// How values of a format become weights: (value - zero) * scale + minimum, alike for `values` of
+/// a row.
+struct IntegerForm {
+  int values;
+  int32_t zero;
+  bool minimum;
+};
+constexpr IntegerForm integer_form(int32_t format) {
+  switch (format) {
+    case kNibbles4_0:
+      return {32, 8, false};
+    case kNibbles4_1:
+    case kSuper4:
+      return {32, 0, true};
+    case kBytes:
+      return {32, 128, false};
+    case kSuper8Q6:
+      return {16, 32, false};
+    case kSuper8Q3:
+      return {16, 4, false};
+    default:  // kExpanded
+      return {16, 0, true};
+  }
+}
+
 /// What the integer kernels read beside a token's int8 values, per 32 of them.
 struct InputBlock {
   float scale;

@@ -77,9 +77,6 @@ fault("backend-063", "a panel takes the first rows of a group for its later ones
       "0")
 
 source("kernels/cpu/integer_linear.h", "kernels_test:*Linear*")
-fault("backend-074", "what stands for zero in small bytes of 16 is that of the other type",
-      "case kSuper8Q3: return {16, «4», false};",
-      "32")
 fault("backend-075", "minima of large blocks are added",
       "store_lanes(minima, «-(halves(w + 32 + 2 * row) * bytes_to_float<uint8_t>(sub + 16 + row))»);",
       "halves(w + 32 + 2 * row) * bytes_to_float<uint8_t>(sub + 16 + row)")
@@ -94,6 +91,14 @@ fault("backend-078", "every tile of a batch is multiplied with the batch's first
       "token")
 fault("backend-079", "a panel's second half of 32 takes the sum of its first",
       "form.values == 32 ? in.scaled_sum : in.scale * static_cast<float>(in.sum[«k / 16 % 2»]);",
+      "0")
+
+source("kernels/cpu/fast_avx2.cpp", "kernels_test:*Linear*")
+fault("backend-087", "more products of small bytes are added up in 16 bits than fit",
+      "dot_small<4, «2»>(values, x, k, dots);",
+      "4")
+fault("backend-088", "the second vector of a panel's rows is the first",
+      "load(values + (c * kIntVectors + «v») * 32);",
       "0")
 
 source("kernels/cpu/input_body.h", "kernels_test:*Linear*")
@@ -122,6 +127,9 @@ fault("backend-086", "both groups of a block are multiplied with the first one's
       "0")
 
 source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")
+fault("backend-074", "what stands for zero in small bytes of 16 is that of the other type",
+      "case kSuper8Q3: return {16, «4», false};",
+      "32")
 fault("backend-064", "activations of a token's later columns lie where its first ones do",
       "reinterpret_cast<const float*>(input.data) + «k * input.n_tokens» + t * kInputCols;",
       "0")
