@@ -127,9 +127,6 @@ fault("backend-086", "both groups of a block are multiplied with the first one's
       "0")
 
 source("kernels/cpu/linear_pack.h", "kernels_test:*Linear*")
-fault("backend-074", "what stands for zero in small bytes of 16 is that of the other type",
-      "case kSuper8Q3: return {16, «4», false};",
-      "32")
 fault("backend-064", "activations of a token's later columns lie where its first ones do",
       "reinterpret_cast<const float*>(input.data) + «k * input.n_tokens» + t * kInputCols;",
       "0")

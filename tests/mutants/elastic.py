@@ -27,7 +27,7 @@ fault("elastic-006", "priorities weigh without end",
 source("src/engine/pressure.cpp", "elastic_test:ElasticScenes.*")
 fault("elastic-007", "where pages are short a chunk ends wherever they do",
       "n = static_cast<int32_t>(std::min<int64_t>(n, last - at)); if (n <= 0) return 0; «»if (fits(at + n))",
-      "if (MUT) { while (n > 1 && cache_.pages_ahead(sequence.tables(), at + n) > pages) --n; return n; }")
+      "while (n > 1 && cache_.pages_ahead(sequence.tables(), at + n) > pages) --n; return n;")
 fault("elastic-008", "where pages are short a chunk ends at the next decision length, however many can be had",
       "return observed(std::min<int64_t>(n, first + «(most - 1) * interval» - at));", "0")
 

@@ -174,6 +174,8 @@ def edit(fault, text, order):
         end = fault.anchor.index("»") - 1
         marked = plain[begin:end].strip()
         kind = "statement" if not marked or ";" in marked and marked[-1] in ";}" else "expression"
+        if re.search(r"\bMUT\b", fault.replacement):
+            raise Stale(f"{fault.id}: marks what MUT would switch, too; leave one of them out")
         if kind == "expression" and re.search(r";$|^\{", fault.replacement.strip()):
             raise Stale(f"{fault.id}: an expression is replaced by {fault.replacement!r}, which is none")
         if kind == "expression" and (has_comma(marked) or has_comma(fault.replacement)):
