@@ -94,9 +94,6 @@ fault("backend-079", "a panel's second half of 32 takes the sum of its first",
       "0")
 
 source("kernels/cpu/fast_avx2.cpp", "kernels_test:*Linear*")
-fault("backend-087", "more products of small bytes are added up in 16 bits than fit",
-      "dot_small<4, «2»>(values, x, k, dots);",
-      "4")
 fault("backend-088", "the second vector of a panel's rows is the first",
       "load(values + (c * kIntVectors + «v») * 32);",
       "0")
